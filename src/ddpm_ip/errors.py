@@ -1,0 +1,31 @@
+"""Errors that are meant for a person: what is wrong, where, and what to do about it."""
+
+
+class UserError(Exception):
+    """A mistake or a missing thing that the user can put right.
+
+    The command line prints the message alone, without a traceback, and exits with ``exit_code``. The message is
+    complete: it names the thing, the place, and the cure.
+    """
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """The configuration or the command line cannot be used as it stands."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A data set or an image is missing, damaged, or does not fit the model."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged, or belongs to another model."""
+
+
+class OutOfMemory(UserError):
+    """The GPU has too little memory for the chosen batch."""
+
+    exit_code = 3

@@ -1,0 +1,68 @@
+"""Images outside and inside: ``uint8`` on disk and in evaluation, ``float32`` in [-1, 1] in the network.
+
+:func:`to_unit` and :func:`to_uint8` are the only two places where one becomes the other. The way back *rounds* to the
+nearest of the 256 levels (as torchvision's ``save_image`` and diffusers do; guided-diffusion truncates, which darkens
+every image by half a level and moves the FID).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """``uint8`` images in 0..255 to ``float32`` in [-1, 1]; any shape."""
+    return images.float() / 127.5 - 1.0
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Floating-point images in [-1, 1] (values outside are clipped) to ``uint8``, rounded; any shape."""
+    return ((x.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def grid(images: UInt8, columns: int | None = None, gap: int = 2, scale: int | None = None) -> Image.Image:
+    """Lays images out on a light background, row by row.
+
+    Args:
+        images: ``uint8`` (N, C, H, W) with C = 1 or 3 and N >= 1.
+        columns: images in a row; by default a square grid.
+        gap: pixels between two images, before scaling.
+        scale: whole-number enlargement (nearest neighbour); by default small images are enlarged to about 64 pixels.
+
+    Returns:
+        A grayscale or RGB picture.
+    """
+    n, channels, height, width = images.shape
+    columns = min(n, columns or math.ceil(math.sqrt(n)))
+    rows = math.ceil(n / columns)
+    scale = scale or max(1, round(64 / max(height, width)))
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 235, dtype=np.uint8)
+    for i, image in enumerate(images):
+        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    picture = Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def save_png(picture: Image.Image | UInt8, path: Path) -> None:
+    """Writes a PNG so that it appears whole or not at all.
+
+    Args:
+        picture: a Pillow image, or ``uint8`` (C, H, W) with C = 1 or 3.
+        path: the file; its folder must exist.
+    """
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0))
+    partial = path.with_name(f".{path.name}.partial")
+    picture.save(partial, format="PNG")
+    os.replace(partial, path)
