@@ -1,0 +1,89 @@
+r"""A network that predicts, seen as what it is for: ``(x_t, t) -> (x_0, eps)``.
+
+The three prediction types are linear re-readings of each other (``a = alpha_t``, ``s = sigma_t``):
+
+    pred_eps:  x_0 = (x_t - s eps) / a            Ho et al. 2020 (arXiv 2006.11239)
+    pred_x0:   eps = (x_t - a x_0) / s
+    pred_v:    v = a eps - s x_0,   x_0 = a x_t - s v,   eps = s x_t + a v      Salimans & Ho 2022 (arXiv 2202.00512)
+
+This module is the only one that knows which of them a network speaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from torch import Tensor
+
+from ddpm_ip.errors import ConfigError
+from ddpm_ip.schedule import Schedule
+
+PredictionType = Literal["pred_eps", "pred_x0", "pred_v"]
+Network = Callable[[Tensor, Tensor], Tensor]
+
+
+class Prediction(NamedTuple):
+    """What a denoiser says about a batch; float32.
+
+    Attributes:
+        x0: the clean images, (B, C, H, W), not clipped.
+        eps: the noise, (B, C, H, W).
+        output: what the network put out in its own terms, (B, C, H, W): what the training loss compares.
+        variance_fraction: where the reverse variance lies between its bounds, on a logarithmic scale, (B, C, H, W):
+            0 is the posterior variance, 1 is beta (Nichol & Dhariwal 2021, equation 15); None if it is not learned.
+    """
+
+    x0: Tensor
+    eps: Tensor
+    output: Tensor
+    variance_fraction: Tensor | None
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """Network + schedule + prediction type.
+
+    Args:
+        network: ``(x (B, C, H, W), t (B,)) -> (B, C, H, W)``, or 2C channels with ``learned_variance``.
+        schedule: the schedule that it was trained with.
+        objective: what the network puts out.
+        learned_variance: the second half of the output's channels are variance fractions, scaled to [-1, 1].
+    """
+
+    network: Network
+    schedule: Schedule
+    objective: PredictionType = "pred_eps"
+    learned_variance: bool = False
+
+    def __call__(self, xt: Tensor, t: Tensor) -> Prediction:
+        """Predicts from noisy images ``xt`` (B, C, H, W) at int64 times ``t`` (B,) in 0..T-1."""
+        output, fraction = self.network(xt, t).float(), None
+        if self.learned_variance:
+            output, v = output.chunk(2, dim=1)
+            fraction = (v + 1) / 2
+        a, s = self.schedule.alpha(t, xt), self.schedule.sigma(t, xt)
+        if self.objective == "pred_eps":
+            x0, eps = (xt - s * output) / a, output
+        elif self.objective == "pred_x0":
+            x0, eps = output, (xt - a * output) / s
+        elif self.objective == "pred_v":
+            x0, eps = a * xt - s * output, s * xt + a * output
+        else:
+            raise _unknown(self.objective)
+        return Prediction(x0, eps, output, fraction)
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should have put out, given the truth; all (B, C, H, W), ``t`` (B,)."""
+        if self.objective == "pred_eps":
+            return eps
+        if self.objective == "pred_x0":
+            return x0
+        if self.objective == "pred_v":
+            return self.schedule.alpha(t, x0) * eps - self.schedule.sigma(t, x0) * x0
+        raise _unknown(self.objective)
+
+
+def _unknown(objective: str) -> ConfigError:
+    return ConfigError(f"unknown objective {objective!r}: choose one of {', '.join(get_args(PredictionType))}")

@@ -1,0 +1,213 @@
+"""The U-Net of DDPM (Ho et al. 2020, arXiv 2006.11239, appendix B), in PyTorch.
+
+With ``dim=128, dim_mults=(1, 2, 2, 2)``, attention at the second resolution and two blocks a resolution it is the
+CIFAR-10 network of the paper: 35,746,307 parameters. Padding, order of operations and initialisation follow the paper's
+code, so converted weights of the original give the original's output. Activations are NHWC in memory (channels_last).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpm_ip.errors import ConfigError
+from ddpm_ip.nn import ops
+
+
+class UNet(nn.Module):
+    """``(x, t) -> prediction``: a U-Net with residual blocks, attention and a time embedding.
+
+    Args:
+        in_channels: channels of the images.
+        out_channels: channels of the prediction.
+        dim: width of the first resolution.
+        dim_mults: width of each resolution, in units of ``dim``; every further one halves the image.
+        use_attn: which resolutions have attention after their residual blocks (the middle always has).
+        num_res_blocks: residual blocks a resolution on the way down (one more on the way up).
+        n_heads: attention heads.
+        dropout: inside the residual blocks.
+        num_groups: groups of every GroupNorm.
+
+    Raises:
+        ConfigError: sizes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        dim: int = 128,
+        dim_mults: Sequence[int] = (1, 2, 2, 2),
+        use_attn: Sequence[bool] = (False, True, False, False),
+        num_res_blocks: int = 2,
+        n_heads: int = 1,
+        dropout: float = 0.1,
+        num_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        if len(use_attn) != len(dim_mults):
+            raise ConfigError(
+                f"model.use_attn has {len(use_attn)} entries, model.dim_mults {len(dim_mults)}: give one a resolution"
+            )
+        widths = [dim * m for m in dim_mults]
+        if bad := [c for c in widths if c % num_groups or c % n_heads]:
+            raise ConfigError(f"model width {bad[0]} is not divisible by num_groups {num_groups} and n_heads {n_heads}")
+        self.halvings = len(dim_mults) - 1
+        self.dim = dim
+        emb = 4 * dim
+
+        def res(cin: int, cout: int) -> ResBlock:
+            return ResBlock(cin, cout, emb, dropout, num_groups)
+
+        def attn(c: int, wanted: bool) -> nn.Module:
+            return AttnBlock(c, n_heads, num_groups) if wanted else nn.Identity()
+
+        self.time = nn.Sequential(nn.Linear(dim, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.conv_in = nn.Conv2d(in_channels, dim, 3, padding=1)
+        skips, c = [dim], dim
+        self.down = nn.ModuleList()
+        for i, (width, wanted) in enumerate(zip(widths, use_attn, strict=True)):
+            for _ in range(num_res_blocks):
+                self.down.append(nn.ModuleList([res(c, width), attn(width, wanted)]))
+                c = width
+                skips.append(c)
+            if i < self.halvings:
+                self.down.append(Downsample(c))
+                skips.append(c)
+        self.middle = nn.ModuleList([res(c, c), attn(c, True), res(c, c)])
+        self.up = nn.ModuleList()
+        for i, (width, wanted) in reversed(list(enumerate(zip(widths, use_attn, strict=True)))):
+            for _ in range(num_res_blocks + 1):
+                self.up.append(nn.ModuleList([res(c + skips.pop(), width), attn(width, wanted)]))
+                c = width
+            if i > 0:
+                self.up.append(Upsample(c))
+        self.norm_out = nn.GroupNorm(num_groups, c, eps=1e-6)
+        self.conv_out = nn.Conv2d(c, out_channels, 3, padding=1)
+        _initialise(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """Predicts.
+
+        Args:
+            x: (B, in_channels, H, W), H and W divisible by 2 for every halving.
+            t: times (B,), whole or fractional.
+
+        Returns:
+            (B, out_channels, H, W).
+        """
+        step = 2**self.halvings
+        if x.shape[-1] % step or x.shape[-2] % step:
+            raise ConfigError(
+                f"images of {x.shape[-2]}x{x.shape[-1]} cannot be halved {self.halvings} times: choose an image_size "
+                f"divisible by {step}, or fewer model.dim_mults"
+            )
+        emb = F.silu(self.time(time_embedding(t, self.dim)))  # (B, 4 dim)
+        h = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # (B, dim, H, W)
+        skips = [h]
+        for module in self.down:
+            h = module(h) if isinstance(module, Downsample) else _block(module, h, emb)
+            skips.append(h)
+        first, attn, second = self.middle
+        h = second(attn(first(h, emb)), emb)  # (B, dim_mults[-1] dim, H / 2^halvings, W / 2^halvings)
+        for module in self.up:
+            if isinstance(module, Upsample):
+                h = module(h)
+            else:
+                h = _block(module, torch.cat((h, skips.pop()), dim=1), emb)
+        out: Tensor = self.conv_out(ops.norm_silu(h, self.norm_out))
+        return out
+
+
+def _block(pair: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+    res, attn = pair.children()
+    out: Tensor = attn(res(h, emb))
+    return out
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions with the time embedding between them, around a shortcut."""
+
+    def __init__(self, cin: int, cout: int, emb: int, dropout: float, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, cin, eps=1e-6)
+        self.conv1 = nn.Conv2d(cin, cout, 3, padding=1)
+        self.emb = nn.Linear(emb, cout)
+        self.norm2 = nn.GroupNorm(groups, cout, eps=1e-6)
+        self.conv2 = nn.Conv2d(cout, cout, 3, padding=1)
+        self.shortcut = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # x (B, cin, H, W), emb (B, 4 dim), after SiLU
+        h = self.conv1(ops.norm_silu(x, self.norm1))
+        dropout = self.dropout if self.training else 0.0
+        h = self.conv2(ops.norm_silu(h, self.norm2, shift=self.emb(emb), dropout=dropout))
+        out: Tensor = self.shortcut(x) + h
+        return out  # (B, cout, H, W)
+
+
+class AttnBlock(nn.Module):
+    """Self-attention over all places, with 1x1 projections, around a shortcut."""
+
+    def __init__(self, c: int, heads: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, c, eps=1e-6)
+        self.qkv = nn.Conv2d(c, 3 * c, 1)
+        self.proj = nn.Conv2d(c, c, 1)
+        self.heads = heads
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W)
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=1)
+        out: Tensor = x + self.proj(ops.attention(q, k, v, self.heads))
+        return out
+
+
+class Downsample(nn.Module):
+    """A strided 3x3 convolution, padded on the right and below as TensorFlow does (the paper's code)."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W) -> (B, c, H/2, W/2)
+        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return out
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling and a 3x3 convolution."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c, c, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W) -> (B, c, 2H, 2W)
+        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+def time_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sines and cosines of ``t`` (B,) at geometric frequencies from 1 to 1/10000, float32 (B, dim)."""
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / (half - 1)))
+    angles = t.float()[:, None] * frequencies[None, :]
+    return torch.cat((angles.sin(), angles.cos()), dim=1)
+
+
+def _initialise(net: UNet) -> None:
+    """The paper's code: uniform with variance 1 / fan_avg, and zero for the last layer of every branch."""
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+    last = [net.conv_out]
+    last += [m.conv2 for m in net.modules() if isinstance(m, ResBlock)]
+    last += [m.proj for m in net.modules() if isinstance(m, AttnBlock)]
+    for module in last:
+        nn.init.zeros_(module.weight)

@@ -1,0 +1,124 @@
+r"""What training minimises: loss per sample, nothing reduced.
+
+    y_t  = alpha_t x_0 + sigma_t perturb(eps)           what the network is fed
+    loss = || network(y_t, t) - target(x_0, eps, t) ||^2 / d         the target is made of the clean eps
+
+(Ho et al. 2020, arXiv 2006.11239, equation 14; with input perturbation Ning et al. 2023, arXiv 2301.11706, equation 8.)
+
+A network with learned variance adds ``T / 1000`` times a term of the variational bound, whose gradient reaches only the
+variance (Nichol & Dhariwal 2021, arXiv 2102.09672, section 3.1; the weight is guided-diffusion's "rescaled" one). As in
+the code of DDPM-IP's authors it sees the perturbed ``y_t``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_ip.denoiser import Denoiser, Prediction
+from ddpm_ip.draws import Draws
+from ddpm_ip.perturbation import NoPerturbation, Perturbation
+from ddpm_ip.schedule import Schedule, expand_like, posterior
+
+
+class Loss(NamedTuple):
+    """A loss per sample (B,) and the named terms (B,) that it is the weighted sum of."""
+
+    per_sample: Tensor
+    terms: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The simple loss, and the hybrid one where the variance is learned.
+
+    Args:
+        perturbation: what is done to the noise in the input.
+    """
+
+    perturbation: Perturbation = field(default_factory=NoPerturbation)
+
+    def __call__(self, denoiser: Denoiser, x0: Tensor, draws: Draws) -> Loss:
+        """The loss of clean images ``x0`` (B, C, H, W) in [-1, 1], at the times and with the noise of ``draws``."""
+        schedule = denoiser.schedule
+        t = draws.times(schedule.total_steps)
+        eps = draws.eps(x0.shape[1:])
+        yt = schedule.alpha(t, x0) * x0 + schedule.sigma(t, x0) * self.perturbation(eps, draws)
+        prediction = denoiser(yt, t)
+        terms = {"mse": _mean((prediction.output - denoiser.target(x0, eps, t)) ** 2)}
+        per_sample = terms["mse"]
+        if prediction.variance_fraction is not None:
+            terms["vlb"] = bound_term(schedule, prediction, x0, yt, t)
+            per_sample = per_sample + schedule.total_steps / 1000 * terms["vlb"]
+        return Loss(per_sample, terms)
+
+
+def bound_term(schedule: Schedule, prediction: Prediction, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """One term of the variational bound, in bits per dimension, (B,).
+
+    ``KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))`` for ``t > 0``, the negative log-likelihood of the 8-bit image for
+    ``t = 0``. The mean is detached: only the variance learns from it.
+
+    Args:
+        schedule: the noise schedule.
+        prediction: of the network at ``(xt, t)``, with a variance fraction.
+        x0: clean images (B, C, H, W) in [-1, 1].
+        xt: what the network was fed, (B, C, H, W).
+        t: int64 (B,).
+    """
+    assert prediction.variance_fraction is not None
+    c0, ct, log_small, log_large = (expand_like(c[t], x0) for c in _posterior_tables(schedule, x0.device))
+    true_mean = c0 * x0 + ct * xt
+    mean = (c0 * prediction.x0 + ct * xt).detach()
+    log_variance = prediction.variance_fraction * log_large + (1 - prediction.variance_fraction) * log_small
+    kl = gaussian_kl(true_mean, log_small, mean, log_variance)
+    nll = -discretized_log_likelihood(x0, mean, 0.5 * log_variance)
+    return torch.where(t == 0, _mean(nll), _mean(kl)) / math.log(2.0)
+
+
+def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
+    """``KL(N(mean1, variance1) || N(mean2, variance2))`` elementwise, in nats."""
+    return 0.5 * (
+        log_variance2
+        - log_variance1
+        - 1.0
+        + torch.exp(log_variance1 - log_variance2)
+        + (mean1 - mean2) ** 2 * torch.exp(-log_variance2)
+    )
+
+
+def discretized_log_likelihood(x: Tensor, mean: Tensor, log_deviation: Tensor) -> Tensor:
+    """Log-probability of 8-bit images under a Gaussian, elementwise, in nats (Ho et al. 2020, equation 13).
+
+    Args:
+        x: images in [-1, 1] on the grid of 256 levels.
+        mean, log_deviation: of the Gaussian, broadcastable to ``x``.
+    """
+    scale = torch.exp(-log_deviation)
+    upper = torch.special.ndtr((x - mean + 1 / 255) * scale)
+    lower = torch.special.ndtr((x - mean - 1 / 255) * scale)
+    upper = torch.where(x > 0.999, torch.ones_like(upper), upper)
+    lower = torch.where(x < -0.999, torch.zeros_like(lower), lower)
+    return torch.log((upper - lower).clamp(min=1e-12))
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.flatten(1).mean(dim=1)
+
+
+@lru_cache(maxsize=8)
+def _posterior_tables(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """float32 (T,): the posterior's coefficients, its log-variance (at t = 0 that of t = 1), log beta."""
+    alpha_bars = [1.0, *schedule.alpha_bars().tolist()]
+    q = [posterior(alpha_bars[t + 1], alpha_bars[t]) for t in range(schedule.total_steps)]
+    small = [p.variance for p in q]
+    small[0] = small[1] if len(small) > 1 else q[0].beta
+    rows = [[p.c0 for p in q], [p.ct for p in q], [math.log(v) for v in small], [math.log(p.beta) for p in q]]
+    c0, ct, log_small, log_large = torch.tensor(rows, dtype=torch.float64).float().to(device).unbind(0)
+    return c0, ct, log_small, log_large

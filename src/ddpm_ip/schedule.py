@@ -1,0 +1,163 @@
+r"""Noise schedules and respacing.
+
+The kernel everywhere is ``p(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I)`` with ``alpha_t = sqrt(alpha_bar_t)``,
+``sigma_t = sqrt(1 - alpha_bar_t)`` and ``alpha_bar_t = prod_{i <= t} (1 - beta_i)``. Times count from 0 to ``T - 1``,
+from little noise to much; the clean image is time ``-1``, where ``alpha_bar = 1``.
+
+References:
+    linear: Ho et al. 2020 (arXiv 2006.11239), section 4. quad, const: the same authors' code, also Song et al. 2021.
+    cosine: Nichol & Dhariwal 2021 (arXiv 2102.09672), equation 17, beta clipped at 0.999.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from ddpm_ip.errors import ConfigError
+
+BetaSchedule = Literal["linear", "quad", "const", "cosine"]
+RespaceType = Literal["uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """``t -> (alpha_t, sigma_t)``, tables in float64.
+
+    Args:
+        total_steps: T, the number of training times.
+        beta_schedule: the shape of ``beta_t``.
+        beta_start, beta_end: its ends (``const`` uses ``beta_end``, ``cosine`` neither).
+    """
+
+    total_steps: int = 1000
+    beta_schedule: BetaSchedule = "linear"
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def betas(self) -> Tensor:
+        """``beta_t``, float64 (T,) on the CPU."""
+        n, start, end = self.total_steps, self.beta_start, self.beta_end
+        if self.beta_schedule == "linear":
+            return _linspace(start, end, n)
+        if self.beta_schedule == "quad":
+            return _linspace(start**0.5, end**0.5, n) ** 2
+        if self.beta_schedule == "const":
+            return torch.full((n,), end, dtype=torch.float64)
+        if self.beta_schedule == "cosine":
+
+            def alpha_bar(u: float) -> float:
+                return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+            return torch.tensor(
+                [min(1 - alpha_bar((i + 1) / n) / alpha_bar(i / n), 0.999) for i in range(n)], dtype=torch.float64
+            )
+        known = ", ".join(get_args(BetaSchedule))
+        raise ConfigError(f"unknown beta_schedule {self.beta_schedule!r}: choose one of {known}")
+
+    def alpha_bars(self) -> Tensor:
+        """``alpha_bar_t``, float64 (T,) on the CPU."""
+        return _alpha_bars(self)
+
+    def alpha_bar(self, t: int) -> float:
+        """``alpha_bar`` at one time in -1..T-1; 1 at t = -1, the clean image."""
+        return 1.0 if t < 0 else float(_alpha_bars(self)[t])
+
+    def alpha(self, t: Tensor, like: Tensor) -> Tensor:
+        """``sqrt(alpha_bar_t)`` for int64 times (B,), float32 and shaped to multiply ``like`` (B, ...)."""
+        return expand_like(_tables(self, like.device)[0][t], like)
+
+    def sigma(self, t: Tensor, like: Tensor) -> Tensor:
+        """``sqrt(1 - alpha_bar_t)`` for int64 times (B,), float32 and shaped to multiply ``like`` (B, ...)."""
+        return expand_like(_tables(self, like.device)[1][t], like)
+
+
+class Posterior(NamedTuple):
+    """Coefficients of ``q(x_s | x_t, x_0) = N(c0 x_0 + ct x_t, variance I)`` and of its upper bound ``beta``."""
+
+    c0: float
+    ct: float
+    variance: float
+    beta: float
+
+
+def posterior(alpha_bar_t: float, alpha_bar_s: float) -> Posterior:
+    """The posterior of one step between two noise levels, ``alpha_bar_t < alpha_bar_s <= 1`` (DDPM, eq. 7)."""
+    beta = 1.0 - alpha_bar_t / alpha_bar_s
+    return Posterior(
+        c0=math.sqrt(alpha_bar_s) * beta / (1.0 - alpha_bar_t),
+        ct=math.sqrt(1.0 - beta) * (1.0 - alpha_bar_s) / (1.0 - alpha_bar_t),
+        variance=beta * (1.0 - alpha_bar_s) / (1.0 - alpha_bar_t),
+        beta=beta,
+    )
+
+
+def expand_like(v: Tensor, x: Tensor) -> Tensor:
+    """Gives ``v`` (B,) trailing axes of length 1, so that it multiplies ``x`` (B, ...)."""
+    return v.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def respace(total_steps: int, steps: int | None, kind: RespaceType = "uniform-linspace") -> list[int]:
+    """Chooses the times that sampling visits, falling.
+
+    ``uniform`` and ``uniform-leading``: ``0, r, 2r, ...`` with ``r = T // steps`` (DDIM; diffusers ``leading``); the
+    noisiest time T-1 is never visited. ``uniform-linspace``: both ends, rounded (guided-diffusion's tables; diffusers
+    ``linspace``). ``uniform-trailing``: ``T-1`` downwards (diffusers ``trailing``). ``quad``: squares of evenly spaced
+    numbers up to ``sqrt(0.8 T)`` (DDIM's code), dense near the data.
+
+    Args:
+        total_steps: T.
+        steps: how many; all T if None.
+        kind: the rule.
+
+    Returns:
+        Exactly ``steps`` different times in 0..T-1, falling.
+
+    Raises:
+        ConfigError: the rule has no such number of different times.
+    """
+    if steps is None or (steps == total_steps and kind != "quad"):
+        return list(range(total_steps - 1, -1, -1))
+    if not 1 <= steps <= total_steps:
+        raise ConfigError(f"respace_steps is {steps}; it must lie in 1..{total_steps} (diffusion.total_steps)")
+    if kind in ("uniform", "uniform-leading"):
+        times = [i * (total_steps // steps) for i in range(steps)]
+    elif kind == "uniform-linspace":
+        times = _linspace(0, total_steps - 1, steps).round().long().tolist() if steps > 1 else [total_steps - 1]
+    elif kind == "uniform-trailing":
+        times = [round(total_steps - i * total_steps / steps) - 1 for i in range(steps)]
+    elif kind == "quad":
+        times = (_linspace(0, math.sqrt(0.8 * total_steps), steps) ** 2).long().tolist()
+    else:
+        raise ConfigError(f"unknown respace_type {kind!r}: choose one of {', '.join(get_args(RespaceType))}")
+    if len(set(times)) != steps:
+        raise ConfigError(
+            f"respace_type {kind} has only {len(set(times))} different times for {steps} steps out of {total_steps}; "
+            "ask for fewer steps or use uniform-linspace"
+        )
+    return sorted(times, reverse=True)
+
+
+def _linspace(start: float, end: float, n: int) -> Tensor:
+    """numpy's ``linspace`` to the last bit (torch's own differs there): the published tables were made with it."""
+    points = torch.arange(n, dtype=torch.float64) * ((end - start) / max(n - 1, 1)) + start
+    if n > 1:
+        points[-1] = end
+    return points
+
+
+@lru_cache(maxsize=32)
+def _alpha_bars(schedule: Schedule) -> Tensor:
+    return torch.cumprod(1.0 - schedule.betas(), dim=0)
+
+
+@lru_cache(maxsize=32)
+def _tables(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor]:
+    """float32 tables of alpha and sigma on a device; kept, so that a step copies nothing to the GPU."""
+    alpha_bars = _alpha_bars(schedule)
+    return alpha_bars.sqrt().float().to(device), (1.0 - alpha_bars).sqrt().float().to(device)

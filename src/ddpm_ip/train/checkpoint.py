@@ -1,0 +1,204 @@
+"""Checkpoints: directories that appear atomically and say by themselves whether they are whole.
+
+    ckpt/step00010000/
+        model.safetensors       the network
+        ema.safetensors         the averaged network, which sampling uses
+        optimizer.safetensors   the optimizer's tensors, by index of the parameter
+        meta.json               step, configuration, data fingerprint, running sums
+        manifest.json           size and SHA-256 of each of the above, written last
+
+A checkpoint is written under a temporary name, flushed to the disk and renamed. Reading checks every hash, since safetensors
+itself does not notice a flipped bit. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ddpm_ip.errors import CheckpointError
+
+log = logging.getLogger("ddpm_ip.checkpoint")
+
+TENSORS = ("model", "ema", "optimizer")
+_FILES = (*(f"{name}.safetensors" for name in TENSORS), "meta.json")
+_NAME = re.compile(r"step(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on the disk whose hashes have been checked."""
+
+    path: Path
+    step: int
+    meta: Mapping[str, Any]
+    hashes: Mapping[str, str]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors of ``model``, ``ema`` or ``optimizer``, on the CPU."""
+        return load_file(self.path / f"{name}.safetensors")
+
+
+def save(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    meta: Mapping[str, Any],
+    on_write: Callable[[str], None] = lambda name: None,
+) -> Path:
+    """Writes ``folder/stepNNNNNNNN``.
+
+    Args:
+        folder: holds all checkpoints of a run; made if need be.
+        step: optimizer steps done.
+        tensors: for each of ``model``, ``ema``, ``optimizer`` its named tensors.
+        meta: JSON values.
+        on_write: called with each file's name after it was written; tests let it fail.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; nothing is left behind, older checkpoints are untouched.
+    """
+    final = folder / f"step{step:08d}"
+    partial = folder / f".tmp-{final.name}-{os.getpid()}"
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        for name in TENSORS:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors[name].items()}, partial / f"{name}.safetensors")
+            on_write(f"{name}.safetensors")
+        _write_json(partial / "meta.json", {**meta, "step": step})
+        on_write("meta.json")
+        manifest = {name: {"bytes": (partial / name).stat().st_size, "sha256": sha256(partial / name)} for name in _FILES}
+        _write_json(partial / "manifest.json", manifest)
+        for name in (*_FILES, "manifest.json"):
+            _flush(partial / name)
+        if final.exists():  # the same step, written by a run that was resumed from before it
+            shutil.rmtree(final)
+        os.rename(partial, final)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        needed = sum(v.numel() * v.element_size() for group in tensors.values() for v in group.values())
+        raise CheckpointError(
+            f"cannot write the checkpoint {final}: {error}. It needs {needed / 1e6:.0f} MB, "
+            f"{shutil.disk_usage(_existing(folder)).free / 1e6:.0f} MB are free there. Older checkpoints are untouched"
+        ) from error
+    return final
+
+
+def read(path: Path) -> Checkpoint:
+    """Opens one checkpoint and checks every file against the manifest.
+
+    Raises:
+        CheckpointError: it is damaged or is none; says which file and why.
+    """
+    manifest = _read_json(path / "manifest.json")
+    if not isinstance(manifest, dict) or set(manifest) != set(_FILES):
+        raise CheckpointError(f"{path}: manifest.json does not list exactly {', '.join(_FILES)}")
+    hashes = {}
+    for name in _FILES:
+        file, entry = path / name, manifest[name]
+        if file.is_symlink() or not file.is_file():
+            raise CheckpointError(f"{path}: {name} is missing")
+        if not isinstance(entry, dict) or file.stat().st_size != entry.get("bytes"):
+            raise CheckpointError(f"{path}: {name} has {file.stat().st_size} bytes, not what manifest.json says")
+        hashes[name] = sha256(file)
+        if hashes[name] != entry.get("sha256"):
+            raise CheckpointError(f"{path}: {name} is damaged (its SHA-256 is not the one in manifest.json)")
+    meta = _read_json(path / "meta.json")
+    if not isinstance(meta, dict) or not isinstance(meta.get("step"), int):
+        raise CheckpointError(f"{path}: meta.json holds no step")
+    return Checkpoint(path, meta["step"], meta, hashes)
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint in a folder that is whole; a damaged one is passed over with a warning.
+
+    Returns:
+        None if there is no checkpoint at all.
+
+    Raises:
+        CheckpointError: there are checkpoints, and every one is damaged.
+    """
+    reasons = []
+    for path in reversed(_all(folder)):
+        try:
+            return read(path)
+        except CheckpointError as error:
+            log.warning("skipping a damaged checkpoint: %s", error)
+            reasons.append(str(error))
+    if reasons:
+        raise CheckpointError(
+            f"no checkpoint in {folder} is whole:\n" + "\n".join(f"  {r}" for r in reasons) + "\n"
+            "Restore one from a backup, or start anew in another folder (-e)"
+        )
+    return None
+
+
+def prune(folder: Path, keep_last: int, keep_every: int) -> None:
+    """Removes all but the newest ``keep_last`` checkpoints and those at multiples of ``keep_every`` (0: none).
+
+    Leftovers of a write that was cut off go too. A failure is only a warning.
+    """
+    paths = _all(folder)
+    old = [p for p in paths[:-keep_last] if not (keep_every and _step(p) % keep_every == 0)]
+    for path in [*old, *folder.glob(".tmp-*")]:
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            log.warning("cannot remove the old checkpoint %s: %s", path, error)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _all(folder: Path) -> list[Path]:
+    found = [p for p in folder.glob("step*") if _NAME.fullmatch(p.name) and p.is_dir()] if folder.is_dir() else []
+    return sorted(found, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step"))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent}: {path.name} is missing; this is no whole checkpoint") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path.parent}: {path.name} cannot be read: {error}") from None
+
+
+def _flush(path: Path) -> None:
+    """Forces a file's bytes, or a folder's entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,106 @@
+"""Everything that a training run changes, and how it goes to a checkpoint and back, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_ip.ema import EMA
+from ddpm_ip.errors import CheckpointError
+from ddpm_ip.train.checkpoint import Checkpoint
+
+
+@dataclass
+class Sums:
+    """What is averaged between two log lines; float64 on the training device, so that no step waits for the GPU."""
+
+    total: Tensor  # (2,): loss, gradient norm
+    count: int = 0
+
+    @classmethod
+    def zero(cls, device: torch.device) -> Sums:
+        return cls(torch.zeros(2, dtype=torch.float64, device=device))
+
+    def add(self, loss: Tensor, grad_norm: Tensor) -> None:
+        self.total += torch.stack((loss.detach(), grad_norm.detach())).double()
+        self.count += 1
+
+
+@dataclass
+class TrainState:
+    """The state of a run after ``step`` optimizer steps. There is no random state: draws are functions of the step."""
+
+    network: nn.Module
+    ema: EMA
+    optimizer: torch.optim.Optimizer
+    sums: Sums
+    scaler: torch.amp.GradScaler | None = None
+    step: int = 0
+    meta: dict[str, Any] = field(default_factory=dict)  # configuration, data, versions: written, not read back
+
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """The tensors of a checkpoint."""
+        return {
+            "model": self.network.state_dict(),
+            "ema": self.ema.network.state_dict(),
+            "optimizer": {f"{i}.{k}": v for i, p in enumerate(self._parameters()) for k, v in self.optimizer.state[p].items()},
+        }
+
+    def to_meta(self) -> dict[str, Any]:
+        """The numbers of a checkpoint; JSON keeps a float64 exactly."""
+        scaler = self.scaler.state_dict() if self.scaler is not None else None
+        return {**self.meta, "sums": self.sums.total.tolist(), "count": self.sums.count, "scaler": scaler}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Takes over a checkpoint.
+
+        Raises:
+            CheckpointError: it belongs to another network.
+        """
+        load_weights(self.network, checkpoint.tensors("model"), str(checkpoint.path))
+        load_weights(self.ema.network, checkpoint.tensors("ema"), str(checkpoint.path))
+        saved = checkpoint.tensors("optimizer")
+        for i, p in enumerate(self._parameters()):
+            prefix = f"{i}."
+            own = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
+            # A moment lies in memory as its parameter does (NHWC), so that the next step computes the same.
+            self.optimizer.state[p] = {
+                k: torch.empty_like(p).copy_(v) if v.shape == p.shape else v.to(p.device) for k, v in own.items()
+            }
+        self.sums = Sums(torch.tensor(checkpoint.meta["sums"], dtype=torch.float64, device=self.sums.total.device))
+        self.sums.count = checkpoint.meta["count"]
+        if self.scaler is not None and checkpoint.meta.get("scaler"):
+            self.scaler.load_state_dict(checkpoint.meta["scaler"])
+        self.step = checkpoint.step
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Copies weights into a network, in place.
+
+    Raises:
+        CheckpointError: names or shapes differ; says which, and where the weights came from.
+    """
+    own = network.state_dict()
+    wrong = [f"{k} is missing" for k in own.keys() - weights.keys()]
+    wrong += [f"{k} is not part of this network" for k in weights.keys() - own.keys()]
+    wrong += [
+        f"{k} has shape {tuple(weights[k].shape)}, the network {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in weights and weights[k].shape != v.shape
+    ]
+    if wrong:
+        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise CheckpointError(
+            f"the weights of {origin} do not fit the network of this configuration (check the model and diffusion.var_type "
+            "sections):\n" + "\n".join(f"  {w}" for w in sorted(wrong)[:5]) + more
+        )
+    with torch.no_grad():
+        for k, v in own.items():
+            v.copy_(weights[k])
