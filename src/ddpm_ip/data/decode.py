@@ -1,0 +1,180 @@
+"""One image file, or its bytes, to ``uint8`` (C, H, W): always the right pixels, or an error that names the file.
+
+What happens to the kinds of image that are found in the wild:
+
+==============================  =====================================================================================
+gray, 1-bit                     one channel, black 0 and white 255; repeated three times where RGB is asked for
+LA, RGBA, transparent palette   composited on **white**
+CMYK, YCbCr, palette            converted to RGB; colour profiles are not applied
+16-bit gray                     scaled to 8 bits (``round(v / 257)``), not clipped; a transparent colour becomes white
+16-bit RGB(A), 16-bit gray + A  Pillow reads the upper 8 bits
+float (TIFF)                    [0, 1] scaled to 0..255; values outside, or not finite, are refused
+32-bit integer                  refused: its scale is unknown
+EXIF orientation                applied
+animation, several pages        the first picture
+more than ``MAX_PIXELS``        refused from the header, before memory is allocated
+truncated, empty, not an image  refused
+==============================  =====================================================================================
+
+RGB becomes gray by the luma of ITU-R BT.601, as Pillow's ``convert("L")`` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ddpm_ip.errors import DataError
+
+UInt8 = npt.NDArray[np.uint8]
+
+# 8000 x 8000; as RGB 192 MB for each decoding thread. Below Pillow's own limit of 89 million, which only warns.
+MAX_PIXELS = 64_000_000
+
+# Only formats with a signature and a decoder of their own: EPS, for one, would start Ghostscript.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be used: where it is (file, or shard and row) and why."""
+
+    where: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+class UnusableImage(DataError):
+    """One image cannot be used; ``bad`` holds the place and the reason."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.bad = BadImage(where, reason)
+        super().__init__(str(self.bad))
+
+
+def decode(
+    source: Path | bytes, where: str, image_size: int, channels: int = 3, center_crop: int | None = None
+) -> UInt8:
+    """One image, read, cropped, resized and converted.
+
+    Args:
+        source: a file, or the bytes of one.
+        where: how the image is called in an error.
+        image_size: height and width of the result.
+        channels: 1 (gray) or 3 (RGB).
+        center_crop: side of the square that is cut out of the middle first.
+
+    Returns:
+        ``uint8`` (channels, image_size, image_size).
+
+    Raises:
+        UnusableImage: (a ``DataError``) with ``where`` and the reason.
+    """
+    return place(read(source, where), where, image_size, channels, center_crop)
+
+
+def place(image: Image.Image, where: str, image_size: int, channels: int, center_crop: int | None) -> UInt8:
+    """The second half of :func:`decode`: from a read image to ``uint8`` (channels, image_size, image_size)."""
+    if center_crop is not None:
+        if center_crop > min(image.size):
+            raise UnusableImage(where, f"{image.width} x {image.height} is smaller than center_crop {center_crop}")
+        image = image.crop(_middle(image.size, center_crop))
+    return to_chw(fit(image, image_size), channels)
+
+
+def read(source: Path | bytes, where: str) -> Image.Image:
+    """The upright 8-bit image, mode ``L`` if the file is gray and ``RGB`` otherwise, in its own size.
+
+    Raises:
+        UnusableImage: anything is wrong with it.
+    """
+    try:
+        if isinstance(source, Path) and not source.is_file():  # also a named pipe: opening one waits without end
+            raise UnusableImage(where, "a broken link" if source.is_symlink() else "not a regular file")
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
+            _check_pixels(image.size, where)
+            ImageOps.exif_transpose(image, in_place=True)
+            return _eight_bit(image, where)
+    except UnusableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnusableImage(where, _not_an_image(source)) from None
+    except Exception as error:  # a decoder that is fed garbage may raise anything
+        raise UnusableImage(where, f"{error or type(error).__name__}") from error
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """The largest square in the middle, resized to ``size`` x ``size``; untouched if it has that size already.
+
+    Antialiased bicubic, with a box filter before it (``reducing_gap``) when much smaller. Cutting before resizing is
+    the same picture as resizing the shorter side first, without ever holding the ends of a very long image.
+    """
+    if image.size == (size, size):
+        return image
+    box = _middle(image.size, min(image.size))
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+
+
+def to_chw(image: Image.Image, channels: int) -> UInt8:
+    """A Pillow image as ``uint8`` (channels, H, W), converted to gray (1) or RGB (3)."""
+    array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _middle(size: tuple[int, int], side: int) -> tuple[int, int, int, int]:
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return left, top, left + side, top + side
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _check_pixels(size: tuple[int, int], where: str) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UnusableImage(where, f"declares {size[0]} x {size[1]} pixels, more than the limit of {MAX_PIXELS:,}")
+
+
+def _not_an_image(source: Path | bytes) -> str:
+    n_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
+    return "no image in a known format (" + ", ".join(_formats()) + ")" if n_bytes else "empty"
+
+
+def _eight_bit(image: Image.Image, where: str) -> Image.Image:
+    if image.mode == "F":
+        return _from_float(np.asarray(image), where)
+    if image.mode.startswith("I"):
+        return _from_16_bit(image, where)
+    gray = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if gray else "RGB")
+
+
+def _from_float(values: npt.NDArray[np.float32], where: str) -> Image.Image:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0.0 and high <= 1.0):  # written so that NaN is refused too
+        raise UnusableImage(where, f"float pixels from {low:g} to {high:g}; only 0 to 1 is understood")
+    return Image.fromarray(np.rint(values * 255.0).astype(np.uint8))
+
+
+def _from_16_bit(image: Image.Image, where: str) -> Image.Image:
+    # Pillow's mode "I" is 32-bit, but for PNG and PPM it holds 16-bit values (older versions open them so).
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):
+        raise UnusableImage(where, "32-bit integer pixels, whose scale is unknown; save it with 8 or 16 bits")
+    values = np.asarray(image).astype(np.int64)
+    gray = ((values + 128) // 257).astype(np.uint8)
+    if "transparency" in image.info:
+        gray[values == image.info["transparency"]] = 255
+    return Image.fromarray(gray)

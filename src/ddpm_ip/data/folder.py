@@ -1,0 +1,92 @@
+"""A folder of image files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
+from ddpm_ip.data.imageset import ImageSet, existing
+from ddpm_ip.errors import DataError
+
+# fmt: off
+SUFFIXES = frozenset({
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",
+    ".avif",
+})
+# fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """All image files below a folder, sorted by path.
+
+    Files count as images by their suffix; hidden files and folders are passed over. When every image lies in a
+    subfolder, the names of the first-level subfolders, sorted, are the classes, and labels number them.
+
+    Attributes:
+        root: the folder.
+        image_size: height and width after resizing (see :func:`ddpm_ip.data.decode.fit`).
+        mode: ``rgb``, ``gray``, or ``auto``: as the first readable image is.
+        center_crop: side of the square cut out of the middle before resizing.
+        on_bad: ``error`` lists all unusable images and stops; ``skip`` leaves them out and records them.
+        cache: folder for the decoded pixels; by default ``$XDG_CACHE_HOME/ddpm-ip`` or ``~/.cache/ddpm-ip``.
+    """
+
+    name: Literal["folder"] = "folder"
+    root: str
+    image_size: int
+    mode: Mode = "rgb"
+    center_crop: int | None = None
+    on_bad: OnBad = "error"
+    cache: str | None = None
+
+    def open(self, progress: bool = True) -> ImageSet:
+        """Lists the files, and decodes them or finds them decoded.
+
+        Raises:
+            DataError: the folder is missing or holds no image, or an image is unusable under ``error``.
+        """
+        root = existing(self.root, "a folder of images")
+        paths = _image_paths(root)
+        if not paths:
+            raise DataError(f"data.root: no image file below {root} (looked for {', '.join(sorted(SUFFIXES))})")
+        first = [path.relative_to(root).parts[0] for path in paths]
+        labelled = all(len(path.relative_to(root).parts) > 1 for path in paths)
+        classes = tuple(sorted(set(first))) if labelled else ()
+        number = {name: i for i, name in enumerate(classes)}
+
+        def items() -> Iterator[Item]:
+            return (Item(str(path), path, number.get(part)) for path, part in zip(paths, first, strict=True))
+
+        identity = (str(root.resolve()), *(_identity(path, root) for path in paths))
+        listing = Listing(root.resolve().name, len(paths), items, identity, classes)
+        recipe = Recipe(self.image_size, self.mode, self.center_crop)
+        return open_decoded(listing, recipe, self.cache, self.on_bad, progress)
+
+
+def _image_paths(root: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it cannot list
+        raise DataError(f"data.root: cannot list {error.filename}: {error.strerror}") from error
+
+    paths = []
+    for folder, subfolders, files in os.walk(root, onerror=refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        paths += [Path(folder, name) for name in files if _is_image_name(name)]
+    return sorted(paths, key=lambda path: path.relative_to(root).parts)
+
+
+def _is_image_name(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _identity(path: Path, root: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError:
+        return f"{path.relative_to(root)} unreadable"
+    # The permissions, too: a file that was unreadable and no longer is must be looked at again.
+    return f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns} {stat.st_mode:o}"

@@ -1,0 +1,151 @@
+"""Parquet files with encoded images in a column, as Hugging Face data sets keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
+from ddpm_ip.data.imageset import ImageSet, existing
+from ddpm_ip.errors import DataError
+
+ROWS = 64  # rows read at once
+SPLITS = frozenset({"train", "test", "validation", "valid", "val"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parquet:
+    """The images of one Parquet file, or of the shards of a split in a folder, in the order of names and rows.
+
+    A shard belongs to a split if its name begins with it (``train-00000-of-00004.parquet``) or it lies in a folder of
+    that name. If no shard names any split, all of them are taken.
+
+    Attributes:
+        root: a ``.parquet`` file, or a folder that holds the shards, at any depth.
+        split: which shards of a folder to take.
+        image_column: by default the first struct column with a field ``bytes``, or the first binary column.
+        label_column: a column of integers; by default ``label``, if there is one.
+        image_size: height and width after resizing (see :func:`ddpm_ip.data.decode.fit`).
+        mode: ``rgb``, ``gray``, or ``auto``: as the first readable image is.
+        center_crop: side of the square cut out of the middle before resizing.
+        on_bad: ``error`` lists all unusable images and stops; ``skip`` leaves them out and records them.
+        cache: folder for the decoded pixels; by default ``$XDG_CACHE_HOME/ddpm-ip`` or ``~/.cache/ddpm-ip``.
+    """
+
+    name: Literal["parquet"] = "parquet"
+    root: str
+    image_size: int
+    split: str = "train"
+    image_column: str | None = None
+    label_column: str | None = None
+    mode: Mode = "rgb"
+    center_crop: int | None = None
+    on_bad: OnBad = "error"
+    cache: str | None = None
+
+    def open(self, progress: bool = True) -> ImageSet:
+        """Reads the shards row by row, and decodes the images or finds them decoded.
+
+        Raises:
+            DataError: pyarrow, a shard or a column is missing, or an image is unusable under ``error``.
+        """
+        root = existing(self.root, "a Parquet file, or a folder of them")
+        shards = _shards(root, self.split)
+        image, label = _columns(shards[0], self.image_column, self.label_column)
+
+        def items() -> Iterator[Item]:
+            for shard in shards:
+                yield from _rows(shard, image, label)
+
+        count = sum(_opened(shard).metadata.num_rows for shard in shards)
+        identity = (*(_identity(shard) for shard in shards), image, str(label))
+        name = root.stem if root.is_file() else f"{root.resolve().name}-{self.split}"
+        recipe = Recipe(self.image_size, self.mode, self.center_crop)
+        return open_decoded(Listing(name, count, items, identity), recipe, self.cache, self.on_bad, progress)
+
+
+def _shards(root: Path, split: str) -> list[Path]:
+    if root.is_file():
+        return [root]
+    named = {path: _split_words(path, root) for path in sorted(root.rglob("*.parquet"))}
+    if not any(words & SPLITS for words in named.values()) and split not in set().union(*named.values()):
+        shards = list(named)
+    else:
+        shards = [path for path, words in named.items() if split in words]
+    if not shards:
+        there = ", ".join(path.name for path in list(named)[:10]) or "no Parquet file at all"
+        raise DataError(f"data.root: no Parquet file of the split {split!r} in {root}; there is {there}")
+    return shards
+
+
+def _split_words(path: Path, root: Path) -> set[str]:
+    return {path.stem.split("-")[0], *path.relative_to(root).parts[:-1]}
+
+
+def _identity(shard: Path) -> str:
+    stat = shard.stat()
+    return f"{shard.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _opened(shard: Path) -> Any:
+    """A ``pyarrow.parquet.ParquetFile``."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError('reading Parquet files needs pyarrow: pip install "ddpm-ip[parquet]"') from error
+    try:
+        return pyarrow.parquet.ParquetFile(shard)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{shard}: not a readable Parquet file: {error}") from error
+
+
+def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, str | None]:
+    import pyarrow.types as types
+
+    schema = _opened(shard).schema_arrow
+    for column in (image, label):
+        if column is not None and column not in schema.names:
+            raise DataError(f"{shard}: there is no column {column!r}; there is {', '.join(schema.names)}")
+    if label is None and "label" in schema.names and types.is_integer(schema.field("label").type):
+        label = "label"
+    elif label is not None and not types.is_integer(schema.field(label).type):
+        raise DataError(f"{shard}: the label column {label!r} holds {schema.field(label).type}, not integers")
+    candidates = [field.name for field in schema if _holds_images(field.type)]
+    if image is None and not candidates:
+        raise DataError(f"{shard}: no column holds encoded images (binary, or a struct with a field 'bytes'): {schema}")
+    if image is not None and image not in candidates:
+        raise DataError(f"{shard}: column {image!r} holds {schema.field(image).type}, not the bytes of image files")
+    return image or candidates[0], label
+
+
+def _holds_images(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        return any(kind.field(i).name == "bytes" and _holds_images(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _rows(shard: Path, image: str, label: str | None) -> Iterator[Item]:
+    import pyarrow
+
+    file, row = _opened(shard), 0
+    columns = [image] if label is None else [image, label]
+    try:
+        for batch in file.iter_batches(batch_size=ROWS, columns=columns):
+            images = batch.column(image).to_pylist()
+            labels = [None] * len(images) if label is None else batch.column(label).to_pylist()
+            for data, number in zip(images, labels, strict=True):
+                data = data["bytes"] if isinstance(data, dict) else data
+                yield Item(f"{shard} row {row}", data or b"", _label(number, label, shard, row))
+                row += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{shard}: damaged after row {row}: {error}") from error
+
+
+def _label(number: int | None, column: str | None, shard: Path, row: int) -> int | None:
+    if number is None and column is not None:
+        raise DataError(f"{shard} row {row}: no value in the label column {column!r}")
+    return number

@@ -1,0 +1,186 @@
+"""Reliability tests 20 (images in the wild), 21 (broken images), 22 (bombs): one file at a time."""
+
+import io
+import os
+import tracemalloc
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm_ip.data.decode import MAX_PIXELS, UnusableImage, decode, fit, read
+from ddpm_ip.errors import DataError
+
+RED = np.array([255, 0, 0], np.uint8)
+
+
+def u8(*rows):
+    return np.array(rows, dtype=np.uint8)
+
+
+def pixels(data, channels=1):
+    """Decoded at its own size (the images here are square)."""
+    return decode(data, "it", read(data, "it").width, channels)
+
+
+def test_gray(make):
+    image = u8([0, 100], [200, 255])
+    assert np.array_equal(pixels(make.encoded(image)), image[None])
+    assert np.array_equal(pixels(make.encoded(image), 3), np.stack([image] * 3))
+
+
+def test_rgb_and_its_luma(make):
+    image = np.array([[RED, [0, 255, 0]], [[0, 0, 255], [10, 20, 30]]], np.uint8)
+    assert np.array_equal(pixels(make.encoded(image), 3), image.transpose(2, 0, 1))
+    assert np.array_equal(pixels(make.encoded(image), 1)[0], u8([76, 150], [29, 18]))
+
+
+def test_alpha_is_composited_on_white(make):
+    la = make.encoded(Image.fromarray(np.array([[[7, 0], [7, 255]], [[0, 51], [0, 0]]], np.uint8), "LA"))
+    assert read(la, "it").mode == "L"
+    assert np.array_equal(pixels(la)[0], u8([255, 7], [204, 255]))
+    rgba = make.encoded(np.array([[[1, 2, 3, 0], [1, 2, 3, 255]]] * 2, np.uint8))
+    assert np.array_equal(pixels(rgba, 3)[:, 0].T, u8([255, 255, 255], [1, 2, 3]))
+
+
+def test_palette_with_transparency(make):
+    image = Image.fromarray(u8([0, 1], [1, 0]), "P")
+    image.putpalette([9, 9, 9, 255, 0, 0])
+    png, gif = (make.encoded(image, kind, transparency=0) for kind in ("PNG", "GIF"))
+    for data in (png, gif):
+        assert np.array_equal(pixels(data, 3)[:, 0].T, u8([255, 255, 255], [255, 0, 0]))
+
+
+def test_transparent_colour_of_a_gray_png(make):
+    assert np.array_equal(pixels(make.encoded(u8([5, 6], [6, 5]), transparency=5))[0], u8([255, 6], [6, 255]))
+
+
+def test_one_bit(make):
+    image = Image.fromarray(np.array([[True, False], [False, True]]))
+    assert np.array_equal(pixels(make.encoded(image))[0], u8([255, 0], [0, 255]))
+
+
+def test_cmyk(make):
+    image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert np.abs(pixels(make.encoded(image, "TIFF"), 3)[:, 0, 0].astype(int) - RED).max() <= 2
+    jpeg = pixels(make.encoded(image, "JPEG", quality=95), 3)
+    assert np.abs(jpeg[:, 8, 8].astype(int) - RED).max() <= 6
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_gray_is_scaled_not_clipped(make, kind):
+    image = np.array([[0, 257], [32768, 65535]], np.uint16)
+    assert np.array_equal(pixels(make.encoded(image, kind))[0], u8([0, 1], [128, 255]))
+
+
+def test_16_bit_rgb(make):
+    row = b"\0" + np.array([0, 256, 65535], ">u2").tobytes()
+    assert pixels(make.raw_png(1, 1, 16, 2, row), 3).ravel().tolist() == [0, 1, 255]
+
+
+def test_float_in_0_to_1(make):
+    assert np.array_equal(
+        pixels(make.encoded(np.array([[0, 0.5], [0.25, 1]], np.float32), "TIFF"))[0], u8([0, 128], [64, 255])
+    )
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, 200.0, np.nan, np.inf])
+def test_float_of_unknown_scale_is_refused(make, value):
+    with pytest.raises(UnusableImage, match="only 0 to 1"):
+        read(make.encoded(np.array([[0, value]], np.float32), "TIFF"), "it")
+
+
+def test_32_bit_integers_are_refused(make):
+    with pytest.raises(UnusableImage, match="scale is unknown"):
+        read(make.encoded(np.array([[0, 7]], np.int32), "TIFF"), "it")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_applied(make, kind):
+    image = np.zeros((16, 32, 3), np.uint8)
+    image[:, :16] = 255  # bright on the left; turned by 90 degrees clockwise: bright on top
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = np.asarray(read(make.encoded(image, kind, exif=exif), "it"))
+    assert upright.shape == (32, 16, 3)
+    assert upright[:12].min() > 240
+    assert upright[20:].max() < 15
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_animation_gives_its_first_picture(kind):
+    file = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(file, kind, save_all=True, append_images=frames[1:], lossless=True)
+    assert np.array_equal(pixels(file.getvalue(), 3)[:, 4, 4], RED)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 5000), (5000, 1), (3, 7), (300, 200)])
+def test_any_shape_becomes_the_size(make, height, width):
+    out = decode(make.encoded(np.full((height, width, 3), 77, np.uint8)), "it", 16)
+    assert out.shape == (3, 16, 16)
+    assert out.dtype == np.uint8
+    assert (out == 77).all()
+
+
+def test_fit_cuts_the_middle_and_keeps_the_right_size_untouched(rng):
+    image = rng.integers(0, 256, (8, 15, 3), dtype=np.uint8)
+    assert np.array_equal(np.asarray(fit(Image.fromarray(image), 8)), image[:, 3:11])
+    square = Image.fromarray(image[:, :8])
+    assert fit(square, 8) is square
+
+
+def test_fit_is_antialiased():
+    board = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    assert np.abs(np.asarray(fit(Image.fromarray(board), 16)).astype(int) - 127).max() <= 2
+
+
+def test_center_crop(make, rng):
+    image = rng.integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    out = decode(make.encoded(image), "it", 4, center_crop=4)
+    assert np.array_equal(out, image[3:7, 4:8].transpose(2, 0, 1))
+    with pytest.raises(DataError, match="12 x 10 is smaller than center_crop 11"):
+        decode(make.encoded(image), "it", 4, center_crop=11)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
+def test_truncated(make, rng, kind):
+    data = make.encoded(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8), kind)
+    with pytest.raises(DataError, match=r"^dir/x\.png: ."):
+        decode(data[: len(data) * 2 // 3], "dir/x.png", 32)
+
+
+def test_broken_files_are_named_with_a_reason(tmp_path):
+    def reason(name):
+        with pytest.raises(UnusableImage) as caught:
+            read(tmp_path / name, name)
+        assert caught.value.bad.where == name
+        return caught.value.bad.reason
+
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "known format" in reason("text.png")
+    assert reason("empty.png") == "empty"
+    assert reason("folder.png") == reason("pipe.png") == reason("missing.png") == "not a regular file"
+    assert reason("link.png") == "a broken link"
+
+
+def test_postscript_is_never_interpreted():
+    with pytest.raises(DataError, match="known format"):
+        read(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "it")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [8001, 10_000, 20_000])
+def test_bomb_is_refused_before_allocation(make, side):
+    bomb = make.raw_png(side, side, 8, 2, b"\0" * 100)
+    assert len(bomb) < 100
+    assert side**2 > MAX_PIXELS
+    tracemalloc.start()
+    with pytest.raises(DataError, match="pixels"):
+        read(bomb, "it")
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
