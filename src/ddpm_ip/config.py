@@ -187,9 +187,13 @@ def from_dict(tree: Mapping[str, Any], origin: str = "the configuration") -> Con
         config = _adapter().validate_python(tree)
     except ValidationError as error:
         lines = [_explain(e) for e in error.errors()]
-        raise ConfigError(f"{origin} cannot be used:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))) from None
+        raise ConfigError(
+            f"{origin} cannot be used:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
+        ) from None
     if lost := _booleans_as_numbers(tree, config.to_dict()):
-        raise ConfigError(f"{origin} cannot be used:\n" + "\n".join(f"  {key}: a number is needed, not true/false" for key in lost))
+        raise ConfigError(
+            f"{origin} cannot be used:\n" + "\n".join(f"  {key}: a number is needed, not true/false" for key in lost)
+        )
     return config
 
 
@@ -223,7 +227,9 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
     while rest:
         token = rest.pop(0)
         if not token.startswith("--") or len(token) < 3:
-            raise ConfigError(f"unexpected argument {token!r}: overrides are written --key value, as in --train.batch_size 256")
+            raise ConfigError(
+                f"unexpected argument {token!r}: overrides are written --key value, as in --train.batch_size 256"
+            )
         key, equals, text = token[2:].partition("=")
         if not equals:
             if not rest or re.match(r"--[A-Za-z]", rest[0]):
@@ -255,7 +261,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is there twice", key_node.start_mark
+                )
             seen.add(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
@@ -265,10 +273,14 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, rx) for tag, rx in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"),
+    re.compile(
+        r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
     list("-+0123456789."),
 )
 
@@ -294,7 +306,9 @@ def _variants(annotation: Any) -> list[type]:
 
 def _sections(cls: type) -> dict[str, list[type]]:
     """The fields of a dataclass that are sections themselves, and what each can be."""
-    return {name: found for name, hint in get_type_hints(cls, include_extras=True).items() if (found := _variants(hint))}
+    return {
+        name: found for name, hint in get_type_hints(cls, include_extras=True).items() if (found := _variants(hint))
+    }
 
 
 def _forbid_unknown_keys(cls: type) -> None:
@@ -370,7 +384,13 @@ def _suggest(word: str, known: Sequence[str], otherwise: str) -> str:
 def _booleans_as_numbers(given: Any, checked: Any, key: str = "") -> list[str]:
     """Where true or false was taken for a number (Python's bool is an int)."""
     if isinstance(given, Mapping) and isinstance(checked, Mapping):
-        return [k for n in given for k in _booleans_as_numbers(given[n], checked.get(n), f"{key}.{n}" if key else str(n))]
+        return [
+            k for n in given for k in _booleans_as_numbers(given[n], checked.get(n), f"{key}.{n}" if key else str(n))
+        ]
     if isinstance(given, (list, tuple)) and isinstance(checked, list):
-        return [k for i, (g, c) in enumerate(zip(given, checked, strict=False)) for k in _booleans_as_numbers(g, c, f"{key}.{i}")]
+        return [
+            k
+            for i, (g, c) in enumerate(zip(given, checked, strict=False))
+            for k in _booleans_as_numbers(g, c, f"{key}.{i}")
+        ]
     return [key] if isinstance(given, bool) and not isinstance(checked, bool) else []

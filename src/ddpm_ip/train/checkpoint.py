@@ -75,11 +75,15 @@ def save(
     try:
         partial.mkdir(parents=True, exist_ok=True)
         for name in TENSORS:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors[name].items()}, partial / f"{name}.safetensors")
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in tensors[name].items()}, partial / f"{name}.safetensors"
+            )
             on_write(f"{name}.safetensors")
         _write_json(partial / "meta.json", {**meta, "step": step})
         on_write("meta.json")
-        manifest = {name: {"bytes": (partial / name).stat().st_size, "sha256": sha256(partial / name)} for name in _FILES}
+        manifest = {
+            name: {"bytes": (partial / name).stat().st_size, "sha256": sha256(partial / name)} for name in _FILES
+        }
         _write_json(partial / "manifest.json", manifest)
         for name in (*_FILES, "manifest.json"):
             _flush(partial / name)

@@ -47,7 +47,9 @@ class TrainState:
         return {
             "model": self.network.state_dict(),
             "ema": self.ema.network.state_dict(),
-            "optimizer": {f"{i}.{k}": v for i, p in enumerate(self._parameters()) for k, v in self.optimizer.state[p].items()},
+            "optimizer": {
+                f"{i}.{k}": v for i, p in enumerate(self._parameters()) for k, v in self.optimizer.state[p].items()
+            },
         }
 
     def to_meta(self) -> dict[str, Any]:

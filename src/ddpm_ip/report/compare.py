@@ -1,0 +1,106 @@
+"""What differs between runs, in keys and in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ddpm_ip.report.markup import sentence_list
+from ddpm_ip.report.run import Run, flatten
+
+ABSENT = "–"
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def differing_keys(runs: Sequence[Run]) -> list[str]:
+    """Dotted config keys whose value is not the same in all runs, in the order of the first config that has them."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    return [key for key in keys if len({_canonical(run.settings.get(key)) for run in runs}) > 1]
+
+
+def show(value: Any) -> str:
+    """A config or provenance value for a reader."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return grouped(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def grouped(number: int) -> str:
+    """20000 as ``20 000`` with narrow no-break spaces; four digits stay together."""
+    return f"{number:,}".replace(",", "\u202f") if abs(number) >= 10_000 else str(number)
+
+
+def describe(run: Run) -> str:
+    """What kind of training a run is: plain DDPM, or input perturbation of which strength."""
+    name, gamma = run.settings.get("perturbation.name"), run.settings.get("perturbation.gamma")
+    if name in (None, "none") or (name == "input" and gamma == 0):
+        return "plain DDPM"
+    strength = f", γ = {show(gamma)}" if gamma is not None else ""
+    return f"input perturbation{strength}" if name == "input" else f"perturbation “{show(name)}”{strength}"
+
+
+def lead(runs: Sequence[Run]) -> str:
+    """The first paragraph: what was compared, and what is the same."""
+    about = sentence_list([f"{run.name} ({describe(run)})" for run in runs])
+    if len(runs) == 1:
+        return f"This page reports one run, {about}{_training(runs[0])}."
+    keys = differing_keys(runs)
+    same = len({key for run in runs for key in run.settings}) - len(keys)
+    opening = f"{_count(len(runs)).capitalize()} runs are compared: {about}."
+    if not keys:
+        return f"{opening} Their configs are the same in all {same} settings{_training(runs[0])}."
+    where = [f"{key} ({', '.join(_short(run.settings.get(key)) for run in runs)})" for key in keys]
+    differ = sentence_list(where) if len(keys) <= 3 else f"{_count(len(keys))} settings, listed below"
+    seed = "" if "seed" in keys or "seed" not in runs[0].settings else ", the seed among them"
+    return f"{opening} Their configs differ in {differ}; the other {_count(same)} settings are the same{seed}."
+
+
+def other_differences(runs: Sequence[Run]) -> list[str]:
+    """What differs outside the configs and may matter too: data, code, versions, hardware; one sentence each."""
+    facts = {
+        "data.fingerprint": "data (fingerprint)",
+        "git.commit": "code (git commit)",
+        "versions.torch": "torch version",
+        "hardware": "hardware",
+        "parameters": "number of parameters",
+    }
+    known = [flatten(run.provenance or {}) for run in runs]
+    found = []
+    for key, name in facts.items():
+        values = [facts_of_run.get(key) for facts_of_run in known]
+        # An unknown value is no difference.
+        if len({_canonical(value) for value in values if value is not None}) > 1:
+            listed = "; ".join(f"{run.name}: {show(value)}" for run, value in zip(runs, values, strict=True))
+            found.append(f"Not in the configs, but different too: {name} ({listed}).")
+    return found
+
+
+def _training(run: Run) -> str:
+    steps, data = run.settings.get("train.n_steps"), run.settings.get("data.name")
+    length = f", trained for {show(steps)} steps" if steps is not None else ""
+    return length + (f" on {show(data)}" if data and length else "")
+
+
+def _short(value: Any) -> str:
+    """A value within a sentence."""
+    text = "not set" if value is None else show(value)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _count(number: int) -> str:
+    return COUNTS[number] if number < len(COUNTS) else grouped(number)
+
+
+def _canonical(value: Any) -> str:
+    """Equal for equal settings: YAML reads ``2e-4`` as text and ``0.0002`` as a number."""
+    try:
+        return repr(float(value)) if not isinstance(value, bool) else repr(value)
+    except (TypeError, ValueError):
+        return json.dumps(value, sort_keys=True, default=str)

@@ -1,0 +1,143 @@
+"""One self-contained HTML page, and one Markdown text, from run folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from PIL import Image
+
+from ddpm_ip import __version__
+from ddpm_ip.report.compare import describe, differing_keys, lead, other_differences, show
+from ddpm_ip.report.markup import Markup, join, tag
+from ddpm_ip.report.provenance import provenance_section
+from ddpm_ip.report.results import results_section
+from ddpm_ip.report.run import Run, load_runs
+from ddpm_ip.report.samples import samples_section
+from ddpm_ip.report.svg import run_label
+from ddpm_ip.report.table import markdown, tables
+from ddpm_ip.report.texts import CITATION, METHOD
+from ddpm_ip.report.training import training_section
+
+# The page keeps its own promise: a browser refuses to load anything from elsewhere.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_report(
+    runs: Sequence[Path | str | Run],
+    out: Path | str,
+    title: str | None = None,
+    notes: Sequence[str] = (),
+    real: Image.Image | None = None,
+    floors: Mapping[str, float] | None = None,
+) -> Path:
+    """Writes the report of one or several runs as one HTML file without any other resource.
+
+    The same folders give the same bytes. Numbers of different protocols (metric, reference set, number of images) never
+    share a table.
+
+    Args:
+        runs: run folders (EXP_DIR), or loaded runs.
+        out: the file to write; in an existing folder, ``report.html``.
+        title: heading of the page; by default made from the runs.
+        notes: sentences beneath the results, e.g. what two halves of the real data score against each other.
+        real: contact grid of real images, to look at beside the samples.
+        floors: by metric, what a perfect sampler would score; stated, and drawn as a line.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        UserError: if a folder is not a run folder or is damaged, or if matplotlib is missing.
+    """
+    page = html_page(load_runs(runs), title, notes, real, floors or {})
+    out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    partial.write_text(page, encoding="utf-8", errors="replace")
+    os.replace(partial, out)
+    return out
+
+
+def markdown_table(runs: Sequence[Path | str | Run]) -> str:
+    """The results as Markdown: one table per protocol, each under a line that says what was compared."""
+    parts = []
+    for table in tables(load_runs(runs)):
+        p = table.protocol
+        against = f"{p.n_reference or ''} images of {table.reference or 'an unnamed reference set'}".strip()
+        digest = f" (SHA-256 {p.reference_sha256[:12]})" if p.reference_sha256 else ""
+        samples = f"{p.n_samples} samples" if p.n_samples is not None else "samples"
+        parts.append(f"{p.metric}, {samples} against {against}{digest}\n\n{markdown(table)}\n")
+    return "\n".join(parts) or "No run has results yet.\n"
+
+
+def html_page(
+    runs: Sequence[Run], title: str | None, notes: Sequence[str], real: Image.Image | None, floors: Mapping[str, float]
+) -> Markup:
+    """The whole page as text; see :func:`write_report`."""
+    title = title or _default_title(runs)
+    head = join(
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Markup(files("ddpm_ip.report").joinpath("style.css").read_text(encoding="utf-8"))),
+    )
+    body = join(
+        tag("h1", title),
+        tag("p.lead", lead(runs)),
+        _differences(runs),
+        [tag("p", sentence) for sentence in other_differences(runs)],
+        _missing(runs),
+        results_section(tables(runs), notes, floors),
+        samples_section(runs, real),
+        training_section(runs),
+        _method(),
+        provenance_section(runs),
+        tag(
+            "footer.quiet",
+            f"Written by ddpm-ip {__version__} from {len(runs)} run folder{'s' if len(runs) > 1 else ''}.",
+        ),
+    )
+    return join(Markup("<!doctype html>\n"), tag("html", tag("head", head), tag("body", tag("main", body)), lang="en"))
+
+
+def _differences(runs: Sequence[Run]) -> Markup | None:
+    """What differs between the configs: runs as rows, or as columns where many keys differ."""
+    keys = differing_keys(runs)
+    if len(runs) < 2 or not keys:
+        return None
+    left = [run_label(i, run.name) for i, run in enumerate(runs)]
+    top = [tag("code", key) for key in keys]
+    values = [[show(run.settings.get(key)) for key in keys] for run in runs]
+    if len(keys) > 4:
+        left, top, values = top, left, [list(column) for column in zip(*values, strict=True)]
+    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name in top])
+    rows = [
+        tag("tr", tag("th", name, scope="row"), [tag("td", value) for value in row])
+        for name, row in zip(left, values, strict=True)
+    ]
+    return tag("div.scroll", tag("table.settings", tag("thead", head), tag("tbody", rows)))
+
+
+def _missing(runs: Sequence[Run]) -> Markup | None:
+    """What the run folders lack, named once and early."""
+    items = [tag("li", f"{run.name}: {what}.") for run in runs for what in (*run.missing(), *run.problems)]
+    return tag("div.notice", tag("strong", "Missing"), tag("ul", items)) if items else None
+
+
+def _method() -> Markup:
+    lines = tag("ol.method", [tag("li", line) for line in METHOD])
+    return tag("section", tag("h2", "Method"), lines, tag("p.quiet", CITATION))
+
+
+def _default_title(runs: Sequence[Run]) -> str:
+    data = list(dict.fromkeys(str(run.settings["data.name"]) for run in runs if run.settings.get("data.name")))
+    place = f" on {data[0]}" if len(data) == 1 else ""
+    if len(runs) == 1:
+        kind = describe(runs[0])
+        return kind[0].upper() + kind[1:] + ("," if "," in kind and place else "") + place
+    plain = sum(describe(run) == "plain DDPM" for run in runs)
+    return ("Input perturbation against plain DDPM" if 0 < plain < len(runs) else f"{len(runs)} runs compared") + place

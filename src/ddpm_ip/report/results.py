@@ -1,0 +1,173 @@
+"""The results section: one table and one plot for each protocol, and what the numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ddpm_ip.errors import UserError
+from ddpm_ip.report.compare import grouped
+from ddpm_ip.report.markup import Markup, join, sentence_list, tag
+from ddpm_ip.report.plots import column_style, metric_by_steps
+from ddpm_ip.report.svg import run_label, swatch, to_svg
+from ddpm_ip.report.table import Column, Setting, Table
+from ddpm_ip.report.texts import UNKNOWN_METRIC, find_metric, higher_is_better
+
+
+def results_section(tables: Sequence[Table], notes: Sequence[str], floors: Mapping[str, float]) -> Markup:
+    """All tables and plots; ``notes`` stand beneath them.
+
+    Raises:
+        UserError: if a floor names a metric that is not there, or is there under several protocols.
+    """
+    metrics = [table.protocol.metric for table in tables]
+    for metric in floors:
+        if (found := metrics.count(metric)) != 1:
+            raise UserError(
+                f"A floor was given for {metric}; it needs one table of that metric, and there are {found}."
+            )
+    if not tables:
+        return tag("section", tag("h2", "Results"), tag("p", "No run has results yet."), _notes(notes))
+    # Notes belong beneath the table; beneath several, since they do not say which they mean.
+    beneath = notes if len(tables) == 1 else ()
+    several = tag(
+        "p",
+        "These numbers were measured under different protocols. Each table holds one; do not compare across tables.",
+    )
+    return tag(
+        "section",
+        tag("h2", "Results"),
+        several if len(tables) > 1 else None,
+        [_one_protocol(table, i, floors.get(table.protocol.metric), beneath) for i, table in enumerate(tables)],
+        None if beneath else _notes(notes),
+        [_explanation(metric) for metric in dict.fromkeys(metrics)],
+    )
+
+
+def _notes(notes: Sequence[str]) -> Markup | None:
+    return tag("div", [tag("p", note) for note in notes]) if notes else None
+
+
+def _one_protocol(table: Table, index: int, floor: float | None, notes: Sequence[str]) -> Markup:
+    metric = table.protocol.metric
+    title = f"{metric} against the number of sampling steps"
+    floor_text = f"Floor of {metric}, as given: {table.formatter()(floor)}." if floor is not None else None
+    return tag(
+        "div.protocol",
+        tag("h3", metric),
+        tag("p", _verdict(table)) if _verdict(table) else None,
+        # Not a <caption>: that would be as wide as the table, and on a phone scroll out of sight with it.
+        tag("p.quiet", _caption(table), id=f"caption{index}"),
+        tag("div.scroll", _html_table(table, f"caption{index}")),
+        _notes(notes),
+        [tag("p.quiet", line) for line in [floor_text, *_protocol_lines(table)] if line],
+        tag(
+            "figure.main-plot",
+            _legend(table),
+            tag("figcaption", title),
+            to_svg(metric_by_steps(table, floor), f"metric{index}", f"{title}: the numbers of the table above"),
+        ),
+    )
+
+
+def _verdict(table: Table) -> str | None:
+    """Who is ahead in how many rows, counted and nothing more."""
+    higher = higher_is_better(table.protocol.metric)
+    rows = sum(bool(table.best(setting)) for setting in table.settings)
+    if not rows:
+        return None
+    word = "highest" if higher else "lowest"
+    counts = [f"{column.label} in {wins} of {rows}" for column, wins in table.wins().items()]
+    return f"{'Higher' if higher else 'Lower'} is better. The {word} value of a row belongs to {sentence_list(counts)}."
+
+
+def _protocol_lines(table: Table) -> list[str]:
+    seeds = max(cell.seeds for cell in table.cells.values())
+    spread = any(cell.spread is not None for cell in table.cells.values())
+    lines = [f"Protocol: {line}" for line in table.lines[:3]]
+    if len(table.lines) > 3:
+        lines.append(f"{len(table.lines) - 3} more protocol lines are under “Provenance”.")
+    if seeds > 1:
+        lines.append(f"Values with several seeds (up to {seeds}) are means, ± the standard deviation over seeds.")
+    if spread and len(table.columns) > 1:
+        lines.append("A difference within the spread (±) says nothing.")
+    return lines
+
+
+def _html_table(table: Table, caption: str) -> Markup:
+    families: dict[tuple[str, str | None, str | None], list[Setting]] = {}
+    for setting in table.settings:
+        families.setdefault(setting.family, []).append(setting)
+    headers = [
+        tag("th", run_label(column_style(table, i), column.label), scope="col")
+        for i, column in enumerate(table.columns)
+    ]
+    changes = [tag("th", "Ratio", scope="col"), tag("th", "Difference", scope="col")] if len(table.columns) == 2 else []
+    return tag(
+        "table",
+        tag("thead", tag("tr", tag("th", "Variance", scope="col"), tag("th", "Steps", scope="col"), headers, changes)),
+        [tag("tbody", [_row(table, s, len(rows) if s is rows[0] else 0) for s in rows]) for rows in families.values()],
+        aria_labelledby=caption,
+    )
+
+
+def _caption(table: Table) -> str:
+    protocol = table.protocol
+    samples = f"{grouped(protocol.n_samples)} samples" if protocol.n_samples is not None else "Samples"
+    count = f"{grouped(protocol.n_reference)} images of " if protocol.n_reference is not None else ""
+    digest = f" (SHA-256 {protocol.reference_sha256[:12]}…)" if protocol.reference_sha256 else ""
+    caption = f"{samples} against {count}{table.reference or 'an unnamed reference set'}{digest}."
+    if len(table.columns) == 2:
+        first, second = table.columns
+        caption += f" Ratio and difference: {second.label} to {first.label}."
+    return caption
+
+
+def _row(table: Table, setting: Setting, span: int) -> Markup:
+    """One row; the first of a variance carries its name for ``span`` rows."""
+    return tag(
+        "tr",
+        tag("th", table.family_label(setting), scope="rowgroup", rowspan=span) if span else None,
+        tag("td", grouped(setting.steps)),
+        [_cell(table, setting, column) for column in table.columns],
+        _change(table, setting),
+    )
+
+
+def _cell(table: Table, setting: Setting, column: Column) -> Markup:
+    cell, show = table.cells.get((setting, column)), table.formatter()
+    if cell is None:
+        return tag("td", "–")
+    best = column in table.best(setting)
+    return tag(
+        "td.best" if best else "td",
+        tag("data", show(cell.value), value=repr(cell.value)),
+        tag("span.spread", f" ± {show(cell.spread)}") if cell.spread is not None else None,
+        tag("span.hidden", " (best)") if best else None,
+    )
+
+
+def _change(table: Table, setting: Setting) -> list[Markup]:
+    if len(table.columns) != 2:
+        return []
+    change, show = table.change(setting), table.formatter()
+    if change is None:
+        return [tag("td.change", "–"), tag("td.change", "–")]
+    ratio, difference = change
+    sign = "−" if difference < 0 else "+"
+    return [
+        tag("td.change", "–" if ratio is None else f"{ratio:.3f}"),
+        tag("td.change", f"{sign}{show(abs(difference))}"),
+    ]
+
+
+def _legend(table: Table) -> Markup:
+    labels = dict.fromkeys(table.family_label(setting) for setting in table.settings)
+    runs = [tag("li", run_label(column_style(table, i), c.label)) for i, c in enumerate(table.columns)]
+    lines = [tag("li", swatch(None, i), label) for i, label in enumerate(labels)]
+    return tag("ul.legend", runs, lines if len(lines) > 1 else [])
+
+
+def _explanation(metric: str) -> Markup:
+    if found := find_metric(metric):
+        return join(tag("h3", f"What {metric} is, and what it is not"), tag("p", found.what), tag("p", found.limits))
+    return join(tag("h3", f"About {metric}"), tag("p", UNKNOWN_METRIC))

@@ -1,0 +1,238 @@
+"""A finished (or unfinished) run, read from its folder.
+
+Nothing here imports the training code: a run folder is a few plain files, and a report must be possible on a laptop
+that received nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ddpm_ip.errors import UserError
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+RESULTS = "results.json"
+PROVENANCE = "provenance.json"
+SAMPLES = "samples/step*.png"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured number and the protocol it was measured under; a row of ``results.json``."""
+
+    metric: str
+    value: float
+    var_type: str
+    steps: int
+    spread: float | None = None
+    respace_type: str | None = None
+    sampler: str | None = None
+    n_samples: int | None = None
+    seed: int | None = None
+    weights: str | None = None
+    reference: str | None = None
+    reference_sha256: str | None = None
+    n_reference: int | None = None
+    protocol: str | None = None
+    grid: str | None = None
+
+    @classmethod
+    def from_row(cls, row: Any, where: str) -> Result:
+        """Checks one row; keys that are not known here are left alone.
+
+        Args:
+            row: the JSON value, which should be an object.
+            where: file and row number, for the message.
+        """
+        if not isinstance(row, Mapping):
+            raise UserError(f"{where}: a row must be an object with metric, value, var_type and steps.")
+        known = {field.name: row[field.name] for field in fields(cls) if row.get(field.name) is not None}
+        if missing := [key for key in ("metric", "value", "var_type", "steps") if key not in known]:
+            raise UserError(f"{where}: {', '.join(missing)} missing. Evaluate the run again.")
+        result = cls(**{key: _convert(key, value, where) for key, value in known.items()})
+        if result.steps < 1:
+            raise UserError(f"{where}: steps must be at least 1, got {result.steps}.")
+        return result
+
+
+def _convert(key: str, value: Any, where: str) -> Any:
+    """One value of a row, in the type of its field."""
+    kind = float if key in ("value", "spread") else int if key in ("steps", "n_samples", "seed", "n_reference") else str
+    try:
+        return kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{where}: {key} must be a number, got {str(value)[:80]!r}.") from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run folder says.
+
+    Args:
+        path: the folder.
+        name: what the report calls the run; unique within a report.
+        config: the resolved configuration, nested.
+        metrics: logged lines in the order of their step; after a resume, the newer line of a step counts.
+        results: measured numbers, in file order.
+        provenance: command, versions, hardware and the rest, as far as known.
+        grids: (step, file) of the sample grids made during training, in order.
+        problems: what was damaged and therefore left out, one sentence each.
+    """
+
+    path: Path
+    name: str
+    config: Mapping[str, Any]
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    results: tuple[Result, ...] = ()
+    provenance: Mapping[str, Any] | None = None
+    grids: tuple[tuple[int, Path], ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path | str) -> Run:
+        """Reads a run folder.
+
+        Raises:
+            UserError: if it is not one, or if a file in it is damaged beyond a cut last line.
+        """
+        folder = Path(path).resolve()
+        if not (folder / CONFIG).is_file():
+            state = f"has no {CONFIG}" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
+            raise UserError(
+                f"{path} is not a run folder: it {state}. Looked for {CONFIG} (required), {METRICS}, {SAMPLES}, "
+                f"{RESULTS} and {PROVENANCE}. Give the folder that training wrote (its EXP_DIR)."
+            )
+        metrics, problems = _read_metrics(folder / METRICS)
+        rows = _read_json(folder / RESULTS, list) or []
+        return cls(
+            path=folder,
+            name=folder.name or "run",
+            config=_read_config(folder / CONFIG),
+            metrics=metrics,
+            results=tuple(Result.from_row(row, f"{folder / RESULTS}, row {i}") for i, row in enumerate(rows, 1)),
+            provenance=_read_json(folder / PROVENANCE, dict),
+            grids=_find_grids(folder),
+            problems=problems,
+        )
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration with dotted keys, e.g. ``{"perturbation.gamma": 0.1}``."""
+        return flatten(self.config)
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that the report was made from."""
+        present = [name for name in (CONFIG, METRICS, RESULTS, PROVENANCE) if (self.path / name).is_file()]
+        return {name: hashlib.sha256((self.path / name).read_bytes()).hexdigest() for name in present}
+
+    def file(self, relative: str) -> Path | None:
+        """A file of this run, or None if it does not exist or lies outside the folder."""
+        path = (self.path / relative).resolve()
+        return path if path.is_relative_to(self.path) and path.is_file() else None
+
+    def missing(self) -> list[str]:
+        """What a complete run would have and this one has not, with the consequence."""
+        checks = [
+            (self.metrics, f"no {METRICS}, so there are no training curves"),
+            (self.results, f"no {RESULTS}: nothing has been evaluated yet, so the run is not in the tables"),
+            (self.grids, f"no {SAMPLES}, so there are no pictures from training"),
+            (self.provenance, f"no {PROVENANCE}: command, versions and hardware are unknown"),
+        ]
+        return [sentence for present, sentence in checks if not present]
+
+
+def load_runs(runs: Sequence[Run | Path | str]) -> list[Run]:
+    """Loads run folders and gives each a name of its own: the folder's, with as many parents as it takes."""
+    loaded = [run if isinstance(run, Run) else Run.load(run) for run in runs]
+    if not loaded:
+        raise UserError("A report needs at least one run folder.")
+    paths = [run.path for run in loaded]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise UserError(f"The run {path} is given twice.")
+    return [replace(run, name=_short_name(run.path, paths)) for run in loaded]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` to ``{"a.b": 1}``; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _short_name(path: Path, paths: Sequence[Path]) -> str:
+    for depth in range(1, len(path.parts)):
+        tail = path.parts[-depth:]
+        if sum(other.parts[-depth:] == tail for other in paths) == 1:
+            return "/".join(tail)
+    return path.name or "run"
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable YAML: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold keys and values, as training writes it.")
+    return config
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    """The content of a JSON file; None if there is no such file."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}). Write it again, or remove it to report without it.") from None
+    if not isinstance(content, kind):
+        raise UserError(f"{path} must hold a JSON {'list' if kind is list else 'object'}.")
+    return content
+
+
+def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """Logged lines by step, and a sentence on unreadable ones; a cut last line is how a killed run ends."""
+    if not path.is_file():
+        return (), ()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    by_step: dict[float, dict[str, Any]] = {}
+    damaged = []
+    for number, line in enumerate(lines, 1):
+        try:
+            # Whole numbers as floats too: one so long that it overflows becomes infinite, and is dealt with as such.
+            row = json.loads(line, parse_int=float)
+            by_step[_finite(row["step"])] = row
+        except (ValueError, TypeError, KeyError):
+            if line.strip() and number < len(lines):
+                damaged.append(number)
+    shown = ", ".join(map(str, damaged[:5])) + (" and more" if len(damaged) > 5 else "")
+    problems = (f"unreadable lines in {METRICS}, left out: {shown}",) if damaged else ()
+    return tuple(by_step[step] for step in sorted(by_step)), problems
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(value)
+    return value
+
+
+def _find_grids(folder: Path) -> tuple[tuple[int, Path], ...]:
+    found = ((re.search(r"step(\d+)\.png$", path.name), path) for path in folder.glob(SAMPLES))
+    return tuple(sorted((int(match[1]), path) for match, path in found if match))

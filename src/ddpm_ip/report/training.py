@@ -1,0 +1,66 @@
+"""The training section: what was logged, against the training step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ddpm_ip.report.markup import Markup, sentence_list, tag
+from ddpm_ip.report.plots import Floats, curve, window
+from ddpm_ip.report.run import Run
+from ddpm_ip.report.svg import run_label, to_svg
+
+MAX_PANELS = 12
+NOT_PLOTTED = ("step", "loss", "images_per_s", "seconds")
+TITLES = {"loss": "Loss", "images_per_s": "Images per second", "grad_norm": "Gradient norm", "lr": "Learning rate"}
+LINEAR = ("images_per_s", "lr")
+"""Quantities that are read as amounts, from zero; all others get a logarithmic axis where they span enough."""
+
+
+def training_section(runs: Sequence[Run]) -> Markup:
+    """Loss first, then speed, then every other number that was logged."""
+    logged = [(i, run) for i, run in enumerate(runs) if run.metrics]
+    if not logged:
+        return tag("section", tag("h2", "Training"), tag("p", "No run has logged metrics."))
+    extra = dict.fromkeys(key for _, run in logged for row in run.metrics for key in row if key not in NOT_PLOTTED)
+    found = (_panel(logged, key, f"curve{i}") for i, key in enumerate(["images_per_s", *extra]))
+    panels = [panel for panel in found if panel]
+    widths = [str(width) for width in sorted({window(len(run.metrics)) for _, run in logged})]
+    left_out = len(panels) - MAX_PANELS
+    return tag(
+        "section",
+        tag("h2", "Training"),
+        tag("ul.legend", [tag("li", run_label(i, run.name)) for i, run in logged]),
+        tag("p.quiet", f"Thin: as logged. Bold: moving mean over {sentence_list(widths, 'or')} logged values."),
+        _panel(logged, "loss", "loss"),
+        tag("div.panels", panels[:MAX_PANELS]),
+        tag("p.quiet", f"{left_out} more logged quantities are not drawn.") if left_out > 0 else None,
+    )
+
+
+def series_of(run: Run, key: str) -> tuple[Floats, Floats]:
+    """(steps, values) of one logged quantity; lines without it, or where it is no number, are left out."""
+    rows = [(float(row["step"]), float(row[key])) for row in run.metrics if _is_number(row.get(key))]
+    steps, values = np.array(rows, dtype=np.float64).reshape(-1, 2).T
+    return steps, values
+
+
+def _panel(logged: Sequence[tuple[int, Run]], key: str, ident: str) -> Markup | None:
+    """One curve for each run; None if no run has this quantity."""
+    series = [(i, *series_of(run, key)) for i, run in logged]
+    series = [line for line in series if np.isfinite(line[2]).any()]
+    if not series:
+        return None
+    main, title = key == "loss", TITLES.get(key, key)
+    gaps = sum(int(np.sum(~np.isfinite(values))) for _, _, values in series)
+    return tag(
+        "figure.main-plot" if main else "figure",
+        tag("figcaption", title, f" ({gaps} of the logged values not finite)" if gaps else None),
+        to_svg(curve(series, wide=main, log=key not in LINEAR), ident, f"{title} over training steps"),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,128 @@
+"""The folder of a run (EXP_DIR): what is in it, who may write to it, and where it continues.
+
+config.yaml       the resolved configuration         log.txt        what was printed
+metrics.jsonl     one line of numbers per log line   tensorboard/   the same for TensorBoard
+ckpt/             checkpoints                        samples/       grids of samples
+provenance.json   versions, hardware, command, data  lock           held while a process trains here
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ddpm_ip.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def text_log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "ckpt"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    def refuse_if_used(self) -> None:
+        """A new run never writes into the folder of another.
+
+        Raises:
+            ConfigError: the folder holds a run; says how to continue it.
+        """
+        if self.metrics.exists() or self.checkpoints.exists():
+            raise ConfigError(
+                f"{self.path} holds a run already, and nothing of it was touched. "
+                "Continue it with -r latest, or choose another folder with -e"
+            )
+
+
+def default_path() -> Path:
+    """``runs/exp-{current time}``."""
+    return Path("runs") / f"exp-{datetime.now():%Y-%m-%d-%H-%M-%S}"
+
+
+class Lock:
+    """At most one process trains in a folder. A lock left by a process that died is taken over.
+
+    Raises:
+        ConfigError: on entering, when another process holds the lock.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mine = {"pid": os.getpid(), "host": socket.gethostname()}
+
+    def __enter__(self) -> Lock:
+        for _ in range(2):
+            try:
+                handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            except FileExistsError:
+                self._remove_if_stale()
+                continue
+            with os.fdopen(handle, "w") as file:
+                json.dump(self._mine, file)
+            return self
+        raise ConfigError(f"another process has just taken {self.path}")
+
+    def __exit__(self, *exc: object) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def _remove_if_stale(self) -> None:
+        try:
+            held = json.loads(self.path.read_text())
+            pid, host = int(held["pid"]), str(held["host"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
+            pid, host = 0, "unknown"
+        if host != self._mine["host"] or _alive(pid):
+            raise ConfigError(
+                f"process {pid} on {host} is training in {self.path.parent}. Wait for it, or choose another folder with -e; "
+                f"if that process is gone for certain, remove {self.path}"
+            )
+        self.path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    if pid <= 0 or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

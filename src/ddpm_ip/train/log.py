@@ -1,0 +1,184 @@
+"""What a run tells: a text log, one JSON line of numbers per log line, TensorBoard, and where it all came from."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddpm_ip.train.folder import RunFolder
+
+log = logging.getLogger("ddpm_ip")
+_FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+class Metrics:
+    """Numbers by step, to ``metrics.jsonl`` and TensorBoard.
+
+    Args:
+        folder: of the run.
+        step: where the run (re)starts; lines of later steps, written by an earlier process, are dropped, since those
+            steps are done again.
+    """
+
+    def __init__(self, folder: RunFolder, step: int) -> None:
+        self._path = folder.metrics
+        _drop_after(self._path, step)
+        self._board = _tensorboard(folder.tensorboard, step)
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Appends one line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **numbers}) + "\n")
+        if self._board is not None:
+            for name, value in numbers.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+    def image(self, step: int, path: Path) -> None:
+        """Shows a PNG in TensorBoard."""
+        if self._board is not None:
+            import numpy as np
+            from PIL import Image
+
+            self._board.add_image("samples", np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+            self._board.flush()
+
+    def close(self) -> None:
+        """Ends the TensorBoard file."""
+        if self._board is not None:
+            self._board.close()
+
+
+class Rate:
+    """Images a second and the time that is left, over the time since the last look."""
+
+    def __init__(self, n_steps: int, batch_size: int, step: int) -> None:
+        self._n_steps, self._batch_size, self._step = n_steps, batch_size, step
+        self._start = self._last = time.monotonic()
+
+    def look(self, step: int) -> tuple[float, float, float]:
+        """Images a second, seconds left, seconds since the start of this process."""
+        now = time.monotonic()
+        rate = max(step - self._step, 1) / max(now - self._last, 1e-9)
+        self._step, self._last = step, now
+        return rate * self._batch_size, (self._n_steps - step) / rate, now - self._start
+
+
+def setup(folder: RunFolder | None, is_main: bool) -> None:
+    """Sends the package's log to the terminal and, given a folder, to its ``log.txt``; other processes only warn."""
+    log.handlers.clear()
+    log.propagate = False
+    log.setLevel(logging.INFO if is_main else logging.WARNING)
+    handlers: list[logging.Handler] = [_Terminal()]
+    if folder is not None and is_main:
+        handlers.append(logging.FileHandler(folder.text_log, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(_FORMAT)
+        log.addHandler(handler)
+
+
+class _Terminal(logging.Handler):
+    """Prints to stderr without tearing a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def clock(seconds: float) -> str:
+    """``3:02:11``."""
+    minutes, s = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}"
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, hardware, commit and command of this process."""
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {
+            "python": platform.python_version(),
+            **_versions("ddpm-ip", "torch", "accelerate", "numpy", "pillow"),
+        },
+        "hardware": hardware(),
+        "git": _git(),
+    }
+
+
+def hardware() -> str:
+    """The GPUs, or the CPU and its cores."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{os.cpu_count()} CPU cores ({_cpu_name()}), {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _versions(*names: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of the source tree that runs, if it is one."""
+
+    def git(*args: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(
+            ["git", "-C", str(here), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):  # an installed copy inside somebody else's repository
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue  # a line cut off by a kill
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _tensorboard(path: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log.info('TensorBoard is not installed (pip install "ddpm-ip[log]"); the numbers go to metrics.jsonl only')
+        return None
+    return SummaryWriter(str(path), purge_step=step + 1)  # type: ignore[no-untyped-call]

@@ -1,0 +1,343 @@
+"""A training run, from the configuration to the last checkpoint. Reads top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from tqdm import tqdm
+
+from ddpm_ip.config import Config
+from ddpm_ip.data import ImageSet
+from ddpm_ip.ema import EMA
+from ddpm_ip.errors import CheckpointError, ConfigError, DataError, OutOfMemory
+from ddpm_ip.generate import preview
+from ddpm_ip.images import grid, save_png
+from ddpm_ip.train import checkpoint
+from ddpm_ip.train.feed import Feed
+from ddpm_ip.train.folder import Lock, RunFolder, default_path
+from ddpm_ip.train.log import Metrics, Rate, clock, provenance, setup
+from ddpm_ip.train.signals import StopRequest
+from ddpm_ip.train.state import Sums, TrainState
+from ddpm_ip.train.step import TrainStep, check_finite, learning_rate
+
+log = logging.getLogger("ddpm_ip.train")
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Where a test can look in, or let something fail."""
+
+    on_step: Callable[[int], None] = lambda step: None
+    on_write: Callable[[str], None] = lambda name: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its folder, the steps done, and the signal that stopped it early, if one did."""
+
+    folder: Path
+    step: int
+    signal: int | None = None
+
+
+def train(config: Config, exp_dir: Path | None = None, resume: str | None = None, hooks: Hooks = Hooks()) -> Outcome:  # noqa: B008
+    """Trains a model.
+
+    Args:
+        config: everything that the run is made of.
+        exp_dir: where results go; ``runs/exp-{current time}`` if None.
+        resume: "latest" continues the newest whole checkpoint of ``exp_dir``; or a checkpoint, or the folder of a run.
+        hooks: for tests.
+
+    Returns:
+        How it ended. After SIGTERM or SIGINT the state is saved first.
+
+    Raises:
+        UserError: anything that the user can put right; what was saved before is untouched.
+    """
+    if resume == "latest" and exp_dir is None:
+        raise ConfigError("-r latest continues the run in a folder: give that folder with -e")
+    accelerator = Accelerator(mixed_precision=config.train.mixed_precision)
+    folder = RunFolder(_agree(exp_dir or default_path()))
+    start = _find_start(folder, resume)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with Lock(folder.lock) if accelerator.is_main_process else _nothing():
+        setup(folder, accelerator.is_main_process)
+        try:
+            return _train(config, folder, start, resume, accelerator, hooks)
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(config, accelerator) from error
+
+
+def _train(
+    config: Config,
+    folder: RunFolder,
+    start: checkpoint.Checkpoint | None,
+    resume: str | None,
+    accelerator: Accelerator,
+    hooks: Hooks,
+) -> Outcome:
+    images = _open_data(config, accelerator)
+    _set_backends(config)
+    _check(config, images, accelerator.num_processes)
+    state = _fresh_state(config, accelerator.device)
+    state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
+    if start is not None:
+        _check_same(config, images, start)
+        state.restore(start)
+        log.info("continuing from %s at step %d", start.path, state.step)
+    elif resume is not None:
+        log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
+    network, optimizer = accelerator.prepare(state.network, state.optimizer)
+    state.scaler = accelerator.scaler
+    if start is not None and state.scaler is not None and start.meta.get("scaler"):
+        state.scaler.load_state_dict(start.meta["scaler"])
+    feed = Feed(images, config.seed, config.train.batch_size, config.train.flip, accelerator.device)
+    step = TrainStep(config, accelerator, network, optimizer, feed, state)
+    metrics = _announce(config, folder, images, state) if accelerator.is_main_process else None
+    try:
+        return _steps(config, folder, accelerator, state, step, metrics, hooks)
+    finally:
+        if metrics is not None:
+            metrics.close()
+
+
+def _steps(
+    config: Config,
+    folder: RunFolder,
+    accelerator: Accelerator,
+    state: TrainState,
+    step: TrainStep,
+    metrics: Metrics | None,
+    hooks: Hooks,
+) -> Outcome:
+    t = config.train
+    if state.step >= t.n_steps:
+        log.info("the run is already at step %d of %d: nothing to do", state.step, t.n_steps)
+        return Outcome(folder.path, state.step)
+    saved = state.step
+    rate = Rate(t.n_steps, t.batch_size, state.step)
+    bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if accelerator.is_main_process else True)
+    with bar, StopRequest(accelerator) as stop:
+        while state.step < t.n_steps:
+            state.sums.add(*step())
+            bar.update()
+            hooks.on_step(state.step)
+            done, stopping = state.step, stop.agreed(state.step)
+            last = done == t.n_steps or stopping is not None
+            if done % t.print_freq == 0 or done == t.n_steps:
+                _report(config, accelerator, state, rate, metrics)
+            if done % t.save_freq == 0 or last:
+                _save(config, folder, accelerator, state, hooks, must_succeed=last)
+                saved = done
+            if t.sample_freq and (done % t.sample_freq == 0 or done == t.n_steps):
+                _sample(config, folder, accelerator, state, metrics)
+            if stopping is not None:
+                log.info("stopped by signal %d at step %d; continue with -r latest -e %s", stopping, done, folder.path)
+                return Outcome(folder.path, done, stopping)
+    log.info("finished: %d steps, checkpoint of step %d in %s", state.step, saved, folder.checkpoints)
+    return Outcome(folder.path, state.step)
+
+
+def _report(config: Config, accelerator: Accelerator, state: TrainState, rate: Rate, metrics: Metrics | None) -> None:
+    """One log line: the means since the last one, over all processes."""
+    means = accelerator.reduce(state.sums.total / max(state.sums.count, 1), reduction="mean").float()
+    state.sums = Sums.zero(accelerator.device)
+    check_finite(means[0], means[0] if state.scaler is not None else means[1], state.step)
+    if metrics is None:
+        return
+    images_per_s, left, seconds = rate.look(state.step)
+    loss, norm = means.tolist()
+    numbers = {"loss": loss, "grad_norm": norm, "lr": learning_rate(config, state.step - 1)}
+    metrics.write(state.step, {**numbers, "images_per_s": round(images_per_s, 1), "seconds": round(seconds, 2)})
+    log.info(
+        "step %d/%d  loss %.5f  grad norm %.3f  %.0f images/s  ETA %s",
+        state.step, config.train.n_steps, loss, norm, images_per_s, clock(left),
+    )  # fmt: skip
+
+
+def _save(
+    config: Config, folder: RunFolder, accelerator: Accelerator, state: TrainState, hooks: Hooks, must_succeed: bool
+) -> None:
+    """Saves on the main process. Should the disk be full, training goes on and the next time may succeed."""
+    check_finite(state.sums.total[0], state.sums.total[0], state.step)
+    if accelerator.is_main_process:
+        try:
+            checkpoint.save(folder.checkpoints, state.step, state.tensors(), state.to_meta(), hooks.on_write)
+        except CheckpointError as error:
+            if must_succeed:
+                raise
+            log.error("%s. Training goes on; the next attempt is in %d steps", error, config.train.save_freq)
+        else:
+            checkpoint.prune(folder.checkpoints, config.train.keep_last, config.train.keep_every)
+    accelerator.wait_for_everyone()
+
+
+def _sample(
+    config: Config, folder: RunFolder, accelerator: Accelerator, state: TrainState, metrics: Metrics | None
+) -> None:
+    """A grid of samples of the averaged network: always the same starting noise, so that grids can be compared."""
+    images = preview(config, state.ema.network, accelerator)
+    if metrics is not None:
+        folder.samples.mkdir(exist_ok=True)
+        path = folder.samples / f"step{state.step:08d}.png"
+        save_png(grid(images), path)
+        metrics.image(state.step, path)
+
+
+def _find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint | None:
+    if resume is None:
+        folder.refuse_if_used()
+        return None
+    if resume == "latest":
+        return checkpoint.newest(folder.checkpoints)
+    if Path(resume).resolve() not in (folder.path.resolve(), *folder.checkpoints.resolve().glob("step*")):
+        folder.refuse_if_used()
+    return find_checkpoint(Path(resume))
+
+
+def find_checkpoint(path: Path) -> checkpoint.Checkpoint:
+    """The checkpoint at a path, or the newest whole one of the run at that path.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if (path / "manifest.json").exists():
+        return checkpoint.read(path)
+    for folder in (path / "ckpt", path):
+        if found := checkpoint.newest(folder):
+            return found
+    raise CheckpointError(f"{path} is neither a checkpoint (ckpt/stepNNNNNNNN) nor the folder of a run that has one")
+
+
+def _fresh_state(config: Config, device: torch.device) -> TrainState:
+    torch.manual_seed(config.seed)
+    network = config.build_network().to(device)
+    o = config.train.optim
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.name]
+    optimizer = kind(network.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
+    return TrainState(network, EMA(network, config.train.ema_decay), optimizer, Sums.zero(device))
+
+
+def _open_data(config: Config, accelerator: Accelerator) -> ImageSet:
+    """Opened on the main process first: it may download or decode, the others find what it left."""
+    with accelerator.main_process_first():
+        return config.data.open(progress=accelerator.is_main_process)
+
+
+def _check(config: Config, images: ImageSet, processes: int) -> None:
+    """What no single section can see.
+
+    Raises:
+        DataError, ConfigError: data, model and processes do not fit together.
+    """
+    if images.channels != config.model.in_channels:
+        cure = "set --data.mode rgb or gray to convert, or " if hasattr(config.data, "mode") else ""
+        raise DataError(
+            f"the images of {images.name} have {images.channels} channels, model.in_channels is {config.model.in_channels}: "
+            f"{cure}set --model.in_channels {images.channels}"
+        )
+    halvings = len(config.model.dim_mults) - 1
+    if images.size % 2**halvings:
+        raise ConfigError(
+            f"images of {images.size}x{images.size} cannot be halved {halvings} times (model.dim_mults): choose a "
+            f"data.image_size divisible by {2**halvings}, or fewer model.dim_mults"
+        )
+    if config.train.batch_size % processes:
+        raise ConfigError(
+            f"train.batch_size {config.train.batch_size} is not divisible by the {processes} processes: each takes an equal share"
+        )
+
+
+def _check_same(config: Config, images: ImageSet, start: checkpoint.Checkpoint) -> None:
+    """Refuses to continue with another network, diffusion or data; mentions what else has changed.
+
+    Raises:
+        CheckpointError: with the differences.
+    """
+    old, new = _flat(start.meta.get("config", {})), _flat(config.to_dict())
+    changed = [
+        f"{k}: {old.get(k)} -> {new.get(k)}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)
+    ]
+    fatal = [c for c in changed if c.startswith(("model.", "diffusion.")) and not c.startswith("model.dropout")]
+    if start.meta.get("data_fingerprint") != images.fingerprint:
+        fatal.append(f"data: other images (SHA-256 {start.meta.get('data_fingerprint')} -> {images.fingerprint})")
+    if fatal:
+        raise CheckpointError(
+            f"cannot continue {start.path}, it was made with another configuration:\n"
+            + "\n".join(f"  {f}" for f in fatal) + "\nUse the old values, or start a new run in another folder"
+        )  # fmt: skip
+    for change in changed:
+        log.info("continuing with a changed setting, %s", change)
+
+
+def _announce(config: Config, folder: RunFolder, images: ImageSet, state: TrainState) -> Metrics:
+    """Writes what the run is made of, and says it."""
+    parameters = sum(p.numel() for p in state.network.parameters())
+    data = {"name": images.name, "fingerprint": images.fingerprint, "count": len(images)}
+    data |= {"channels": images.channels, "size": images.size}
+    record = {**provenance(), "parameters": parameters, "data": data}
+    if state.step and folder.provenance.exists():
+        record["earlier"] = json.loads(folder.provenance.read_text())
+    folder.config.write_text(config.to_yaml(), encoding="utf-8")
+    folder.provenance.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    log.info("results go to %s", folder.path)
+    log.info(
+        "%s: %d images of %dx%dx%d; network with %s parameters; %s; %s",
+        images.name, len(images), images.channels, images.size, images.size, f"{parameters:,}",
+        _describe(config), record["hardware"],
+    )  # fmt: skip
+    return Metrics(folder, state.step)
+
+
+def _describe(config: Config) -> str:
+    gamma = getattr(config.perturbation, "gamma", 0)
+    return f"input perturbation gamma {gamma}" if gamma else "plain DDPM"
+
+
+def _set_backends(config: Config) -> None:
+    if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not config.train.deterministic
+
+
+def _agree(path: Path) -> Path:
+    """The main process's path, since clocks differ."""
+    paths = [str(path)]
+    broadcast_object_list(paths)
+    return Path(paths[0])
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
+def _out_of_memory(config: Config, accelerator: Accelerator) -> OutOfMemory:
+    share = config.train.batch_size // accelerator.num_processes
+    micro = config.train.micro_batch or share
+    return OutOfMemory(
+        f"the GPU has too little memory to train with {micro} images of {getattr(config.data, 'image_size', '?')} pixels at "
+        f"once. What was saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the "
+        "same result, in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size or --model.dim"
+    )
+
+
+@dataclasses.dataclass
+class _nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exc: object) -> None: ...

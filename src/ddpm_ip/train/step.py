@@ -1,0 +1,96 @@
+"""One optimizer step, in one place."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from ddpm_ip.config import Config
+from ddpm_ip.draws import Draws, dropout_seed
+from ddpm_ip.errors import ConfigError
+from ddpm_ip.train.feed import Feed
+from ddpm_ip.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """Loss, gradients, clipping, optimizer, average.
+
+    Args:
+        config: the run's.
+        accelerator: device, processes and precision.
+        network: the network as Accelerate wrapped it (DDP, autocast).
+        optimizer: the optimizer as Accelerate wrapped it (gradient scaling).
+        feed: the images.
+        state: what a step changes.
+    """
+
+    config: Config
+    accelerator: Accelerator
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    feed: Feed
+    state: TrainState
+
+    def __call__(self) -> tuple[Tensor, Tensor]:
+        """Takes the step after ``state.step``; returns this process's mean loss and the gradient norm, on the device."""
+        config, state = self.config, self.state
+        torch.manual_seed(dropout_seed(config.seed, state.step, self.accelerator.process_index))
+        denoiser, objective = config.denoiser(self.network), config.objective()
+        rows = self._rows()
+        chunks = rows.split(config.train.micro_batch or len(rows))
+        loss = torch.zeros((), device=rows.device)
+        for i, chunk in enumerate(chunks):
+            draws = Draws(config.seed, state.step, chunk)
+            last = i == len(chunks) - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.network):
+                part = objective(denoiser, self.feed(draws), draws).per_sample.sum() / len(rows)
+                self.accelerator.backward(part)
+            loss += part.detach()
+        norm = self._clip()
+        if not loss.is_cuda:
+            check_finite(
+                loss, norm if self.state.scaler is None else loss, state.step
+            )  # free on the CPU: before any harm
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, state.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if not self.accelerator.optimizer_step_was_skipped:
+            state.ema.update(state.network)
+        state.step += 1
+        return loss, norm
+
+    def _rows(self) -> Tensor:
+        share = self.config.train.batch_size // self.accelerator.num_processes
+        first = self.accelerator.process_index * share
+        return torch.arange(first, first + share, device=self.accelerator.device)
+
+    def _clip(self) -> Tensor:
+        limit = self.config.train.clip_grad_norm
+        norm = self.accelerator.clip_grad_norm_(self.state.network.parameters(), limit or float("inf"))
+        return torch.as_tensor(norm, device=self.accelerator.device).detach()
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """The learning rate of the step that follows ``step`` finished ones: a linear rise, then constant."""
+    warmup = config.train.lr_warmup
+    return config.train.optim.lr * min(1.0, (step + 1) / warmup if warmup else 1.0)
+
+
+def check_finite(loss: Tensor, norm: Tensor, step: int) -> None:
+    """Stops a run that has diverged, before it is saved.
+
+    Raises:
+        ConfigError: loss or gradient norm is not finite.
+    """
+    if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
+        raise ConfigError(
+            f"the loss ({float(loss):.4g}) or the gradient norm ({float(norm):.4g}) is not finite at step {step}. Nothing was "
+            "saved since; continue from the last checkpoint (-r latest) with a lower train.optim.lr, a longer train.lr_warmup, "
+            "or train.mixed_precision: bf16 instead of fp16"
+        )
