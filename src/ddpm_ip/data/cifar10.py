@@ -175,7 +175,7 @@ def _fetch(partial: Path, progress: bool) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     with urllib.request.urlopen(URL, timeout=TIMEOUT) as answer, open(partial, "wb") as file:
         total = int(answer.headers.get("Content-Length") or 0) or None
-        with tqdm(total=total, desc=ARCHIVE, unit="B", unit_scale=True, disable=not progress) as bar:
+        with tqdm(total=total, desc=ARCHIVE, unit="B", unit_scale=True, disable=None if progress else True) as bar:
             while block := answer.read(1 << 20):
                 file.write(block)
                 digest.update(block)

@@ -127,7 +127,7 @@ def existing(root: str, what: str) -> Path:
 def _fit_all(pixels: UInt8, name: str, image_size: int, progress: bool) -> UInt8:
     check_image_size(image_size)
     out = np.empty((len(pixels), pixels.shape[1], image_size, image_size), dtype=np.uint8)
-    for i, image in enumerate(tqdm(pixels, desc=f"resizing {name}", unit="img", disable=not progress)):
+    for i, image in enumerate(tqdm(pixels, desc=f"resizing {name}", unit="img", disable=None if progress else True)):
         picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
         out[i] = to_chw(fit(picture, image_size), len(image))
     return out

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
+from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from ddpm_ip.generate import preview
 from ddpm_ip.images import grid, save_png
@@ -67,7 +68,7 @@ def train(config: Config, exp_dir: Path | None = None, resume: str | None = None
     """
     if resume == "latest" and exp_dir is None:
         raise ConfigError("-r latest continues the run in a folder: give that folder with -e")
-    accelerator = Accelerator(mixed_precision=config.train.mixed_precision)
+    accelerator = start_engine(config.train.mixed_precision)
     folder = RunFolder(_agree(exp_dir or default_path()))
     start = _find_start(folder, resume)
     folder.path.mkdir(parents=True, exist_ok=True)
