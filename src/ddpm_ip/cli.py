@@ -20,7 +20,9 @@ _OVERRIDES = "--key value overrides any item of the config by its dotted path, a
 def main(argv: Sequence[str] | None = None) -> int:
     """The command ``ddpm-ip``; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="ddpm-ip", description="Diffusion models with input perturbation: train, sample, judge.", allow_abbrev=False
+        prog="ddpm-ip",
+        description="Diffusion models with input perturbation: train, sample, judge.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ddpm-ip {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -53,10 +55,17 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 
 def _train_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("-c", "--config", required=True, metavar="CONFIG", help="YAML file, such as configs/ddpm_ip_cifar10.yaml")
-    p.add_argument("-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="where results go; default runs/exp-{current time}")
     p.add_argument(
-        "-r", "--resume", metavar="latest|PATH", help="continue the newest whole checkpoint of EXP_DIR, or the one at PATH"
+        "-c", "--config", required=True, metavar="CONFIG", help="YAML file, such as configs/ddpm_ip_cifar10.yaml"
+    )
+    p.add_argument(
+        "-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="where results go; default runs/exp-{current time}"
+    )
+    p.add_argument(
+        "-r",
+        "--resume",
+        metavar="latest|PATH",
+        help="continue the newest whole checkpoint of EXP_DIR, or the one at PATH",
     )
 
 
@@ -71,32 +80,47 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _sample_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("-c", "--config", metavar="CONFIG", help="YAML file; by default the config.yaml of the run in --weights")
     p.add_argument(
-        "--weights", type=Path, required=True, help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file"
+        "-c", "--config", metavar="CONFIG", help="YAML file; by default the config.yaml of the run in --weights"
+    )
+    p.add_argument(
+        "--weights",
+        type=Path,
+        required=True,
+        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file",
     )
     p.add_argument("--n_samples", type=int, required=True, metavar="N", help="how many images")
     p.add_argument("--save_dir", type=Path, required=True, help="folder for PNG files, or a file that ends in .npz")
     p.add_argument("--seed", type=int, default=0, help="image i of a seed is always the same image (default: 0)")
     p.add_argument(
-        "--var_type", choices=("fixed_large", "fixed_small", "learned_range"), help="default: diffusion.var_type of the config"
+        "--var_type",
+        choices=("fixed_large", "fixed_small", "learned_range"),
+        help="default: diffusion.var_type of the config",
     )
-    p.add_argument("--batch_size", type=int, help="images at once; part of what makes the image (default: 64, on a GPU 512)")
+    p.add_argument(
+        "--batch_size", type=int, help="images at once; part of what makes the image (default: 64, on a GPU 512)"
+    )
     p.add_argument(
         "--respace_type",
         default="uniform-linspace",
         choices=("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad"),
         help="which times are visited with fewer steps (default: uniform-linspace, guided-diffusion's rule)",
     )
-    p.add_argument("--respace_steps", type=int, metavar="K", help="number of sampling steps; default all of diffusion.total_steps")
+    p.add_argument(
+        "--respace_steps", type=int, metavar="K", help="number of sampling steps; default all of diffusion.total_steps"
+    )
     p.add_argument(
         "--mode",
         default="sample",
         choices=("sample", "denoise", "progressive"),
         help="finished images; or, for each, a strip of its noisy states, or of the clean image predicted on the way",
     )
-    p.add_argument("--n_denoise", type=int, default=20, metavar="N", help="pictures in a strip of --mode denoise (default: 20)")
-    p.add_argument("--n_progressive", type=int, default=20, metavar="N", help="the same for --mode progressive (default: 20)")
+    p.add_argument(
+        "--n_denoise", type=int, default=20, metavar="N", help="pictures in a strip of --mode denoise (default: 20)"
+    )
+    p.add_argument(
+        "--n_progressive", type=int, default=20, metavar="N", help="the same for --mode progressive (default: 20)"
+    )
 
 
 def _sample(args: argparse.Namespace, rest: list[str]) -> int:
@@ -104,19 +128,37 @@ def _sample(args: argparse.Namespace, rest: list[str]) -> int:
 
     path = args.config or args.weights / "config.yaml"
     if args.config is None and not path.is_file():
-        raise ConfigError(f"give the configuration with -c: {args.weights} is no folder of a run that holds its own config.yaml")
+        raise ConfigError(
+            f"give the configuration with -c: {args.weights} is no folder of a run that holds its own config.yaml"
+        )
     config = load(path, parse_overrides(rest))
-    from ddpm_ip.generate import SampleOptions, sample
+    from ddpm_ip.sampling import SampleOptions, sample
 
-    names = ("n_samples", "seed", "var_type", "batch_size", "respace_type", "respace_steps", "mode", "n_denoise", "n_progressive")
+    names = (
+        "n_samples",
+        "seed",
+        "var_type",
+        "batch_size",
+        "respace_type",
+        "respace_steps",
+        "mode",
+        "n_denoise",
+        "n_progressive",
+    )
     sample(config, args.weights, args.save_dir, SampleOptions(**{name: getattr(args, name) for name in names}))
     return 0
 
 
 def _data_arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("action", choices=("inspect",), help="inspect: count, sizes, statistics, a contact sheet, unusable files")
-    p.add_argument("-c", "--config", metavar="CONFIG", help="YAML file whose data section is meant; or --data.name NAME ...")
-    p.add_argument("-o", "--out", type=Path, default=Path("contact-sheet.png"), help="the contact sheet (default: %(default)s)")
+    p.add_argument(
+        "action", choices=("inspect",), help="inspect: count, sizes, statistics, a contact sheet, unusable files"
+    )
+    p.add_argument(
+        "-c", "--config", metavar="CONFIG", help="YAML file whose data section is meant; or --data.name NAME ..."
+    )
+    p.add_argument(
+        "-o", "--out", type=Path, default=Path("contact-sheet.png"), help="the contact sheet (default: %(default)s)"
+    )
     p.add_argument("-n", type=int, default=100, help="images on it (default: %(default)s)")
 
 
@@ -127,9 +169,11 @@ def _data(args: argparse.Namespace, rest: list[str]) -> int:
 
     overrides = parse_overrides(rest)
     data = (load(args.config, overrides) if args.config else from_dict(merge({}, overrides), "the command line")).data
-    if hasattr(data, "on_bad"):
-        data = dataclasses.replace(data, on_bad="skip")  # a report on all files, not a refusal
+    from ddpm_ip.data import Folder, Parquet
     from ddpm_ip.data.inspect import inspect
+
+    if isinstance(data, (Folder, Parquet)):
+        data = dataclasses.replace(data, on_bad="skip")  # a report on all files, not a refusal
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     images = data.open()
@@ -147,7 +191,7 @@ def _report_arguments(p: argparse.ArgumentParser) -> None:
 def _report(args: argparse.Namespace, rest: list[str]) -> int:
     if rest:
         raise ConfigError(f"unexpected argument {rest[0]!r}")
-    from ddpm_ip.report import write_report
+    from ddpm_ip.report.page import write_report
 
     print(write_report(args.runs, args.out, title=args.title))
     return 0

@@ -1,7 +1,7 @@
 """The configuration: a tree of frozen dataclasses <- a YAML file + ``--key value``.
 
-The classes are usable without any loader. Where a tree of plain values comes in from outside, pydantic checks it once, and
-what it finds is told to a person: the key, what is wrong, and the nearest name that exists.
+The classes are usable without any loader. Where a tree of plain values comes in from outside, pydantic checks it once,
+and what it finds is told to a person: the key, what is wrong, and the nearest name that exists.
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key!r} is there twice", key_node.start_mark
@@ -335,8 +335,7 @@ def _with_default_names(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variant_name(cls: type) -> str:
-    name: str = next(f.default for f in dataclasses.fields(cls) if f.name == "name")
-    return name
+    return str(next(f.default for f in dataclasses.fields(cls) if f.name == "name"))
 
 
 def _explain(error: Mapping[str, Any]) -> str:

@@ -1,13 +1,13 @@
 """Images from a model: fixed blocks of consecutive indices, whichever process makes them.
 
-Image ``i`` depends on (weights, sampler, seed, i, block size) only. Each block of ``block`` consecutive indices goes through
-the network as one batch, padded to that size, so that the number of GPUs, an interruption, or how many images are wanted
-change no byte.
+Image ``i`` depends on (weights, sampler, seed, i, block size) only. Each block of ``block`` consecutive indices goes
+through the network as one batch, padded to that size, so that the number of GPUs, an interruption, or how many images
+are wanted change no byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.images import UInt8, to_uint8
 from ddpm_ip.sampler import Ancestral, State, trajectory
-from ddpm_ip.schedule import RespaceType, respace
+from ddpm_ip.schedule import respace
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -38,7 +38,7 @@ class Generator:
         seed: of the random numbers.
         block: images that go through the network together.
         device: where.
-        autocast: the precision context; full precision if None.
+        autocast: makes the precision context; full precision by default.
     """
 
     denoiser: Denoiser
@@ -48,12 +48,12 @@ class Generator:
     seed: int
     block: int
     device: torch.device
-    autocast: AbstractContextManager[object] | None = None
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def states(self, block: int) -> Iterator[State]:
         """The states of one block, from noise to images; see :func:`ddpm_ip.sampler.trajectory`."""
         indices = torch.arange(block * self.block, (block + 1) * self.block, device=self.device)
-        with self.autocast or nullcontext():
+        with self.autocast():
             yield from trajectory(self.sampler, self.denoiser, self.times, self.seed, indices, self.shape)
 
     def images(self, block: int) -> UInt8:
@@ -82,11 +82,8 @@ def preview(config: Config, network: nn.Module, accelerator: Accelerator) -> UIn
         seed=config.seed,
         block=block,
         device=accelerator.device,
-        autocast=accelerator.autocast(),
+        autocast=accelerator.autocast,
     )
     mine = torch.from_numpy(generator.images(accelerator.process_index)).to(accelerator.device)
     everyone: UInt8 = accelerator.gather(mine).cpu().numpy()
     return everyone[: t.n_samples]
-
-
-__all__ = ["Generator", "RespaceType", "preview"]

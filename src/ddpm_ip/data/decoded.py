@@ -273,7 +273,9 @@ def _decode_into(file: BinaryIO, listing: Listing, recipe: Recipe, channels: int
     outcome = _Outcome()
     with (
         warnings.catch_warnings(),
-        tqdm(total=listing.count, desc=f"decoding {listing.name}", unit="img", disable=None if progress else True) as bar,
+        tqdm(
+            total=listing.count, desc=f"decoding {listing.name}", unit="img", disable=None if progress else True
+        ) as bar,
     ):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for result in _decode_all(listing.items(), recipe, channels):

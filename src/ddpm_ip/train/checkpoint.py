@@ -7,8 +7,8 @@
         meta.json               step, configuration, data fingerprint, running sums
         manifest.json           size and SHA-256 of each of the above, written last
 
-A checkpoint is written under a temporary name, flushed to the disk and renamed. Reading checks every hash, since safetensors
-itself does not notice a flipped bit. No pickle is written or read.
+A checkpoint is written under a temporary name, flushed to the disk and renamed. Reading checks every hash, since
+safetensors itself does not notice a flipped bit. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -148,6 +148,20 @@ def newest(folder: Path) -> Checkpoint | None:
             "Restore one from a backup, or start anew in another folder (-e)"
         )
     return None
+
+
+def find(path: Path) -> Checkpoint:
+    """The checkpoint at a path, or the newest whole one of the run at that path.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if (path / "manifest.json").exists():
+        return read(path)
+    for folder in (path / "ckpt", path):
+        if found := newest(folder):
+            return found
+    raise CheckpointError(f"{path} is neither a checkpoint (ckpt/stepNNNNNNNN) nor the folder of a run that has one")
 
 
 def prune(folder: Path, keep_last: int, keep_every: int) -> None:

@@ -181,4 +181,4 @@ def _tensorboard(path: Path, step: int) -> Any:
     except ImportError:
         log.info('TensorBoard is not installed (pip install "ddpm-ip[log]"); the numbers go to metrics.jsonl only')
         return None
-    return SummaryWriter(str(path), purge_step=step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(path), purge_step=step + 1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,10 @@ class Outcome:
     signal: int | None = None
 
 
-def train(config: Config, exp_dir: Path | None = None, resume: str | None = None, hooks: Hooks = Hooks()) -> Outcome:  # noqa: B008
+NO_HOOKS = Hooks()
+
+
+def train(config: Config, exp_dir: Path | None = None, resume: str | None = None, hooks: Hooks = NO_HOOKS) -> Outcome:
     """Trains a model.
 
     Args:
@@ -72,7 +75,7 @@ def train(config: Config, exp_dir: Path | None = None, resume: str | None = None
     folder = RunFolder(_agree(exp_dir or default_path()))
     start = _find_start(folder, resume)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with Lock(folder.lock) if accelerator.is_main_process else _nothing():
+    with Lock(folder.lock) if accelerator.is_main_process else nullcontext():
         setup(folder, accelerator.is_main_process)
         try:
             return _train(config, folder, start, resume, accelerator, hooks)
@@ -204,21 +207,7 @@ def _find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint 
         return checkpoint.newest(folder.checkpoints)
     if Path(resume).resolve() not in (folder.path.resolve(), *folder.checkpoints.resolve().glob("step*")):
         folder.refuse_if_used()
-    return find_checkpoint(Path(resume))
-
-
-def find_checkpoint(path: Path) -> checkpoint.Checkpoint:
-    """The checkpoint at a path, or the newest whole one of the run at that path.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    if (path / "manifest.json").exists():
-        return checkpoint.read(path)
-    for folder in (path / "ckpt", path):
-        if found := checkpoint.newest(folder):
-            return found
-    raise CheckpointError(f"{path} is neither a checkpoint (ckpt/stepNNNNNNNN) nor the folder of a run that has one")
+    return checkpoint.find(Path(resume))
 
 
 def _fresh_state(config: Config, device: torch.device) -> TrainState:
@@ -245,8 +234,8 @@ def _check(config: Config, images: ImageSet, processes: int) -> None:
     if images.channels != config.model.in_channels:
         cure = "set --data.mode rgb or gray to convert, or " if hasattr(config.data, "mode") else ""
         raise DataError(
-            f"the images of {images.name} have {images.channels} channels, model.in_channels is {config.model.in_channels}: "
-            f"{cure}set --model.in_channels {images.channels}"
+            f"the images of {images.name} have {images.channels} channels, model.in_channels is "
+            f"{config.model.in_channels}: {cure}set --model.in_channels {images.channels}"
         )
     halvings = len(config.model.dim_mults) - 1
     if images.size % 2**halvings:
@@ -256,7 +245,8 @@ def _check(config: Config, images: ImageSet, processes: int) -> None:
         )
     if config.train.batch_size % processes:
         raise ConfigError(
-            f"train.batch_size {config.train.batch_size} is not divisible by the {processes} processes: each takes an equal share"
+            f"train.batch_size {config.train.batch_size} is not divisible by the {processes} processes, and each takes "
+            "an equal share"
         )
 
 
@@ -331,14 +321,7 @@ def _out_of_memory(config: Config, accelerator: Accelerator) -> OutOfMemory:
     share = config.train.batch_size // accelerator.num_processes
     micro = config.train.micro_batch or share
     return OutOfMemory(
-        f"the GPU has too little memory to train with {micro} images of {getattr(config.data, 'image_size', '?')} pixels at "
-        f"once. What was saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the "
-        "same result, in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size or --model.dim"
+        f"the GPU has too little memory to train with {micro} images of {config.data.image_size} pixels at once. What was "
+        f"saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same result, "
+        "in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size"
     )
-
-
-@dataclasses.dataclass
-class _nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *exc: object) -> None: ...

@@ -100,8 +100,8 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: str)
     if wrong:
         more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise CheckpointError(
-            f"the weights of {origin} do not fit the network of this configuration (check the model and diffusion.var_type "
-            "sections):\n" + "\n".join(f"  {w}" for w in sorted(wrong)[:5]) + more
+            f"the weights of {origin} do not fit the network of this configuration (check the model section and "
+            "diffusion.var_type):\n" + "\n".join(f"  {w}" for w in sorted(wrong)[:5]) + more
         )
     with torch.no_grad():
         for k, v in own.items():

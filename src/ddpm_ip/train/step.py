@@ -37,12 +37,12 @@ class TrainStep:
     state: TrainState
 
     def __call__(self) -> tuple[Tensor, Tensor]:
-        """Takes the step after ``state.step``; returns this process's mean loss and the gradient norm, on the device."""
+        """Takes the next step; returns this process's mean loss and the gradient norm, on the device."""
         config, state = self.config, self.state
         torch.manual_seed(dropout_seed(config.seed, state.step, self.accelerator.process_index))
         denoiser, objective = config.denoiser(self.network), config.objective()
         rows = self._rows()
-        chunks = rows.split(config.train.micro_batch or len(rows))
+        chunks = torch.split(rows, config.train.micro_batch or len(rows))
         loss = torch.zeros((), device=rows.device)
         for i, chunk in enumerate(chunks):
             draws = Draws(config.seed, state.step, chunk)
@@ -90,7 +90,7 @@ def check_finite(loss: Tensor, norm: Tensor, step: int) -> None:
     """
     if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
         raise ConfigError(
-            f"the loss ({float(loss):.4g}) or the gradient norm ({float(norm):.4g}) is not finite at step {step}. Nothing was "
-            "saved since; continue from the last checkpoint (-r latest) with a lower train.optim.lr, a longer train.lr_warmup, "
-            "or train.mixed_precision: bf16 instead of fp16"
+            f"the loss ({float(loss):.4g}) or the gradient norm ({float(norm):.4g}) is not finite at step {step}. The last "
+            "checkpoint is from before; continue from it (-r latest) with a lower train.optim.lr, a longer "
+            "train.lr_warmup, or train.mixed_precision: bf16 instead of fp16"
         )
