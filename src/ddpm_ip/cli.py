@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"ddpm-ip {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, arguments, _) in _COMMANDS.items():
-        arguments(commands.add_parser(name, help=text, description=text, epilog=_OVERRIDES, allow_abbrev=False))
+        epilog = None if name == "report" else _OVERRIDES
+        arguments(commands.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False))
     return _run(parser, argv)
 
 
@@ -126,10 +127,12 @@ def _sample_arguments(p: argparse.ArgumentParser) -> None:
 def _sample(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import load, parse_overrides
 
-    path = args.config or args.weights / "config.yaml"
-    if args.config is None and not path.is_file():
+    # a run keeps its configuration beside ckpt/stepNNNNNNNN/ema.safetensors
+    homes = [args.weights, *args.weights.absolute().parents[:3]]
+    path = args.config or next((home / "config.yaml" for home in homes if (home / "config.yaml").is_file()), None)
+    if path is None:
         raise ConfigError(
-            f"give the configuration with -c: {args.weights} is no folder of a run that holds its own config.yaml"
+            f"give the configuration with -c: {args.weights} lies in no folder of a run that holds its config.yaml"
         )
     config = load(path, parse_overrides(rest))
     from ddpm_ip.sampling import SampleOptions, sample
@@ -178,7 +181,6 @@ def _data(args: argparse.Namespace, rest: list[str]) -> int:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     images = data.open()
     print(inspect(images, args.out, args.n))
-    print(f"contact sheet: {args.out}")
     return 1 if images.bad else 0
 
 

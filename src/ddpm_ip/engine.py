@@ -12,8 +12,8 @@ from accelerate import Accelerator
 def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None) -> Accelerator:
     """An Accelerator for this process.
 
-    On the CPU the processes of a machine share its cores evenly. (Launchers set ``OMP_NUM_THREADS=1``, which would leave
-    a single process with one core.)
+    On the CPU the processes of a machine share its cores evenly. (Launchers set ``OMP_NUM_THREADS=1``, which would
+    leave a single process with one core.)
 
     Args:
         mixed_precision: None takes what the launcher says, else full precision.

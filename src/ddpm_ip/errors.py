@@ -25,6 +25,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
 
+class Diverged(UserError):
+    """A loss or a gradient is no longer a finite number."""
+
+
 class OutOfMemory(UserError):
     """The GPU has too little memory for the chosen batch."""
 

@@ -110,8 +110,8 @@ def sample(
         _fill(generator, store, options, accelerator, on_block)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
-            f"the GPU has too little memory to sample {generator.block} images of {generator.shape[1]} pixels at once. Images "
-            f"that were made stay; choose another --save_dir and --batch_size {max(1, generator.block // 2)}, or "
+            f"the GPU has too little memory to sample {generator.block} images of {generator.shape[1]} pixels. "
+            f"Images that were made stay; choose another --save_dir and --batch_size {max(1, generator.block // 2)}, or "
             "--train.mixed_precision bf16, or a GPU that nothing else is using"
         ) from error
     accelerator.wait_for_everyone()
@@ -218,8 +218,8 @@ def _pictures(generator: Generator, block: int, options: SampleOptions) -> list[
 
 def _frames(generator: Generator, block: int, mode: Mode, count: int) -> Iterator[UInt8]:
     steps = len(generator.times)
-    keep = {round(i * steps / max(count - 1, 1)) for i in range(count)} if mode == "denoise" else None
-    keep = keep or {1 + round(i * (steps - 1) / max(count - 1, 1)) for i in range(count)}
+    first = 0 if mode == "denoise" else 1  # nothing is predicted yet at the start
+    keep = {steps - round(i * (steps - first) / max(count - 1, 1)) for i in range(count)}
     for i, state in enumerate(generator.states(block)):
         picture = state.xt if mode == "denoise" else state.x0
         if i in keep and picture is not None:

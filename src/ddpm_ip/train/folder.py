@@ -110,8 +110,8 @@ class Lock:
             pid, host = 0, "unknown"
         if host != self._mine["host"] or _alive(pid):
             raise ConfigError(
-                f"process {pid} on {host} is training in {self.path.parent}. Wait for it, or choose another folder (-e); "
-                f"if that process is gone for certain, remove {self.path}"
+                f"process {pid} on {host} is training in {self.path.parent}. Wait for it, or choose another folder "
+                f"(-e); if that process is gone for certain, remove {self.path}"
             )
         self.path.unlink(missing_ok=True)
 

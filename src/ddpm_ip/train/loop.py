@@ -260,7 +260,8 @@ def _check_same(config: Config, images: ImageSet, start: checkpoint.Checkpoint) 
     changed = [
         f"{k}: {old.get(k)} -> {new.get(k)}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)
     ]
-    fatal = [c for c in changed if c.startswith(("model.", "diffusion.")) and not c.startswith("model.dropout")]
+    harmless = ("model.dropout", "diffusion.var_type")  # whether the variance is learned shows in the network's shape
+    fatal = [c for c in changed if c.startswith(("model.", "diffusion.")) and not c.startswith(harmless)]
     if start.meta.get("data_fingerprint") != images.fingerprint:
         fatal.append(f"data: other images (SHA-256 {start.meta.get('data_fingerprint')} -> {images.fingerprint})")
     if fatal:
@@ -321,7 +322,7 @@ def _out_of_memory(config: Config, accelerator: Accelerator) -> OutOfMemory:
     share = config.train.batch_size // accelerator.num_processes
     micro = config.train.micro_batch or share
     return OutOfMemory(
-        f"the GPU has too little memory to train with {micro} images of {config.data.image_size} pixels at once. What was "
-        f"saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same result, "
-        "in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size"
+        f"the GPU has too little memory to train with {micro} images of {config.data.image_size} pixels at once. What "
+        f"was saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same "
+        "batch, in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size"
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ddpm_ip.config import Config
 from ddpm_ip.draws import Draws, dropout_seed
-from ddpm_ip.errors import ConfigError
+from ddpm_ip.errors import Diverged
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.state import TrainState
 
@@ -86,11 +86,11 @@ def check_finite(loss: Tensor, norm: Tensor, step: int) -> None:
     """Stops a run that has diverged, before it is saved.
 
     Raises:
-        ConfigError: loss or gradient norm is not finite.
+        Diverged: loss or gradient norm is not finite.
     """
     if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-        raise ConfigError(
-            f"the loss ({float(loss):.4g}) or the gradient norm ({float(norm):.4g}) is not finite at step {step}. The last "
-            "checkpoint is from before; continue from it (-r latest) with a lower train.optim.lr, a longer "
+        raise Diverged(
+            f"the loss ({float(loss):.4g}) or the gradient norm ({float(norm):.4g}) is not finite at step {step}. The "
+            "last checkpoint is from before; continue from it (-r latest) with a lower train.optim.lr, a longer "
             "train.lr_warmup, or train.mixed_precision: bf16 instead of fp16"
         )

@@ -1,0 +1,44 @@
+# Two commands on a fresh machine:
+#   make demo    trains, samples and judges DDPM and DDPM-IP on real digits; prints the path of an HTML report
+#   make test    lint, types, tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint unit clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python examples/demo.py
+
+test: lint unit
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check src tests scripts examples benchmarks
+	$(BIN)/ruff format --check src tests scripts examples benchmarks
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; set PYTHON=/path/to/python3.x"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone, so that nothing else can choose another build of it.
+$(VENV)/.installed-torch: constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (the first time takes some minutes)"
+	$(PIP) torch
+	@touch $@
+
+$(VENV)/.installed-demo: pyproject.toml $(VENV)/.installed-torch
+	$(PIP) -e ".[log,plot]"
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-torch
+	$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/.installed-demo
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
