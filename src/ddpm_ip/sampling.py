@@ -110,9 +110,9 @@ def sample(
         _fill(generator, store, options, accelerator, on_block)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
-            f"the GPU has too little memory to sample {generator.block} images of {generator.shape[1]} pixels. "
-            f"Images that were made stay; choose another --save_dir and --batch_size {max(1, generator.block // 2)}, or "
-            "--train.mixed_precision bf16, or a GPU that nothing else is using"
+            f"the GPU has too little memory to sample {generator.block} images of {generator.shape[1]} px. "
+            f"Images that were made stay; choose another --save_dir and --batch_size {max(1, generator.block // 2)}, "
+            "or --train.mixed_precision bf16, or a GPU that nothing else is using"
         ) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -55,7 +55,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^{1/2})``
 
-    (Dowson & Landau 1982; with Inception features it is the FID of Heusel et al. 2017, with others it is not.) The trace
+    (Dowson & Landau 1982; with Inception features it is the FID of Heusel et al. 2017, with others not.) The trace
     of the root is taken as ``tr (C1^{1/2} C2 C1^{1/2})^{1/2}``: symmetric matrices only, so nothing complex can appear.
     """
     difference = a.mean - b.mean

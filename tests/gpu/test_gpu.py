@@ -1,0 +1,64 @@
+"""Checks that need a CUDA GPU: `pytest tests/gpu -m gpu`, by hand. CI has none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ddpm_ip.config import Config, from_dict
+from ddpm_ip.draws import Draws, Stream
+from ddpm_ip.engine import start_engine
+from ddpm_ip.sampling import SampleOptions, make_generator
+from ddpm_ip.train.loop import train
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
+
+
+def tiny(**training: Any) -> Config:
+    model = {"in_channels": 1, "dim": 32, "dim_mults": [1, 2], "use_attn": [False, True], "num_groups": 8}
+    base = {"n_steps": 40, "batch_size": 64, "flip": False, "sample_freq": 0, "save_freq": 20, "print_freq": 10}
+    return from_dict({"data": {"name": "digits"}, "model": model, "train": {**base, **training}})
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(sorted((run / "ckpt").glob("step*"))[-1] / "ema.safetensors")
+
+
+def test_the_integers_are_the_cpus_and_the_normals_agree() -> None:
+    rows = torch.arange(64)
+    here, there = Draws(3, 7, rows), Draws(3, 7, rows.cuda())
+    assert torch.equal(here.bits(Stream.EPS, 100), there.bits(Stream.EPS, 100).cpu())
+    torch.testing.assert_close(here.eps((3, 8, 8)), there.eps((3, 8, 8)).cpu(), rtol=1e-5, atol=1e-5)
+
+
+def test_resume_is_bit_exact_with_deterministic_kernels(tmp_path: Path) -> None:
+    config = tiny(deterministic=True)
+    train(config, tmp_path / "straight")
+    train(from_dict({**config.to_dict(), "train": {**config.to_dict()["train"], "n_steps": 20}}), tmp_path / "resumed")
+    train(config, tmp_path / "resumed", "latest")
+    a, b = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_bf16_learns_what_fp32_learns(tmp_path: Path) -> None:
+    import json
+
+    losses = {}
+    for precision in ("no", "bf16"):
+        train(tiny(mixed_precision=precision, n_steps=300), tmp_path / precision)
+        lines = (tmp_path / precision / "metrics.jsonl").read_text().splitlines()
+        losses[precision] = np.mean([json.loads(line)["loss"] for line in lines[-5:]])
+    assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05)
+
+
+def test_an_image_does_not_depend_on_how_many_are_made(tmp_path: Path) -> None:
+    config = tiny(n_steps=2, save_freq=2)
+    train(config, tmp_path / "run")
+    options = SampleOptions(n_samples=64, batch_size=32, respace_steps=20, var_type="fixed_small")
+    generator = make_generator(config, weights(tmp_path / "run"), options, start_engine(None))
+    assert np.array_equal(generator.images(1), generator.images(1))
