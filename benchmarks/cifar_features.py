@@ -10,7 +10,8 @@ two sets of samples under one protocol. Report them as `FD-C56` and `CS-C56`, ne
 
 FD-C56: Fréchet distance between Gaussians fitted to 160 features an image: the spatial mean of the last stage (64) and
 the spatial mean and standard deviation of the second (64) and the first stage (32), each feature divided by its
-standard deviation over the real training set. The train/test distance of the real data is the floor of what can be resolved.
+standard deviation over the real training set. The train/test distance of the real data is the floor of what can be
+resolved.
 CS-C56: exp(E KL(p(y|x) || p(y))), 10 splits, as in the Inception score, over the classifier's 10 classes (at most 10).
 """
 
