@@ -29,7 +29,7 @@ from ddpm_ip.schedule import BetaSchedule, Schedule
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NaturalInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -40,7 +40,7 @@ class Model:
     name: Literal["unet"] = "unet"
     in_channels: PositiveInt = 3
     dim: Annotated[int, Field(ge=4, multiple_of=2)] = 128
-    dim_mults: tuple[PositiveInt, ...] = (1, 2, 2, 2)
+    dim_mults: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 2, 2)
     use_attn: tuple[bool, ...] = (False, True, False, False)
     num_res_blocks: PositiveInt = 2
     n_heads: PositiveInt = 1
@@ -173,7 +173,7 @@ def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config
         raise ConfigError(f"the config {path} is not a text file") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"the config {path} must be a mapping of keys to values")
-    return from_dict(merge(tree, overrides or {}), str(path))
+    return from_dict(merge(_with_default_names(tree), overrides or {}), str(path))
 
 
 def from_dict(tree: Mapping[str, Any], origin: str = "the configuration") -> Config:
@@ -231,6 +231,8 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
                 f"unexpected argument {token!r}: overrides are written --key value, as in --train.batch_size 256"
             )
         key, equals, text = token[2:].partition("=")
+        if not key:
+            raise ConfigError(f"{token!r} names no key")
         if not equals:
             if not rest or re.match(r"--[A-Za-z]", rest[0]):
                 raise ConfigError(f"--{key} needs a value, as in --{key} VALUE")
@@ -249,7 +251,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError, ValueError) as error:  # a list as a key is a TypeError, month 13 a ValueError
         raise ConfigError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -269,10 +271,12 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
+_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp")}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, rx) for tag, rx in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    first: [(tag, rx) for tag, rx in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
@@ -349,7 +353,7 @@ def _explain(error: Mapping[str, Any]) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag, known = error["ctx"].get("tag"), [_variant_name(v) for v in variants]
         wrong = "not given" if tag is None else f"unknown name {tag!r}"
-        return f"{key}.name: {wrong}" + _suggest(str(tag), known, "choose one of")
+        return f"{key}.name: {wrong}" + _suggest(tag or "", known, "choose one of")
     if kind == "missing":
         return f"{key}: not given, but needed"
     if kind in ("dataclass_type", "model_attributes_type", "dict_type"):

@@ -18,7 +18,9 @@ def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None) -> Accel
     Args:
         mixed_precision: None takes what the launcher says, else full precision.
     """
-    accelerator = Accelerator(mixed_precision=mixed_precision)
+    # Accelerate joins processes on the CPU only if it is told that the CPU is meant.
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=several and not torch.accelerator.is_available())
     if accelerator.device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

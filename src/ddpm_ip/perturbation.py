@@ -11,6 +11,7 @@ without the factor ``sigma_t``, or to the target too, is another method and work
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +44,7 @@ class InputPerturbation:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.gamma >= 0:
+        if not 0 <= self.gamma < math.inf:
             raise ValueError(f"gamma must be >= 0, got {self.gamma}")
 
     def __call__(self, eps: Tensor, draws: Draws) -> Tensor:

@@ -274,7 +274,12 @@ class _Store:
             return f"{self.npz} exists already, and was not touched: choose another --save_dir"
         mark = self.folder / "sampling.json"
         if mark.exists():
-            old = json.loads(mark.read_text(encoding="utf-8"))
+            try:
+                old = dict(json.loads(mark.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError, RecursionError) as error:
+                return (
+                    f"{mark} cannot be read ({error}), so what is in the folder is unknown: choose another --save_dir"
+                )
             changed = [f"{k}: {old.get(k)} -> {v}" for k, v in identity.items() if old.get(k) != v]
             if changed:
                 return f"{self.folder} holds images made otherwise ({'; '.join(changed)}): choose another --save_dir"
@@ -288,7 +293,8 @@ class _Store:
         return None
 
     def has(self, indices: range) -> bool:
-        return all(self._file(i).exists() for i in indices)
+        # a file appears whole (save_png); an empty one is what a power failure leaves
+        return all(self._file(i).exists() and self._file(i).stat().st_size > 0 for i in indices)
 
     def put(self, indices: range, pictures: list[UInt8]) -> None:
         for i, picture in zip(indices, pictures, strict=True):

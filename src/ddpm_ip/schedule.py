@@ -106,9 +106,10 @@ def respace(total_steps: int, steps: int | None, kind: RespaceType = "uniform-li
     """Chooses the times that sampling visits, falling.
 
     ``uniform`` and ``uniform-leading``: ``0, r, 2r, ...`` with ``r = T // steps`` (DDIM; diffusers ``leading``); the
-    noisiest time T-1 is never visited. ``uniform-linspace``: both ends, rounded (guided-diffusion's tables; diffusers
-    ``linspace``). ``uniform-trailing``: ``T-1`` downwards (diffusers ``trailing``). ``quad``: squares of evenly spaced
-    numbers up to ``sqrt(0.8 T)`` (DDIM's code), dense near the data.
+    noisiest time T-1 is never visited. ``uniform-linspace``: both ends, rounded (diffusers ``linspace``; the rule of
+    guided-diffusion, whose running sum rounds elsewhere for some odd counts). ``uniform-trailing``: ``T-1`` downwards
+    (diffusers ``trailing``). ``quad``: squares of evenly spaced numbers up to ``sqrt(0.8 T)`` (DDIM's code), dense near
+    the data.
 
     Args:
         total_steps: T.

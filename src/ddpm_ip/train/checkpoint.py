@@ -48,7 +48,10 @@ class Checkpoint:
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of ``model``, ``ema`` or ``optimizer``, on the CPU."""
-        return load_file(self.path / f"{name}.safetensors")
+        try:
+            return load_file(self.path / f"{name}.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.path}: {name}.safetensors cannot be read: {error}") from None
 
 
 def save(
@@ -176,6 +179,19 @@ def prune(folder: Path, keep_last: int, keep_every: int) -> None:
             shutil.rmtree(path)
         except OSError as error:
             log.warning("cannot remove the old checkpoint %s: %s", path, error)
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Renames the checkpoints of later steps, which a run that goes on at ``step`` makes anew.
+
+    Under their names they would be taken for the newest, and retention would keep them in place of the new ones.
+    """
+    for path in _all(folder):
+        if _step(path) > step:
+            aside = path.with_name(f"superseded-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(path, aside)
+            log.warning("%s is later than step %d, where the run goes on; it is now %s", path, step, aside.name)
 
 
 def sha256(path: Path) -> str:

@@ -78,7 +78,9 @@ class Rate:
 
 def setup(folder: RunFolder | None, is_main: bool) -> None:
     """Sends the package's log to the terminal and, given a folder, to its ``log.txt``; other processes only warn."""
-    log.handlers.clear()
+    for old in log.handlers[:]:
+        old.close()
+        log.removeHandler(old)
     log.propagate = False
     log.setLevel(logging.INFO if is_main else logging.WARNING)
     handlers: list[logging.Handler] = [_Terminal()]

@@ -72,6 +72,7 @@ def train(config: Config, exp_dir: Path | None = None, resume: str | None = None
     if resume == "latest" and exp_dir is None:
         raise ConfigError("-r latest continues the run in a folder: give that folder with -e")
     accelerator = start_engine(config.train.mixed_precision)
+    setup(None, accelerator.is_main_process)
     folder = RunFolder(_agree(exp_dir or default_path()))
     start = _find_start(folder, resume)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -108,6 +109,8 @@ def _train(
         state.scaler.load_state_dict(start.meta["scaler"])
     feed = Feed(images, config.seed, config.train.batch_size, config.train.flip, accelerator.device)
     step = TrainStep(config, accelerator, network, optimizer, feed, state)
+    if accelerator.is_main_process and state.step < config.train.n_steps:
+        checkpoint.set_aside(folder.checkpoints, state.step)
     metrics = _announce(config, folder, images, state) if accelerator.is_main_process else None
     try:
         return _steps(config, folder, accelerator, state, step, metrics, hooks)

@@ -1,0 +1,120 @@
+"""A network and a run so small that a test can afford many of them, in this process or in others."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+from ddpm_ip.config import Config, from_dict
+from ddpm_ip.train.loop import NO_HOOKS, Outcome, train
+
+ROOT = Path(__file__).parents[2]
+TRAIN_SCRIPT, SAMPLE_SCRIPT = ROOT / "scripts/train_ddpm_ip.py", ROOT / "scripts/sample_uncond.py"
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "meta.json", "manifest.json")
+
+
+def tree(model=None, **settings) -> dict:
+    """The plain values of a tiny configuration; ``settings`` are of the section ``train``."""
+    network = {"in_channels": 1, "dim": 8, "dim_mults": [1, 2], "use_attn": [False, True]}
+    network |= {"num_res_blocks": 1, "num_groups": 4, "dropout": 0.1, **(model or {})}
+    run = {"n_steps": 6, "batch_size": 8, "flip": False, "print_freq": 1, "save_freq": 2, "sample_freq": 0}
+    run |= {"ema_decay": 0.9, "n_samples": 4, "sample_steps": 2, **settings}
+    return {"data": {"name": "digits"}, "model": network, "perturbation": {"name": "input", "gamma": 0.1}, "train": run}
+
+
+def tiny(model=None, **settings) -> Config:
+    return from_dict(tree(model, **settings))
+
+
+def yaml_file(folder: Path, model=None, **settings) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree(model, **settings)))
+    return path
+
+
+def run(config: Config, folder: Path, resume: str | None = None, hooks=NO_HOOKS) -> Outcome:
+    """Trains in this process, as if it were a new one."""
+    AcceleratorState._reset_state(True)
+    return train(config, folder, resume, hooks)
+
+
+def one_thread(monkeypatch) -> None:
+    """The engine takes all cores that it is told of; beside another busy program that makes a tiny network crawl."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    AcceleratorState._reset_state(True)
+
+
+def start(*arguments, cwd: Path = ROOT) -> subprocess.Popen:
+    """``python ARGUMENTS`` on one core, in a process group of its own; its output goes to one pipe."""
+    core = sorted(os.sched_getaffinity(os.getppid()))[-1]
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        env={k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")},
+    )
+
+
+def finish(process: subprocess.Popen, timeout: float = 60) -> tuple[int, str]:
+    """Exit code and output."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        end_group(process)
+        raise
+    return process.returncode, output
+
+
+def end_group(process: subprocess.Popen) -> None:
+    """Kills a process of :func:`start` and those that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    return folder / "ckpt" / f"step{step:08d}"
+
+
+def steps_saved(folder: Path) -> list[int]:
+    return sorted(int(p.name.removeprefix("step")) for p in (folder / "ckpt").glob("step*"))
+
+
+def weights(folder: Path, step: int, name: str = "model") -> dict[str, torch.Tensor]:
+    return load_file(step_folder(folder, step) / f"{name}.safetensors")
+
+
+def assert_same_state(a: Path, b: Path, step: int) -> None:
+    """Every tensor of two runs' checkpoints is the same, bit for bit, and so are the running sums."""
+    for name in ("model", "ema", "optimizer"):
+        first, second = weights(a, step, name), weights(b, step, name)
+        assert first
+        assert first.keys() == second.keys()
+        assert [k for k in first if not torch.equal(first[k], second[k])] == [], name
+    metas = [json.loads((step_folder(f, step) / "meta.json").read_text()) for f in (a, b)]
+    assert [metas[0][k] for k in ("step", "sums", "count")] == [metas[1][k] for k in ("step", "sums", "count")]
+
+
+def largest_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
+
+
+def numbers(folder: Path) -> list[tuple]:
+    """Step, loss, gradient norm and learning rate of every line of the log of a run."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [tuple(line[k] for k in ("step", "loss", "grad_norm", "lr")) for line in lines]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

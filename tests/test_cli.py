@@ -1,0 +1,127 @@
+"""The commands as a person types them."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from tests.reliability.tiny import ROOT, SAMPLE_SCRIPT, TRAIN_SCRIPT, finish, one_thread, start, steps_saved, yaml_file
+
+from ddpm_ip.cli import main
+
+LAUNCH = Path(sys.executable).with_name("accelerate-launch")
+LEFT = {"config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "ckpt", "samples", "provenance.json"}
+SMALL = ["--train.n_steps", 2, "--train.batch_size", 8, "--train.sample_freq", 2, "--train.n_samples", 4]
+SMALL += ["--train.sample_steps", 2, "--model.dim", 8, "--model.num_groups", 4]
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    one_thread(monkeypatch)
+
+
+def test_the_commands_of_the_readme(tmp_path):
+    """Training and sampling under accelerate-launch, with the configuration that is shipped."""
+    run, images = tmp_path / "run", tmp_path / "images"
+    config = ROOT / "configs/ddpm_ip_digits.yaml"
+    code, output = finish(start(LAUNCH, TRAIN_SCRIPT, "-c", config, "-e", run, *SMALL))
+    assert code == 0, output
+    assert {p.name for p in run.iterdir()} == LEFT
+    assert all(any(p.rglob("*")) if p.is_dir() else p.stat().st_size for p in run.iterdir())
+    assert steps_saved(run) == [2]
+    assert json.loads((run / "metrics.jsonl").read_text())["step"] == 2
+    given = ["--weights", run, "--n_samples", 3, "--save_dir", images, "--respace_steps", 3, "--batch_size", 2]
+    code, output = finish(start(LAUNCH, SAMPLE_SCRIPT, "-c", run / "config.yaml", *given))
+    assert code == 0, output
+    assert {p.name for p in images.iterdir()} == {"000000.png", "000001.png", "000002.png", "sampling.json"}
+
+
+def test_the_script_alone_and_the_default_folder(tmp_path):
+    code, output = finish(start(TRAIN_SCRIPT, "-c", yaml_file(tmp_path, n_steps=1), cwd=tmp_path))
+    assert code == 0, output
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.match("runs/exp-2*")
+    assert steps_saved(folder) == [1]
+
+
+def test_the_command_train(tmp_path):
+    command = ["train", "-c", str(yaml_file(tmp_path)), "-e", str(tmp_path / "run"), "--train.n_steps", "2"]
+    assert main([*command, "--perturbation.gamma=0.15", "--train.sample_freq", "2"]) == 0
+    assert {p.name for p in (tmp_path / "run").iterdir()} == LEFT
+    assert "gamma: 0.15" in (tmp_path / "run" / "config.yaml").read_text()
+    assert main([*command[:-1], "3", "--perturbation.gamma=0.15", "-r", "latest"]) == 0
+    assert steps_saved(tmp_path / "run") == [2, 3]
+
+
+def test_the_saved_configuration_repeats_the_run(tmp_path):
+    for name, config in (("a", yaml_file(tmp_path, n_steps=2)), ("b", tmp_path / "a" / "config.yaml")):
+        assert main(["train", "-c", str(config), "-e", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a" / "config.yaml").read_bytes() == (tmp_path / "b" / "config.yaml").read_bytes()
+    weights = [(tmp_path / name / "ckpt/step00000002/model.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["--train.batchsize", "8"], "did you mean batch_size?"),
+        (["--trian.batch_size", "8"], "did you mean train?"),
+        (["--perturbation.name", "inptu"], "did you mean input?"),
+        (["--train.batch_size", "many"], "train.batch_size"),
+        (["--train.batch_size"], "--train.batch_size needs a value"),
+        (["--train.batch_size", "8", "--train.batch_size", "8"], "given twice"),
+        (["stray"], "unexpected argument 'stray'"),
+        (["-r", "latest", "--seed", "-1"], "seed"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_exit_code_2_and_makes_nothing(tmp_path, capsys, wrong, message):
+    config = yaml_file(tmp_path)
+    assert main(["train", "-c", str(config), "-e", str(tmp_path / "run"), *wrong]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.startswith("error: ")
+    assert "Traceback" not in shown
+    assert [p.name for p in tmp_path.iterdir()] == [config.name]
+
+
+def test_a_configuration_that_is_missing(tmp_path, capsys):
+    assert main(["train", "-c", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [["--data.name", "cifar10"], ["--data.name", "folder", "--data.image_size", "8"]])
+def test_missing_data_are_exit_code_1(tmp_path, capsys, data, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    given = [*data, "--data.root", str(tmp_path / "none")]
+    assert main(["train", "-c", str(yaml_file(tmp_path)), "-e", str(tmp_path / "run"), *given]) == 1
+    shown = capsys.readouterr().err
+    assert "error: " in shown
+    assert str(tmp_path / "none") in shown
+    assert not (tmp_path / "run" / "ckpt").exists()
+    assert not (tmp_path / "run" / "lock").exists()
+
+
+def test_data_of_another_shape_are_told_with_the_cure(tmp_path, capsys):
+    assert main(["train", "-c", str(yaml_file(tmp_path, {"in_channels": 3})), "-e", str(tmp_path / "run")]) == 1
+    assert "--model.in_channels 1" in capsys.readouterr().err
+
+
+def test_only_the_first_process_tells_of_a_mistake(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "-c", str(tmp_path / "none.yaml")]) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_help_needs_nothing_heavy(capsys):
+    program = "import sys; from ddpm_ip.cli import main\n"
+    program += "try: main(['train', '--help'])\nfinally: print('torch' in sys.modules)"
+    code, output = finish(start("-c", program))
+    assert code == 0
+    assert "--exp_dir" in output
+    assert output.splitlines()[-1] == "False"
+
+
+def test_without_a_command(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2

@@ -1,0 +1,193 @@
+"""Imports point one way, no file can run code, and the command line answers before anything heavy loads."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ddpm_ip
+
+PACKAGE = Path(ddpm_ip.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "objective", "sampler", "errors", "images"}
+MODEL = CORE | {"data", "engine", "config"}
+# Part of the package: which third-party packages and which other parts it may import, even inside a function.
+ALLOWED: dict[str, tuple[set[str], set[str]]] = {
+    "__init__": (set(), set()),
+    "errors": (set(), set()),
+    "images": ({"torch", "numpy", "PIL"}, set()),
+    "draws": ({"torch"}, set()),
+    "ema": ({"torch"}, set()),
+    "schedule": ({"torch"}, {"errors"}),
+    "nn": ({"torch"}, {"errors"}),
+    "perturbation": ({"torch"}, {"draws", "errors"}),
+    "denoiser": ({"torch"}, {"schedule", "errors"}),
+    "objective": ({"torch"}, {"draws", "schedule", "perturbation", "denoiser", "errors"}),
+    "sampler": ({"torch"}, {"draws", "schedule", "perturbation", "denoiser", "errors"}),
+    "data": ({"numpy", "PIL", "tqdm", "pyarrow"}, {"errors"}),
+    "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
+    "engine": ({"torch", "accelerate"}, {"errors"}),
+    "config": ({"yaml", "pydantic"}, CORE | {"data"}),
+    "generate": ({"torch", "accelerate"}, MODEL),
+    "train": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"generate", "__init__"}),
+    "sampling": (
+        {"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"generate", "train", "__init__"},
+    ),
+    "evaluate": (
+        {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "scipy", "tqdm"},
+        MODEL | {"generate", "train", "sampling", "__init__"},
+    ),
+    "report": ({"numpy", "PIL", "yaml", "matplotlib"}, {"errors", "images", "__init__"}),
+    "cli": (set(), MODEL | {"generate", "train", "sampling", "evaluate", "report", "__init__"}),
+}  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def part_of(module: str) -> str:
+    return module if module in ALLOWED else module.split(".")[0]
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported, at the top or inside a function, also for types only."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are written in full"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                path = PACKAGE.parent.joinpath(*inner.split("."))
+                is_module = inner.startswith("ddpm_ip.") and (path.with_suffix(".py").exists() or path.is_dir())
+                yield inner if is_module else str(node.module)
+
+
+def violations(module: str, tree: ast.AST) -> list[str]:
+    part = part_of(module)
+    if part not in ALLOWED:
+        return [f"{module}: give this part a line in ALLOWED"]
+    outside, inside = ALLOWED[part]
+    wrong = []
+    for name in imports(tree):
+        top, _, rest = name.partition(".")
+        if top == "ddpm_ip":
+            # Another part is known by its first name; data.inspect is looked at as data.
+            other = rest.split(".")[0] or "__init__"
+            fine = other in inside or other == part.split(".")[0]
+        else:
+            fine = top in sys.stdlib_module_names or top in outside
+        if not fine:
+            wrong.append(f"{module} imports {name}")
+    return wrong
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_point_one_way(path: Path) -> None:
+    assert violations(module_name(path), ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("draws", "from ddpm_ip.schedule import Schedule"),
+        ("schedule", "import numpy as np"),
+        ("nn.unet", "def f():\n    from ddpm_ip.config import Config"),
+        ("data.folder", "import torch"),
+        ("data.folder", "from ddpm_ip.images import grid"),
+        ("data", "from ddpm_ip import images"),
+        ("report.page", "import torch"),
+        ("sampler.ancestral", "from ddpm_ip.objective import Objective"),
+        ("config", "from ddpm_ip.train.loop import train"),
+        ("cli", "import torch"),
+        ("novelty", "import os"),
+    ],
+)
+def test_the_rule_sees_a_wrong_edge(module: str, line: str) -> None:
+    assert violations(module, ast.parse(line))
+
+
+def test_the_allowed_edges_have_no_circle() -> None:
+    """A part may import what stands above it only: the table is in order (``data.inspect`` counts as data)."""
+    done: set[str] = set()
+    parts = {part: {p for p in inside if p != part.split(".")[0]} for part, (_, inside) in ALLOWED.items()}
+    while parts:
+        ready = [part for part, needs in parts.items() if needs <= done]
+        assert ready, f"a circle among {sorted(parts)}"
+        for part in ready:
+            done.add(part)
+            del parts[part]
+
+
+def called(tree: ast.AST) -> set[str]:
+    """The dotted names of everything that is called."""
+    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_no_file_can_run_code(path: Path) -> None:
+    """No pickle (but for CIFAR-10's own files), no torch.load, no eval, no YAML but with a safe loader."""
+    module, tree = module_name(path), ast.parse(path.read_text(encoding="utf-8"))
+    forbidden = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.hub.load", "os.system"}
+    forbidden |= {"yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "importlib.import_module"}
+    assert not called(tree) & forbidden
+    assert not {name.split(".")[0] for name in imports(tree)} & {"dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    if module != "data.cifar10":
+        assert "pickle" not in {name.split(".")[0] for name in imports(tree)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        name = ast.unparse(node.func)
+        if name in ("np.load", "numpy.load"):
+            assert keywords.get("allow_pickle") == "False"
+        if name == "yaml.load":
+            assert (module, keywords.get("Loader")) == ("config", "_Loader")
+        assert keywords.get("shell", "False") == "False"
+        assert keywords.get("weights_only", "True") == "True"
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules in memory after some code in a fresh interpreter."""
+    code += "\nimport sys\nprint('\\nLOADED', *{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+HEAVY = {"torch", "numpy", "accelerate", "pydantic", "PIL", "yaml", "safetensors", "matplotlib", "pyarrow", "tqdm"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """``ddpm-ip --help`` and that of every command, in one interpreter."""
+    code = """
+from ddpm_ip.cli import _COMMANDS, main
+for words in ([], *([name] for name in _COMMANDS)):
+    try:
+        main([*words, "--help"])
+    except SystemExit as end:
+        assert end.code == 0
+    else:
+        raise AssertionError("help did not exit")
+assert set(_COMMANDS) >= {"train", "sample", "data", "report"}
+"""
+    loaded = loaded_after(code)
+    assert "ddpm_ip" in loaded
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("data", {"torch", "accelerate", "pydantic", "pyarrow", "matplotlib"}),
+        ("report", {"torch", "accelerate", "pydantic", "matplotlib"}),
+    ],
+)
+def test_what_needs_no_torch_loads_none(module: str, absent: set[str]) -> None:
+    assert not loaded_after(f"import ddpm_ip.{module}") & absent

@@ -1,0 +1,273 @@
+"""The program that samples: whichever way the images come about, they are the same bytes."""
+
+import hashlib
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests.reliability.tiny import SAMPLE_SCRIPT, TORCHRUN, finish, one_thread, run, start, step_folder, tiny, tree
+
+from ddpm_ip.cli import main
+from ddpm_ip.config import from_dict, merge
+from ddpm_ip.errors import CheckpointError, ConfigError, OutOfMemory, UserError
+from ddpm_ip.generate import Generator
+from ddpm_ip.sampling import SampleOptions, sample, sample_files
+
+OPTIONS = {"n_samples": 20, "batch_size": 8, "respace_steps": 4, "seed": 3}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    one_thread(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        one_thread(patch)
+        folder = tmp_path_factory.mktemp("trained") / "run"
+        run(tiny(n_steps=6, save_freq=6, optim={"lr": 1e-2}), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(trained, tmp_path_factory):
+    """The images of one uninterrupted call."""
+    with pytest.MonkeyPatch.context() as patch:
+        one_thread(patch)
+        return make(trained, tmp_path_factory.mktemp("expected") / "images")
+
+
+def make(weights, folder, on_block=lambda block: None, config=None, **changes):
+    sample(config or tiny(), weights, folder, SampleOptions(**{**OPTIONS, **changes}), on_block)
+    return hashes(folder)
+
+
+def hashes(folder):
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sample_files(folder)}
+
+
+def pixels(folder):
+    return np.stack([np.asarray(Image.open(p)) for p in sample_files(folder)])
+
+
+def test_twenty_different_images_and_nothing_else(trained, tmp_path, expected):
+    assert make(trained, tmp_path / "a") == expected
+    assert list(expected) == [f"{i:06d}.png" for i in range(20)]
+    assert len(set(expected.values())) == 20
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {*expected, "sampling.json"}
+    assert pixels(tmp_path / "a").shape == (20, 8, 8)
+
+
+def test_two_processes_make_the_same_bytes(trained, tmp_path, expected):
+    given = ["--weights", trained, "--save_dir", tmp_path / "a", "--n_samples", 20, "--batch_size", 8]
+    code, output = finish(start(*TORCHRUN, SAMPLE_SCRIPT, *given, "--respace_steps", 4, "--seed", 3))
+    assert code == 0, output
+    assert hashes(tmp_path / "a") == expected
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_an_interrupted_call_continues(trained, tmp_path, expected, block):
+    def stop(done):
+        if done == block:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(trained, tmp_path / "a", stop)
+    assert len(hashes(tmp_path / "a")) == 8 * (block + 1)
+    made = []
+    assert make(trained, tmp_path / "a", made.append) == expected
+    assert made == list(range(block + 1, 3))
+
+
+def test_files_that_are_gone_are_made_again(trained, tmp_path, expected):
+    make(trained, tmp_path / "a")
+    for i in (3, 5, 17):
+        (tmp_path / "a" / f"{i:06d}.png").unlink()
+    made = []
+    assert make(trained, tmp_path / "a", made.append) == expected
+    assert made == [0, 2]
+
+
+def test_more_images_later_keep_the_earlier_ones(trained, tmp_path, expected):
+    few = make(trained, tmp_path / "a", n_samples=5)
+    assert list(few) == list(expected)[:5]
+    assert make(trained, tmp_path / "a", n_samples=20) == expected
+    assert few.items() <= expected.items()
+
+
+def test_another_block_size_changes_rounding_only(trained, tmp_path):
+    make(trained, tmp_path / "a")
+    make(trained, tmp_path / "b", batch_size=5)
+    difference = np.abs(pixels(tmp_path / "a").astype(int) - pixels(tmp_path / "b"))
+    assert difference.max() <= 1
+    make(trained, tmp_path / "c", seed=4)
+    assert np.abs(pixels(tmp_path / "a").astype(int) - pixels(tmp_path / "c")).max() > 50
+
+
+def test_an_npz_holds_the_images_of_the_folder(trained, tmp_path):
+    make(trained, tmp_path / "a")
+
+    def stop(block):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(trained, tmp_path / "b.npz", stop)
+    assert not (tmp_path / "b.npz").exists()
+    make(trained, tmp_path / "b.npz")
+    with np.load(tmp_path / "b.npz", allow_pickle=False) as file:
+        assert file.files == ["images"]
+        images = file["images"]
+    assert (images.dtype, images.shape) == (np.uint8, (20, 8, 8, 1))
+    assert np.array_equal(images[..., 0], pixels(tmp_path / "a"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b.npz"]
+    with pytest.raises(ConfigError, match="exists already"):
+        make(trained, tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 4}, {"batch_size": 4}, {"respace_steps": 3}, {"var_type": "fixed_small"}, {"respace_type": "quad"}],
+)
+def test_other_settings_are_not_mixed_in(trained, tmp_path, expected, change):
+    make(trained, tmp_path / "a", n_samples=3)
+    before = hashes(tmp_path / "a")
+    with pytest.raises(ConfigError, match="made otherwise"):
+        make(trained, tmp_path / "a", **change)
+    assert hashes(tmp_path / "a") == before
+
+
+def test_other_weights_are_not_mixed_in(trained, tmp_path):
+    make(trained, tmp_path / "a", n_samples=3)
+    with pytest.raises(ConfigError, match="weights: "):
+        make(step_folder(trained, 6) / "model.safetensors", tmp_path / "a")
+
+
+def test_a_folder_with_other_files_is_refused(trained, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "holiday.png").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files"):
+        make(trained, tmp_path / "a")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["holiday.png"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{"])
+def test_a_damaged_mark_is_told(trained, tmp_path, text):
+    make(trained, tmp_path / "a", n_samples=3)
+    (tmp_path / "a" / "sampling.json").write_text(text)
+    with pytest.raises(UserError, match="choose another --save_dir"):
+        make(trained, tmp_path / "a")
+
+
+@pytest.mark.parametrize(("mode", "key"), [("denoise", "n_denoise"), ("progressive", "n_progressive")])
+def test_strips(trained, tmp_path, mode, key):
+    make(trained, tmp_path / "a", n_samples=3, mode=mode, **{key: 4})
+    strips = [Image.open(p) for p in sample_files(tmp_path / "a")]
+    assert [s.size for s in strips] == [(4 * (8 + 2) + 2, 8 + 2 + 2)] * 3
+    make(trained, tmp_path / "b", n_samples=3)
+    for strip, image in zip(strips, pixels(tmp_path / "b"), strict=True):
+        last = np.asarray(strip)[2:10, -10:-2]
+        if mode == "denoise":
+            assert np.array_equal(last, image), "the last state is the image"
+        assert not np.array_equal(last, np.asarray(strip)[2:10, 2:10])
+
+
+def test_a_strip_does_not_go_into_an_npz(trained, tmp_path):
+    with pytest.raises(ConfigError, match="--mode denoise"):
+        make(trained, tmp_path / "a.npz", mode="denoise")
+
+
+def test_weights_as_run_checkpoint_or_file(trained, tmp_path, expected):
+    shutil.copy(step_folder(trained, 6) / "ema.safetensors", tmp_path / "average.safetensors")
+    forms = (trained, trained / "ckpt", step_folder(trained, 6), tmp_path / "average.safetensors")
+    for i, form in enumerate(forms):
+        assert make(form, tmp_path / str(i)) == expected
+
+
+class Evil:
+    def __init__(self, sentinel):
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return (open, (self.sentinel, "w"))
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_a_pickle_is_refused_and_not_executed(tmp_path, name):
+    (tmp_path / name).write_bytes(pickle.dumps(Evil(str(tmp_path / "executed"))))
+    with pytest.raises(CheckpointError, match=name):
+        make(tmp_path / name, tmp_path / "a")
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path / "a").exists()
+
+
+def test_weights_that_are_missing_or_damaged(trained, tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        make(tmp_path / "nowhere", tmp_path / "a")
+    whole = (step_folder(trained, 6) / "ema.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        make(tmp_path / "cut.safetensors", tmp_path / "a")
+
+
+@pytest.mark.parametrize("key", ["model.dim", "model.num_res_blocks"])
+def test_weights_of_another_network_are_told(trained, tmp_path, key):
+    other = from_dict(merge(tree(), {key: {"model.dim": 16, "model.num_res_blocks": 2}[key]}))
+    with pytest.raises(CheckpointError, match="do not fit the network"):
+        make(trained, tmp_path / "a", config=other)
+    assert not (tmp_path / "a").exists()
+
+
+def test_learned_variance_needs_such_a_model(trained, tmp_path):
+    with pytest.raises(ConfigError, match="learned_range"):
+        make(trained, tmp_path / "a", var_type="learned_range")
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_samples": 0}, {"batch_size": 0}, {"seed": -1}, {"seed": 2**64}, {"n_denoise": 0}]
+)
+def test_options_out_of_range(change):
+    with pytest.raises(ConfigError, match=f"--{next(iter(change))}"):
+        SampleOptions(**{**OPTIONS, **change})
+
+
+def test_too_little_memory_names_the_settings_and_keeps_what_was_made(trained, tmp_path, monkeypatch, expected):
+    ordinary = Generator.images
+
+    def images(self, block):
+        if block == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return ordinary(self, block)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Generator, "images", images)
+        with pytest.raises(OutOfMemory, match=r"8 images of 8 .*--batch_size 4") as caught:
+            make(trained, tmp_path / "a")
+    assert caught.value.exit_code == 3
+    assert len(hashes(tmp_path / "a")) == 8
+    assert make(trained, tmp_path / "a") == expected
+
+
+def test_the_command(trained, tmp_path, expected, monkeypatch, capsys):
+    given = [f"--{key}={value}" for key, value in OPTIONS.items()]
+    command = ["sample", "--weights", str(trained), "--save_dir", str(tmp_path / "a"), *given]
+    assert main(command) == 0
+    assert hashes(tmp_path / "a") == expected
+    assert json.loads((tmp_path / "a" / "sampling.json").read_text())["seed"] == 3
+    assert main([*command, "--var_type", "fixed_small"]) == 2
+    assert "var_type: fixed_large -> fixed_small" in capsys.readouterr().err
+    shutil.copy(step_folder(trained, 6) / "ema.safetensors", tmp_path / "average.safetensors")
+    alone = ["--weights", str(tmp_path / "average.safetensors"), "--save_dir", str(tmp_path / "b")]
+    assert main(["sample", *alone, "--n_samples", "2"]) == 2
+    assert "-c" in capsys.readouterr().err
+
+    def images(self, block):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Generator, "images", images)
+    assert main([*command[:4], str(tmp_path / "c"), *given]) == 3
+    assert "--batch_size 4" in capsys.readouterr().err
