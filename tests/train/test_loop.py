@@ -438,3 +438,10 @@ def test_what_a_run_leaves(tmp_path):
     record = json.loads((tmp_path / "provenance.json").read_text())
     assert record["data"]["count"] == 1797
     assert record["versions"]["torch"]
+
+
+def test_an_average_that_forgets_too_slowly_is_warned_of(tmp_path):
+    """0.9999 over a few steps leaves an untrained network: the samples would be noise, and nobody would know why."""
+    for decay, warned in ((0.9999, True), (0.0, False)):
+        run(tiny(n_steps=2, ema_decay=decay), tmp_path / str(decay))
+        assert ("lower train.ema_decay" in (tmp_path / str(decay) / "log.txt").read_text()) is warned

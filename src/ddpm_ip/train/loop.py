@@ -292,6 +292,13 @@ def _announce(config: Config, folder: RunFolder, images: ImageSet, state: TrainS
         images.name, len(images), images.channels, images.size, images.size, f"{parameters:,}",
         _describe(config), record["hardware"],
     )  # fmt: skip
+    untrained = config.train.ema_decay**config.train.n_steps
+    if untrained > 0.01:
+        log.warning(
+            "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as noise in "
+            "samples: lower train.ema_decay (%s)",
+            config.train.n_steps, 100 * untrained, config.train.ema_decay,
+        )  # fmt: skip
     return Metrics(folder, state.step)
 
 
