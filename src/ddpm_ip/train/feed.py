@@ -30,9 +30,14 @@ class Feed:
         resident = images.pixels.nbytes <= RESIDENT_BYTES
         self._pixels = torch.from_numpy(np.array(images.pixels)).to(device) if resident else None
 
-    def __call__(self, draws: Draws) -> Tensor:
-        """The clean images of ``draws.rows`` at ``draws.step``, float32 (B, C, H, W) in [-1, 1]."""
-        counters = draws.step * self._batch_size + draws.rows.cpu().numpy()
+    def __call__(self, draws: Draws, rows: range) -> Tensor:
+        """The clean images of a step, float32 (B, C, H, W) in [-1, 1].
+
+        Args:
+            draws: of these rows, on the device.
+            rows: the same rows for the host, which looks up the order without waiting for the device.
+        """
+        counters = draws.step * self._batch_size + np.arange(rows.start, rows.stop)
         x0 = to_unit(self._gather(order(self._seed, counters, len(self._images))))
         if self._flip:
             x0 = torch.where(draws.flips()[:, None, None, None], x0.flip(-1), x0)

@@ -41,21 +41,20 @@ class TrainStep:
         config, state = self.config, self.state
         torch.manual_seed(dropout_seed(config.seed, state.step, self.accelerator.process_index))
         denoiser, objective = config.denoiser(self.network), config.objective()
-        rows = self._rows()
-        chunks = torch.split(rows, config.train.micro_batch or len(rows))
-        loss = torch.zeros((), device=rows.device)
-        for i, chunk in enumerate(chunks):
-            draws = Draws(config.seed, state.step, chunk)
-            last = i == len(chunks) - 1
+        device, rows = self.accelerator.device, self._rows()
+        loss = torch.zeros((), device=device)
+        size = config.train.micro_batch or len(rows)
+        for start in range(rows.start, rows.stop, size):
+            chunk = range(start, min(start + size, rows.stop))
+            draws = Draws(config.seed, state.step, torch.arange(chunk.start, chunk.stop, device=device))
+            last = chunk.stop == rows.stop
             with nullcontext() if last else self.accelerator.no_sync(self.network):
-                part = objective(denoiser, self.feed(draws), draws).per_sample.sum() / len(rows)
+                part = objective(denoiser, self.feed(draws, chunk), draws).per_sample.sum() / len(rows)
                 self.accelerator.backward(part)
             loss += part.detach()
         norm = self._clip()
-        if not loss.is_cuda:
-            check_finite(
-                loss, norm if self.state.scaler is None else loss, state.step
-            )  # free on the CPU: before any harm
+        if not loss.is_cuda:  # a look costs nothing on the CPU; a GPU is looked at when a line is logged
+            check_finite(loss, norm if state.scaler is None else loss, state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, state.step)
         self.optimizer.step()
@@ -65,10 +64,11 @@ class TrainStep:
         state.step += 1
         return loss, norm
 
-    def _rows(self) -> Tensor:
+    def _rows(self) -> range:
+        """This process's rows of the global batch."""
         share = self.config.train.batch_size // self.accelerator.num_processes
         first = self.accelerator.process_index * share
-        return torch.arange(first, first + share, device=self.accelerator.device)
+        return range(first, first + share)
 
     def _clip(self) -> Tensor:
         limit = self.config.train.clip_grad_norm
