@@ -8,8 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: demo test lint unit clean
 
+# PASSIVE: threads that wait sleep instead of spinning, or any other busy program makes a small network crawl.
 demo: $(VENV)/.installed-demo
-	$(BIN)/python examples/demo.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python examples/demo.py
 
 test: lint unit
 
