@@ -8,9 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: demo test lint unit clean
 
-# PASSIVE: threads that wait sleep instead of spinning, or any other busy program makes a small network crawl.
+# Threads that wait soon sleep instead of spinning on, or any other busy program makes a small network crawl.
 demo: $(VENV)/.installed-demo
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python examples/demo.py
+	GOMP_SPINCOUNT=10000 $(BIN)/python examples/demo.py
 
 test: lint unit
 

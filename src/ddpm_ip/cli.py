@@ -43,9 +43,9 @@ def script(command: str) -> int:
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     args, rest = parser.parse_known_args(argv)
-    # Before torch is loaded: on the CPU, threads that wait sleep instead of spinning, or any other busy program makes a
-    # small network crawl.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch is loaded: on the CPU, threads that wait soon sleep instead of spinning on, or any other busy program
+    # makes a small network crawl.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return _COMMANDS[args.command][2](args, rest)
     except UserError as error:
