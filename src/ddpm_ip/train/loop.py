@@ -96,6 +96,7 @@ def _train(
     _set_backends(config)
     _check(config, images, accelerator.num_processes)
     state = _fresh_state(config, accelerator.device)
+    state.scaler = accelerator.scaler
     state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
     if start is not None:
         _check_same(config, images, start)
@@ -104,9 +105,6 @@ def _train(
     elif resume is not None:
         log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
     network, optimizer = accelerator.prepare(state.network, state.optimizer)
-    state.scaler = accelerator.scaler
-    if start is not None and state.scaler is not None and start.meta.get("scaler"):
-        state.scaler.load_state_dict(start.meta["scaler"])
     feed = Feed(images, config.seed, config.train.batch_size, config.train.flip, accelerator.device)
     step = TrainStep(config, accelerator, network, optimizer, feed, state)
     if accelerator.is_main_process and state.step < config.train.n_steps:
