@@ -98,7 +98,9 @@ class Train:
         n_samples, sample_steps: images of a grid, and the sampling steps spent on it.
         keep_last: newest checkpoints that are kept (at least 2, since the newest may turn out damaged).
         keep_every: besides, every checkpoint at a multiple of this many steps is kept; 0 for none.
-        mixed_precision: "no", fp16 or bf16; null takes what `accelerate-launch` says, else "no".
+        mixed_precision: "no", fp16 or bf16; null takes what `accelerate-launch` says, else bf16 under ``fast: auto`` on
+            a GPU that has it, else "no".
+        fast: auto runs fused kernels and replays each step as one CUDA graph where that is possible; off never does.
         deterministic: bit-exact GPU kernels, slower. (The CPU is always exact.)
     """
 
@@ -117,6 +119,7 @@ class Train:
     keep_last: Annotated[int, Field(ge=2)] = 2
     keep_every: NaturalInt = 0
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    fast: Literal["auto", "off"] = "auto"
     deterministic: bool = False
     optim: Optim = field(default_factory=Optim)
 

@@ -22,6 +22,11 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+try:
+    from ddpm_ip import draws_kernel  # the same numbers in one GPU kernel
+except ImportError:  # Triton is not there; nothing but speed is lost
+    draws_kernel = None  # type: ignore[assignment]
+
 _MASK = 0xFFFFFFFF
 _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -68,25 +73,30 @@ class Draws:
 
     Args:
         seed: in [0, 2^64).
-        step: in [0, 2^32).
+        step: in [0, 2^32); or an int64 tensor with one such number on the rows' device, so that a captured graph can
+            be replayed for every step.
         rows: int64 (B,), values in [0, 2^32); its device is where the numbers are made.
     """
 
     seed: int
-    step: int
+    step: int | Tensor
     rows: Tensor
 
     def bits(self, stream: Stream, n: int) -> Tensor:
         """Random words, int64 (B, n) with values in [0, 2^32)."""
         device = self.rows.device
+        if self._in_kernel():
+            return draws_kernel.bits(self.rows, self._step_tensor(), self.seed, stream, n)
         blocks = torch.arange(math.ceil(n / 4), device=device)
-        step, kind = (torch.full((1, 1), value, device=device) for value in (self.step, int(stream)))
+        step, kind = self._step_tensor().reshape(1, 1), torch.full((1, 1), int(stream), device=device)
         words = philox(blocks[None, :], self.rows[:, None], step, kind, self.seed)
         return torch.stack(words, dim=-1).reshape(len(self.rows), -1)[:, :n]
 
     def normal(self, stream: Stream, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers, float32 (B, *shape), by the Box-Muller transform."""
         n = math.prod(shape)
+        if self._in_kernel():
+            return draws_kernel.normal(self.rows, self._step_tensor(), self.seed, stream, tuple(shape))
         pairs = self.bits(stream, n + n % 2).reshape(len(self.rows), -1, 2)
         radius = torch.sqrt(-2.0 * torch.log((pairs[..., 0] + 1).float() * 2.0**-32))  # the logarithm's argument is > 0
         angle = pairs[..., 1].float() * (2.0 * math.pi * 2.0**-32)
@@ -109,6 +119,10 @@ class Draws:
         """Which images are mirrored, bool (B,)."""
         return self.bits(Stream.FLIP, 1)[:, 0] < 2**31
 
+    def keys(self) -> Tensor:
+        """What the dropout masks of an image are made from, int64 (B,) with values in [0, 2^32)."""
+        return self.bits(Stream.DROPOUT, 1)[:, 0]
+
     def start(self, shape: Sequence[int]) -> Tensor:
         """The starting point ``x_T`` of sampling, float32 (B, *shape)."""
         return self.normal(Stream.START, shape)
@@ -116,6 +130,14 @@ class Draws:
     def noise(self, shape: Sequence[int]) -> Tensor:
         """The fresh noise of the sampling step that leaves time ``step``, float32 (B, *shape)."""
         return self.normal(Stream.STEP, shape)
+
+    def _step_tensor(self) -> Tensor:
+        if isinstance(self.step, Tensor):
+            return self.step
+        return torch.full((), self.step, device=self.rows.device)
+
+    def _in_kernel(self) -> bool:
+        return self.rows.is_cuda and draws_kernel is not None
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

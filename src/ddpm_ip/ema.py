@@ -7,12 +7,15 @@ guided-diffusion and DDPM-IP. (Beware when comparing: diffusers' ``EMAModel`` hi
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-class EMA:
+
+class EMA(Generic[Network]):
     """An exponential moving average of a network's parameters.
 
     Args:
@@ -20,14 +23,14 @@ class EMA:
         decay: in [0, 1).
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._average: list[torch.Tensor] = list(self.network.parameters())
         self._buffers = list(self.network.buffers())
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self, network: Network) -> None:
         """Moves the average towards ``network``, in one operation for all parameters; buffers are copied."""
         current: list[torch.Tensor] = list(network.parameters())
         torch._foreach_lerp_(self._average, current, 1.0 - self.decay)

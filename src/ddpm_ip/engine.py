@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 
-def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None) -> Accelerator:
+def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bool = False) -> Accelerator:
     """An Accelerator for this process.
 
     On the CPU the processes of a machine share its cores evenly. (Launchers set ``OMP_NUM_THREADS=1``, which would
@@ -17,7 +18,11 @@ def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None) -> Accel
 
     Args:
         mixed_precision: None takes what the launcher says, else full precision.
+        fast: where neither says anything, bf16 on a GPU that has it. (Launchers write "no" for nothing said.)
     """
+    said = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if mixed_precision is None and said == "no" and fast and has_bf16():
+        mixed_precision = "bf16"
     # Accelerate joins processes on the CPU only if it is told that the CPU is meant.
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     accelerator = Accelerator(mixed_precision=mixed_precision, cpu=several and not torch.accelerator.is_available())
@@ -25,3 +30,25 @@ def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None) -> Accel
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     return accelerator
+
+
+def has_bf16() -> bool:
+    """Whether there is a GPU with bfloat16 units."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+
+
+def why_not_fast(fast: Literal["auto", "off"], accelerator: Accelerator) -> str | None:
+    """The reason why the fused kernels cannot be used here, or None if they can."""
+    if fast == "off":
+        return "train.fast is off"
+    if accelerator.device.type != "cuda":
+        return "it needs a CUDA GPU"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: pip install triton"
+    if not has_bf16():
+        return "the GPU is older than compute capability 8.0"
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        return f"mixed_precision {accelerator.mixed_precision} needs a loss scaler, which is not captured"
+    if accelerator.num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)):
+        return "several nodes"
+    return None

@@ -29,6 +29,10 @@ class Diverged(UserError):
     """A loss or a gradient is no longer a finite number."""
 
 
+class FastPathError(UserError):
+    """The fused kernels do not give what the plain network gives."""
+
+
 class OutOfMemory(UserError):
     """The GPU has too little memory for the chosen batch."""
 

@@ -7,23 +7,30 @@ are wanted change no byte.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddpm_ip.denoiser import Denoiser
+from ddpm_ip.engine import why_not_fast
 from ddpm_ip.images import UInt8, to_uint8
+from ddpm_ip.nn.unet import UNet
 from ddpm_ip.sampler import Ancestral, State, trajectory
+from ddpm_ip.sampler.replayed import Replayed
 from ddpm_ip.schedule import respace
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ddpm_ip.config import Config
+
+log = logging.getLogger("ddpm_ip.generate")
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Generator:
         block: images that go through the network together.
         device: where.
         autocast: makes the precision context; full precision by default.
+        replayed: the walk as a CUDA graph, where there is one.
     """
 
     denoiser: Denoiser
@@ -49,10 +57,14 @@ class Generator:
     block: int
     device: torch.device
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    replayed: Replayed | None = None
 
     def states(self, block: int) -> Iterator[State]:
         """The states of one block, from noise to images; see :func:`ddpm_ip.sampler.trajectory`."""
         indices = torch.arange(block * self.block, (block + 1) * self.block, device=self.device)
+        if self.replayed is not None:
+            yield from self.replayed(indices)
+            return
         with self.autocast():
             yield from trajectory(self.sampler, self.denoiser, self.times, self.seed, indices, self.shape)
 
@@ -66,23 +78,68 @@ class Generator:
         return array
 
 
-def preview(config: Config, network: nn.Module, accelerator: Accelerator) -> UInt8:
+def make_generator(
+    config: Config, network: UNet, sampler: Ancestral, times: Sequence[int], seed: int, block: int, engine: Accelerator
+) -> Generator:
+    """A model and how it is sampled: replayed as a CUDA graph where that is possible, else plain, with the reason.
+
+    Args:
+        config: of the model.
+        network: its network, in evaluation mode.
+        sampler, times, seed, block: see :class:`Generator`.
+        engine: device and precision.
+    """
+    shape = (config.model.in_channels, config.data.image_size, config.data.image_size)
+    plain = Generator(
+        config.denoiser(network), sampler, times, shape, seed, block, engine.device, autocast=engine.autocast
+    )
+    reason = why_not_fast(config.train.fast, engine)
+    if reason is None:
+        try:
+            return replace(plain, replayed=_replay(config, network, plain, engine.mixed_precision))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler or a driver comes up with: the plain path needs neither
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    if engine.device.type == "cuda":
+        log.warning("fast path off (%s); images are sampled by the plain one", reason)
+    return plain
+
+
+def _replay(config: Config, network: UNet, plain: Generator, precision: str) -> Replayed:
+    from ddpm_ip.nn.check import compare_outputs
+    from ddpm_ip.nn.fused import Shadow
+
+    start = time.monotonic()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    shadow = Shadow(network, dtype)
+    shadow.module.eval()
+    p = plain
+    walk = Replayed(p.sampler, config.denoiser(shadow), p.times, p.seed, p.block, p.shape, p.device)
+    xt, t, output = walk.first_step()
+    error = compare_outputs(network, xt[:8], t[:8], output[:8], dtype)
+    log.info(
+        "fast path (%s): fused kernels, each step of %d images one CUDA graph; its first step differs by %.1e from the "
+        "plain network in float32; ready in %.1f s",
+        precision, p.block, error, time.monotonic() - start,
+    )  # fmt: skip
+    return walk
+
+
+def preview(config: Config, network: UNet, accelerator: Accelerator) -> UInt8:
     """A few samples during training, shared among the processes; ``uint8`` (train.n_samples, C, H, W) on each.
 
     Fixed-small variance, since fixed-large leaves visible noise at few steps.
     """
     t, d = config.train, config.diffusion
-    steps = min(t.sample_steps, d.total_steps)
-    block = -(-t.n_samples // accelerator.num_processes)
-    generator = Generator(
-        denoiser=config.denoiser(network),
-        sampler=Ancestral("learned_range" if d.learned_variance else "fixed_small"),
-        times=respace(d.total_steps, steps, "uniform-linspace"),
-        shape=(config.model.in_channels, config.data.image_size, config.data.image_size),
-        seed=config.seed,
-        block=block,
-        device=accelerator.device,
-        autocast=accelerator.autocast,
+    generator = make_generator(
+        config,
+        network,
+        Ancestral("learned_range" if d.learned_variance else "fixed_small"),
+        respace(d.total_steps, min(t.sample_steps, d.total_steps), "uniform-linspace"),
+        config.seed,
+        -(-t.n_samples // accelerator.num_processes),
+        accelerator,
     )
     mine = torch.from_numpy(generator.images(accelerator.process_index)).to(accelerator.device)
     everyone: UInt8 = accelerator.gather(mine).cpu().numpy()

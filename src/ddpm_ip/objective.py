@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -112,7 +112,7 @@ def _mean(x: Tensor) -> Tensor:
     return x.flatten(1).mean(dim=1)
 
 
-@lru_cache(maxsize=8)
+@cache  # never let go: a captured graph may read them
 def _posterior_tables(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """float32 (T,): the posterior's coefficients, its log-variance (at t = 0 that of t = 1), log beta."""
     alpha_bars = [1.0, *schedule.alpha_bars().tolist()]

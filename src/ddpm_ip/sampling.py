@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
+from ddpm_ip import generate
 from ddpm_ip.config import Config
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError, OutOfMemory
@@ -101,11 +102,12 @@ def sample(
     Raises:
         UserError: anything that the user can put right; images that exist stay.
     """
-    accelerator = start_engine(config.train.mixed_precision)
+    accelerator = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
     setup(None, accelerator.is_main_process)
     tensors, digest = read_weights(weights)
     generator = make_generator(config, tensors, options, accelerator)
-    store = _Store.open(save_dir, options, _identity(config, generator, options, digest), accelerator)
+    identity = _identity(config, generator, options, digest, accelerator.mixed_precision)
+    store = _Store.open(save_dir, options, identity, accelerator)
     try:
         _fill(generator, store, options, accelerator, on_block)
     except torch.OutOfMemoryError as error:
@@ -135,16 +137,9 @@ def make_generator(
         )
     network = config.build_network().to(accelerator.device).eval().requires_grad_(False)
     load_weights(network, weights, "--weights")
-    return Generator(
-        denoiser=config.denoiser(network),
-        sampler=Ancestral(var_type),
-        times=respace(d.total_steps, options.respace_steps, options.respace_type),
-        shape=(config.model.in_channels, config.data.image_size, config.data.image_size),
-        seed=options.seed,
-        block=options.batch_size or (512 if accelerator.device.type == "cuda" else 64),
-        device=accelerator.device,
-        autocast=accelerator.autocast,
-    )
+    times = respace(d.total_steps, options.respace_steps, options.respace_type)
+    block = options.batch_size or (512 if accelerator.device.type == "cuda" else 64)
+    return generate.make_generator(config, network, Ancestral(var_type), times, options.seed, block, accelerator)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -227,7 +222,9 @@ def _frames(generator: Generator, block: int, mode: Mode, count: int) -> Iterato
             yield array
 
 
-def _identity(config: Config, generator: Generator, options: SampleOptions, weights: str) -> dict[str, Any]:
+def _identity(
+    config: Config, generator: Generator, options: SampleOptions, weights: str, precision: str
+) -> dict[str, Any]:
     """What every image of a folder is made of."""
     frames = {"denoise": options.n_denoise, "progressive": options.n_progressive}.get(options.mode)
     return {
@@ -241,7 +238,8 @@ def _identity(config: Config, generator: Generator, options: SampleOptions, weig
         "mode": options.mode,
         "frames": frames,
         "diffusion": config.to_dict()["diffusion"],
-        "precision": str(config.train.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")),
+        "precision": precision,
+        "fast": generator.replayed is not None,
         "device": generator.device.type,
     }
 

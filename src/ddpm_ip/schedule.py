@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -157,7 +157,7 @@ def _alpha_bars(schedule: Schedule) -> Tensor:
     return torch.cumprod(1.0 - schedule.betas(), dim=0)
 
 
-@lru_cache(maxsize=32)
+@cache  # never let go: a captured graph may read them
 def _tables(schedule: Schedule, device: torch.device) -> tuple[Tensor, Tensor]:
     """float32 tables of alpha and sigma on a device; kept, so that a step copies nothing to the GPU."""
     alpha_bars = _alpha_bars(schedule)

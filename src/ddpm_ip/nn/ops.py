@@ -1,43 +1,107 @@
 """The few operations that dominate the cost of the U-Net, one signature each.
 
-This is the plain PyTorch form: the reference, and what the CPU runs. A faster form of an operation has the same
-signature and is tested against this one.
+:class:`Operations` is the plain PyTorch form: the reference, and what the CPU runs. The fused form for GPUs
+(:class:`ddpm_ip.nn.fused.FusedOperations`) has the same signatures and is tested against this one. The signatures say
+what can be done in one pass over memory: they join a layer with what is done to its output.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# Feature maps (B, C_i, H, W) that are meant as one, joined along the channels: a fused operation need not join them.
+Sources = tuple[Tensor, ...]
 
-def norm_silu(x: Tensor, norm: nn.GroupNorm, shift: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """``dropout(silu(group_norm(x + shift)))``.
 
-    Args:
-        x: (B, C, H, W).
-        norm: the GroupNorm and its parameters.
-        shift: (B, C), added at every place before the norm; the time embedding.
-        dropout: probability of zeroing an element, 0 when not training.
+class Operations:
+    """Plain PyTorch."""
 
-    Returns:
-        (B, C, H, W).
-    """
-    if shift is not None:
-        x = x + shift[:, :, None, None]
-    y = F.silu(norm(x))
-    return F.dropout(y, dropout) if dropout > 0 else y
+    def norm_silu(
+        self, x: Sources, norm: nn.GroupNorm, shift: Tensor | None = None, dropout: float = 0.0, silu: bool = True
+    ) -> tuple[Tensor, Sources]:
+        """``dropout(silu(group_norm(x + shift)))``, and ``x``, handed through for whoever needs it too.
+
+        (Who takes the ``x`` that is handed through leaves its gradient to be added where that of the norm is made.)
+
+        Args:
+            x: joined (B, C, H, W).
+            norm: the GroupNorm and its parameters.
+            shift: (B, C), added at every place before the norm; the time embedding.
+            dropout: probability of zeroing an element, 0 when not training.
+            silu: False leaves the activation out.
+
+        Returns:
+            (B, C, H, W), and ``x``.
+        """
+        joined = _join(x)
+        y = norm(joined if shift is None else joined + shift[:, :, None, None])
+        y = F.silu(y) if silu else y
+        return F.dropout(y, dropout) if dropout > 0 else y, (joined,)
+
+    def conv(self, x: Tensor, conv: nn.Conv2d, bias: bool = True) -> Tensor:
+        """The convolution; without its bias if that is added elsewhere. (B, cin, H, W) -> (B, cout, H', W')."""
+        return F.conv2d(x, conv.weight, conv.bias if bias else None, conv.stride, conv.padding)
+
+    def conv_residual(self, h: Tensor, conv: nn.Conv2d, x: Sources, shortcut: nn.Module) -> Tensor:
+        """``conv(h) + shortcut(x)``, the end of a residual block.
+
+        Args:
+            h: (B, cin, H, W).
+            conv: keeps height and width.
+            x: joined (B, c, H, W).
+            shortcut: a 1x1 convolution, or the identity.
+
+        Returns:
+            (B, cout, H, W).
+        """
+        joined = _join(x)
+        return conv(h) + (shortcut(joined) if isinstance(shortcut, nn.Conv2d) else joined)  # type: ignore[no-any-return]
+
+    def upsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        """Nearest-neighbour doubling and a 3x3 convolution, (B, C, H, W) -> (B, C, 2H, 2W)."""
+        return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+
+    def attention(self, y: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, x: Sources, heads: int) -> Tensor:
+        """``x + proj(attention(qkv(y)))``, softmax attention of every place to every place.
+
+        Args:
+            y: (B, C, H, W) with C divisible by ``heads``.
+            qkv: 1x1, to queries, keys and values, 3C channels.
+            proj: 1x1.
+            x: joined (B, C, H, W).
+            heads: number of heads.
+        """
+        q, k, v = qkv(y).chunk(3, dim=1)
+        return _join(x) + proj(attention(q, k, v, heads))  # type: ignore[no-any-return]
+
+    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        """The layer, (B, in) -> (B, out)."""
+        return layer(x)  # type: ignore[no-any-return]
+
+    def shifts(self, emb: Tensor, layers: Sequence[nn.Linear], convs: Sequence[nn.Conv2d]) -> list[Tensor]:
+        """What the time embedding adds in every residual block, with the bias of the convolution before it.
+
+        Args:
+            emb: (B, in).
+            layers: a block's own view of the embedding, in -> C_i.
+            convs: the convolution whose output is shifted, C_i channels.
+
+        Returns:
+            (B, C_i) each.
+        """
+        shifts = []
+        for layer, conv in zip(layers, convs, strict=True):
+            assert conv.bias is not None
+            shifts.append(F.linear(emb, layer.weight, layer.bias + conv.bias))
+        return shifts
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Softmax attention of every place to every place.
-
-    Args:
-        q, k, v: (B, C, H, W) with C divisible by ``heads``.
-        heads: number of heads.
-
-    Returns:
-        (B, C, H, W).
-    """
+    """Softmax attention of every place to every place; all (B, C, H, W) with C divisible by ``heads``."""
     b, c, h, w = q.shape
 
     def tokens(x: Tensor) -> Tensor:  # (B, heads, HW, C / heads)
@@ -45,3 +109,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
     out = F.scaled_dot_product_attention(tokens(q), tokens(k), tokens(v))
     return out.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def _join(x: Sources) -> Tensor:
+    return x[0] if len(x) == 1 else torch.cat(x, dim=1)

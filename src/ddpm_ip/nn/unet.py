@@ -8,17 +8,23 @@ code, so converted weights of the original give the original's output. Activatio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.nn import ops
+from ddpm_ip.nn.ops import Operations, Sources
 
 
-class UNet(nn.Module):
+class Block(nn.Module):
+    """A part of the network whose costly operations can be exchanged for faster ones of the same meaning."""
+
+    ops = Operations()
+
+
+class UNet(Block):
     """``(x, t) -> prediction``: a U-Net with residual blocks, attention and a time embedding.
 
     Args:
@@ -107,30 +113,37 @@ class UNet(nn.Module):
                 f"images of {x.shape[-2]}x{x.shape[-1]} cannot be halved {self.halvings} times: choose an image_size "
                 f"divisible by {step}, or fewer model.dim_mults"
             )
-        emb = F.silu(self.time(time_embedding(t, self.dim)))  # (B, 4 dim)
-        h = self.conv_in(x.contiguous(memory_format=torch.channels_last))  # (B, dim, H, W)
+        shifts = iter(self._shifts(t))  # a residual block takes the next one, (B, its width)
+        h = self.ops.conv(x.contiguous(memory_format=torch.channels_last), self.conv_in)  # (B, dim, H, W)
         skips = [h]
         for module in self.down:
-            h = module(h) if isinstance(module, Downsample) else _block(module, h, emb)
+            h = module(h) if isinstance(module, Downsample) else _block(module, (h,), shifts)
             skips.append(h)
         first, attn, second = self.middle
-        h = second(attn(first(h, emb)), emb)  # (B, dim_mults[-1] dim, H / 2^halvings, W / 2^halvings)
+        h = attn(first((h,), next(shifts)))  # (B, dim_mults[-1] dim, H / 2^halvings, W / 2^halvings)
+        h = second((h,), next(shifts))
         for module in self.up:
-            if isinstance(module, Upsample):
-                h = module(h)
-            else:
-                h = _block(module, torch.cat((h, skips.pop()), dim=1), emb)
-        out: Tensor = self.conv_out(ops.norm_silu(h, self.norm_out))
-        return out
+            h = module(h) if isinstance(module, Upsample) else _block(module, (h, skips.pop()), shifts)
+        y, _ = self.ops.norm_silu((h,), self.norm_out)
+        return self.ops.conv(y, self.conv_out)
+
+    def _shifts(self, t: Tensor) -> list[Tensor]:
+        """The time embedding as every residual block sees it, in the order in which they are run."""
+        emb = time_embedding(t, self.dim)
+        for layer in self.time:
+            if isinstance(layer, nn.Linear):
+                emb = F.silu(self.ops.linear(emb, layer))  # (B, 4 dim)
+        blocks = [m for m in self.modules() if isinstance(m, ResBlock)]
+        return self.ops.shifts(emb, [b.emb for b in blocks], [b.conv1 for b in blocks])
 
 
-def _block(pair: nn.Module, h: Tensor, emb: Tensor) -> Tensor:
+def _block(pair: nn.Module, x: Sources, shifts: Iterator[Tensor]) -> Tensor:
     res, attn = pair.children()
-    out: Tensor = attn(res(h, emb))
+    out: Tensor = attn(res(x, next(shifts)))
     return out
 
 
-class ResBlock(nn.Module):
+class ResBlock(Block):
     """Two 3x3 convolutions with the time embedding between them, around a shortcut."""
 
     def __init__(self, cin: int, cout: int, emb: int, dropout: float, groups: int) -> None:
@@ -143,15 +156,15 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
         self.dropout = dropout
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # x (B, cin, H, W), emb (B, 4 dim), after SiLU
-        h = self.conv1(ops.norm_silu(x, self.norm1))
+    def forward(self, x: Sources, shift: Tensor) -> Tensor:  # x (B, cin, H, W), shift (B, cout)
+        y, x = self.ops.norm_silu(x, self.norm1)
+        h = self.ops.conv(y, self.conv1, bias=False)  # its bias is part of the shift
         dropout = self.dropout if self.training else 0.0
-        h = self.conv2(ops.norm_silu(h, self.norm2, shift=self.emb(emb), dropout=dropout))
-        out: Tensor = self.shortcut(x) + h
-        return out  # (B, cout, H, W)
+        y, _ = self.ops.norm_silu((h,), self.norm2, shift, dropout)
+        return self.ops.conv_residual(y, self.conv2, x, self.shortcut)  # (B, cout, H, W)
 
 
-class AttnBlock(nn.Module):
+class AttnBlock(Block):
     """Self-attention over all places, with 1x1 projections, around a shortcut."""
 
     def __init__(self, c: int, heads: int, groups: int) -> None:
@@ -162,12 +175,11 @@ class AttnBlock(nn.Module):
         self.heads = heads
 
     def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W)
-        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=1)
-        out: Tensor = x + self.proj(ops.attention(q, k, v, self.heads))
-        return out
+        y, through = self.ops.norm_silu((x,), self.norm, silu=False)
+        return self.ops.attention(y, self.qkv, self.proj, through, self.heads)
 
 
-class Downsample(nn.Module):
+class Downsample(Block):
     """A strided 3x3 convolution, padded on the right and below as TensorFlow does (the paper's code)."""
 
     def __init__(self, c: int) -> None:
@@ -175,11 +187,10 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(c, c, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W) -> (B, c, H/2, W/2)
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
-        return out
+        return self.ops.conv(F.pad(x, (0, 1, 0, 1)), self.conv)
 
 
-class Upsample(nn.Module):
+class Upsample(Block):
     """Nearest-neighbour doubling and a 3x3 convolution."""
 
     def __init__(self, c: int) -> None:
@@ -187,8 +198,7 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(c, c, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W) -> (B, c, 2H, 2W)
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return out
+        return self.ops.upsample_conv(x, self.conv)
 
 
 def time_embedding(t: Tensor, dim: int) -> Tensor:

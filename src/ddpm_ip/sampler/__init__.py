@@ -6,7 +6,6 @@ The loop is a generator, so that every intermediate state can be looked at.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,22 +13,9 @@ from torch import Tensor
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws
 from ddpm_ip.sampler.ancestral import Ancestral, VarType
+from ddpm_ip.sampler.state import State
 
 __all__ = ["Ancestral", "State", "VarType", "trajectory"]
-
-
-class State(NamedTuple):
-    """A state on the way from noise to image.
-
-    Attributes:
-        t: its time; -1 is the finished image.
-        xt: float32 (B, C, H, W).
-        x0: the clean image predicted on the way here, (B, C, H, W); None at the start.
-    """
-
-    t: int
-    xt: Tensor
-    x0: Tensor | None
 
 
 def trajectory(

@@ -22,11 +22,25 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ddpm_ip.denoiser import Denoiser
+from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.schedule import Posterior, posterior
+from ddpm_ip.schedule import Schedule, posterior
 
 VarType = Literal["fixed_large", "fixed_small", "learned_range"]
+_LOG_NOTHING = -400.0  # finite, since infinity times a fraction of 0 is no number
+
+
+class Coefficients(NamedTuple):
+    """The numbers of one step: ``mean = c0 x_0 + ct x_t``, the fixed deviation, the bounds of a learned variance.
+
+    The last step adds no noise: its deviation is 0, and its log-variances are so low that nothing is left of it.
+    """
+
+    c0: float | Tensor
+    ct: float | Tensor
+    deviation: float | Tensor
+    log_small: float | Tensor
+    log_large: float | Tensor
 
 
 class Step(NamedTuple):
@@ -61,25 +75,37 @@ class Ancestral:
             ConfigError: ``learned_range`` with a network that has learned no variance.
         """
         times = torch.full((len(xt),), t, device=xt.device)
-        x0, _, _, fraction = denoiser(xt, times)
-        if self.clip:
-            x0 = x0.clamp(-1, 1)
-        q = posterior(denoiser.schedule.alpha_bar(t), denoiser.schedule.alpha_bar(s))
-        mean = q.c0 * x0 + q.ct * xt
-        if s < 0:
-            return Step(mean, x0)
-        return Step(mean + self._deviation(q, fraction) * noise, x0)
+        noise = noise if s >= 0 else torch.zeros_like(xt)
+        return self.update(denoiser(xt, times), xt, self.coefficients(denoiser.schedule, t, s), noise)
 
-    def _deviation(self, q: Posterior, fraction: Tensor | None) -> Tensor | float:
-        if self.var_type == "fixed_large":
-            return math.sqrt(q.beta)
-        if self.var_type == "fixed_small":
-            return math.sqrt(q.variance)
-        if self.var_type == "learned_range":
-            if fraction is None:
-                raise ConfigError(
-                    "var_type learned_range needs a network with learned variance (trained with "
-                    "diffusion.var_type: learned_range); for this one choose fixed_large or fixed_small"
-                )
-            return torch.exp(0.5 * (fraction * math.log(q.beta) + (1 - fraction) * math.log(q.variance)))
-        raise ConfigError(f"unknown var_type {self.var_type!r}: choose one of {', '.join(get_args(VarType))}")
+    def coefficients(self, schedule: Schedule, t: int, s: int) -> Coefficients:
+        """The numbers of the step from ``t`` to ``s``."""
+        q = posterior(schedule.alpha_bar(t), schedule.alpha_bar(s))
+        if s < 0:
+            return Coefficients(q.c0, q.ct, 0.0, _LOG_NOTHING, _LOG_NOTHING)
+        log_small, log_large = math.log(q.variance), math.log(q.beta)
+        deviation = {"fixed_large": math.sqrt(q.beta), "fixed_small": math.sqrt(q.variance), "learned_range": math.nan}
+        if self.var_type not in deviation:
+            raise ConfigError(f"unknown var_type {self.var_type!r}: choose one of {', '.join(get_args(VarType))}")
+        return Coefficients(q.c0, q.ct, deviation[self.var_type], log_small, log_large)
+
+    def update(self, prediction: Prediction, xt: Tensor, k: Coefficients, noise: Tensor) -> Step:
+        """What the step makes of the prediction: tensor arithmetic only, so that a graph of it can be replayed.
+
+        Args:
+            prediction: at ``xt``.
+            xt: float32 (B, C, H, W).
+            k: of the step; numbers, or tensors with one number each.
+            noise: standard normal, like ``xt``.
+        """
+        x0 = prediction.x0.clamp(-1, 1) if self.clip else prediction.x0
+        mean = k.c0 * x0 + k.ct * xt
+        if self.var_type != "learned_range":
+            return Step(mean + k.deviation * noise, x0)
+        fraction = prediction.variance_fraction
+        if fraction is None:
+            raise ConfigError(
+                "var_type learned_range needs a network with learned variance (trained with "
+                "diffusion.var_type: learned_range); for this one choose fixed_large or fixed_small"
+            )
+        return Step(mean + torch.exp(0.5 * (fraction * k.log_large + (1 - fraction) * k.log_small)) * noise, x0)

@@ -25,23 +25,26 @@ class Feed:
         device: where training is done.
     """
 
-    def __init__(self, images: ImageSet, seed: int, batch_size: int, flip: bool, device: torch.device) -> None:
+    def __init__(
+        self, images: ImageSet, seed: int, batch_size: int, rows: range, flip: bool, device: torch.device
+    ) -> None:
         self._images, self._seed, self._batch_size, self._flip, self._device = images, seed, batch_size, flip, device
+        self._rows = rows
         resident = images.pixels.nbytes <= RESIDENT_BYTES
         self._pixels = torch.from_numpy(np.array(images.pixels)).to(device) if resident else None
 
-    def __call__(self, draws: Draws, rows: range) -> Tensor:
-        """The clean images of a step, float32 (B, C, H, W) in [-1, 1].
+    def stage(self, step: int) -> Tensor:
+        counters = step * self._batch_size + np.arange(self._rows.start, self._rows.stop)
+        return self._gather(order(self._seed, counters, len(self._images)))
 
-        Args:
-            draws: of these rows, on the device.
-            rows: the same rows for the host, which looks up the order without waiting for the device.
-        """
-        counters = draws.step * self._batch_size + np.arange(rows.start, rows.stop)
-        x0 = to_unit(self._gather(order(self._seed, counters, len(self._images))))
+    def x0(self, pixels: Tensor, draws: Draws) -> Tensor:
+        x0 = to_unit(pixels)
         if self._flip:
             x0 = torch.where(draws.flips()[:, None, None, None], x0.flip(-1), x0)
         return x0
+
+    def close(self) -> None:
+        pass
 
     def _gather(self, indices: np.ndarray) -> Tensor:
         if self._pixels is not None:

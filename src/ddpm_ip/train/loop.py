@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
-from ddpm_ip.engine import start_engine
+from ddpm_ip.engine import start_engine, why_not_fast
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from ddpm_ip.generate import preview
 from ddpm_ip.images import grid, save_png
@@ -29,7 +29,7 @@ from ddpm_ip.train.folder import Lock, RunFolder, default_path
 from ddpm_ip.train.log import Metrics, Rate, clock, provenance, setup
 from ddpm_ip.train.signals import StopRequest
 from ddpm_ip.train.state import Sums, TrainState
-from ddpm_ip.train.step import TrainStep, check_finite, learning_rate
+from ddpm_ip.train.step import TrainStep, check_finite, learning_rate, share
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -53,6 +53,8 @@ class Outcome:
 
 NO_HOOKS = Hooks()
 
+Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]  # takes the next step; its loss and gradient norm
+
 
 def train(config: Config, exp_dir: Path | None = None, resume: str | None = None, hooks: Hooks = NO_HOOKS) -> Outcome:
     """Trains a model.
@@ -71,7 +73,7 @@ def train(config: Config, exp_dir: Path | None = None, resume: str | None = None
     """
     if resume == "latest" and exp_dir is None:
         raise ConfigError("-r latest continues the run in a folder: give that folder with -e")
-    accelerator = start_engine(config.train.mixed_precision)
+    accelerator = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
     setup(None, accelerator.is_main_process)
     folder = RunFolder(_agree(exp_dir or default_path()))
     start = _find_start(folder, resume)
@@ -95,8 +97,7 @@ def _train(
     images = _open_data(config, accelerator)
     _set_backends(config)
     _check(config, images, accelerator.num_processes)
-    state = _fresh_state(config, accelerator.device)
-    state.scaler = accelerator.scaler
+    state = fresh_state(config, accelerator)
     state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
     if start is not None:
         _check_same(config, images, start)
@@ -104,15 +105,17 @@ def _train(
         log.info("continuing from %s at step %d", start.path, state.step)
     elif resume is not None:
         log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
-    network, optimizer = accelerator.prepare(state.network, state.optimizer)
-    feed = Feed(images, config.seed, config.train.batch_size, config.train.flip, accelerator.device)
-    step = TrainStep(config, accelerator, network, optimizer, feed, state)
     if accelerator.is_main_process and state.step < config.train.n_steps:
         checkpoint.set_aside(folder.checkpoints, state.step)
     metrics = _announce(config, folder, images, state) if accelerator.is_main_process else None
+    feed = make_feed(config, images, accelerator)
     try:
-        return _steps(config, folder, accelerator, state, step, metrics, hooks)
+        if state.step >= config.train.n_steps:
+            log.info("the run is already at step %d of %d: nothing to do", state.step, config.train.n_steps)
+            return Outcome(folder.path, state.step)
+        return _steps(config, folder, accelerator, state, make_step(config, accelerator, feed, state), metrics, hooks)
     finally:
+        feed.close()
         if metrics is not None:
             metrics.close()
 
@@ -122,14 +125,11 @@ def _steps(
     folder: RunFolder,
     accelerator: Accelerator,
     state: TrainState,
-    step: TrainStep,
+    step: Step,
     metrics: Metrics | None,
     hooks: Hooks,
 ) -> Outcome:
     t = config.train
-    if state.step >= t.n_steps:
-        log.info("the run is already at step %d of %d: nothing to do", state.step, t.n_steps)
-        return Outcome(folder.path, state.step)
     saved = state.step
     rate = Rate(t.n_steps, t.batch_size, state.step)
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if accelerator.is_main_process else True)
@@ -211,13 +211,42 @@ def _find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint 
     return checkpoint.find(Path(resume))
 
 
-def _fresh_state(config: Config, device: torch.device) -> TrainState:
+def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
+    """The state at step 0: network, average and optimizer, on the device."""
     torch.manual_seed(config.seed)
-    network = config.build_network().to(device)
+    network = config.build_network().to(accelerator.device)
     o = config.train.optim
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.name]
     optimizer = kind(network.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
-    return TrainState(network, EMA(network, config.train.ema_decay), optimizer, Sums.zero(device))
+    average = EMA(network, config.train.ema_decay)
+    return TrainState(network, average, optimizer, Sums.zero(accelerator.device), accelerator.scaler)
+
+
+def make_feed(config: Config, images: ImageSet, accelerator: Accelerator) -> Feed:
+    """This process's share of the images of each step."""
+    t = config.train
+    return Feed(images, config.seed, t.batch_size, share(config, accelerator), t.flip, accelerator.device)
+
+
+def make_step(config: Config, accelerator: Accelerator, feed: Feed, state: TrainState) -> Step:
+    """The step: captured where that is possible, and else plain, with one line that says why."""
+    reason = why_not_fast(config.train.fast, accelerator)
+    if reason is None:
+        try:
+            from ddpm_ip.train.captured import CapturedStep
+
+            return CapturedStep(config, accelerator, feed, state)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a compiler or a driver comes up with: the plain path needs neither
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            log.debug("the fast path failed", exc_info=True)
+            for group in state.optimizer.param_groups:
+                group["lr"] = config.train.optim.lr
+    if accelerator.device.type == "cuda":
+        log.warning("fast path off (%s); the plain path is used", reason)
+    network, optimizer = accelerator.prepare(state.network, state.optimizer)
+    return TrainStep(config, accelerator, network, optimizer, feed, state)
 
 
 def _open_data(config: Config, accelerator: Accelerator) -> ImageSet:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ddpm_ip.ema import EMA
 from ddpm_ip.errors import CheckpointError
+from ddpm_ip.nn.unet import UNet
 from ddpm_ip.train.checkpoint import Checkpoint
 
 
@@ -34,8 +35,8 @@ class Sums:
 class TrainState:
     """The state of a run after ``step`` optimizer steps. There is no random state: draws are functions of the step."""
 
-    network: nn.Module
-    ema: EMA
+    network: UNet
+    ema: EMA[UNet]
     optimizer: torch.optim.Optimizer
     sums: Sums
     scaler: torch.amp.GradScaler | None = None

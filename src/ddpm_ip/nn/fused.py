@@ -1,0 +1,245 @@
+"""The operations of the U-Net as few passes over memory: the GPU form of :class:`ddpm_ip.nn.ops.Operations`.
+
+Convolutions and matrix products stay cuDNN's and cuBLAS's; what lies between them goes through the kernels of
+:mod:`ddpm_ip.nn.kernels`. What is fused, and why:
+
+* GroupNorm, the time embedding's shift, SiLU and dropout are one kernel, forward and backward. It reads feature maps
+  that are meant as joined where they are, so the up path joins nothing.
+* A norm hands its input through, and adds the gradient that comes back for it to its own in the same pass.
+* A convolution's bias is added where its output is read or written next, never in a pass of its own.
+* Doubling followed by a 3x3 convolution is four 2x2 convolutions of the small image: 4/9 of the arithmetic.
+* The 3-channel ends are padded with zeros to 8 channels, which the matrix units can work on.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from ddpm_ip.nn import kernels
+from ddpm_ip.nn.ops import Operations, Sources, attention
+from ddpm_ip.nn.unet import Block, UNet
+
+_LAST = torch.channels_last
+
+
+class _NormSilu(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x1: Tensor, x2: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor,
+        keys: Tensor | None, groups: int, eps: float, silu: bool, dropout: float, layer: int,
+    ) -> tuple[Tensor | None, ...]:  # fmt: skip
+        y, stats = kernels.norm_forward(x1, x2, shift, weight, bias, keys, groups, eps, silu, dropout, layer)
+        ctx.save_for_backward(x1, x2, shift, weight, bias, keys, stats)
+        ctx.settings = silu, dropout, layer
+        ctx.set_materialize_grads(False)
+        return y, x1, x2
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *through: Tensor | None) -> tuple[Any, ...]:
+        x1, x2, shift, weight, bias, keys, stats = ctx.saved_tensors
+        dy = torch.zeros_like(x1) if dy is None else dy.contiguous(memory_format=_LAST)
+        r1, r2 = (None if r is None else r.contiguous(memory_format=_LAST) for r in through)
+        if x2 is not None and (r1 is None) != (r2 is None):  # one of two joined maps is used elsewhere
+            r1 = torch.zeros_like(x1) if r1 is None else r1
+            r2 = torch.zeros_like(x2) if r2 is None else r2
+        dx1, dx2, sums = kernels.norm_backward(x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, *ctx.settings)
+        d_shift = sums[2] if shift is not None else None
+        d_weight, d_bias = sums[:2].sum(dim=1).unbind(0)
+        return dx1, dx2, d_shift, d_weight, d_bias, None, None, None, None, None, None
+
+
+class _Add(Function):
+    """``h + bias``, ``h + bias + x``, or ``h + bias + weight x``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, h: Tensor, bias: Tensor, x1: Tensor | None, x2: Tensor | None, weight: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x1, x2, weight)
+        ctx.bias_type, ctx.adds_x = bias.dtype, x1 is not None
+        if weight is None:
+            return kernels.add(h, bias, x1)
+        assert x1 is not None
+        return kernels.add_product(h, bias, x1, x2, weight.flatten(1))
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        x1, x2, weight = ctx.saved_tensors
+        d = d.contiguous(memory_format=_LAST)
+        d_bias = kernels.channel_sum(d).to(ctx.bias_type)
+        if weight is None:
+            return d, d_bias, d if ctx.adds_x else None, None, None
+        rows, k1 = _rows(d), x1.shape[1]
+        flat = weight.flatten(1)
+        d_weight = torch.empty_like(flat)
+        torch.mm(rows.t(), _rows(x1), out=d_weight[:, :k1])
+        dx1, dx2 = _maps(rows @ flat[:, :k1], x1), None
+        if x2 is not None:
+            torch.mm(rows.t(), _rows(x2), out=d_weight[:, k1:])
+            dx2 = _maps(rows @ flat[:, k1:], x2)
+        return d, d_bias, dx1, dx2, d_weight.view_as(weight)
+
+
+class _Spread(Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, bias: Tensor) -> Tensor:
+        ctx.bias_type = bias.dtype
+        return kernels.spread(z, bias)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor]:
+        d = d.contiguous(memory_format=_LAST)
+        return kernels.gather(d), kernels.channel_sum(d).to(ctx.bias_type)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, C, H, W), channels_last, as the matrix (B H W, C) that it is in memory."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _maps(rows: Tensor, like: Tensor) -> Tensor:
+    b, _, h, w = like.shape
+    return rows.view(b, h, w, -1).permute(0, 3, 1, 2)
+
+
+@dataclass
+class Masks:
+    """What dropout is a function of.
+
+    Attributes:
+        keys: int64 (B,), a random number for each image at this step.
+    """
+
+    keys: Tensor | None = None
+
+
+@dataclass
+class FusedOperations(Operations):
+    """The operations on a GPU.
+
+    Args:
+        masks: shared by all parts of a network.
+        layer: which part of it this is, so that each drops other places.
+    """
+
+    masks: Masks = field(default_factory=Masks)
+    layer: int = 0
+
+    def norm_silu(
+        self, x: Sources, norm: nn.GroupNorm, shift: Tensor | None = None, dropout: float = 0.0, silu: bool = True
+    ) -> tuple[Tensor, Sources]:
+        x1, x2 = (*x, None)[:2]
+        keys = self.masks.keys if dropout > 0 else None
+        assert dropout == 0 or keys is not None, "dropout needs a key for each image"
+        y, *through = _NormSilu.apply(
+            x1, x2, shift, norm.weight, norm.bias, keys, norm.num_groups, norm.eps, silu, dropout, self.layer
+        )
+        return y, tuple(t for t in through if t is not None)
+
+    def conv(self, x: Tensor, conv: nn.Conv2d, bias: bool = True) -> Tensor:
+        x, weight = x.to(conv.weight.dtype), conv.weight
+        cin, cout = -weight.shape[1] % 8, -weight.shape[0] % 8
+        if cin:
+            x, weight = F.pad(x, (0, 0, 0, 0, 0, cin)), F.pad(weight, (0, 0, 0, 0, 0, cin))
+        if cout:
+            weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, cout))
+        x, weight = x.contiguous(memory_format=_LAST), weight.contiguous(memory_format=_LAST)
+        y = F.conv2d(x, weight, None, conv.stride, conv.padding)
+        if cout:
+            y = y[:, : conv.out_channels].contiguous(memory_format=_LAST)
+        return _Add.apply(y, conv.bias, None, None, None) if bias else y
+
+    def conv_residual(self, h: Tensor, conv: nn.Conv2d, x: Sources, shortcut: nn.Module) -> Tensor:
+        x1, x2 = (*x, None)[:2]
+        h = self.conv(h, conv, bias=False)
+        if isinstance(shortcut, nn.Conv2d):
+            return _Add.apply(h, _bias(conv) + _bias(shortcut), x1, x2, shortcut.weight)
+        return _Add.apply(h, conv.bias, x1, None, None)
+
+    def upsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        weight = phase_weights(conv.weight)
+        z = F.conv2d(x, weight.to(x.dtype).contiguous(memory_format=_LAST), None, padding=1)
+        return _Spread.apply(z, conv.bias)
+
+    def attention(self, y: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, x: Sources, heads: int) -> Tensor:
+        projected = F.linear(_rows(y), qkv.weight.flatten(1), _bias(qkv).to(y.dtype))
+        q, k, v = _maps(projected, y).chunk(3, dim=1)
+        return _Add.apply(x[0], proj.bias, attention(q, k, v, heads), None, proj.weight)
+
+    def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
+        return F.linear(x.to(layer.weight.dtype), layer.weight, layer.bias.to(layer.weight.dtype))
+
+    def shifts(self, emb: Tensor, layers: Sequence[nn.Linear], convs: Sequence[nn.Conv2d]) -> list[Tensor]:
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers]) + torch.cat([_bias(conv) for conv in convs])
+        together = F.linear(emb.to(weight.dtype), weight).float() + bias
+        return list(together.split([layer.out_features for layer in layers], dim=1))
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
+def phase_weights(weight: Tensor) -> Tensor:
+    """Doubling, then a 3x3 convolution, as 2x2 convolutions of the small image, one for each phase of the result.
+
+    Around row ``2 i`` of the doubled image lie rows ``i-1, i, i`` of the small one, around row ``2 i + 1`` lie
+    ``i, i, i+1``: with the taps that fall on one pixel added up two are left, and the same for columns.
+
+    Args:
+        weight: (cout, cin, 3, 3).
+
+    Returns:
+        (4 cout, cin, 2, 2), float32: phase (0, 0), (0, 1), (1, 0), (1, 1).
+    """
+    taps = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32, device=weight.device)
+    phases = torch.einsum("ajk,elm,oikm->aeoijl", taps, taps, weight.float())
+    return phases.flatten(0, 2)
+
+
+class Shadow:
+    """A network as the GPU runs it: fused operations, and low-precision copies of the large weights.
+
+    The weights of convolutions and linear layers are copies in ``dtype`` (:meth:`refresh` copies them anew); norms and
+    biases are the network's own parameters.
+
+    Args:
+        network: its parameters are float32; it is not changed.
+        dtype: of the matrix arithmetic.
+    """
+
+    def __init__(self, network: UNet, dtype: torch.dtype) -> None:
+        self.masks = Masks()
+        self.module = copy.deepcopy(network)
+        self._originals: list[Tensor] = []
+        self._copies: list[Tensor] = []
+        self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []  # the network's parameter, and the one that is run
+        for mine, theirs in zip(self.module.modules(), network.modules(), strict=True):
+            for name, parameter in theirs.named_parameters(recurse=False):
+                run = parameter
+                if isinstance(mine, (nn.Conv2d, nn.Linear)) and name == "weight" and parameter.dtype != dtype:
+                    run = nn.Parameter(parameter.detach().to(dtype), parameter.requires_grad)
+                    self._originals.append(parameter.detach())
+                    self._copies.append(run.detach())
+                setattr(mine, name, run)
+                self.pairs.append((parameter, run))
+        for layer, block in enumerate(m for m in self.module.modules() if isinstance(m, Block)):
+            block.ops = FusedOperations(self.masks, layer)
+
+    def refresh(self) -> None:
+        """Takes over the network's weights."""
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._originals)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        out: Tensor = self.module(x, t)
+        return out

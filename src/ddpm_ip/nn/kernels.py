@@ -1,0 +1,535 @@
+"""The GPU kernels of the fused operations, in Triton. Feature maps lie in memory as (B, H, W, C) throughout.
+
+What each one saves is passes over memory: on a fast GPU the convolutions take less than half of a plain step, the rest
+moves bytes. Every kernel here reads its inputs from memory once and writes its outputs once (a second look at what has
+just been read comes from the cache). None uses atomics: the same inputs give the same bits.
+
+The kernels also run in Triton's interpreter (``TRITON_INTERPRET=1``), where the tests compare them with PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_WARPS_WANTED = 132 * 32  # warps that fill a large GPU
+
+
+@triton.jit
+def _sigmoid(z, FAST: tl.constexpr):
+    # FAST: two approximate instructions, exact to about 2^-22; the plain division takes about ten
+    if FAST:
+        return tl.inline_asm_elementwise(
+            "{ .reg .f32 e; mul.f32 e, $1, 0fBFB8AA3B; ex2.approx.ftz.f32 e, e; "
+            "add.f32 e, e, 0f3F800000; rcp.approx.ftz.f32 $0, e; }",
+            "=f,f", [z], dtype=tl.float32, is_pure=True, pack=1,
+        )  # fmt: skip
+    else:
+        return 1.0 / (1.0 + tl.exp(-z))
+
+
+@triton.jit
+def _kept(key, at, THRESHOLD: tl.constexpr):
+    # A hash of (key of image and layer, place): cheaper to make again in the backward pass than to store
+    h = (at.to(tl.uint32) ^ key) * 0x9E3779B1
+    h = (h ^ (h >> 15)) * 0x85EBCA77
+    h = (h ^ (h >> 13)) * 0xC2B2AE3D
+    return h >= THRESHOLD
+
+
+@triton.jit
+def _image_key(keys, b, layer):
+    return tl.load(keys + b).to(tl.uint32) ^ (layer.to(tl.uint32) * 0x9E3779B9)
+
+
+@triton.jit
+def _load(x1, x2, rows, c, live, HW, C1: tl.constexpr, C2: tl.constexpr, EVEN: tl.constexpr):
+    # A tile (rows, channels) of feature maps joined along the channels, as float32
+    r, k = rows[:, None], c[None, :]
+    if C2 == 0:
+        if EVEN:
+            return tl.load(x1 + r * C1 + k).to(tl.float32)
+        else:
+            return tl.load(x1 + r * C1 + k, mask=(r < HW) & live[None, :], other=0.0).to(tl.float32)
+    else:
+        here = (r < HW) & live[None, :]
+        first = tl.load(x1 + r * C1 + k, mask=here & (k < C1), other=0.0)
+        second = tl.load(x2 + r * C2 + (k - C1), mask=here & (k >= C1), other=0.0)
+        return first.to(tl.float32) + second.to(tl.float32)
+
+
+@triton.jit
+def _store(y1, y2, value, rows, c, live, HW, C1: tl.constexpr, C2: tl.constexpr, EVEN: tl.constexpr):
+    r, k = rows[:, None], c[None, :]
+    value = value.to(y1.dtype.element_ty)
+    if C2 == 0:
+        if EVEN:
+            tl.store(y1 + r * C1 + k, value)
+        else:
+            tl.store(y1 + r * C1 + k, value, mask=(r < HW) & live[None, :])
+    else:
+        here = (r < HW) & live[None, :]
+        tl.store(y1 + r * C1 + k, value, mask=here & (k < C1))
+        tl.store(y2 + r * C2 + (k - C1), value, mask=here & (k >= C1))
+
+
+@triton.jit(do_not_specialize=["layer"])
+def _norm_forward(
+    x1, x2, shift, weight, bias, keys, y, stats, shift_stride, eps, layer,
+    HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
+    LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr,
+    THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """One image, some whole groups: mean and deviation in a first walk over the places, the output in a second.
+
+    The second walk goes backwards, since the last places that were read are still in the nearest cache.
+    """
+    C: tl.constexpr = C1 + C2
+    b = tl.program_id(1)
+    lane = tl.arange(0, LANES)
+    c = tl.program_id(0) * BLOCK_C + lane
+    live = (lane < BLOCK_C) & (c < C)
+    base = b.to(tl.int64) * HW
+    x1 += base * C1
+    x2 += base * C2
+    y += base * C
+
+    # Sums of x - x[0]: without the pivot a mean much larger than the deviation would eat all digits.
+    first = tl.sum(_load(x1, x2, tl.arange(0, 1), c, live, HW, C1, C2, False), 0)
+    s = tl.zeros([ROWS, LANES], tl.float32)
+    q = tl.zeros([ROWS, LANES], tl.float32)
+    for start in tl.range(0, HW, ROWS, num_stages=STAGES):
+        rows = start + tl.arange(0, ROWS)
+        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN) - first[None, :]
+        if not EVEN:
+            x = tl.where(rows[:, None] < HW, x, 0.0)
+        s += x
+        q += x * x
+    s1 = tl.sum(s, 0)
+    mean_c = s1 / HW
+    square_c = tl.sum(q, 0) - s1 * mean_c  # sum of squared deviations from the channel's own mean
+    mean_c += first
+    if SHIFT:
+        added = tl.load(shift + b * shift_stride + c, mask=live, other=0.0).to(tl.float32)
+        mean_c += added
+    group = lane // GROUP
+    same = (group[:, None] == group[None, :]) & live[None, :]
+    mean = tl.sum(tl.where(same, mean_c[None, :], 0.0), 1) / GROUP
+    d = tl.where(same, mean_c[None, :] - mean[:, None], 0.0)
+    square = tl.sum(tl.where(same, square_c[None, :], 0.0) + HW * d * d, 1)
+    rstd = 1.0 / tl.sqrt(square / (GROUP * HW) + eps)
+    place = stats + b * (C // GROUP) + c // GROUP
+    leads = live & (lane % GROUP == 0)
+    tl.store(place, mean, mask=leads)
+    tl.store(place + tl.num_programs(1) * (C // GROUP), rstd, mask=leads)
+
+    gain = rstd * tl.load(weight + c, mask=live, other=0.0).to(tl.float32)
+    offset = tl.load(bias + c, mask=live, other=0.0).to(tl.float32) - mean * gain
+    if SHIFT:
+        offset += added * gain
+    if THRESHOLD > 0:
+        key = _image_key(keys, b, layer)
+    last = (tl.cdiv(HW, ROWS) - 1) * ROWS
+    for done in tl.range(0, HW, ROWS, num_stages=STAGES):
+        rows = last - done + tl.arange(0, ROWS)
+        z = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN) * gain[None, :] + offset[None, :]
+        if SILU:
+            z = z * _sigmoid(z, FAST)
+        if THRESHOLD > 0:
+            z = tl.where(_kept(key, rows[:, None] * C + c[None, :], THRESHOLD), z * SCALE, 0.0)
+        _store(y, y, z, rows, c, live, HW, C, 0, EVEN)
+
+
+@triton.jit
+def _activation_gradient(
+    z, dy, key, at, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr
+):
+    if THRESHOLD > 0:
+        dy = tl.where(_kept(key, at, THRESHOLD), dy * SCALE, 0.0)
+    if SILU:
+        s = _sigmoid(z, FAST)
+        y = z * s
+        dy = dy * (s - s * y + y)
+    return dy
+
+
+@triton.jit(do_not_specialize=["layer"])
+def _norm_backward(
+    x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, dx1, dx2, sums, shift_stride, layer,
+    HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
+    LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr,
+    THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr, RESIDUAL: tl.constexpr,
+):  # fmt: skip
+    """One image, some whole groups. With ``xn = (x + shift - mean) rstd``, ``z = xn weight + bias``, ``dz = dy f'(z)``
+
+        dx = rstd (weight dz - (S1 + xn S2) / N) + r,   S1 = sum over the group of weight dz,  S2 = of weight dz xn
+
+    where ``r`` is the gradient of the ``x`` that was handed through. ``sums``: (3, B, C), per channel of this image
+    ``sum dz xn`` (of the weight), ``sum dz`` (of the bias), ``sum dx`` without ``r`` (of the shift).
+    """
+    C: tl.constexpr = C1 + C2
+    b = tl.program_id(1)
+    images = tl.num_programs(1)
+    lane = tl.arange(0, LANES)
+    c = tl.program_id(0) * BLOCK_C + lane
+    live = (lane < BLOCK_C) & (c < C)
+    base = b.to(tl.int64) * HW
+    x1 += base * C1
+    x2 += base * C2
+    r1 += base * C1
+    r2 += base * C2
+    dx1 += base * C1
+    dx2 += base * C2
+    dy += base * C
+
+    place = stats + b * (C // GROUP) + c // GROUP
+    mean = tl.load(place, mask=live, other=0.0)
+    rstd = tl.load(place + images * (C // GROUP), mask=live, other=0.0)
+    w = tl.load(weight + c, mask=live, other=0.0).to(tl.float32)
+    if SHIFT:
+        mean -= tl.load(shift + b * shift_stride + c, mask=live, other=0.0).to(tl.float32)
+    gain = rstd * w
+    offset = tl.load(bias + c, mask=live, other=0.0).to(tl.float32) - mean * gain
+    center = -mean * rstd
+    key = 0
+    if THRESHOLD > 0:
+        key = _image_key(keys, b, layer)
+
+    sum_dz = tl.zeros([ROWS, LANES], tl.float32)
+    sum_dz_xn = tl.zeros([ROWS, LANES], tl.float32)
+    for start in tl.range(0, HW, ROWS, num_stages=STAGES):
+        rows = start + tl.arange(0, ROWS)
+        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN)
+        dz = _load(dy, dy, rows, c, live, HW, C, 0, EVEN)
+        at = rows[:, None] * C + c[None, :]
+        dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
+        sum_dz += dz
+        sum_dz_xn += dz * (x * rstd[None, :] + center[None, :])
+    d_bias = tl.sum(sum_dz, 0)
+    d_weight = tl.sum(sum_dz_xn, 0)
+    group = lane // GROUP
+    same = (group[:, None] == group[None, :]) & live[None, :]
+    s1 = tl.sum(tl.where(same, (w * d_bias)[None, :], 0.0), 1) / (GROUP * HW)
+    s2 = tl.sum(tl.where(same, (w * d_weight)[None, :], 0.0), 1) / (GROUP * HW)
+
+    slope = -rstd * rstd * s2
+    constant = -rstd * (s1 + center * s2)
+    sum_dx = tl.zeros([ROWS, LANES], tl.float32)
+    last = (tl.cdiv(HW, ROWS) - 1) * ROWS
+    for done in tl.range(0, HW, ROWS, num_stages=STAGES):
+        rows = last - done + tl.arange(0, ROWS)
+        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN)
+        dz = _load(dy, dy, rows, c, live, HW, C, 0, EVEN)
+        at = rows[:, None] * C + c[None, :]
+        dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
+        dx = dz * gain[None, :] + (x * slope[None, :] + constant[None, :])
+        if SHIFT:
+            sum_dx += dx if EVEN else tl.where(rows[:, None] < HW, dx, 0.0)
+        if RESIDUAL:
+            dx += _load(r1, r2, rows, c, live, HW, C1, C2, EVEN)
+        _store(dx1, dx2, dx, rows, c, live, HW, C1, C2, EVEN)
+    out = sums + b * C + c
+    tl.store(out, d_weight, mask=live)
+    tl.store(out + images * C, d_bias, mask=live)
+    if SHIFT:
+        tl.store(out + 2 * images * C, tl.sum(sum_dx, 0), mask=live)
+
+
+class _Plan(NamedTuple):
+    """How a GroupNorm is divided among programs."""
+
+    blocks: int
+    options: dict[str, int | bool]
+    warps: int
+
+
+def _plan(batch: int, places: int, channels: int, group: int, lanes: int = 64, per_thread: int = 16) -> _Plan:
+    """A program takes whole groups of one image: ``BLOCK_C`` channels on ``LANES`` lanes, ``ROWS`` places at a time."""
+    lanes = max(min(lanes, triton.next_power_of_2(channels)), triton.next_power_of_2(group))
+    fitting = [g * group for g in range(1, lanes // group + 1) if channels % (g * group) == 0]
+    # 16-byte accesses need blocks that start at multiples of eight channels
+    block = max(fitting, key=lambda n: (n % 8 == 0, n))
+    blocks = channels // block
+    warps = 4
+    while warps < 16 and batch * blocks * warps < _WARPS_WANTED and places * lanes > warps * 32 * per_thread:
+        warps *= 2
+    rows = min(max(1, warps * 32 * per_thread // lanes), triton.next_power_of_2(places))
+    even = places % rows == 0 and block == lanes
+    return _Plan(blocks, {"GROUP": group, "BLOCK_C": block, "LANES": lanes, "ROWS": rows, "EVEN": even}, warps)
+
+
+def _channels(x1: Tensor, x2: Tensor | None) -> tuple[int, int]:
+    return x1.shape[1], 0 if x2 is None else x2.shape[1]
+
+
+def _dropout(dropout: float) -> dict[str, float]:
+    """The largest hash that is dropped, and what the kept values are multiplied by."""
+    return {"THRESHOLD": round(dropout * 2**32), "SCALE": 1.0 / (1.0 - dropout)}
+
+
+def empty_maps(like: Tensor, channels: int, height: int | None = None, width: int | None = None) -> Tensor:
+    """Uninitialised (B, channels, H, W), in memory as (B, H, W, C); height and width as in ``like`` by default."""
+    shape = (like.shape[0], channels, height or like.shape[2], width or like.shape[3])
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def norm_forward(
+    x1: Tensor, x2: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor, keys: Tensor | None,
+    groups: int, eps: float, silu: bool, dropout: float, layer: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """``dropout(silu(group_norm(x + shift)))``.
+
+    Args:
+        x1, x2: (B, C1, H, W) and (B, C2, H, W) or None: ``x`` is the two joined; channels_last.
+        shift: (B, C) with a last stride of 1, or None.
+        weight, bias: (C,).
+        keys: int64 (B,), a random number an image; for dropout.
+        groups, eps: of the norm.
+        silu: whether the activation is applied.
+        dropout: probability in [0, 1).
+        layer: which layer this is: another layer drops other places.
+
+    Returns:
+        The output (B, C, H, W), and mean and 1/deviation of every group, float32 (2, B, groups).
+    """
+    c1, c2 = _channels(x1, x2)
+    batch, places = x1.shape[0], x1.shape[2] * x1.shape[3]
+    plan = _plan(batch, places, c1 + c2, (c1 + c2) // groups)
+    y = empty_maps(x1, c1 + c2)
+    stats = torch.empty(2, batch, groups, device=x1.device)
+    _norm_forward[(plan.blocks, batch)](
+        x1, x1 if x2 is None else x2, weight if shift is None else shift, weight, bias,
+        stats if keys is None else keys, y, stats, 0 if shift is None else shift.stride(0), eps, layer,
+        HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
+        FAST=_fast(x1), STAGES=STAGES, num_warps=plan.warps,
+    )  # fmt: skip
+    return y, stats
+
+
+def norm_backward(
+    x1: Tensor, x2: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor, keys: Tensor | None,
+    stats: Tensor, dy: Tensor, r1: Tensor | None, r2: Tensor | None, silu: bool, dropout: float, layer: int,
+) -> tuple[Tensor, Tensor | None, Tensor]:  # fmt: skip
+    """The gradients of :func:`norm_forward`.
+
+    Args:
+        stats: what the forward pass returned; the other arguments as there.
+        dy: gradient of the output.
+        r1, r2: gradients of ``x1`` and ``x2`` from elsewhere, which are added; both or none.
+
+    Returns:
+        The gradients of ``x1`` and ``x2``, and those of weight, bias and shift for each image, float32 (3, B, C).
+    """
+    c1, c2 = _channels(x1, x2)
+    batch, places = x1.shape[0], x1.shape[2] * x1.shape[3]
+    plan = _plan(batch, places, c1 + c2, (c1 + c2) // stats.shape[2])
+    dx1 = torch.empty_like(x1)
+    dx2 = None if x2 is None else torch.empty_like(x2)
+    sums = torch.empty(3 if shift is not None else 2, batch, c1 + c2, device=x1.device)
+    _norm_backward[(plan.blocks, batch)](
+        x1, x1 if x2 is None else x2, weight if shift is None else shift, weight, bias,
+        stats if keys is None else keys, stats, dy, dy if r1 is None else r1, dy if r2 is None else r2,
+        dx1, dx1 if dx2 is None else dx2, sums, 0 if shift is None else shift.stride(0), layer,
+        HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
+        FAST=_fast(x1), STAGES=STAGES, RESIDUAL=r1 is not None, num_warps=plan.warps,
+    )  # fmt: skip
+    return dx1, dx2, sums
+
+
+STAGES = 1  # of the software pipeline over the places
+
+
+def _fast(x: Tensor) -> bool:
+    """Approximate instructions where the numbers have few digits anyway."""
+    return x.dtype != torch.float32 and not INTERPRETED
+
+
+@triton.jit
+def _divided(WIDTH: tl.constexpr, TILE: tl.constexpr):
+    # Which rows and which columns this program has: neighbours share the rows, so that the cache does
+    columns: tl.constexpr = (WIDTH + TILE - 1) // TILE
+    return tl.program_id(0) // columns, tl.program_id(0) % columns
+
+
+@triton.jit
+def _product(
+    acc, x, w, rows, cols, M, N, K: tl.constexpr, W_STRIDE: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr
+):
+    for start in range(0, K, BK):
+        k = start + tl.arange(0, BK)
+        a = tl.load(
+            x + rows[:, None].to(tl.int64) * K + k[None, :], mask=(rows[:, None] < M) & (k[None, :] < K), other=0.0
+        )
+        b = tl.load(w + cols[None, :] * W_STRIDE + k[:, None], mask=(cols[None, :] < N) & (k[:, None] < K), other=0.0)
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+    return acc
+
+
+@triton.jit
+def _add_product(
+    h, bias, x1, x2, w, out, M, N: tl.constexpr, K1: tl.constexpr, K2: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """``out = h + bias + x1 w[:, :K1]^T + x2 w[:, K1:]^T``, one tile of it."""
+    tile_m, tile_n = _divided(N, BN)
+    rows = tile_m * BM + tl.arange(0, BM)
+    cols = tile_n * BN + tl.arange(0, BN)
+    acc = tl.zeros([BM, BN], tl.float32)
+    acc = _product(acc, x1, w, rows, cols, M, N, K1, K1 + K2, BK, PRECISION)
+    if K2 > 0:
+        acc = _product(acc, x2, w + K1, rows, cols, M, N, K2, K1 + K2, BK, PRECISION)
+    inside = (rows[:, None] < M) & (cols[None, :] < N)
+    at = rows[:, None].to(tl.int64) * N + cols[None, :]
+    acc += tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
+    acc += tl.load(bias + cols, mask=cols < N, other=0.0).to(tl.float32)[None, :]
+    tl.store(out + at, acc.to(out.dtype.element_ty), mask=inside)
+
+
+def add_product(h: Tensor, bias: Tensor, x1: Tensor, x2: Tensor | None, weight: Tensor) -> Tensor:
+    """``h + bias + weight x`` at every place: the end of a block whose shortcut is a 1x1 convolution.
+
+    Args:
+        h: (B, N, H, W), channels_last.
+        bias: (N,).
+        x1, x2: (B, K1, H, W) and (B, K2, H, W) or None: ``x`` is the two joined; channels_last.
+        weight: (N, K1 + K2), contiguous.
+
+    Returns:
+        (B, N, H, W).
+    """
+    out = torch.empty_like(h)
+    m, n = h.shape[0] * h.shape[2] * h.shape[3], h.shape[1]
+    k1, k2 = _channels(x1, x2)
+    tile = {"BM": 128, "BN": 128, "BK": 64} if not INTERPRETED else {"BM": 32, "BN": 32, "BK": 16}
+    tile["BK"] = min(tile["BK"], max(16, triton.next_power_of_2(math.gcd(k1, k2) if k2 else k1)))
+    if h.dtype == torch.float32:
+        tile |= {"BM": 64, "BN": 64, "BK": 16} if not INTERPRETED else {}
+    # what cuDNN does with a float32 convolution
+    precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+    _add_product[(triton.cdiv(n, tile["BN"]) * triton.cdiv(m, tile["BM"]),)](
+        h, bias, x1, x1 if x2 is None else x2, weight, out, m, N=n, K1=k1, K2=k2, **tile, PRECISION=precision,
+        num_warps=8, num_stages=3,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _add(h, bias, x, out, M, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, X: tl.constexpr):
+    """``out = h + bias (+ x)``."""
+    tile, part_c = _divided(C, LANES)
+    rows = tile * ROWS + tl.arange(0, ROWS)
+    c = part_c * LANES + tl.arange(0, LANES)
+    inside = (rows[:, None] < M) & (c[None, :] < C)
+    at = rows[:, None].to(tl.int64) * C + c[None, :]
+    y = tl.load(h + at, mask=inside, other=0.0).to(tl.float32)
+    y += tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
+    if X:
+        y += tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
+
+
+def add(h: Tensor, bias: Tensor, x: Tensor | None) -> Tensor:
+    """``h + bias (+ x)``, (B, C, H, W), channels_last; ``bias`` (C,)."""
+    out = torch.empty_like(h)
+    c, m = h.shape[1], h.shape[0] * h.shape[2] * h.shape[3]
+    lanes = min(64, triton.next_power_of_2(c))
+    rows = 4096 // lanes
+    _add[(triton.cdiv(c, lanes) * triton.cdiv(m, rows),)](
+        h, bias, h if x is None else x, out, m, C=c, LANES=lanes, ROWS=rows, X=x is not None
+    )
+    return out
+
+
+@triton.jit
+def _channel_sum(x, out, M, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, TURNS: tl.constexpr):
+    """The sums of ``TURNS`` times ``ROWS`` rows: one line of partial sums a program."""
+    part, part_c = _divided(C, LANES)
+    c = part_c * LANES + tl.arange(0, LANES)
+    start = part.to(tl.int64) * (TURNS * ROWS)
+    x += start * C
+    left = M - start
+    total = tl.zeros([ROWS, LANES], tl.float32)
+    for turn in range(TURNS):
+        rows = turn * ROWS + tl.arange(0, ROWS)
+        inside = (rows[:, None] < left) & (c[None, :] < C)
+        total += tl.load(x + rows[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + part * C + c, tl.sum(total, 0), mask=c < C)
+
+
+def channel_sum(x: Tensor) -> Tensor:
+    """The sum over images and places of (B, C, H, W), channels_last: the gradient of a bias. float32 (C,)."""
+    c, m = x.shape[1], x.shape[0] * x.shape[2] * x.shape[3]
+    lanes = min(64, triton.next_power_of_2(c))
+    rows = 2048 // lanes
+    columns = triton.cdiv(c, lanes)
+    turns = triton.next_power_of_2(triton.cdiv(m, rows * max(1, 132 * 8 // columns)))
+    parts = triton.cdiv(m, turns * rows)
+    out = torch.empty(parts, c, device=x.device)
+    _channel_sum[(columns * parts,)](x, out, m, C=c, LANES=lanes, ROWS=rows, TURNS=turns)
+    return out.sum(0)
+
+
+@triton.jit
+def _spread(z, bias, out, M, H, W, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr):
+    """``out[2 i + a, 2 j + e] = z[i + a, j + e, phase (a, e)] + bias``."""
+    tile, part_c = _divided(C, LANES)
+    pixel = tile * ROWS + tl.arange(0, ROWS)
+    c = part_c * LANES + tl.arange(0, LANES)
+    x = pixel % (2 * W)
+    y = pixel // (2 * W) % (2 * H)
+    b = pixel // (4 * H * W)
+    phase = y % 2 * 2 + x % 2
+    source = ((b.to(tl.int64) * (H + 1) + y // 2 + y % 2) * (W + 1) + x // 2 + x % 2) * (4 * C) + phase * C
+    inside = (pixel[:, None] < M) & (c[None, :] < C)
+    value = tl.load(z + source[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
+    tl.store(out + pixel[:, None].to(tl.int64) * C + c[None, :], value.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _gather(d, dz, M, H, W, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr):
+    """The adjoint of ``_spread``: every element of ``z`` went to one place of the output, or to none."""
+    tile, part_c = _divided(C, LANES)
+    item = tile * ROWS + tl.arange(0, ROWS)  # (b, p, q, phase)
+    c = part_c * LANES + tl.arange(0, LANES)
+    phase = item % 4
+    q = item // 4 % (W + 1)
+    p = item // 4 // (W + 1) % (H + 1)
+    b = item // 4 // (W + 1) // (H + 1)
+    i = p - phase // 2
+    j = q - phase % 2
+    used = (item < M) & (i >= 0) & (i < H) & (j >= 0) & (j < W)
+    source = (b.to(tl.int64) * (2 * H) + 2 * i + phase // 2) * (2 * W) + 2 * j + phase % 2
+    value = tl.load(d + source[:, None] * C + c[None, :], mask=used[:, None] & (c[None, :] < C), other=0.0)
+    at = item[:, None].to(tl.int64) * C + c[None, :]
+    tl.store(dz + at, value, mask=(item[:, None] < M) & (c[None, :] < C))
+
+
+def spread(z: Tensor, bias: Tensor) -> Tensor:
+    """Lays the four phases of a doubled image side by side: (B, 4C, H+1, W+1), bias (C,) -> (B, C, 2H, 2W).
+
+    Phase ``(a, e)`` holds the pixels ``(2 i + a, 2 j + e)``, at ``(i + a, j + e)``; all channels_last.
+    """
+    c, h, w = z.shape[1] // 4, z.shape[2] - 1, z.shape[3] - 1
+    out = empty_maps(z, c, 2 * h, 2 * w)
+    m, lanes = z.shape[0] * 4 * h * w, min(64, triton.next_power_of_2(c))
+    rows = 2048 // lanes
+    _spread[(triton.cdiv(c, lanes) * triton.cdiv(m, rows),)](z, bias, out, m, h, w, C=c, LANES=lanes, ROWS=rows)
+    return out
+
+
+def gather(d: Tensor) -> Tensor:
+    """The gradient of ``z`` in :func:`spread`, from that of the output (B, C, 2H, 2W)."""
+    c, h, w = d.shape[1], d.shape[2] // 2, d.shape[3] // 2
+    dz = empty_maps(d, 4 * c, h + 1, w + 1)
+    m, lanes = d.shape[0] * (h + 1) * (w + 1) * 4, min(64, triton.next_power_of_2(c))
+    rows = 2048 // lanes
+    _gather[(triton.cdiv(c, lanes) * triton.cdiv(m, rows),)](d, dz, m, h, w, C=c, LANES=lanes, ROWS=rows)
+    return dz
