@@ -29,7 +29,7 @@ from ddpm_ip.train.folder import Lock, RunFolder, default_path
 from ddpm_ip.train.log import Metrics, Rate, clock, provenance, setup
 from ddpm_ip.train.signals import StopRequest
 from ddpm_ip.train.state import Sums, TrainState
-from ddpm_ip.train.step import TrainStep, check_finite, learning_rate
+from ddpm_ip.train.step import TrainStep, check_finite, learning_rate, own_rows
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -105,7 +105,8 @@ def _train(
     elif resume is not None:
         log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
     network, optimizer = accelerator.prepare(state.network, state.optimizer)
-    feed = Feed(images, config.seed, config.train.batch_size, config.train.flip, accelerator.device)
+    rows = own_rows(config, accelerator)
+    feed = Feed(images, config.seed, config.train.batch_size, rows, config.train.flip, accelerator.device)
     step = TrainStep(config, accelerator, network, optimizer, feed, state)
     if accelerator.is_main_process and state.step < config.train.n_steps:
         checkpoint.set_aside(folder.checkpoints, state.step)
@@ -113,6 +114,7 @@ def _train(
     try:
         return _steps(config, folder, accelerator, state, step, metrics, hooks)
     finally:
+        feed.close()
         if metrics is not None:
             metrics.close()
 

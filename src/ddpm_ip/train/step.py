@@ -41,7 +41,8 @@ class TrainStep:
         config, state = self.config, self.state
         torch.manual_seed(dropout_seed(config.seed, state.step, self.accelerator.process_index))
         denoiser, objective = config.denoiser(self.network), config.objective()
-        device, rows = self.accelerator.device, self._rows()
+        device, rows = self.accelerator.device, own_rows(config, self.accelerator)
+        pixels = self.feed.stage(state.step)
         loss = torch.zeros((), device=device)
         size = config.train.micro_batch or len(rows)
         for start in range(rows.start, rows.stop, size):
@@ -49,7 +50,8 @@ class TrainStep:
             draws = Draws(config.seed, state.step, torch.arange(chunk.start, chunk.stop, device=device))
             last = chunk.stop == rows.stop
             with nullcontext() if last else self.accelerator.no_sync(self.network):
-                part = objective(denoiser, self.feed(draws, chunk), draws).per_sample.sum() / len(rows)
+                x0 = self.feed.x0(pixels[chunk.start - rows.start : chunk.stop - rows.start], draws)
+                part = objective(denoiser, x0, draws).per_sample.sum() / len(rows)
                 self.accelerator.backward(part)
             loss += part.detach()
         norm = self._clip()
@@ -64,16 +66,16 @@ class TrainStep:
         state.step += 1
         return loss, norm
 
-    def _rows(self) -> range:
-        """This process's rows of the global batch."""
-        share = self.config.train.batch_size // self.accelerator.num_processes
-        first = self.accelerator.process_index * share
-        return range(first, first + share)
-
     def _clip(self) -> Tensor:
         limit = self.config.train.clip_grad_norm
         norm = self.accelerator.clip_grad_norm_(self.state.network.parameters(), limit or float("inf"))
         return torch.as_tensor(norm, device=self.accelerator.device).detach()
+
+
+def own_rows(config: Config, accelerator: Accelerator) -> range:
+    """This process's rows of the global batch."""
+    share = config.train.batch_size // accelerator.num_processes
+    return range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
 
 
 def learning_rate(config: Config, step: int) -> float:
