@@ -15,7 +15,7 @@ from ddpm_ip.data.imageset import ImageSet
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
-from ddpm_ip.sampling import SampleOptions, make_generator
+from ddpm_ip.sampling import SampleOptions, default_block, fitting_block, image_bytes, make_generator
 from ddpm_ip.train import feed
 from ddpm_ip.train.loop import train
 
@@ -82,3 +82,10 @@ def test_an_image_does_not_depend_on_how_many_are_made(tmp_path: Path) -> None:
     options = SampleOptions(n_samples=64, batch_size=32, respace_steps=20, var_type="fixed_small")
     generator = make_generator(config, weights(tmp_path / "run"), options, start_engine(None))
     assert np.array_equal(generator.images(1), generator.images(1))
+
+
+def test_the_default_block_is_what_the_free_memory_holds() -> None:
+    accelerator = start_engine(None)
+    free, _ = torch.cuda.mem_get_info()
+    assert default_block(tiny(), accelerator) == fitting_block(free, image_bytes(tiny(), "no")) == 1024
+    assert default_block(from_dict({**tiny().to_dict(), "model": {"dim": 2**17}}), accelerator) == 64
