@@ -3,7 +3,10 @@
 import hashlib
 import json
 import pickle
+import re
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,11 +14,13 @@ import torch
 from PIL import Image
 from tests.reliability.tiny import SAMPLE_SCRIPT, TORCHRUN, finish, one_thread, run, start, step_folder, tiny, tree
 
+from ddpm_ip import sampling
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, merge
 from ddpm_ip.errors import CheckpointError, ConfigError, OutOfMemory, UserError
 from ddpm_ip.generate import Generator
-from ddpm_ip.sampling import SampleOptions, sample, sample_files
+from ddpm_ip.images import save_png
+from ddpm_ip.sampling import SampleOptions, fitting_block, image_bytes, sample, sample_files
 
 OPTIONS = {"n_samples": 20, "batch_size": 8, "respace_steps": 4, "seed": 3}
 
@@ -70,6 +75,14 @@ def test_two_processes_make_the_same_bytes(trained, tmp_path, expected):
     assert hashes(tmp_path / "a") == expected
 
 
+def test_two_processes_agree_on_the_block_that_is_there(trained, tmp_path, expected):
+    make(trained, tmp_path / "a", n_samples=3)
+    given = ["--weights", trained, "--save_dir", tmp_path / "a", "--n_samples", 20, "--respace_steps", 4, "--seed", 3]
+    code, output = finish(start(*TORCHRUN, SAMPLE_SCRIPT, *given))
+    assert code == 0, output
+    assert hashes(tmp_path / "a") == expected
+
+
 @pytest.mark.parametrize("block", [0, 1])
 def test_an_interrupted_call_continues(trained, tmp_path, expected, block):
     def stop(done):
@@ -82,6 +95,121 @@ def test_an_interrupted_call_continues(trained, tmp_path, expected, block):
     made = []
     assert make(trained, tmp_path / "a", made.append) == expected
     assert made == list(range(block + 1, 3))
+
+
+def test_threads_write_a_block_while_the_next_is_made(trained, tmp_path, monkeypatch, expected):
+    ordinary, next_begun = Generator.images, threading.Event()
+
+    def images(self, block):
+        if block == 1:
+            next_begun.set()
+        if block == 2:
+            assert len(hashes(tmp_path / "a")) >= 8, "the block before the last is on the disk: memory stays flat"
+        return ordinary(self, block)
+
+    def save(picture, path):
+        assert threading.current_thread() is not threading.main_thread()
+        assert next_begun.wait(30), "block 0 was waited for before block 1 was begun"
+        save_png(picture, path)
+
+    monkeypatch.setattr(Generator, "images", images)
+    monkeypatch.setattr(sampling, "save_png", save)
+    done = []
+
+    def on_block(block):
+        done.append(block)
+        assert set(hashes(tmp_path / "a")) >= set(list(expected)[: 8 * (block + 1)]), "called once the block is written"
+
+    assert make(trained, tmp_path / "a", on_block) == expected
+    assert done == [0, 1, 2]
+
+
+def test_threads_write_the_bytes_that_one_after_the_other_gives(trained, tmp_path, expected):
+    make(trained, tmp_path / "a")
+    for path in sample_files(tmp_path / "a"):
+        save_png(np.asarray(Image.open(path))[None], tmp_path / path.name)
+    assert hashes(tmp_path) == expected
+
+
+def test_a_file_that_cannot_be_written_is_named(trained, tmp_path, monkeypatch, expected):
+    def save(picture, path):
+        if path.name == "000009.png":
+            raise OSError(28, "No space left on device")
+        save_png(picture, path)
+
+    done = []
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "save_png", save)
+        with pytest.raises(
+            UserError, match=r"a/000009\.png cannot be written: No space left on device.*same call again"
+        ):
+            make(trained, tmp_path / "a", done.append)
+    assert done == [0]
+    assert list(hashes(tmp_path / "a")) == [name for name in list(expected)[:16] if name != "000009.png"]
+    assert make(trained, tmp_path / "a") == expected
+
+
+def test_what_was_handed_over_is_written_though_the_next_block_is_interrupted(trained, tmp_path, monkeypatch, expected):
+    ordinary = Generator.images
+
+    def images(self, block):
+        if block == 1:
+            raise KeyboardInterrupt
+        return ordinary(self, block)
+
+    def slow(picture, path):
+        time.sleep(0.02)
+        save_png(picture, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Generator, "images", images)
+        patch.setattr(sampling, "save_png", slow)
+        with pytest.raises(KeyboardInterrupt):
+            make(trained, tmp_path / "a")
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {*list(expected)[:8], "sampling.json"}
+    assert make(trained, tmp_path / "a") == expected
+
+
+def test_the_last_line_says_what_the_disk_added(trained, tmp_path, caplog, monkeypatch):
+    ordinary = sampling.setup
+
+    def setup(*arguments):
+        ordinary(*arguments)
+        sampling.log.parent.propagate = True
+
+    monkeypatch.setattr(sampling, "setup", setup)
+    with caplog.at_level("INFO"):
+        make(trained, tmp_path / "a")
+    assert re.search(r"20 images in .* \(sampling \d+\.\d s, waiting for the disk \d+\.\d s\)", caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("free", "block"), [(0, 64), (127e6, 64), (128e6, 128), (300e6, 256), (1023e6, 512), (1024e6, 1024), (80e9, 1024)]
+)
+def test_the_block_that_fits(free, block):
+    assert fitting_block(int(free), 1_000_000) == block
+
+
+def test_the_estimate_is_twice_what_the_cifar10_network_was_measured_to_take():
+    config = from_dict({"data": {"name": "cifar10"}})
+    assert image_bytes(config, "bf16") == pytest.approx(2 * 5e6, rel=0.1)
+    assert image_bytes(config, "no") == 2 * image_bytes(config, "fp16")
+    wide = from_dict({"data": {"name": "cifar10"}, "model": {"dim": 256, "dim_mults": [1, 1, 2, 4]}})
+    assert image_bytes(wide, "bf16") == 4 * image_bytes(config, "bf16")
+
+
+def test_without_a_batch_size_a_folder_keeps_its_block(trained, tmp_path, monkeypatch, expected):
+    make(trained, tmp_path / "a", n_samples=5)
+    monkeypatch.setattr(sampling, "default_block", lambda config, accelerator: 4)
+    assert make(trained, tmp_path / "a", batch_size=None) == expected
+    for folder, n in (("b", 3), ("c", 9)):
+        make(trained, tmp_path / folder, batch_size=None, n_samples=n)
+        assert json.loads((tmp_path / folder / "sampling.json").read_text())["block"] == 4
+
+
+def test_the_default_block_of_a_cpu(trained, tmp_path):
+    make(trained, tmp_path / "a", batch_size=None, n_samples=1)
+    assert json.loads((tmp_path / "a" / "sampling.json").read_text())["block"] == 64
 
 
 def test_files_that_are_gone_are_made_again(trained, tmp_path, expected):

@@ -102,7 +102,10 @@ def _sample_arguments(p: argparse.ArgumentParser) -> None:
         help="default: diffusion.var_type of the config",
     )
     p.add_argument(
-        "--batch_size", type=int, help="images at once; part of what makes the image (default: 64, on a GPU 512)"
+        "--batch_size",
+        type=int,
+        help="images at once; part of what makes the image (default: that of the images in SAVE_DIR; for a new folder "
+        "64 on a CPU, on a GPU what its free memory holds, 64 to 1024)",
     )
     p.add_argument(
         "--respace_type",

@@ -64,5 +64,9 @@ def save_png(picture: Image.Image | UInt8, path: Path) -> None:
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0))
     partial = path.with_name(f".{path.name}.partial")
-    picture.save(partial, format="PNG")
-    os.replace(partial, path)
+    try:
+        picture.save(partial, format="PNG")
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from ddpm_ip.config import Config, from_dict
+from ddpm_ip.data.imageset import ImageSet
+from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
-from ddpm_ip.sampling import SampleOptions, make_generator
+from ddpm_ip.sampling import SampleOptions, default_block, fitting_block, image_bytes, make_generator
+from ddpm_ip.train import feed
 from ddpm_ip.train.loop import train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
@@ -45,6 +48,23 @@ def test_resume_is_bit_exact_with_deterministic_kernels(tmp_path: Path) -> None:
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+@pytest.mark.parametrize("resident", [0, 4 << 30], ids=["streamed", "resident"])
+def test_staged_images_arrive_whole_while_the_device_is_busy(monkeypatch: pytest.MonkeyPatch, resident: int) -> None:
+    monkeypatch.setattr(feed, "RESIDENT_BYTES", resident)
+    pixels = np.random.default_rng(0).integers(0, 256, (5000, 3, 32, 32), dtype=np.uint8)
+    source = feed.Feed(ImageSet(pixels, None, "random", ""), 0, 512, range(512), True, torch.device("cuda"))
+    sums = []
+    for step in range(50):
+        batch = source.stage(step)
+        torch.cuda._sleep(10_000_000)  # milliseconds: the host runs far ahead
+        sums.append(batch.long().sum((1, 2, 3)))
+        del batch  # its memory may be used again, but not before the sum was taken
+    source.close()
+    for step, found in enumerate(sums):
+        wanted = pixels[order(0, step * 512 + np.arange(512), len(pixels))].sum((1, 2, 3), dtype=np.int64)
+        assert np.array_equal(found.cpu().numpy(), wanted), step
+
+
 def test_bf16_learns_what_fp32_learns(tmp_path: Path) -> None:
     import json
 
@@ -62,3 +82,10 @@ def test_an_image_does_not_depend_on_how_many_are_made(tmp_path: Path) -> None:
     options = SampleOptions(n_samples=64, batch_size=32, respace_steps=20, var_type="fixed_small")
     generator = make_generator(config, weights(tmp_path / "run"), options, start_engine(None))
     assert np.array_equal(generator.images(1), generator.images(1))
+
+
+def test_the_default_block_is_what_the_free_memory_holds() -> None:
+    accelerator = start_engine(None)
+    free, _ = torch.cuda.mem_get_info()
+    assert default_block(tiny(), accelerator) == fitting_block(free, image_bytes(tiny(), "no")) == 1024
+    assert default_block(from_dict({**tiny().to_dict(), "model": {"dim": 2**17}}), accelerator) == 64

@@ -23,7 +23,7 @@ from ddpm_ip.nn.check import compare
 from ddpm_ip.nn.fused import Shadow
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.state import TrainState
-from ddpm_ip.train.step import learning_rate, share
+from ddpm_ip.train.step import learning_rate, own_rows
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -52,7 +52,7 @@ class CapturedStep:
         dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
         errors = compare(state.network, dtype, config.data.image_size)
 
-        rows = share(config, accelerator)
+        rows = own_rows(config, accelerator)
         self._rows = torch.arange(rows.start, rows.stop, device=device)
         self._step = torch.zeros((), dtype=torch.int64, device=device)
         self._learning_rate = torch.zeros((), device=device)

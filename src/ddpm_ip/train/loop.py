@@ -29,7 +29,7 @@ from ddpm_ip.train.folder import Lock, RunFolder, default_path
 from ddpm_ip.train.log import Metrics, Rate, clock, provenance, setup
 from ddpm_ip.train.signals import StopRequest
 from ddpm_ip.train.state import Sums, TrainState
-from ddpm_ip.train.step import TrainStep, check_finite, learning_rate, share
+from ddpm_ip.train.step import TrainStep, check_finite, learning_rate, own_rows
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -225,7 +225,7 @@ def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
 def make_feed(config: Config, images: ImageSet, accelerator: Accelerator) -> Feed:
     """This process's share of the images of each step."""
     t = config.train
-    return Feed(images, config.seed, t.batch_size, share(config, accelerator), t.flip, accelerator.device)
+    return Feed(images, config.seed, t.batch_size, own_rows(config, accelerator), t.flip, accelerator.device)
 
 
 def make_step(config: Config, accelerator: Accelerator, feed: Feed, state: TrainState) -> Step:

@@ -41,7 +41,7 @@ class TrainStep:
         config, state = self.config, self.state
         torch.manual_seed(dropout_seed(config.seed, state.step, self.accelerator.process_index))
         denoiser, objective = config.denoiser(self.network), config.objective()
-        device, rows = self.accelerator.device, share(config, self.accelerator)
+        device, rows = self.accelerator.device, own_rows(config, self.accelerator)
         pixels = self.feed.stage(state.step)
         loss = torch.zeros((), device=device)
         size = config.train.micro_batch or len(rows)
@@ -72,7 +72,7 @@ class TrainStep:
         return torch.as_tensor(norm, device=self.accelerator.device).detach()
 
 
-def share(config: Config, accelerator: Accelerator) -> range:
+def own_rows(config: Config, accelerator: Accelerator) -> range:
     """This process's rows of the global batch."""
     size = config.train.batch_size // accelerator.num_processes
     return range(accelerator.process_index * size, (accelerator.process_index + 1) * size)
