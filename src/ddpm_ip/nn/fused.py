@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from ddpm_ip.nn import kernels
-from ddpm_ip.nn.ops import Operations, Sources, attention
+from ddpm_ip.nn.ops import Operations, Sources
 from ddpm_ip.nn.unet import Block, UNet
 
 _LAST = torch.channels_last
@@ -52,7 +52,7 @@ class _NormSilu(Function):
             r2 = torch.zeros_like(x2) if r2 is None else r2
         dx1, dx2, sums = kernels.norm_backward(x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, *ctx.settings)
         d_shift = sums[2] if shift is not None else None
-        d_weight, d_bias = sums[:2].sum(dim=1).unbind(0)
+        d_weight, d_bias = kernels.column_sum(sums[:2]).unbind(0)
         return dx1, dx2, d_shift, d_weight, d_bias, None, None, None, None, None, None
 
 
@@ -64,7 +64,7 @@ class _Add(Function):
         ctx: Any, h: Tensor, bias: Tensor, x1: Tensor | None, x2: Tensor | None, weight: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(x1, x2, weight)
-        ctx.bias_type, ctx.adds_x = bias.dtype, x1 is not None
+        ctx.adds_x = x1 is not None
         if weight is None:
             return kernels.add(h, bias, x1)
         assert x1 is not None
@@ -74,7 +74,7 @@ class _Add(Function):
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
         x1, x2, weight = ctx.saved_tensors
         d = d.contiguous(memory_format=_LAST)
-        d_bias = kernels.channel_sum(d).to(ctx.bias_type)
+        d_bias = kernels.channel_sum(d)
         if weight is None:
             return d, d_bias, d if ctx.adds_x else None, None, None
         rows, k1 = _rows(d), x1.shape[1]
@@ -88,16 +88,46 @@ class _Add(Function):
         return d, d_bias, dx1, dx2, d_weight.view_as(weight)
 
 
-class _Spread(Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, bias: Tensor) -> Tensor:
-        ctx.bias_type = bias.dtype
-        return kernels.spread(z, bias)
+class _UpsampleConv(Function):
+    """Four 2x2 convolutions of the small image, as one matrix product; see :func:`phase_weights`."""
 
     @staticmethod
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        cols = kernels.unfold(x)
+        ctx.save_for_backward(cols, weight)
+        ctx.size = x.shape[2:]
+        return kernels.spread(cols @ weight.t(), bias, *x.shape[2:])
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        cols, weight = ctx.saved_tensors
         d = d.contiguous(memory_format=_LAST)
-        return kernels.gather(d), kernels.channel_sum(d).to(ctx.bias_type)
+        dz = kernels.gather(d)
+        return kernels.fold(dz @ weight, *ctx.size), dz.t() @ cols, kernels.channel_sum(d)
+
+
+class _Qkv(Function):
+    """Queries, keys and values, each on its own: joined they would have to be taken apart and joined again."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(y, weight)
+        b = y.shape[0]
+        parts = zip(weight.flatten(1).chunk(3), bias.to(y.dtype).chunk(3), strict=True)
+        return tuple(torch.addmm(bias_i, _rows(y), w.t()).view(b, -1, y.shape[1]) for w, bias_i in parts)
+
+    @staticmethod
+    def backward(ctx: Any, *d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        y, weight = ctx.saved_tensors
+        rows, flat = _rows(y), weight.flatten(1)
+        parts = [g.reshape(-1, g.shape[-1]) for g in d]
+        dy, d_weight = parts[0] @ flat.chunk(3)[0], torch.empty_like(flat)
+        for part, w in zip(parts[1:], flat.chunk(3)[1:], strict=True):
+            dy.addmm_(part, w)
+        for part, dw in zip(parts, d_weight.chunk(3), strict=True):
+            torch.mm(part.t(), rows, out=dw)
+        d_bias = torch.cat([kernels.column_sum(part.contiguous()[None])[0] for part in parts])
+        return _maps(dy, y), d_weight.view_as(weight), d_bias
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -107,7 +137,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def _maps(rows: Tensor, like: Tensor) -> Tensor:
     b, _, h, w = like.shape
-    return rows.view(b, h, w, -1).permute(0, 3, 1, 2)
+    return rows.reshape(b, h, w, -1).permute(0, 3, 1, 2)
 
 
 @dataclass
@@ -165,14 +195,12 @@ class FusedOperations(Operations):
         return _Add.apply(h, conv.bias, x1, None, None)
 
     def upsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        weight = phase_weights(conv.weight)
-        z = F.conv2d(x, weight.to(x.dtype).contiguous(memory_format=_LAST), None, padding=1)
-        return _Spread.apply(z, conv.bias)
+        return _UpsampleConv.apply(x, phase_weights(conv.weight).to(x.dtype), conv.bias)
 
     def attention(self, y: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, x: Sources, heads: int) -> Tensor:
-        projected = F.linear(_rows(y), qkv.weight.flatten(1), _bias(qkv).to(y.dtype))
-        q, k, v = _maps(projected, y).chunk(3, dim=1)
-        return _Add.apply(x[0], proj.bias, attention(q, k, v, heads), None, proj.weight)
+        q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in _Qkv.apply(y, qkv.weight, qkv.bias))
+        out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, HW, C)
+        return _Add.apply(x[0], proj.bias, _maps(out, y), None, proj.weight)
 
     def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
         return F.linear(x.to(layer.weight.dtype), layer.weight, layer.bias.to(layer.weight.dtype))
@@ -199,11 +227,13 @@ def phase_weights(weight: Tensor) -> Tensor:
         weight: (cout, cin, 3, 3).
 
     Returns:
-        (4 cout, cin, 2, 2), float32: phase (0, 0), (0, 1), (1, 0), (1, 1).
+        float32 (4 cout, 4 cin), outputs by phase (0, 0), (0, 1), (1, 0), (1, 1), inputs by tap in the same order.
     """
-    taps = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32, device=weight.device)
-    phases = torch.einsum("ajk,elm,oikm->aeoijl", taps, taps, weight.float())
-    return phases.flatten(0, 2)
+    a, b, c = weight.float().unbind(2)  # rows, each (cout, cin, 3)
+    rows = torch.stack((torch.stack((a, b + c), dim=2), torch.stack((a + b, c), dim=2)))  # (2, cout, cin, 2, 3)
+    a, b, c = rows.unbind(4)
+    both = torch.stack((torch.stack((a, b + c), dim=4), torch.stack((a + b, c), dim=4)), dim=1)
+    return both.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)  # from (2, 2, cout, cin, 2, 2)
 
 
 class Shadow:

@@ -19,7 +19,6 @@ import triton.language as tl
 from torch import Tensor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-_WARPS_WANTED = 132 * 32  # warps that fill a large GPU
 
 
 @triton.jit
@@ -50,34 +49,38 @@ def _image_key(keys, b, layer):
 
 
 @triton.jit
-def _load(x1, x2, rows, c, live, HW, C1: tl.constexpr, C2: tl.constexpr, EVEN: tl.constexpr):
+def _load(
+    x1, x2, rows, c, live, HW, C1: tl.constexpr, C2: tl.constexpr, EVEN: tl.constexpr, KEEP: tl.constexpr = ""
+):  # fmt: skip
     # A tile (rows, channels) of feature maps joined along the channels, as float32
     r, k = rows[:, None], c[None, :]
     if C2 == 0:
         if EVEN:
-            return tl.load(x1 + r * C1 + k).to(tl.float32)
+            return tl.load(x1 + r * C1 + k, eviction_policy=KEEP).to(tl.float32)
         else:
-            return tl.load(x1 + r * C1 + k, mask=(r < HW) & live[None, :], other=0.0).to(tl.float32)
+            return tl.load(x1 + r * C1 + k, mask=(r < HW) & live[None, :], other=0.0, eviction_policy=KEEP).to(tl.float32)
     else:
         here = (r < HW) & live[None, :]
-        first = tl.load(x1 + r * C1 + k, mask=here & (k < C1), other=0.0)
-        second = tl.load(x2 + r * C2 + (k - C1), mask=here & (k >= C1), other=0.0)
+        first = tl.load(x1 + r * C1 + k, mask=here & (k < C1), other=0.0, eviction_policy=KEEP)
+        second = tl.load(x2 + r * C2 + (k - C1), mask=here & (k >= C1), other=0.0, eviction_policy=KEEP)
         return first.to(tl.float32) + second.to(tl.float32)
 
 
 @triton.jit
-def _store(y1, y2, value, rows, c, live, HW, C1: tl.constexpr, C2: tl.constexpr, EVEN: tl.constexpr):
+def _store(
+    y1, y2, value, rows, c, live, HW, C1: tl.constexpr, C2: tl.constexpr, EVEN: tl.constexpr, KEEP: tl.constexpr = ""
+):  # fmt: skip
     r, k = rows[:, None], c[None, :]
     value = value.to(y1.dtype.element_ty)
     if C2 == 0:
         if EVEN:
-            tl.store(y1 + r * C1 + k, value)
+            tl.store(y1 + r * C1 + k, value, eviction_policy=KEEP)
         else:
-            tl.store(y1 + r * C1 + k, value, mask=(r < HW) & live[None, :])
+            tl.store(y1 + r * C1 + k, value, mask=(r < HW) & live[None, :], eviction_policy=KEEP)
     else:
         here = (r < HW) & live[None, :]
-        tl.store(y1 + r * C1 + k, value, mask=here & (k < C1))
-        tl.store(y2 + r * C2 + (k - C1), value, mask=here & (k >= C1))
+        tl.store(y1 + r * C1 + k, value, mask=here & (k < C1), eviction_policy=KEEP)
+        tl.store(y2 + r * C2 + (k - C1), value, mask=here & (k >= C1), eviction_policy=KEEP)
 
 
 @triton.jit(do_not_specialize=["layer"])
@@ -86,6 +89,7 @@ def _norm_forward(
     HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
     LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr,
     THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr,
+    FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """One image, some whole groups: mean and deviation in a first walk over the places, the output in a second.
 
@@ -107,7 +111,7 @@ def _norm_forward(
     q = tl.zeros([ROWS, LANES], tl.float32)
     for start in tl.range(0, HW, ROWS, num_stages=STAGES):
         rows = start + tl.arange(0, ROWS)
-        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN) - first[None, :]
+        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN, FIRST) - first[None, :]
         if not EVEN:
             x = tl.where(rows[:, None] < HW, x, 0.0)
         s += x
@@ -139,12 +143,12 @@ def _norm_forward(
     last = (tl.cdiv(HW, ROWS) - 1) * ROWS
     for done in tl.range(0, HW, ROWS, num_stages=STAGES):
         rows = last - done + tl.arange(0, ROWS)
-        z = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN) * gain[None, :] + offset[None, :]
+        z = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN, LAST) * gain[None, :] + offset[None, :]
         if SILU:
             z = z * _sigmoid(z, FAST)
         if THRESHOLD > 0:
             z = tl.where(_kept(key, rows[:, None] * C + c[None, :], THRESHOLD), z * SCALE, 0.0)
-        _store(y, y, z, rows, c, live, HW, C, 0, EVEN)
+        _store(y, y, z, rows, c, live, HW, C, 0, EVEN, LAST)
 
 
 @triton.jit
@@ -166,6 +170,7 @@ def _norm_backward(
     HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
     LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr,
     THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr, RESIDUAL: tl.constexpr,
+    FIRST: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """One image, some whole groups. With ``xn = (x + shift - mean) rstd``, ``z = xn weight + bias``, ``dz = dy f'(z)``
 
@@ -206,8 +211,8 @@ def _norm_backward(
     sum_dz_xn = tl.zeros([ROWS, LANES], tl.float32)
     for start in tl.range(0, HW, ROWS, num_stages=STAGES):
         rows = start + tl.arange(0, ROWS)
-        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN)
-        dz = _load(dy, dy, rows, c, live, HW, C, 0, EVEN)
+        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN, FIRST)
+        dz = _load(dy, dy, rows, c, live, HW, C, 0, EVEN, FIRST)
         at = rows[:, None] * C + c[None, :]
         dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
         sum_dz += dz
@@ -225,16 +230,16 @@ def _norm_backward(
     last = (tl.cdiv(HW, ROWS) - 1) * ROWS
     for done in tl.range(0, HW, ROWS, num_stages=STAGES):
         rows = last - done + tl.arange(0, ROWS)
-        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN)
-        dz = _load(dy, dy, rows, c, live, HW, C, 0, EVEN)
+        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN, LAST)
+        dz = _load(dy, dy, rows, c, live, HW, C, 0, EVEN, LAST)
         at = rows[:, None] * C + c[None, :]
         dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
         dx = dz * gain[None, :] + (x * slope[None, :] + constant[None, :])
         if SHIFT:
             sum_dx += dx if EVEN else tl.where(rows[:, None] < HW, dx, 0.0)
         if RESIDUAL:
-            dx += _load(r1, r2, rows, c, live, HW, C1, C2, EVEN)
-        _store(dx1, dx2, dx, rows, c, live, HW, C1, C2, EVEN)
+            dx += _load(r1, r2, rows, c, live, HW, C1, C2, EVEN, LAST)
+        _store(dx1, dx2, dx, rows, c, live, HW, C1, C2, EVEN, LAST)
     out = sums + b * C + c
     tl.store(out, d_weight, mask=live)
     tl.store(out + images * C, d_bias, mask=live)
@@ -250,19 +255,37 @@ class _Plan(NamedTuple):
     warps: int
 
 
-def _plan(batch: int, places: int, channels: int, group: int, lanes: int = 64, per_thread: int = 16) -> _Plan:
-    """A program takes whole groups of one image: ``BLOCK_C`` channels on ``LANES`` lanes, ``ROWS`` places at a time."""
+# What the programs on one multiprocessor may have in flight, so that what they read twice is still in the L2 cache the
+# second time: 132 multiprocessors share 50 MB.
+_TILE_BYTES = 256 << 10
+
+
+def _plan(
+    places: int, channels: int, group: int, inputs: int, size: int, lanes: int = 32, per_thread: int = 16
+) -> _Plan:
+    """A program takes whole groups of one image: ``BLOCK_C`` channels on ``LANES`` lanes, ``ROWS`` places at a time.
+
+    Args:
+        places, channels, group: of the feature map; channels a group.
+        inputs: feature maps that are read.
+        size: bytes of a number.
+        lanes: of a tile, if the groups fit.
+        per_thread: numbers of a tile that a thread has at one time.
+    """
     lanes = max(min(lanes, triton.next_power_of_2(channels)), triton.next_power_of_2(group))
     fitting = [g * group for g in range(1, lanes // group + 1) if channels % (g * group) == 0]
     # 16-byte accesses need blocks that start at multiples of eight channels
     block = max(fitting, key=lambda n: (n % 8 == 0, n))
-    blocks = channels // block
+    # 32 warps a multiprocessor are enough to keep memory busy: fewer programs of more warps where their tiles are large
+    programs = max(1, _TILE_BYTES // (places * lanes * size * inputs))
     warps = 4
-    while warps < 16 and batch * blocks * warps < _WARPS_WANTED and places * lanes > warps * 32 * per_thread:
+    while warps < 16 and 32 // warps > programs and places * lanes >= 2 * warps * 32 * per_thread:
         warps *= 2
     rows = min(max(1, warps * 32 * per_thread // lanes), triton.next_power_of_2(places))
     even = places % rows == 0 and block == lanes
-    return _Plan(blocks, {"GROUP": group, "BLOCK_C": block, "LANES": lanes, "ROWS": rows, "EVEN": even}, warps)
+    return _Plan(
+        channels // block, {"GROUP": group, "BLOCK_C": block, "LANES": lanes, "ROWS": rows, "EVEN": even}, warps
+    )
 
 
 def _channels(x1: Tensor, x2: Tensor | None) -> tuple[int, int]:
@@ -301,14 +324,14 @@ def norm_forward(
     """
     c1, c2 = _channels(x1, x2)
     batch, places = x1.shape[0], x1.shape[2] * x1.shape[3]
-    plan = _plan(batch, places, c1 + c2, (c1 + c2) // groups)
+    plan = _plan(places, c1 + c2, (c1 + c2) // groups, 1, x1.element_size())
     y = empty_maps(x1, c1 + c2)
     stats = torch.empty(2, batch, groups, device=x1.device)
     _norm_forward[(plan.blocks, batch)](
         x1, x1 if x2 is None else x2, weight if shift is None else shift, weight, bias,
         stats if keys is None else keys, y, stats, 0 if shift is None else shift.stride(0), eps, layer,
         HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
-        FAST=_fast(x1), STAGES=STAGES, num_warps=plan.warps,
+        FAST=_fast(x1), STAGES=STAGES, FIRST=KEEP[0], LAST=KEEP[1], num_warps=plan.warps,
     )  # fmt: skip
     return y, stats
 
@@ -329,7 +352,7 @@ def norm_backward(
     """
     c1, c2 = _channels(x1, x2)
     batch, places = x1.shape[0], x1.shape[2] * x1.shape[3]
-    plan = _plan(batch, places, c1 + c2, (c1 + c2) // stats.shape[2])
+    plan = _plan(places, c1 + c2, (c1 + c2) // stats.shape[2], 2, x1.element_size())
     dx1 = torch.empty_like(x1)
     dx2 = None if x2 is None else torch.empty_like(x2)
     sums = torch.empty(3 if shift is not None else 2, batch, c1 + c2, device=x1.device)
@@ -338,12 +361,13 @@ def norm_backward(
         stats if keys is None else keys, stats, dy, dy if r1 is None else r1, dy if r2 is None else r2,
         dx1, dx1 if dx2 is None else dx2, sums, 0 if shift is None else shift.stride(0), layer,
         HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
-        FAST=_fast(x1), STAGES=STAGES, RESIDUAL=r1 is not None, num_warps=plan.warps,
+        FAST=_fast(x1), STAGES=STAGES, FIRST=KEEP[0], LAST=KEEP[1], RESIDUAL=r1 is not None, num_warps=plan.warps,
     )  # fmt: skip
     return dx1, dx2, sums
 
 
 STAGES = 1  # of the software pipeline over the places
+KEEP = ("", "")
 
 
 def _fast(x: Tensor) -> bool:
@@ -438,42 +462,49 @@ def _add(h, bias, x, out, M, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.cons
 def add(h: Tensor, bias: Tensor, x: Tensor | None) -> Tensor:
     """``h + bias (+ x)``, (B, C, H, W), channels_last; ``bias`` (C,)."""
     out = torch.empty_like(h)
-    c, m = h.shape[1], h.shape[0] * h.shape[2] * h.shape[3]
-    lanes = min(64, triton.next_power_of_2(c))
-    rows = 4096 // lanes
-    _add[(triton.cdiv(c, lanes) * triton.cdiv(m, rows),)](
-        h, bias, h if x is None else x, out, m, C=c, LANES=lanes, ROWS=rows, X=x is not None
-    )
+    m = h.shape[0] * h.shape[2] * h.shape[3]
+    grid, options = _tiles(m, h.shape[1])
+    _add[grid](h, bias, h if x is None else x, out, m, **options, X=x is not None)
     return out
 
 
 @triton.jit
-def _channel_sum(x, out, M, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, TURNS: tl.constexpr):
-    """The sums of ``TURNS`` times ``ROWS`` rows: one line of partial sums a program."""
+def _column_sum(x, out, M, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, TURNS: tl.constexpr):
+    """The sums of ``TURNS`` times ``ROWS`` rows of one of several matrices (M, C): a line of partial sums a program."""
     part, part_c = _divided(C, LANES)
+    matrix = tl.program_id(1)
+    parts = tl.cdiv(M, TURNS * ROWS)
     c = part_c * LANES + tl.arange(0, LANES)
     start = part.to(tl.int64) * (TURNS * ROWS)
-    x += start * C
+    x += (matrix.to(tl.int64) * M + start) * C
     left = M - start
     total = tl.zeros([ROWS, LANES], tl.float32)
     for turn in range(TURNS):
         rows = turn * ROWS + tl.arange(0, ROWS)
         inside = (rows[:, None] < left) & (c[None, :] < C)
         total += tl.load(x + rows[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + part * C + c, tl.sum(total, 0), mask=c < C)
+    tl.store(out + (matrix * parts + part) * C + c, tl.sum(total, 0), mask=c < C)
+
+
+def column_sum(x: Tensor) -> Tensor:
+    """Sums over the rows of matrices (K, M, C), contiguous: float32 (K, C). In two rounds where there are many rows."""
+    k, m, c = x.shape
+    lanes = min(64 if m > 4096 else 32, triton.next_power_of_2(c))
+    rows = max(1, (2048 if m > 4096 else 4096) // lanes)
+    columns = k * triton.cdiv(c, lanes)
+    turns = (
+        triton.next_power_of_2(triton.cdiv(m, rows * max(1, 132 * 8 // columns))) if m > 4096 else triton.cdiv(m, rows)
+    )
+    parts = triton.cdiv(m, turns * rows)
+    out = torch.empty(k, parts, c, device=x.device)
+    grid = (parts * triton.cdiv(c, lanes), k)
+    _column_sum[grid](x, out, m, C=c, LANES=lanes, ROWS=rows, TURNS=turns)
+    return column_sum(out) if parts > 1 else out[:, 0]
 
 
 def channel_sum(x: Tensor) -> Tensor:
     """The sum over images and places of (B, C, H, W), channels_last: the gradient of a bias. float32 (C,)."""
-    c, m = x.shape[1], x.shape[0] * x.shape[2] * x.shape[3]
-    lanes = min(64, triton.next_power_of_2(c))
-    rows = 2048 // lanes
-    columns = triton.cdiv(c, lanes)
-    turns = triton.next_power_of_2(triton.cdiv(m, rows * max(1, 132 * 8 // columns)))
-    parts = triton.cdiv(m, turns * rows)
-    out = torch.empty(parts, c, device=x.device)
-    _channel_sum[(columns * parts,)](x, out, m, C=c, LANES=lanes, ROWS=rows, TURNS=turns)
-    return out.sum(0)
+    return column_sum(x.permute(0, 2, 3, 1).reshape(1, -1, x.shape[1]))[0]
 
 
 @triton.jit
@@ -494,42 +525,93 @@ def _spread(z, bias, out, M, H, W, C: tl.constexpr, LANES: tl.constexpr, ROWS: t
 
 
 @triton.jit
-def _gather(d, dz, M, H, W, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr):
-    """The adjoint of ``_spread``: every element of ``z`` went to one place of the output, or to none."""
+def _pick(
+    x, out, M, H, W, STRIDE: tl.constexpr, SIGN: tl.constexpr, OFFSET: tl.constexpr,
+    C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """``out[p, q, (a, e)] = x[STRIDE p + SIGN a + OFFSET, STRIDE q + SIGN e + OFFSET]``, 0 outside of ``x``."""
     tile, part_c = _divided(C, LANES)
-    item = tile * ROWS + tl.arange(0, ROWS)  # (b, p, q, phase)
+    item = tile * ROWS + tl.arange(0, ROWS)  # (b, p, q, (a, e))
     c = part_c * LANES + tl.arange(0, LANES)
-    phase = item % 4
     q = item // 4 % (W + 1)
     p = item // 4 // (W + 1) % (H + 1)
     b = item // 4 // (W + 1) // (H + 1)
-    i = p - phase // 2
-    j = q - phase % 2
-    used = (item < M) & (i >= 0) & (i < H) & (j >= 0) & (j < W)
-    source = (b.to(tl.int64) * (2 * H) + 2 * i + phase // 2) * (2 * W) + 2 * j + phase % 2
-    value = tl.load(d + source[:, None] * C + c[None, :], mask=used[:, None] & (c[None, :] < C), other=0.0)
+    i = STRIDE * p + SIGN * (item // 2 % 2) + OFFSET
+    j = STRIDE * q + SIGN * (item % 2) + OFFSET
+    used = (item < M) & (i >= 0) & (i < STRIDE * H) & (j >= 0) & (j < STRIDE * W)
+    source = (b.to(tl.int64) * (STRIDE * H) + i) * (STRIDE * W) + j
+    value = tl.load(x + source[:, None] * C + c[None, :], mask=used[:, None] & (c[None, :] < C), other=0.0)
     at = item[:, None].to(tl.int64) * C + c[None, :]
-    tl.store(dz + at, value, mask=(item[:, None] < M) & (c[None, :] < C))
+    tl.store(out + at, value, mask=(item[:, None] < M) & (c[None, :] < C))
 
 
-def spread(z: Tensor, bias: Tensor) -> Tensor:
-    """Lays the four phases of a doubled image side by side: (B, 4C, H+1, W+1), bias (C,) -> (B, C, 2H, 2W).
+@triton.jit
+def _fold(cols, out, M, H, W, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr):
+    """``out[i, j] = sum over taps (a, e) of cols[i + 1 - a, j + 1 - e, (a, e)]``."""
+    tile, part_c = _divided(C, LANES)
+    pixel = tile * ROWS + tl.arange(0, ROWS)
+    c = part_c * LANES + tl.arange(0, LANES)
+    j = pixel % W
+    i = pixel // W % H
+    b = (pixel // (H * W)).to(tl.int64)
+    inside = (pixel[:, None] < M) & (c[None, :] < C)
+    total = tl.zeros([ROWS, LANES], tl.float32)
+    for tap in tl.static_range(4):
+        source = ((b * (H + 1) + i + 1 - tap // 2) * (W + 1) + j + 1 - tap % 2) * 4 + tap
+        total += tl.load(cols + source[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + pixel[:, None].to(tl.int64) * C + c[None, :], total.to(out.dtype.element_ty), mask=inside)
 
-    Phase ``(a, e)`` holds the pixels ``(2 i + a, 2 j + e)``, at ``(i + a, j + e)``; all channels_last.
-    """
-    c, h, w = z.shape[1] // 4, z.shape[2] - 1, z.shape[3] - 1
-    out = empty_maps(z, c, 2 * h, 2 * w)
-    m, lanes = z.shape[0] * 4 * h * w, min(64, triton.next_power_of_2(c))
+
+def _tiles(m: int, c: int) -> tuple[tuple[int], dict[str, int]]:
+    """How a matrix (m, c) is cut into tiles of two thousand numbers: the grid, and the options of a kernel."""
+    lanes = min(64, triton.next_power_of_2(c))
     rows = 2048 // lanes
-    _spread[(triton.cdiv(c, lanes) * triton.cdiv(m, rows),)](z, bias, out, m, h, w, C=c, LANES=lanes, ROWS=rows)
+    return (triton.cdiv(c, lanes) * triton.cdiv(m, rows),), {"C": c, "LANES": lanes, "ROWS": rows}
+
+
+def spread(z: Tensor, bias: Tensor, height: int, width: int) -> Tensor:
+    """Lays the four phases of a doubled image side by side.
+
+    Args:
+        z: (B (H+1) (W+1), 4C): phase ``(a, e)`` of pixel ``(2 i + a, 2 j + e)`` stands at ``(i + a, j + e)``.
+        bias: (C,), added.
+        height, width: H and W.
+
+    Returns:
+        (B, C, 2H, 2W), channels_last.
+    """
+    c, b = z.shape[1] // 4, len(z) // (height + 1) // (width + 1)
+    out = torch.empty(b, 2 * height, 2 * width, c, dtype=z.dtype, device=z.device).permute(0, 3, 1, 2)
+    m = b * 4 * height * width
+    grid, options = _tiles(m, c)
+    _spread[grid](z, bias, out, m, height, width, **options)
     return out
 
 
 def gather(d: Tensor) -> Tensor:
-    """The gradient of ``z`` in :func:`spread`, from that of the output (B, C, 2H, 2W)."""
-    c, h, w = d.shape[1], d.shape[2] // 2, d.shape[3] // 2
-    dz = empty_maps(d, 4 * c, h + 1, w + 1)
-    m, lanes = d.shape[0] * (h + 1) * (w + 1) * 4, min(64, triton.next_power_of_2(c))
-    rows = 2048 // lanes
-    _gather[(triton.cdiv(c, lanes) * triton.cdiv(m, rows),)](d, dz, m, h, w, C=c, LANES=lanes, ROWS=rows)
-    return dz
+    """The gradient of ``z`` in :func:`spread`, from that of the output (B, C, 2H, 2W), channels_last."""
+    return _picked(d, d.shape[2] // 2, d.shape[3] // 2, STRIDE=2, SIGN=-1, OFFSET=0)
+
+
+def unfold(x: Tensor) -> Tensor:
+    """The pixels under a 2x2 kernel at each of its (H+1) (W+1) places: (B, C, H, W) -> (B (H+1) (W+1), 4C)."""
+    return _picked(x, x.shape[2], x.shape[3], STRIDE=1, SIGN=1, OFFSET=-1)
+
+
+def _picked(x: Tensor, height: int, width: int, **where: int) -> Tensor:
+    b, c = x.shape[:2]
+    places = b * (height + 1) * (width + 1)
+    out = torch.empty(places, 4 * c, dtype=x.dtype, device=x.device)
+    grid, options = _tiles(4 * places, c)
+    _pick[grid](x, out, 4 * places, height, width, **where, **options)
+    return out
+
+
+def fold(cols: Tensor, height: int, width: int) -> Tensor:
+    """The gradient of ``x`` in :func:`unfold`, from that of the output: (B, C, H, W), channels_last."""
+    c, b = cols.shape[1] // 4, len(cols) // (height + 1) // (width + 1)
+    out = torch.empty(b, height, width, c, dtype=cols.dtype, device=cols.device).permute(0, 3, 1, 2)
+    m = b * height * width
+    grid, options = _tiles(m, c)
+    _fold[grid](cols, out, m, height, width, **options)
+    return out
