@@ -49,47 +49,49 @@ def _image_key(keys, b, layer):
 
 
 @triton.jit
-def _load(
-    x1, x2, rows, c, live, HW, C1: tl.constexpr, C2: tl.constexpr, EVEN: tl.constexpr, KEEP: tl.constexpr = ""
-):  # fmt: skip
-    # A tile (rows, channels) of feature maps joined along the channels, as float32
-    r, k = rows[:, None], c[None, :]
+def _columns(x1, x2, c, C1: tl.constexpr, C2: tl.constexpr):
+    # Where each column of maps joined along the channels begins, and how far its rows are apart, counted from x1
     if C2 == 0:
-        if EVEN:
-            return tl.load(x1 + r * C1 + k, eviction_policy=KEEP).to(tl.float32)
-        else:
-            return tl.load(x1 + r * C1 + k, mask=(r < HW) & live[None, :], other=0.0, eviction_policy=KEEP).to(tl.float32)
+        return c, c * 0 + C1
     else:
-        here = (r < HW) & live[None, :]
-        first = tl.load(x1 + r * C1 + k, mask=here & (k < C1), other=0.0, eviction_policy=KEEP)
-        second = tl.load(x2 + r * C2 + (k - C1), mask=here & (k >= C1), other=0.0, eviction_policy=KEEP)
-        return first.to(tl.float32) + second.to(tl.float32)
+        apart = (x2.to(tl.int64) - x1.to(tl.int64)) // (x1.dtype.element_ty.primitive_bitwidth // 8)
+        return tl.where(c < C1, c.to(tl.int64), apart + (c - C1)), tl.where(c < C1, C1, C2)
 
 
 @triton.jit
-def _store(
-    y1, y2, value, rows, c, live, HW, C1: tl.constexpr, C2: tl.constexpr, EVEN: tl.constexpr, KEEP: tl.constexpr = ""
-):  # fmt: skip
-    r, k = rows[:, None], c[None, :]
-    value = value.to(y1.dtype.element_ty)
+def _places(rows, columns, C1: tl.constexpr, C2: tl.constexpr, ALIGNED: tl.constexpr):
+    # Offsets from x1 of a tile (rows, channels)
     if C2 == 0:
-        if EVEN:
-            tl.store(y1 + r * C1 + k, value, eviction_policy=KEEP)
-        else:
-            tl.store(y1 + r * C1 + k, value, mask=(r < HW) & live[None, :], eviction_policy=KEEP)
+        return rows[:, None] * C1 + columns[0][None, :]
     else:
-        here = (r < HW) & live[None, :]
-        tl.store(y1 + r * C1 + k, value, mask=here & (k < C1), eviction_policy=KEEP)
-        tl.store(y2 + r * C2 + (k - C1), value, mask=here & (k >= C1), eviction_policy=KEEP)
+        at = rows[:, None] * columns[1][None, :] + columns[0][None, :]
+        if ALIGNED:  # eight neighbours lie in one of the two maps, side by side: they can be moved as one
+            at = tl.max_contiguous(tl.multiple_of(at, (1, 8)), (1, 8))
+        return at
+
+
+@triton.jit
+def _load(x, at, inside, EVEN: tl.constexpr):
+    if EVEN:
+        return tl.load(x + at).to(tl.float32)
+    else:
+        return tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store(x, at, value, inside, EVEN: tl.constexpr):
+    if EVEN:
+        tl.store(x + at, value.to(x.dtype.element_ty))
+    else:
+        tl.store(x + at, value.to(x.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["layer"])
 def _norm_forward(
     x1, x2, shift, weight, bias, keys, y, stats, shift_stride, eps, layer,
     HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
-    LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr,
-    THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr,
-    FIRST: tl.constexpr, LAST: tl.constexpr,
+    LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, ALIGNED: tl.constexpr, STAGES: tl.constexpr,
+    SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr,
 ):  # fmt: skip
     """One image, some whole groups: mean and deviation in a first walk over the places, the output in a second.
 
@@ -104,16 +106,18 @@ def _norm_forward(
     x1 += base * C1
     x2 += base * C2
     y += base * C
+    columns = _columns(x1, x2, c, C1, C2)
 
     # Sums of x - x[0]: without the pivot a mean much larger than the deviation would eat all digits.
-    first = tl.sum(_load(x1, x2, tl.arange(0, 1), c, live, HW, C1, C2, False), 0)
+    first = tl.load(x1 + columns[0], mask=live, other=0.0).to(tl.float32)
     s = tl.zeros([ROWS, LANES], tl.float32)
     q = tl.zeros([ROWS, LANES], tl.float32)
     for start in tl.range(0, HW, ROWS, num_stages=STAGES):
         rows = start + tl.arange(0, ROWS)
-        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN, FIRST) - first[None, :]
+        inside = (rows[:, None] < HW) & live[None, :]
+        x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - first[None, :]
         if not EVEN:
-            x = tl.where(rows[:, None] < HW, x, 0.0)
+            x = tl.where(inside, x, 0.0)
         s += x
         q += x * x
     s1 = tl.sum(s, 0)
@@ -143,12 +147,14 @@ def _norm_forward(
     last = (tl.cdiv(HW, ROWS) - 1) * ROWS
     for done in tl.range(0, HW, ROWS, num_stages=STAGES):
         rows = last - done + tl.arange(0, ROWS)
-        z = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN, LAST) * gain[None, :] + offset[None, :]
+        inside = (rows[:, None] < HW) & live[None, :]
+        at = rows[:, None] * C + c[None, :]
+        z = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) * gain[None, :] + offset[None, :]
         if SILU:
             z = z * _sigmoid(z, FAST)
         if THRESHOLD > 0:
-            z = tl.where(_kept(key, rows[:, None] * C + c[None, :], THRESHOLD), z * SCALE, 0.0)
-        _store(y, y, z, rows, c, live, HW, C, 0, EVEN, LAST)
+            z = tl.where(_kept(key, at, THRESHOLD), z * SCALE, 0.0)
+        _store(y, at, z, inside, EVEN)
 
 
 @triton.jit
@@ -168,9 +174,9 @@ def _activation_gradient(
 def _norm_backward(
     x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, dx1, dx2, sums, shift_stride, layer,
     HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
-    LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr,
-    THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr, STAGES: tl.constexpr, RESIDUAL: tl.constexpr,
-    FIRST: tl.constexpr, LAST: tl.constexpr,
+    LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, ALIGNED: tl.constexpr, STAGES: tl.constexpr,
+    SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr,
+    RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     """One image, some whole groups. With ``xn = (x + shift - mean) rstd``, ``z = xn weight + bias``, ``dz = dy f'(z)``
 
@@ -187,12 +193,12 @@ def _norm_backward(
     live = (lane < BLOCK_C) & (c < C)
     base = b.to(tl.int64) * HW
     x1 += base * C1
-    x2 += base * C2
     r1 += base * C1
-    r2 += base * C2
     dx1 += base * C1
-    dx2 += base * C2
     dy += base * C
+    columns = _columns(x1, x2 + base * C2, c, C1, C2)
+    r_columns = _columns(r1, r2 + base * C2, c, C1, C2)
+    dx_columns = _columns(dx1, dx2 + base * C2, c, C1, C2)
 
     place = stats + b * (C // GROUP) + c // GROUP
     mean = tl.load(place, mask=live, other=0.0)
@@ -201,45 +207,47 @@ def _norm_backward(
     if SHIFT:
         mean -= tl.load(shift + b * shift_stride + c, mask=live, other=0.0).to(tl.float32)
     gain = rstd * w
-    offset = tl.load(bias + c, mask=live, other=0.0).to(tl.float32) - mean * gain
-    center = -mean * rstd
+    beta = tl.load(bias + c, mask=live, other=0.0).to(tl.float32)
     key = 0
     if THRESHOLD > 0:
         key = _image_key(keys, b, layer)
 
     sum_dz = tl.zeros([ROWS, LANES], tl.float32)
-    sum_dz_xn = tl.zeros([ROWS, LANES], tl.float32)
+    sum_dz_x = tl.zeros([ROWS, LANES], tl.float32)
     for start in tl.range(0, HW, ROWS, num_stages=STAGES):
         rows = start + tl.arange(0, ROWS)
-        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN, FIRST)
-        dz = _load(dy, dy, rows, c, live, HW, C, 0, EVEN, FIRST)
+        inside = (rows[:, None] < HW) & live[None, :]
         at = rows[:, None] * C + c[None, :]
-        dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
+        x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - mean[None, :]
+        dz = _load(dy, at, inside, EVEN)
+        dz = _activation_gradient(x * gain[None, :] + beta[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
         sum_dz += dz
-        sum_dz_xn += dz * (x * rstd[None, :] + center[None, :])
+        sum_dz_x += dz * x
     d_bias = tl.sum(sum_dz, 0)
-    d_weight = tl.sum(sum_dz_xn, 0)
+    d_weight = tl.sum(sum_dz_x, 0) * rstd
     group = lane // GROUP
     same = (group[:, None] == group[None, :]) & live[None, :]
     s1 = tl.sum(tl.where(same, (w * d_bias)[None, :], 0.0), 1) / (GROUP * HW)
     s2 = tl.sum(tl.where(same, (w * d_weight)[None, :], 0.0), 1) / (GROUP * HW)
 
     slope = -rstd * rstd * s2
-    constant = -rstd * (s1 + center * s2)
+    constant = -rstd * s1 - mean * slope
+    offset = beta - mean * gain
     sum_dx = tl.zeros([ROWS, LANES], tl.float32)
     last = (tl.cdiv(HW, ROWS) - 1) * ROWS
     for done in tl.range(0, HW, ROWS, num_stages=STAGES):
         rows = last - done + tl.arange(0, ROWS)
-        x = _load(x1, x2, rows, c, live, HW, C1, C2, EVEN, LAST)
-        dz = _load(dy, dy, rows, c, live, HW, C, 0, EVEN, LAST)
+        inside = (rows[:, None] < HW) & live[None, :]
         at = rows[:, None] * C + c[None, :]
+        x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN)
+        dz = _load(dy, at, inside, EVEN)
         dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
         dx = dz * gain[None, :] + (x * slope[None, :] + constant[None, :])
         if SHIFT:
-            sum_dx += dx if EVEN else tl.where(rows[:, None] < HW, dx, 0.0)
+            sum_dx += dx if EVEN else tl.where(inside, dx, 0.0)
         if RESIDUAL:
-            dx += _load(r1, r2, rows, c, live, HW, C1, C2, EVEN, LAST)
-        _store(dx1, dx2, dx, rows, c, live, HW, C1, C2, EVEN, LAST)
+            dx += _load(r1, _places(rows, r_columns, C1, C2, ALIGNED), inside, EVEN)
+        _store(dx1, _places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN)
     out = sums + b * C + c
     tl.store(out, d_weight, mask=live)
     tl.store(out + images * C, d_bias, mask=live)
@@ -260,32 +268,28 @@ class _Plan(NamedTuple):
 _TILE_BYTES = 256 << 10
 
 
-def _plan(
-    places: int, channels: int, group: int, inputs: int, size: int, lanes: int = 32, per_thread: int = 16
-) -> _Plan:
+def _plan(c1: int, c2: int, places: int, group: int, lanes: int = 32, per_thread: int = 16, warps: int = 4) -> _Plan:
     """A program takes whole groups of one image: ``BLOCK_C`` channels on ``LANES`` lanes, ``ROWS`` places at a time.
 
     Args:
-        places, channels, group: of the feature map; channels a group.
-        inputs: feature maps that are read.
-        size: bytes of a number.
+        c1, c2, places, group: channels of the maps that are joined, places, channels a group.
         lanes: of a tile, if the groups fit.
         per_thread: numbers of a tile that a thread has at one time.
+        warps: of a program, if there is work for them.
     """
+    channels = c1 + c2
     lanes = max(min(lanes, triton.next_power_of_2(channels)), triton.next_power_of_2(group))
     fitting = [g * group for g in range(1, lanes // group + 1) if channels % (g * group) == 0]
     # 16-byte accesses need blocks that start at multiples of eight channels
     block = max(fitting, key=lambda n: (n % 8 == 0, n))
-    # 32 warps a multiprocessor are enough to keep memory busy: fewer programs of more warps where their tiles are large
-    programs = max(1, _TILE_BYTES // (places * lanes * size * inputs))
-    warps = 4
-    while warps < 16 and 32 // warps > programs and places * lanes >= 2 * warps * 32 * per_thread:
-        warps *= 2
+    while warps > 1 and places * lanes < warps * 32 * per_thread:
+        warps //= 2
     rows = min(max(1, warps * 32 * per_thread // lanes), triton.next_power_of_2(places))
-    even = places % rows == 0 and block == lanes
-    return _Plan(
-        channels // block, {"GROUP": group, "BLOCK_C": block, "LANES": lanes, "ROWS": rows, "EVEN": even}, warps
-    )
+    options: dict[str, int | bool] = {"GROUP": group, "BLOCK_C": block, "LANES": lanes, "ROWS": rows}
+    options["EVEN"] = places % rows == 0 and block == lanes
+    options["ALIGNED"] = c1 % 8 == 0 and c2 % 8 == 0 and block % 8 == 0
+    options["STAGES"] = min(3, places // rows) or 1  # copies on their way to shared memory while others are worked on
+    return _Plan(channels // block, options, warps)
 
 
 def _channels(x1: Tensor, x2: Tensor | None) -> tuple[int, int]:
@@ -324,14 +328,14 @@ def norm_forward(
     """
     c1, c2 = _channels(x1, x2)
     batch, places = x1.shape[0], x1.shape[2] * x1.shape[3]
-    plan = _plan(places, c1 + c2, (c1 + c2) // groups, 1, x1.element_size())
+    plan = _plan(c1, c2, places, (c1 + c2) // groups)
     y = empty_maps(x1, c1 + c2)
     stats = torch.empty(2, batch, groups, device=x1.device)
     _norm_forward[(plan.blocks, batch)](
         x1, x1 if x2 is None else x2, weight if shift is None else shift, weight, bias,
         stats if keys is None else keys, y, stats, 0 if shift is None else shift.stride(0), eps, layer,
         HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
-        FAST=_fast(x1), STAGES=STAGES, FIRST=KEEP[0], LAST=KEEP[1], num_warps=plan.warps,
+        FAST=_fast(x1), num_warps=plan.warps,
     )  # fmt: skip
     return y, stats
 
@@ -352,7 +356,7 @@ def norm_backward(
     """
     c1, c2 = _channels(x1, x2)
     batch, places = x1.shape[0], x1.shape[2] * x1.shape[3]
-    plan = _plan(places, c1 + c2, (c1 + c2) // stats.shape[2], 2, x1.element_size())
+    plan = _plan(c1, c2, places, (c1 + c2) // stats.shape[2])
     dx1 = torch.empty_like(x1)
     dx2 = None if x2 is None else torch.empty_like(x2)
     sums = torch.empty(3 if shift is not None else 2, batch, c1 + c2, device=x1.device)
@@ -361,13 +365,9 @@ def norm_backward(
         stats if keys is None else keys, stats, dy, dy if r1 is None else r1, dy if r2 is None else r2,
         dx1, dx1 if dx2 is None else dx2, sums, 0 if shift is None else shift.stride(0), layer,
         HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
-        FAST=_fast(x1), STAGES=STAGES, FIRST=KEEP[0], LAST=KEEP[1], RESIDUAL=r1 is not None, num_warps=plan.warps,
+        FAST=_fast(x1), RESIDUAL=r1 is not None, num_warps=plan.warps,
     )  # fmt: skip
     return dx1, dx2, sums
-
-
-STAGES = 1  # of the software pipeline over the places
-KEEP = ("", "")
 
 
 def _fast(x: Tensor) -> bool:
@@ -439,7 +439,7 @@ def add_product(h: Tensor, bias: Tensor, x1: Tensor, x2: Tensor | None, weight: 
     precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
     _add_product[(triton.cdiv(n, tile["BN"]) * triton.cdiv(m, tile["BM"]),)](
         h, bias, x1, x1 if x2 is None else x2, weight, out, m, N=n, K1=k1, K2=k2, **tile, PRECISION=precision,
-        num_warps=8, num_stages=3,
+        num_warps=4, num_stages=3,
     )  # fmt: skip
     return out
 
