@@ -40,13 +40,16 @@ class _NormSilu(Function):
         ctx.save_for_backward(x1, x2, shift, weight, bias, keys, stats)
         ctx.settings = silu, dropout, layer
         ctx.set_materialize_grads(False)
-        return y, x1, x2
+        return y, x1, x1 if x2 is None else x2
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *through: Tensor | None) -> tuple[Any, ...]:
         x1, x2, shift, weight, bias, keys, stats = ctx.saved_tensors
-        dy = torch.zeros_like(x1) if dy is None else dy.contiguous(memory_format=_LAST)
+        assert dy is not None, "the output of a norm was not used"
+        dy = dy.contiguous(memory_format=_LAST)
         r1, r2 = (None if r is None else r.contiguous(memory_format=_LAST) for r in through)
+        if x2 is None and r1 is None:
+            r1, r2 = r2, None
         if x2 is not None and (r1 is None) != (r2 is None):  # one of two joined maps is used elsewhere
             r1 = torch.zeros_like(x1) if r1 is None else r1
             r2 = torch.zeros_like(x2) if r2 is None else r2
@@ -165,14 +168,14 @@ class FusedOperations(Operations):
 
     def norm_silu(
         self, x: Sources, norm: nn.GroupNorm, shift: Tensor | None = None, dropout: float = 0.0, silu: bool = True
-    ) -> tuple[Tensor, Sources]:
+    ) -> tuple[Tensor, Sources, Tensor]:
         x1, x2 = (*x, None)[:2]
         keys = self.masks.keys if dropout > 0 else None
         assert dropout == 0 or keys is not None, "dropout needs a key for each image"
-        y, *through = _NormSilu.apply(
+        y, through, again = _NormSilu.apply(
             x1, x2, shift, norm.weight, norm.bias, keys, norm.num_groups, norm.eps, silu, dropout, self.layer
         )
-        return y, tuple(t for t in through if t is not None)
+        return y, (through,) if x2 is None else (through, again), again
 
     def conv(self, x: Tensor, conv: nn.Conv2d, bias: bool = True) -> Tensor:
         x, weight = x.to(conv.weight.dtype), conv.weight

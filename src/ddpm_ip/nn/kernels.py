@@ -79,8 +79,10 @@ def _load(x, at, inside, EVEN: tl.constexpr):
 
 
 @triton.jit
-def _store(x, at, value, inside, EVEN: tl.constexpr):
-    if EVEN:
+def _store(x, at, value, inside, EVEN: tl.constexpr, STREAM: tl.constexpr):
+    if STREAM:
+        tl.store(x + at, value.to(x.dtype.element_ty), mask=inside, eviction_policy="evict_first")
+    elif EVEN:
         tl.store(x + at, value.to(x.dtype.element_ty))
     else:
         tl.store(x + at, value.to(x.dtype.element_ty), mask=inside)
@@ -91,7 +93,8 @@ def _norm_forward(
     x1, x2, shift, weight, bias, keys, y, stats, shift_stride, eps, layer,
     HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
     LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, ALIGNED: tl.constexpr, STAGES: tl.constexpr,
-    SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr,
+    STREAM: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr,
+    FAST: tl.constexpr,
 ):  # fmt: skip
     """One image, some whole groups: mean and deviation in a first walk over the places, the output in a second.
 
@@ -154,7 +157,7 @@ def _norm_forward(
             z = z * _sigmoid(z, FAST)
         if THRESHOLD > 0:
             z = tl.where(_kept(key, at, THRESHOLD), z * SCALE, 0.0)
-        _store(y, at, z, inside, EVEN)
+        _store(y, at, z, inside, EVEN, STREAM)
 
 
 @triton.jit
@@ -175,14 +178,16 @@ def _norm_backward(
     x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, dx1, dx2, sums, shift_stride, layer,
     HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
     LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, ALIGNED: tl.constexpr, STAGES: tl.constexpr,
-    SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr,
+    STREAM: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr,
+    FAST: tl.constexpr,
     RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     """One image, some whole groups. With ``xn = (x + shift - mean) rstd``, ``z = xn weight + bias``, ``dz = dy f'(z)``
 
         dx = rstd (weight dz - (S1 + xn S2) / N) + r,   S1 = sum over the group of weight dz,  S2 = of weight dz xn
 
-    where ``r`` is the gradient of the ``x`` that was handed through. ``sums``: (3, B, C), per channel of this image
+    where ``r`` is the gradient of the ``x`` that was handed through, ``r1`` and ``r2`` those of the two maps that are
+    joined in ``x``, or both of the one that is ``x``. ``sums``: (3, B, C), per channel of this image
     ``sum dz xn`` (of the weight), ``sum dz`` (of the bias), ``sum dx`` without ``r`` (of the shift).
     """
     C: tl.constexpr = C1 + C2
@@ -196,8 +201,9 @@ def _norm_backward(
     r1 += base * C1
     dx1 += base * C1
     dy += base * C
+    r2 += base * C if C2 == 0 else base * C2
     columns = _columns(x1, x2 + base * C2, c, C1, C2)
-    r_columns = _columns(r1, r2 + base * C2, c, C1, C2)
+    r_columns = _columns(r1, r2, c, C1, C2)
     dx_columns = _columns(dx1, dx2 + base * C2, c, C1, C2)
 
     place = stats + b * (C // GROUP) + c // GROUP
@@ -245,14 +251,19 @@ def _norm_backward(
         dx = dz * gain[None, :] + (x * slope[None, :] + constant[None, :])
         if SHIFT:
             sum_dx += dx if EVEN else tl.where(inside, dx, 0.0)
-        if RESIDUAL:
+        if RESIDUAL > 0:
             dx += _load(r1, _places(rows, r_columns, C1, C2, ALIGNED), inside, EVEN)
-        _store(dx1, _places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN)
+        if RESIDUAL > 1 and C2 == 0:
+            dx += _load(r2, at, inside, EVEN)
+        _store(dx1, _places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN, STREAM)
     out = sums + b * C + c
     tl.store(out, d_weight, mask=live)
     tl.store(out + images * C, d_bias, mask=live)
     if SHIFT:
         tl.store(out + 2 * images * C, tl.sum(sum_dx, 0), mask=live)
+
+
+STREAM = False
 
 
 class _Plan(NamedTuple):
@@ -268,7 +279,7 @@ class _Plan(NamedTuple):
 _TILE_BYTES = 256 << 10
 
 
-def _plan(c1: int, c2: int, places: int, group: int, lanes: int = 32, per_thread: int = 16, warps: int = 4) -> _Plan:
+def _plan(c1: int, c2: int, places: int, group: int, lanes: int = 0, per_thread: int = 16, warps: int = 0) -> _Plan:
     """A program takes whole groups of one image: ``BLOCK_C`` channels on ``LANES`` lanes, ``ROWS`` places at a time.
 
     Args:
@@ -278,6 +289,7 @@ def _plan(c1: int, c2: int, places: int, group: int, lanes: int = 32, per_thread
         warps: of a program, if there is work for them.
     """
     channels = c1 + c2
+    lanes, warps = (lanes, warps) if lanes else (64, 8) if places >= 1024 else (32, 4)
     lanes = max(min(lanes, triton.next_power_of_2(channels)), triton.next_power_of_2(group))
     fitting = [g * group for g in range(1, lanes // group + 1) if channels % (g * group) == 0]
     # 16-byte accesses need blocks that start at multiples of eight channels
@@ -288,6 +300,7 @@ def _plan(c1: int, c2: int, places: int, group: int, lanes: int = 32, per_thread
     options: dict[str, int | bool] = {"GROUP": group, "BLOCK_C": block, "LANES": lanes, "ROWS": rows}
     options["EVEN"] = places % rows == 0 and block == lanes
     options["ALIGNED"] = c1 % 8 == 0 and c2 % 8 == 0 and block % 8 == 0
+    options["STREAM"] = STREAM
     options["STAGES"] = min(3, places // rows) or 1  # copies on their way to shared memory while others are worked on
     return _Plan(channels // block, options, warps)
 
@@ -349,7 +362,8 @@ def norm_backward(
     Args:
         stats: what the forward pass returned; the other arguments as there.
         dy: gradient of the output.
-        r1, r2: gradients of ``x1`` and ``x2`` from elsewhere, which are added; both or none.
+        r1, r2: gradients of ``x1`` and ``x2`` from elsewhere, which are added; both or none. Without ``x2``: of ``x1``,
+            none, one or two.
 
     Returns:
         The gradients of ``x1`` and ``x2``, and those of weight, bias and shift for each image, float32 (3, B, C).
@@ -365,7 +379,7 @@ def norm_backward(
         stats if keys is None else keys, stats, dy, dy if r1 is None else r1, dy if r2 is None else r2,
         dx1, dx1 if dx2 is None else dx2, sums, 0 if shift is None else shift.stride(0), layer,
         HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
-        FAST=_fast(x1), RESIDUAL=r1 is not None, num_warps=plan.warps,
+        FAST=_fast(x1), RESIDUAL=(r1 is not None) + (r2 is not None), num_warps=plan.warps,
     )  # fmt: skip
     return dx1, dx2, sums
 
@@ -473,32 +487,30 @@ def _column_sum(x, out, M, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.conste
     """The sums of ``TURNS`` times ``ROWS`` rows of one of several matrices (M, C): a line of partial sums a program."""
     part, part_c = _divided(C, LANES)
     matrix = tl.program_id(1)
-    parts = tl.cdiv(M, TURNS * ROWS)
     c = part_c * LANES + tl.arange(0, LANES)
     start = part.to(tl.int64) * (TURNS * ROWS)
     x += (matrix.to(tl.int64) * M + start) * C
-    left = M - start
     total = tl.zeros([ROWS, LANES], tl.float32)
     for turn in range(TURNS):
         rows = turn * ROWS + tl.arange(0, ROWS)
-        inside = (rows[:, None] < left) & (c[None, :] < C)
+        inside = (rows[:, None] < M - start) & (c[None, :] < C)
         total += tl.load(x + rows[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    parts = tl.cdiv(M, TURNS * ROWS)
     tl.store(out + (matrix * parts + part) * C + c, tl.sum(total, 0), mask=c < C)
 
 
 def column_sum(x: Tensor) -> Tensor:
     """Sums over the rows of matrices (K, M, C), contiguous: float32 (K, C). In two rounds where there are many rows."""
     k, m, c = x.shape
-    lanes = min(64 if m > 4096 else 32, triton.next_power_of_2(c))
-    rows = max(1, (2048 if m > 4096 else 4096) // lanes)
-    columns = k * triton.cdiv(c, lanes)
-    turns = (
-        triton.next_power_of_2(triton.cdiv(m, rows * max(1, 132 * 8 // columns))) if m > 4096 else triton.cdiv(m, rows)
-    )
+    if m <= 1024:  # one load for all rows: nothing but its latency
+        lanes, rows, turns, warps = 16, triton.next_power_of_2(m), 1, 8
+    else:
+        lanes, rows, warps = min(64, triton.next_power_of_2(c)), 32, 4
+        turns = triton.next_power_of_2(triton.cdiv(m, rows * max(1, 132 * 6 * lanes // c)))
     parts = triton.cdiv(m, turns * rows)
     out = torch.empty(k, parts, c, device=x.device)
     grid = (parts * triton.cdiv(c, lanes), k)
-    _column_sum[grid](x, out, m, C=c, LANES=lanes, ROWS=rows, TURNS=turns)
+    _column_sum[grid](x, out, m, C=c, LANES=lanes, ROWS=rows, TURNS=turns, num_warps=warps)
     return column_sum(out) if parts > 1 else out[:, 0]
 
 

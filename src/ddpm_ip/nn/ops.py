@@ -22,7 +22,7 @@ class Operations:
 
     def norm_silu(
         self, x: Sources, norm: nn.GroupNorm, shift: Tensor | None = None, dropout: float = 0.0, silu: bool = True
-    ) -> tuple[Tensor, Sources]:
+    ) -> tuple[Tensor, Sources, Tensor]:
         """``dropout(silu(group_norm(x + shift)))``, and ``x``, handed through for whoever needs it too.
 
         (Who takes the ``x`` that is handed through leaves its gradient to be added where that of the norm is made.)
@@ -35,12 +35,12 @@ class Operations:
             silu: False leaves the activation out.
 
         Returns:
-            (B, C, H, W), and ``x``.
+            (B, C, H, W); ``x``; and ``x`` once more, the first of its maps if it is joined.
         """
         joined = _join(x)
         y = norm(joined if shift is None else joined + shift[:, :, None, None])
         y = F.silu(y) if silu else y
-        return F.dropout(y, dropout) if dropout > 0 else y, (joined,)
+        return F.dropout(y, dropout) if dropout > 0 else y, (joined,), x[0]
 
     def conv(self, x: Tensor, conv: nn.Conv2d, bias: bool = True) -> Tensor:
         """The convolution; without its bias if that is added elsewhere. (B, cin, H, W) -> (B, cout, H', W')."""

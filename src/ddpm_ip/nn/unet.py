@@ -115,16 +115,17 @@ class UNet(Block):
             )
         shifts = iter(self._shifts(t))  # a residual block takes the next one, (B, its width)
         h = self.ops.conv(x.contiguous(memory_format=torch.channels_last), self.conv_in)  # (B, dim, H, W)
-        skips = [h]
+        skips = []  # what goes into every part of the way down is joined to what comes out on the way up
         for module in self.down:
-            h = module(h) if isinstance(module, Downsample) else _block(module, (h,), shifts)
-            skips.append(h)
+            h, skip = module(h) if isinstance(module, Downsample) else _block(module, (h,), shifts)
+            skips.append(skip)
         first, attn, second = self.middle
-        h = attn(first((h,), next(shifts)))  # (B, dim_mults[-1] dim, H / 2^halvings, W / 2^halvings)
-        h = second((h,), next(shifts))
+        h, skip = first((h,), next(shifts))  # (B, dim_mults[-1] dim, H / 2^halvings, W / 2^halvings)
+        skips.append(skip)
+        h, _ = second((attn(h),), next(shifts))
         for module in self.up:
-            h = module(h) if isinstance(module, Upsample) else _block(module, (h, skips.pop()), shifts)
-        y, _ = self.ops.norm_silu((h,), self.norm_out)
+            h = module(h) if isinstance(module, Upsample) else _block(module, (h, skips.pop()), shifts)[0]
+        y, _, _ = self.ops.norm_silu((h,), self.norm_out)
         return self.ops.conv(y, self.conv_out)
 
     def _shifts(self, t: Tensor) -> list[Tensor]:
@@ -137,10 +138,11 @@ class UNet(Block):
         return self.ops.shifts(emb, [b.emb for b in blocks], [b.conv1 for b in blocks])
 
 
-def _block(pair: nn.Module, x: Sources, shifts: Iterator[Tensor]) -> Tensor:
+def _block(pair: nn.Module, x: Sources, shifts: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """A residual block and its attention, if it has any; and what went in."""
     res, attn = pair.children()
-    out: Tensor = attn(res(x, next(shifts)))
-    return out
+    h, again = res(x, next(shifts))
+    return attn(h), again
 
 
 class ResBlock(Block):
@@ -156,12 +158,12 @@ class ResBlock(Block):
         self.shortcut = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
         self.dropout = dropout
 
-    def forward(self, x: Sources, shift: Tensor) -> Tensor:  # x (B, cin, H, W), shift (B, cout)
-        y, x = self.ops.norm_silu(x, self.norm1)
+    def forward(self, x: Sources, shift: Tensor) -> tuple[Tensor, Tensor]:  # x (B, cin, H, W), shift (B, cout)
+        y, x, again = self.ops.norm_silu(x, self.norm1)
         h = self.ops.conv(y, self.conv1, bias=False)  # its bias is part of the shift
         dropout = self.dropout if self.training else 0.0
-        y, _ = self.ops.norm_silu((h,), self.norm2, shift, dropout)
-        return self.ops.conv_residual(y, self.conv2, x, self.shortcut)  # (B, cout, H, W)
+        y, _, _ = self.ops.norm_silu((h,), self.norm2, shift, dropout)
+        return self.ops.conv_residual(y, self.conv2, x, self.shortcut), again  # (B, cout, H, W), and what went in
 
 
 class AttnBlock(Block):
@@ -175,7 +177,7 @@ class AttnBlock(Block):
         self.heads = heads
 
     def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W)
-        y, through = self.ops.norm_silu((x,), self.norm, silu=False)
+        y, through, _ = self.ops.norm_silu((x,), self.norm, silu=False)
         return self.ops.attention(y, self.qkv, self.proj, through, self.heads)
 
 
@@ -186,8 +188,8 @@ class Downsample(Block):
         super().__init__()
         self.conv = nn.Conv2d(c, c, 3, stride=2)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W) -> (B, c, H/2, W/2)
-        return self.ops.conv(F.pad(x, (0, 1, 0, 1)), self.conv)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, c, H, W) -> (B, c, H/2, W/2), and what went in
+        return self.ops.conv(F.pad(x, (0, 1, 0, 1)), self.conv), x
 
 
 class Upsample(Block):
