@@ -54,8 +54,9 @@ class _NormSilu(Function):
             r1 = torch.zeros_like(x1) if r1 is None else r1
             r2 = torch.zeros_like(x2) if r2 is None else r2
         dx1, dx2, sums = kernels.norm_backward(x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, *ctx.settings)
-        d_shift = sums[2] if shift is not None else None
-        d_weight, d_bias = kernels.column_sum(sums[:2]).unbind(0)
+        d_shift = sums[3] if shift is not None else None
+        d_weight, d_bias, total = kernels.column_sum(sums[:3]).unbind(0)
+        _note_sum(dx1, total[: x1.shape[1]])
         return dx1, dx2, d_shift, d_weight, d_bias, None, None, None, None, None, None
 
 
@@ -77,7 +78,7 @@ class _Add(Function):
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
         x1, x2, weight = ctx.saved_tensors
         d = d.contiguous(memory_format=_LAST)
-        d_bias = kernels.channel_sum(d)
+        d_bias = _channel_sum(d)
         if weight is None:
             return d, d_bias, d if ctx.adds_x else None, None, None
         rows, k1 = _rows(d), x1.shape[1]
@@ -106,7 +107,40 @@ class _UpsampleConv(Function):
         cols, weight = ctx.saved_tensors
         d = d.contiguous(memory_format=_LAST)
         dz = kernels.gather(d)
-        return kernels.fold(dz @ weight, *ctx.size), dz.t() @ cols, kernels.channel_sum(d)
+        return kernels.fold(dz @ weight, *ctx.size), dz.t() @ cols, _channel_sum(d)
+
+
+class _Conv(Function):
+    """A 3x3 convolution without bias, for numbers of channels where cuDNN's gradient of the input is slow.
+
+    Where it is not a multiple of 256 (384, say) that runs at half its usual speed; as the convolution of the output's
+    gradient with the turned weights, which it is too, it does not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        d = d.contiguous(memory_format=_LAST)
+        turned = weight.flip((2, 3)).transpose(0, 1).contiguous(memory_format=_LAST)
+        one, mask = (1, 1), (False, True, False)
+        _, d_weight, _ = torch.ops.aten.convolution_backward(d, x, weight, None, one, one, one, False, (0, 0), 1, mask)
+        return F.conv2d(d, turned, padding=1), d_weight
+
+
+class _Frame(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, height: int, width: int) -> Tensor:
+        ctx.size = x.shape[2:]
+        return kernels.frame(x, height, width)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None, None]:
+        return kernels.frame(d.contiguous(memory_format=_LAST), *ctx.size), None, None
 
 
 class _Qkv(Function):
@@ -131,6 +165,17 @@ class _Qkv(Function):
             torch.mm(part.t(), rows, out=dw)
         d_bias = torch.cat([kernels.column_sum(part.contiguous()[None])[0] for part in parts])
         return _maps(dy, y), d_weight.view_as(weight), d_bias
+
+
+def _note_sum(d: Tensor, total: Tensor) -> None:
+    """Notes on a gradient the sums of its channels: who made it knew them, and whose bias it is will want them."""
+    d.channel_sum = d._version, total  # type: ignore[attr-defined]
+
+
+def _channel_sum(d: Tensor) -> Tensor:
+    """The sums of a gradient's channels: as noted on it, unless something was added to it since."""
+    version, total = getattr(d, "channel_sum", (-1, d))
+    return total if version == d._version else kernels.channel_sum(d)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -185,7 +230,10 @@ class FusedOperations(Operations):
         if cout:
             weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, cout))
         x, weight = x.contiguous(memory_format=_LAST), weight.contiguous(memory_format=_LAST)
-        y = F.conv2d(x, weight, None, conv.stride, conv.padding)
+        if weight.shape[1] > 256 and weight.shape[1] % 256 and conv.stride == (1, 1) and conv.padding == (1, 1):
+            y = _Conv.apply(x, weight)
+        else:
+            y = F.conv2d(x, weight, None, conv.stride, conv.padding)
         if cout:
             y = y[:, : conv.out_channels].contiguous(memory_format=_LAST)
         return _Add.apply(y, conv.bias, None, None, None) if bias else y
@@ -196,6 +244,9 @@ class FusedOperations(Operations):
         if isinstance(shortcut, nn.Conv2d):
             return _Add.apply(h, _bias(conv) + _bias(shortcut), x1, x2, shortcut.weight)
         return _Add.apply(h, conv.bias, x1, None, None)
+
+    def downsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        return self.conv(_Frame.apply(x, x.shape[2] + 1, x.shape[3] + 1), conv)
 
     def upsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
         return _UpsampleConv.apply(x, phase_weights(conv.weight).to(x.dtype), conv.bias)

@@ -187,8 +187,8 @@ def _norm_backward(
         dx = rstd (weight dz - (S1 + xn S2) / N) + r,   S1 = sum over the group of weight dz,  S2 = of weight dz xn
 
     where ``r`` is the gradient of the ``x`` that was handed through, ``r1`` and ``r2`` those of the two maps that are
-    joined in ``x``, or both of the one that is ``x``. ``sums``: (3, B, C), per channel of this image
-    ``sum dz xn`` (of the weight), ``sum dz`` (of the bias), ``sum dx`` without ``r`` (of the shift).
+    joined in ``x``, or both of the one that is ``x``. ``sums``: (3 or 4, B, C), per channel of this image
+    ``sum dz xn`` (of the weight), ``sum dz`` (of the bias), ``sum dx``, and ``sum dx`` without ``r`` (of the shift).
     """
     C: tl.constexpr = C1 + C2
     b = tl.program_id(1)
@@ -240,6 +240,7 @@ def _norm_backward(
     constant = -rstd * s1 - mean * slope
     offset = beta - mean * gain
     sum_dx = tl.zeros([ROWS, LANES], tl.float32)
+    sum_r = tl.zeros([ROWS, LANES], tl.float32)
     last = (tl.cdiv(HW, ROWS) - 1) * ROWS
     for done in tl.range(0, HW, ROWS, num_stages=STAGES):
         rows = last - done + tl.arange(0, ROWS)
@@ -249,18 +250,24 @@ def _norm_backward(
         dz = _load(dy, at, inside, EVEN)
         dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
         dx = dz * gain[None, :] + (x * slope[None, :] + constant[None, :])
-        if SHIFT:
-            sum_dx += dx if EVEN else tl.where(inside, dx, 0.0)
+        if not EVEN:
+            dx = tl.where(inside, dx, 0.0)
         if RESIDUAL > 0:
-            dx += _load(r1, _places(rows, r_columns, C1, C2, ALIGNED), inside, EVEN)
-        if RESIDUAL > 1 and C2 == 0:
-            dx += _load(r2, at, inside, EVEN)
+            r = _load(r1, _places(rows, r_columns, C1, C2, ALIGNED), inside, EVEN)
+            if RESIDUAL > 1 and C2 == 0:
+                r += _load(r2, at, inside, EVEN)
+            dx += r
+            if SHIFT:
+                sum_r += r
+        sum_dx += dx
         _store(dx1, _places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN, STREAM)
     out = sums + b * C + c
     tl.store(out, d_weight, mask=live)
     tl.store(out + images * C, d_bias, mask=live)
+    total = tl.sum(sum_dx, 0)
+    tl.store(out + 2 * images * C, total, mask=live)
     if SHIFT:
-        tl.store(out + 2 * images * C, tl.sum(sum_dx, 0), mask=live)
+        tl.store(out + 3 * images * C, total - tl.sum(sum_r, 0), mask=live)
 
 
 STREAM = False
@@ -366,14 +373,15 @@ def norm_backward(
             none, one or two.
 
     Returns:
-        The gradients of ``x1`` and ``x2``, and those of weight, bias and shift for each image, float32 (3, B, C).
+        The gradients of ``x1`` and ``x2``; and for each image, float32 (3 or 4, B, C): those of weight and bias, the
+        sum over all places of that of ``x``, and that of the shift if there is one.
     """
     c1, c2 = _channels(x1, x2)
     batch, places = x1.shape[0], x1.shape[2] * x1.shape[3]
     plan = _plan(c1, c2, places, (c1 + c2) // stats.shape[2])
     dx1 = torch.empty_like(x1)
     dx2 = None if x2 is None else torch.empty_like(x2)
-    sums = torch.empty(3 if shift is not None else 2, batch, c1 + c2, device=x1.device)
+    sums = torch.empty(4 if shift is not None else 3, batch, c1 + c2, device=x1.device)
     _norm_backward[(plan.blocks, batch)](
         x1, x1 if x2 is None else x2, weight if shift is None else shift, weight, bias,
         stats if keys is None else keys, stats, dy, dy if r1 is None else r1, dy if r2 is None else r2,
@@ -505,8 +513,9 @@ def column_sum(x: Tensor) -> Tensor:
     if m <= 1024:  # one load for all rows: nothing but its latency
         lanes, rows, turns, warps = 16, triton.next_power_of_2(m), 1, 8
     else:
-        lanes, rows, warps = min(64, triton.next_power_of_2(c)), 32, 4
-        turns = triton.next_power_of_2(triton.cdiv(m, rows * max(1, 132 * 6 * lanes // c)))
+        lanes, rows, warps = min(64, triton.next_power_of_2(c)), 64, 4
+        programs = max(1, 132 * 12 * lanes // c)  # enough to fill a large GPU
+        turns = max(1, triton.next_power_of_2(triton.cdiv(m, rows * programs) + 1) // 2)
     parts = triton.cdiv(m, turns * rows)
     out = torch.empty(k, parts, c, device=x.device)
     grid = (parts * triton.cdiv(c, lanes), k)
@@ -517,6 +526,32 @@ def column_sum(x: Tensor) -> Tensor:
 def channel_sum(x: Tensor) -> Tensor:
     """The sum over images and places of (B, C, H, W), channels_last: the gradient of a bias. float32 (C,)."""
     return column_sum(x.permute(0, 2, 3, 1).reshape(1, -1, x.shape[1]))[0]
+
+
+@triton.jit
+def _frame(
+    x, out, M, H, W, OH, OW, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr
+):  # fmt: skip
+    """``x`` (H, W) in the upper left corner of ``out`` (OH, OW): cut off where it is larger, 0 where it is smaller."""
+    tile, part_c = _divided(C, LANES)
+    pixel = tile * ROWS + tl.arange(0, ROWS)
+    c = part_c * LANES + tl.arange(0, LANES)
+    j = pixel % OW
+    i = pixel // OW % OH
+    source = ((pixel // (OH * OW)).to(tl.int64) * H + i) * W + j
+    used = (pixel < M) & (i < H) & (j < W)
+    value = tl.load(x + source[:, None] * C + c[None, :], mask=used[:, None] & (c[None, :] < C), other=0.0)
+    at = pixel[:, None].to(tl.int64) * C + c[None, :]
+    tl.store(out + at, value, mask=(pixel[:, None] < M) & (c[None, :] < C))
+
+
+def frame(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, C, H, W) with rows and columns of zeros added below and on the right, or cut off there; channels_last."""
+    out = empty_maps(x, x.shape[1], height, width)
+    m = x.shape[0] * height * width
+    grid, options = _tiles(m, x.shape[1])
+    _frame[grid](x, out, m, x.shape[2], x.shape[3], height, width, **options)
+    return out
 
 
 @triton.jit

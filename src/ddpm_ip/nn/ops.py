@@ -61,6 +61,10 @@ class Operations:
         joined = _join(x)
         return conv(h) + (shortcut(joined) if isinstance(shortcut, nn.Conv2d) else joined)  # type: ignore[no-any-return]
 
+    def downsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
+        """A strided 3x3 convolution of ``x`` padded on the right and below, (B, C, H, W) -> (B, C, H/2, W/2)."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)), conv)
+
     def upsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
         """Nearest-neighbour doubling and a 3x3 convolution, (B, C, H, W) -> (B, C, 2H, 2W)."""
         return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]

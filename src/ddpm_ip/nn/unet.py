@@ -189,7 +189,7 @@ class Downsample(Block):
         self.conv = nn.Conv2d(c, c, 3, stride=2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, c, H, W) -> (B, c, H/2, W/2), and what went in
-        return self.ops.conv(F.pad(x, (0, 1, 0, 1)), self.conv), x
+        return self.ops.downsample_conv(x, self.conv), x
 
 
 class Upsample(Block):
