@@ -79,10 +79,8 @@ def _load(x, at, inside, EVEN: tl.constexpr):
 
 
 @triton.jit
-def _store(x, at, value, inside, EVEN: tl.constexpr, STREAM: tl.constexpr):
-    if STREAM:
-        tl.store(x + at, value.to(x.dtype.element_ty), mask=inside, eviction_policy="evict_first")
-    elif EVEN:
+def _store(x, at, value, inside, EVEN: tl.constexpr):
+    if EVEN:
         tl.store(x + at, value.to(x.dtype.element_ty))
     else:
         tl.store(x + at, value.to(x.dtype.element_ty), mask=inside)
@@ -93,7 +91,7 @@ def _norm_forward(
     x1, x2, shift, weight, bias, keys, y, stats, shift_stride, eps, layer,
     HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
     LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, ALIGNED: tl.constexpr, STAGES: tl.constexpr,
-    STREAM: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr,
+    ONCE: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr,
     FAST: tl.constexpr,
 ):  # fmt: skip
     """One image, some whole groups: mean and deviation in a first walk over the places, the output in a second.
@@ -113,19 +111,29 @@ def _norm_forward(
 
     # Sums of x - x[0]: without the pivot a mean much larger than the deviation would eat all digits.
     first = tl.load(x1 + columns[0], mask=live, other=0.0).to(tl.float32)
-    s = tl.zeros([ROWS, LANES], tl.float32)
-    q = tl.zeros([ROWS, LANES], tl.float32)
-    for start in tl.range(0, HW, ROWS, num_stages=STAGES):
-        rows = start + tl.arange(0, ROWS)
+    if ONCE:
+        rows = tl.arange(0, ROWS)
         inside = (rows[:, None] < HW) & live[None, :]
         x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - first[None, :]
         if not EVEN:
             x = tl.where(inside, x, 0.0)
-        s += x
-        q += x * x
-    s1 = tl.sum(s, 0)
+        s1 = tl.sum(x, 0)
+        s2 = tl.sum(x * x, 0)
+    else:
+        s = tl.zeros([ROWS, LANES], tl.float32)
+        q = tl.zeros([ROWS, LANES], tl.float32)
+        for start in tl.range(0, HW, ROWS, num_stages=STAGES):
+            rows = start + tl.arange(0, ROWS)
+            inside = (rows[:, None] < HW) & live[None, :]
+            x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - first[None, :]
+            if not EVEN:
+                x = tl.where(inside, x, 0.0)
+            s += x
+            q += x * x
+        s1 = tl.sum(s, 0)
+        s2 = tl.sum(q, 0)
     mean_c = s1 / HW
-    square_c = tl.sum(q, 0) - s1 * mean_c  # sum of squared deviations from the channel's own mean
+    square_c = s2 - s1 * mean_c  # sum of squared deviations from the channel's own mean
     mean_c += first
     if SHIFT:
         added = tl.load(shift + b * shift_stride + c, mask=live, other=0.0).to(tl.float32)
@@ -145,19 +153,30 @@ def _norm_forward(
     offset = tl.load(bias + c, mask=live, other=0.0).to(tl.float32) - mean * gain
     if SHIFT:
         offset += added * gain
+    key = 0
     if THRESHOLD > 0:
         key = _image_key(keys, b, layer)
-    last = (tl.cdiv(HW, ROWS) - 1) * ROWS
-    for done in tl.range(0, HW, ROWS, num_stages=STAGES):
-        rows = last - done + tl.arange(0, ROWS)
-        inside = (rows[:, None] < HW) & live[None, :]
+    if ONCE:
         at = rows[:, None] * C + c[None, :]
-        z = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) * gain[None, :] + offset[None, :]
-        if SILU:
-            z = z * _sigmoid(z, FAST)
-        if THRESHOLD > 0:
-            z = tl.where(_kept(key, at, THRESHOLD), z * SCALE, 0.0)
-        _store(y, at, z, inside, EVEN, STREAM)
+        z = _activation(x * gain[None, :] + (offset + first * gain)[None, :], key, at, SILU, THRESHOLD, SCALE, FAST)
+        _store(y, at, z, inside, EVEN)
+    else:
+        last = (tl.cdiv(HW, ROWS) - 1) * ROWS
+        for done in tl.range(0, HW, ROWS, num_stages=STAGES):
+            rows = last - done + tl.arange(0, ROWS)
+            inside = (rows[:, None] < HW) & live[None, :]
+            at = rows[:, None] * C + c[None, :]
+            z = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) * gain[None, :] + offset[None, :]
+            _store(y, at, _activation(z, key, at, SILU, THRESHOLD, SCALE, FAST), inside, EVEN)
+
+
+@triton.jit
+def _activation(z, key, at, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr):
+    if SILU:
+        z = z * _sigmoid(z, FAST)
+    if THRESHOLD > 0:
+        z = tl.where(_kept(key, at, THRESHOLD), z * SCALE, 0.0)
+    return z
 
 
 @triton.jit
@@ -178,7 +197,7 @@ def _norm_backward(
     x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, dx1, dx2, sums, shift_stride, layer,
     HW: tl.constexpr, C1: tl.constexpr, C2: tl.constexpr, GROUP: tl.constexpr, BLOCK_C: tl.constexpr,
     LANES: tl.constexpr, ROWS: tl.constexpr, EVEN: tl.constexpr, ALIGNED: tl.constexpr, STAGES: tl.constexpr,
-    STREAM: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr,
+    ONCE: tl.constexpr, SHIFT: tl.constexpr, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr,
     FAST: tl.constexpr,
     RESIDUAL: tl.constexpr,
 ):  # fmt: skip
@@ -218,59 +237,86 @@ def _norm_backward(
     if THRESHOLD > 0:
         key = _image_key(keys, b, layer)
 
-    sum_dz = tl.zeros([ROWS, LANES], tl.float32)
-    sum_dz_x = tl.zeros([ROWS, LANES], tl.float32)
-    for start in tl.range(0, HW, ROWS, num_stages=STAGES):
-        rows = start + tl.arange(0, ROWS)
+    if ONCE:
+        rows = tl.arange(0, ROWS)
         inside = (rows[:, None] < HW) & live[None, :]
         at = rows[:, None] * C + c[None, :]
         x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - mean[None, :]
         dz = _load(dy, at, inside, EVEN)
         dz = _activation_gradient(x * gain[None, :] + beta[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
-        sum_dz += dz
-        sum_dz_x += dz * x
-    d_bias = tl.sum(sum_dz, 0)
-    d_weight = tl.sum(sum_dz_x, 0) * rstd
+        d_bias = tl.sum(dz, 0)
+        d_weight = tl.sum(dz * x, 0) * rstd
+    else:
+        sum_dz = tl.zeros([ROWS, LANES], tl.float32)
+        sum_dz_x = tl.zeros([ROWS, LANES], tl.float32)
+        for start in tl.range(0, HW, ROWS, num_stages=STAGES):
+            rows = start + tl.arange(0, ROWS)
+            inside = (rows[:, None] < HW) & live[None, :]
+            at = rows[:, None] * C + c[None, :]
+            x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - mean[None, :]
+            dz = _load(dy, at, inside, EVEN)
+            dz = _activation_gradient(x * gain[None, :] + beta[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
+            sum_dz += dz
+            sum_dz_x += dz * x
+        d_bias = tl.sum(sum_dz, 0)
+        d_weight = tl.sum(sum_dz_x, 0) * rstd
     group = lane // GROUP
     same = (group[:, None] == group[None, :]) & live[None, :]
     s1 = tl.sum(tl.where(same, (w * d_bias)[None, :], 0.0), 1) / (GROUP * HW)
     s2 = tl.sum(tl.where(same, (w * d_weight)[None, :], 0.0), 1) / (GROUP * HW)
 
     slope = -rstd * rstd * s2
-    constant = -rstd * s1 - mean * slope
-    offset = beta - mean * gain
-    sum_dx = tl.zeros([ROWS, LANES], tl.float32)
-    sum_r = tl.zeros([ROWS, LANES], tl.float32)
-    last = (tl.cdiv(HW, ROWS) - 1) * ROWS
-    for done in tl.range(0, HW, ROWS, num_stages=STAGES):
-        rows = last - done + tl.arange(0, ROWS)
-        inside = (rows[:, None] < HW) & live[None, :]
-        at = rows[:, None] * C + c[None, :]
-        x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN)
-        dz = _load(dy, at, inside, EVEN)
-        dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
+    constant = -rstd * s1
+    if ONCE:
         dx = dz * gain[None, :] + (x * slope[None, :] + constant[None, :])
         if not EVEN:
             dx = tl.where(inside, dx, 0.0)
+        d_shift = tl.sum(dx, 0)
         if RESIDUAL > 0:
-            r = _load(r1, _places(rows, r_columns, C1, C2, ALIGNED), inside, EVEN)
-            if RESIDUAL > 1 and C2 == 0:
-                r += _load(r2, at, inside, EVEN)
-            dx += r
-            if SHIFT:
-                sum_r += r
-        sum_dx += dx
-        _store(dx1, _places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN, STREAM)
+            dx += _residual(r1, r2, _places(rows, r_columns, C1, C2, ALIGNED), at, inside, EVEN, C2, RESIDUAL)
+        total = tl.sum(dx, 0)
+        _store(dx1, _places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN)
+    else:
+        offset = beta - mean * gain
+        constant -= mean * slope
+        sum_dx = tl.zeros([ROWS, LANES], tl.float32)
+        sum_r = tl.zeros([ROWS, LANES], tl.float32)
+        last = (tl.cdiv(HW, ROWS) - 1) * ROWS
+        for done in tl.range(0, HW, ROWS, num_stages=STAGES):
+            rows = last - done + tl.arange(0, ROWS)
+            inside = (rows[:, None] < HW) & live[None, :]
+            at = rows[:, None] * C + c[None, :]
+            x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN)
+            dz = _load(dy, at, inside, EVEN)
+            dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
+            dx = dz * gain[None, :] + (x * slope[None, :] + constant[None, :])
+            if not EVEN:
+                dx = tl.where(inside, dx, 0.0)
+            if RESIDUAL > 0:
+                r = _residual(r1, r2, _places(rows, r_columns, C1, C2, ALIGNED), at, inside, EVEN, C2, RESIDUAL)
+                dx += r
+                if SHIFT:
+                    sum_r += r
+            sum_dx += dx
+            _store(dx1, _places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN)
+        total = tl.sum(sum_dx, 0)
+        d_shift = total - tl.sum(sum_r, 0)
     out = sums + b * C + c
     tl.store(out, d_weight, mask=live)
     tl.store(out + images * C, d_bias, mask=live)
-    total = tl.sum(sum_dx, 0)
     tl.store(out + 2 * images * C, total, mask=live)
     if SHIFT:
-        tl.store(out + 3 * images * C, total - tl.sum(sum_r, 0), mask=live)
+        tl.store(out + 3 * images * C, d_shift, mask=live)
 
 
-STREAM = False
+@triton.jit
+def _residual(
+    r1, r2, at_r1, at, inside, EVEN: tl.constexpr, C2: tl.constexpr, RESIDUAL: tl.constexpr
+):  # fmt: skip
+    r = _load(r1, at_r1, inside, EVEN)
+    if RESIDUAL > 1 and C2 == 0:
+        r += _load(r2, at, inside, EVEN)
+    return r
 
 
 class _Plan(NamedTuple):
@@ -281,35 +327,35 @@ class _Plan(NamedTuple):
     warps: int
 
 
-# What the programs on one multiprocessor may have in flight, so that what they read twice is still in the L2 cache the
-# second time: 132 multiprocessors share 50 MB.
-_TILE_BYTES = 256 << 10
-
-
-def _plan(c1: int, c2: int, places: int, group: int, lanes: int = 0, per_thread: int = 16, warps: int = 0) -> _Plan:
+def _plan(c1: int, c2: int, places: int, group: int) -> _Plan:
     """A program takes whole groups of one image: ``BLOCK_C`` channels on ``LANES`` lanes, ``ROWS`` places at a time.
 
+    The sizes are those that were fastest in a sweep on an H200 (docs/performance.md).
+
     Args:
-        c1, c2, places, group: channels of the maps that are joined, places, channels a group.
-        lanes: of a tile, if the groups fit.
-        per_thread: numbers of a tile that a thread has at one time.
-        warps: of a program, if there is work for them.
+        c1, c2: channels of the maps that are joined.
+        places: height times width.
+        group: channels of a group.
     """
     channels = c1 + c2
-    lanes, warps = (lanes, warps) if lanes else (64, 8) if places >= 1024 else (32, 4)
-    lanes = max(min(lanes, triton.next_power_of_2(channels)), triton.next_power_of_2(group))
+    wanted = 64 if places >= 1024 else 32
+    lanes = max(min(wanted, triton.next_power_of_2(channels)), triton.next_power_of_2(group))
     fitting = [g * group for g in range(1, lanes // group + 1) if channels % (g * group) == 0]
     # 16-byte accesses need blocks that start at multiples of eight channels
     block = max(fitting, key=lambda n: (n % 8 == 0, n))
-    while warps > 1 and places * lanes < warps * 32 * per_thread:
-        warps //= 2
-    rows = min(max(1, warps * 32 * per_thread // lanes), triton.next_power_of_2(places))
-    options: dict[str, int | bool] = {"GROUP": group, "BLOCK_C": block, "LANES": lanes, "ROWS": rows}
+    tile = triton.next_power_of_2(places) * lanes
+    once = tile <= ONCE_NUMBERS  # the whole tile in registers: nothing is read twice
+    per_thread = 32 if once else 16
+    warps = min(8, max(1, tile // (32 * per_thread))) if once or places >= 1024 else 4
+    rows = tile // lanes if once else max(1, warps * 32 * per_thread // lanes)
+    options: dict[str, int | bool] = {"GROUP": group, "BLOCK_C": block, "LANES": lanes, "ROWS": rows, "ONCE": once}
     options["EVEN"] = places % rows == 0 and block == lanes
     options["ALIGNED"] = c1 % 8 == 0 and c2 % 8 == 0 and block % 8 == 0
-    options["STREAM"] = STREAM
-    options["STAGES"] = min(3, places // rows) or 1  # copies on their way to shared memory while others are worked on
+    options["STAGES"] = 3  # copies are on their way to shared memory while others are worked on
     return _Plan(channels // block, options, warps)
+
+
+ONCE_NUMBERS = 8192
 
 
 def _channels(x1: Tensor, x2: Tensor | None) -> tuple[int, int]:
@@ -387,7 +433,7 @@ def norm_backward(
         stats if keys is None else keys, stats, dy, dy if r1 is None else r1, dy if r2 is None else r2,
         dx1, dx1 if dx2 is None else dx2, sums, 0 if shift is None else shift.stride(0), layer,
         HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
-        FAST=_fast(x1), RESIDUAL=(r1 is not None) + (r2 is not None), num_warps=plan.warps,
+        FAST=_fast(x1), RESIDUAL=(r1 is not None) + (r2 is not None), num_warps=plan.warps, maxnreg=128,
     )  # fmt: skip
     return dx1, dx2, sums
 
