@@ -99,6 +99,7 @@ class Train:
         keep_last: newest checkpoints that are kept (at least 2, since the newest may turn out damaged).
         keep_every: besides, every checkpoint at a multiple of this many steps is kept; 0 for none.
         mixed_precision: "no", fp16 or bf16; null takes what `accelerate-launch` says, else "no".
+        fast: auto takes the fastest path that the device has; off the plain PyTorch one.
         deterministic: bit-exact GPU kernels, slower. (The CPU is always exact.)
     """
 
@@ -117,6 +118,7 @@ class Train:
     keep_last: Annotated[int, Field(ge=2)] = 2
     keep_every: NaturalInt = 0
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    fast: Literal["auto", "off"] = "auto"
     deterministic: bool = False
     optim: Optim = field(default_factory=Optim)
 

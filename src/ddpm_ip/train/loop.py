@@ -93,20 +93,13 @@ def _train(
     hooks: Hooks,
 ) -> Outcome:
     images = _open_data(config, accelerator)
-    _set_backends(config)
-    _check(config, images, accelerator.num_processes)
-    state = _fresh_state(config, accelerator.device)
-    state.scaler = accelerator.scaler
-    state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
+    state, step = build(config, images, accelerator)
     if start is not None:
         _check_same(config, images, start)
         state.restore(start)
         log.info("continuing from %s at step %d", start.path, state.step)
     elif resume is not None:
         log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
-    network, optimizer = accelerator.prepare(state.network, state.optimizer)
-    feed = Feed(images, config.seed, config.train.batch_size, config.train.flip, accelerator.device)
-    step = TrainStep(config, accelerator, network, optimizer, feed, state)
     if accelerator.is_main_process and state.step < config.train.n_steps:
         checkpoint.set_aside(folder.checkpoints, state.step)
     metrics = _announce(config, folder, images, state) if accelerator.is_main_process else None
@@ -115,6 +108,22 @@ def _train(
     finally:
         if metrics is not None:
             metrics.close()
+
+
+def build(config: Config, images: ImageSet, accelerator: Accelerator) -> tuple[TrainState, TrainStep]:
+    """A fresh state, and the step that changes it.
+
+    Raises:
+        DataError, ConfigError: data, model and processes do not fit together.
+    """
+    _set_backends(config)
+    _check(config, images, accelerator.num_processes)
+    state = _fresh_state(config, accelerator.device)
+    state.scaler = accelerator.scaler
+    state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
+    network, optimizer = accelerator.prepare(state.network, state.optimizer)
+    feed = Feed(images, config.seed, config.train.batch_size, config.train.flip, accelerator.device)
+    return state, TrainStep(config, accelerator, network, optimizer, feed, state)
 
 
 def _steps(
