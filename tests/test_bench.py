@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from tests.reliability.tiny import TORCHRUN, finish, one_thread, start, tiny, yaml_file
+from tests.reliability.tiny import ROOT, TORCHRUN, finish, one_thread, start, tiny, yaml_file
 
 from ddpm_ip.bench import measure, ours, run, theirs
 from ddpm_ip.bench.measure import Plan, gflop_per_image
@@ -27,6 +27,7 @@ KEYS = {
     "task", "system", "ours", "batch", "source", "gpus", "gpu", "precision", "images_per_s", "ratio_to_ours", "ms",
     "ms_p10", "ms_p90", "gflop_per_image", "tflops", "share_of_peak", "memory_gib", "warmup_s", "error",
 }  # fmt: skip
+BENCH_SCRIPT = ROOT / "scripts/bench.py"
 CIFAR = {"data": {"name": "cifar10"}}
 
 
@@ -213,10 +214,13 @@ def test_the_plan_of_a_row() -> None:
 
 def test_the_default_file_stands_with_the_other_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run.default_out(torch.device("cpu")).match("bench-cpu-20??-??-??-??????.json")
-    assert run.default_out(torch.device("cpu")).parent == Path()
+    cpu = torch.device("cpu")
+    assert run.output(None, cpu).match("bench-cpu-20??-??-??-??????.json")
+    assert run.output(None, cpu).parent == Path()
     (tmp_path / "benchmarks/results").mkdir(parents=True)
-    assert run.default_out(torch.device("cpu")).parent == Path("benchmarks/results")
+    assert run.output(None, cpu).parent == Path("benchmarks/results")
+    assert run.output(tmp_path, cpu).parent == tmp_path
+    assert run.output(tmp_path / "new.json", cpu) == tmp_path / "new.json"
 
 
 def row(system: str, rate: float | None = None, ratio: float | None = None, **more: Any) -> dict[str, Any]:
@@ -255,14 +259,12 @@ def test_ratios_keep_sources_apart() -> None:
 def test_two_processes_share_a_batch(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     command = ["-c", yaml_file(tmp_path), "--batch", "8", "--steps", "1", "--out", out]
-    program = tmp_path / "bench.py"
-    program.write_text("import sys\nfrom ddpm_ip.cli import main\nsys.exit(main(['bench', *sys.argv[1:]]))\n")
-    code, output = finish(start(*TORCHRUN, program, "train", "sample", *command))
+    code, output = finish(start(*TORCHRUN, BENCH_SCRIPT, "train", "sample", *command))
     assert code == 0, output
     rows = json.loads(out.read_text())["rows"]
     assert [row["gpus"] for row in rows] == [2] * 6
     assert not any(row["error"] for row in rows)
     assert output.count("train: images/s\n") == 1
-    code, output = finish(start(*TORCHRUN, program, *command[:2], "--batch", "7"))
+    code, output = finish(start(*TORCHRUN, BENCH_SCRIPT, *command[:2], "--batch", "7"))
     assert code == 1
     assert "--batch 7 is not divisible by the 2 processes" in output

@@ -204,7 +204,7 @@ def _report(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _bench_arguments(p: argparse.ArgumentParser) -> None:
     p.usage = (
-        "ddpm-ip bench [train] [sample] [data] [-c CONFIG] [--batch N ...] [--against SYSTEMS] [--steps N] [--out FILE]"
+        "%(prog)s [train] [sample] [data] [-c CONFIG] [--batch N ...] [--against SYSTEMS] [--steps N] [--out FILE]"
     )
     p.add_argument(
         "-c", "--config", metavar="CONFIG", help="YAML file; by default the CIFAR-10 network with input perturbation"
@@ -223,7 +223,7 @@ def _bench_arguments(p: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="JSON file (default: bench-DEVICE-TIME.json in benchmarks/results or .)",
+        help="JSON file, or a folder for bench-DEVICE-TIME.json (default: benchmarks/results if there, else .)",
     )
 
 

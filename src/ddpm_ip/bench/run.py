@@ -52,7 +52,7 @@ class BenchOptions:
         batches: images a step, over all processes; by default 128, 512, 1024, on the CPU 16.
         against: the systems beside ours, some of plain and diffusers.
         steps: timed training steps; by default 30, 15 from batch 1024, and 5 on the CPU.
-        out: the JSON file; see :func:`default_out`.
+        out: the JSON file, or a folder for it; see :func:`output`.
     """
 
     tasks: Sequence[str] = TASKS
@@ -124,8 +124,8 @@ def bench(config: Config, options: BenchOptions) -> list[dict[str, Any]]:
     device, gpus, main = accelerator.device, accelerator.num_processes, accelerator.is_main_process
     setup(None, main)
     cases = _cases(options, device)
-    _check(cases, gpus)
-    path = options.out or default_out(device)
+    _check(cases, device, gpus)
+    path = output(options.out, device)
     with _random_images(config) as sets:
         log.info("measuring the peak of %s", _device_name(device))
         shared = Bench(config, options, sets, gflop_per_image(config), peak(device), device, gpus)
@@ -144,11 +144,18 @@ def bench(config: Config, options: BenchOptions) -> list[dict[str, Any]]:
     return rows
 
 
-def default_out(device: torch.device) -> Path:
-    """``bench-{device}-{time}.json`` in benchmarks/results if that folder is there, else in the current one."""
+def output(out: Path | None, device: torch.device) -> Path:
+    """The file that is meant: in a folder it is ``bench-{device}-{time}.json``.
+
+    Args:
+        out: a file or a folder; None for the folder benchmarks/results if there is one, else the current one.
+        device: what is measured.
+    """
+    folder = out or Path("benchmarks/results" if Path("benchmarks/results").is_dir() else ".")
+    if not folder.is_dir():
+        return folder
     slug = re.sub(r"[^a-z0-9]+", "-", _device_name(device).lower()).strip("-")
-    folder = Path("benchmarks/results")
-    return (folder if folder.is_dir() else Path()) / f"bench-{slug}-{datetime.now():%Y-%m-%d-%H%M%S}.json"
+    return folder / f"bench-{slug}-{datetime.now():%Y-%m-%d-%H%M%S}.json"
 
 
 def _check_names(what: str, given: Sequence[str], known: Sequence[str]) -> None:
@@ -169,7 +176,9 @@ def _cases(options: BenchOptions, device: torch.device) -> list[Case]:
     return cases
 
 
-def _check(cases: Sequence[Case], gpus: int) -> None:
+def _check(cases: Sequence[Case], device: torch.device, gpus: int) -> None:
+    if device.type not in ("cuda", "cpu"):
+        raise ConfigError(f"bench has no clock for {device.type}: set ACCELERATE_USE_CPU=true to measure the CPU")
     if bad := [case.batch for case in cases if case.batch % gpus]:
         raise ConfigError(f"--batch {bad[0]} is not divisible by the {gpus} processes, and each takes an equal share")
     if any(case.system == "diffusers" for case in cases):
