@@ -64,8 +64,9 @@ def test_every_task_and_system_gives_a_row(tmp_path: Path, capsys: pytest.Captur
         assert row["ours"] == (row["system"] == "ours")
         assert row["gpus"] == 1
         assert all(math.isfinite(value) and value >= 0 for value in numbers(row))
-        assert row["ms_p10"] <= row["ms"] <= row["ms_p90"]
-        assert row["images_per_s"] == pytest.approx(1000 * row["batch"] / row["ms"], rel=1e-5)
+        assert row["ms_p10"] <= row["ms_p90"]
+        assert row["task"] == "data" or row["ms_p10"] <= row["ms"] <= row["ms_p90"]
+        assert row["images_per_s"] == pytest.approx(1000 * row["batch"] / row["ms"])
         assert (row["tflops"] is None) == (row["task"] == "data")
         assert row["source"] in (("resident", "mapped") if row["task"] == "data" else (None,))
     assert [row["ratio_to_ours"] for row in rows if row["ours"]] == [1.0] * 8

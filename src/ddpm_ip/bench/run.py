@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from ddpm_ip.bench import ours, theirs
-from ddpm_ip.bench.measure import Plan, Step, Timing, forget, gflop_per_image, measure, peak
+from ddpm_ip.bench.measure import Plan, Step, Timing, gflop_per_image, measure, peak
 from ddpm_ip.bench.table import line, table
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
@@ -137,7 +137,6 @@ def bench(config: Config, options: BenchOptions) -> list[dict[str, Any]]:
             log.info("%d/%d  %s: %s", number, len(cases), case, line(rows[-1]))
             if main:
                 _write(path, record)
-        forget(device)
     if main:
         print(table(rows))
         print(f"\n{path}")
@@ -191,10 +190,11 @@ def _row(bench: Bench, case: Case, earlier: Sequence[dict[str, Any]]) -> dict[st
     accelerator = _engine(precision)
     timing, error = _attempt(_builder(bench, case, precision, accelerator), _plan(bench, case), bench.device)
     units = EVALUATIONS if case.task == "sample" else 1  # what a step is made of: ms and images are those of one unit
-    rate = _sum_of_rates(timing, case.batch // bench.gpus * units, accelerator)
+    ms = _typical(case.task, timing.ms) / units if timing else None
+    rate = _all_processes(1000 * case.batch / bench.gpus / ms if ms else None, accelerator)
     if timing is not None and rate is None:
-        timing, error = None, "failed on another process"
-    p10, ms, p90 = (np.percentile(timing.ms, (10, 50, 90)) / units).tolist() if timing else (None, None, None)
+        timing, ms, error = None, None, "failed on another process"
+    p10, p90 = (np.percentile(timing.ms, (10, 90)) / units).tolist() if timing else (None, None)
     gflop = {"sample": bench.gflop[0], "train": bench.gflop[1]}.get(case.task)
     tflops = rate * gflop / 1e3 if rate and gflop else None
     top = bench.peak["matmul_tflops"]
@@ -219,7 +219,9 @@ def _row(bench: Bench, case: Case, earlier: Sequence[dict[str, Any]]) -> dict[st
 
 
 def _attempt(build: Callable[[], Step], plan: Plan, device: torch.device) -> tuple[Timing | None, str | None]:
-    """The timing, or why there is none. (Here the failed step is let go with its memory: an exception holds on to it.)
+    """The timing, or why there is none.
+
+    The exception ends here, since it holds on to the failed step and its memory, which the next row needs.
 
     Raises:
         UserError: what the user can put right.
@@ -273,12 +275,16 @@ def _engine(precision: Precision | None) -> Accelerator:
     return start_engine(precision)
 
 
-def _sum_of_rates(timing: Timing | None, images: int, accelerator: Accelerator) -> float | None:
-    """Images a second of all processes; None if one of them has failed."""
-    mine = 1000 * images / float(np.median(timing.ms)) if timing else float("nan")
-    # float32, for devices without float64
-    rate = float(accelerator.reduce(torch.tensor(mine, device=accelerator.device), reduction="sum"))
-    return None if np.isnan(rate) else rate
+def _typical(task: str, ms: Sequence[float]) -> float:
+    """The median; for data the mean, since loaders deliver in bursts."""
+    return float(np.mean(ms) if task == "data" else np.median(ms))
+
+
+def _all_processes(rate: float | None, accelerator: Accelerator) -> float | None:
+    """The sum of all processes' rates; None if one of them has failed."""
+    mine = torch.tensor(float("nan") if rate is None else rate, dtype=torch.float64, device=accelerator.device)
+    total = float(accelerator.reduce(mine, reduction="sum"))
+    return None if np.isnan(total) else total
 
 
 def _ratio(case: Case, rate: float | None, earlier: Sequence[dict[str, Any]]) -> float | None:
