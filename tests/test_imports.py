@@ -45,8 +45,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "scipy", "tqdm"},
         MODEL | {"generate", "train", "sampling", "__init__"},
     ),
+    "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"generate", "train", "sampling", "__init__"}),
     "report": ({"numpy", "PIL", "yaml", "matplotlib"}, {"errors", "images", "__init__"}),
-    "cli": (set(), MODEL | {"generate", "train", "sampling", "evaluate", "report", "__init__"}),
+    "cli": (set(), MODEL | {"generate", "train", "sampling", "evaluate", "bench", "report", "__init__"}),
 }  # fmt: skip
 
 

@@ -220,7 +220,7 @@ class FusedOperations(Operations):
         y, through, again = _NormSilu.apply(
             x1, x2, shift, norm.weight, norm.bias, keys, norm.num_groups, norm.eps, silu, dropout, self.layer
         )
-        return y, (through,) if x2 is None else (through, again), again
+        return (y, (through,), again) if x2 is None else (y, (through, again), x1)
 
     def conv(self, x: Tensor, conv: nn.Conv2d, bias: bool = True) -> Tensor:
         x, weight = x.to(conv.weight.dtype), conv.weight

@@ -319,6 +319,10 @@ def _residual(
     return r
 
 
+REGISTER_TILE = 8192  # numbers that a program can hold in registers
+PER_THREAD = 16  # numbers that a thread works on at a time where the tile is larger
+
+
 class _Plan(NamedTuple):
     """How a GroupNorm is divided among programs."""
 
@@ -344,8 +348,8 @@ def _plan(c1: int, c2: int, places: int, group: int) -> _Plan:
     # 16-byte accesses need blocks that start at multiples of eight channels
     block = max(fitting, key=lambda n: (n % 8 == 0, n))
     tile = triton.next_power_of_2(places) * lanes
-    once = tile <= ONCE_NUMBERS  # the whole tile in registers: nothing is read twice
-    per_thread = 32 if once else 16
+    once = tile <= REGISTER_TILE  # the whole tile in registers: nothing is read twice
+    per_thread = 32 if once else PER_THREAD
     warps = min(8, max(1, tile // (32 * per_thread))) if once or places >= 1024 else 4
     rows = tile // lanes if once else max(1, warps * 32 * per_thread // lanes)
     options: dict[str, int | bool] = {"GROUP": group, "BLOCK_C": block, "LANES": lanes, "ROWS": rows, "ONCE": once}
@@ -353,9 +357,6 @@ def _plan(c1: int, c2: int, places: int, group: int) -> _Plan:
     options["ALIGNED"] = c1 % 8 == 0 and c2 % 8 == 0 and block % 8 == 0
     options["STAGES"] = 3  # copies are on their way to shared memory while others are worked on
     return _Plan(channels // block, options, warps)
-
-
-ONCE_NUMBERS = 8192
 
 
 def _channels(x1: Tensor, x2: Tensor | None) -> tuple[int, int]:

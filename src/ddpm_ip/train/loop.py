@@ -222,6 +222,18 @@ def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
     return TrainState(network, average, optimizer, Sums.zero(accelerator.device), accelerator.scaler)
 
 
+def build(config: Config, images: ImageSet, accelerator: Accelerator) -> tuple[TrainState, Step]:
+    """A fresh state, and the step that changes it, as a run would have them.
+
+    Raises:
+        DataError, ConfigError: data, model and processes do not fit together.
+    """
+    _set_backends(config)
+    _check(config, images, accelerator.num_processes)
+    state = fresh_state(config, accelerator)
+    return state, make_step(config, accelerator, make_feed(config, images, accelerator), state)
+
+
 def make_feed(config: Config, images: ImageSet, accelerator: Accelerator) -> Feed:
     """This process's share of the images of each step."""
     t = config.train
