@@ -319,7 +319,7 @@ def _residual(
     return r
 
 
-REGISTER_TILE = 8192  # numbers that a program can hold in registers
+REGISTER_TILE = 2048  # numbers that a program holds in registers, so that nothing is read twice
 PER_THREAD = 16  # numbers that a thread works on at a time where the tile is larger
 
 
