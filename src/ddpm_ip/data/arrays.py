@@ -54,11 +54,21 @@ class Npz:
             DataError: the file is missing or damaged, or the array is not ``uint8`` images.
         """
         path = existing(self.root, "an .npz or .npy file")
-        try:
-            images, labels = _arrays(path)
-        except (OSError, ValueError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: not a readable .npz or .npy file: {error}") from error
-        return from_arrays(_channels_first(images, path), _labels(labels, path), path.stem, self.image_size, progress)
+        images, labels = read_arrays(path)
+        return from_arrays(images, labels, path.stem, self.image_size, progress)
+
+
+def read_arrays(path: Path) -> tuple[UInt8, npt.NDArray[np.integer] | None]:
+    """The images of an ``.npz`` or ``.npy`` file as they are, ``uint8`` (N, C, H, W), and the labels, if any.
+
+    Raises:
+        DataError: the file is damaged, or the array is not ``uint8`` images.
+    """
+    try:
+        images, labels = _arrays(path)
+    except (OSError, ValueError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable .npz or .npy file: {error}") from error
+    return _channels_first(images, path), _labels(labels, path)
 
 
 def _arrays(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:

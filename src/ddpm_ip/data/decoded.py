@@ -278,7 +278,7 @@ def _decode_into(file: BinaryIO, listing: Listing, recipe: Recipe, channels: int
         ) as bar,
     ):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        for result in _decode_all(listing.items(), recipe, channels):
+        for result in decode_all(listing.items(), recipe, channels):
             bar.update()
             if isinstance(result, BadImage):
                 outcome.bad.append(result)
@@ -290,17 +290,22 @@ def _decode_into(file: BinaryIO, listing: Listing, recipe: Recipe, channels: int
     return outcome
 
 
-_Result = tuple[UInt8, tuple[int, int], "int | None"] | BadImage
+Result = tuple[UInt8, tuple[int, int], "int | None"] | BadImage
 
 
-def _decode_all(items: Iterator[Item], recipe: Recipe, channels: int) -> Iterator[_Result]:
-    """Decodes in parallel and yields in order; only a bounded number of images is under way."""
+def decode_all(items: Iterator[Item], recipe: Recipe, channels: int) -> Iterator[Result]:
+    """Decodes in parallel and yields in order; only a bounded number of images is under way.
 
-    def work(chunk: list[Item]) -> list[_Result]:
+    Yields:
+        For each item its pixels, ``uint8`` (channels, image_size, image_size), its (width, height) before cropping and
+        resizing, and its label; or what is wrong with it.
+    """
+
+    def work(chunk: list[Item]) -> list[Result]:
         return [_decode_one(item, recipe, channels) for item in chunk]
 
     threads = min(32, os.cpu_count() or 1)
-    pending: deque[Future[list[_Result]]] = deque()
+    pending: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         while chunk := list(islice(items, CHUNK)):
             pending.append(pool.submit(work, chunk))
@@ -310,7 +315,7 @@ def _decode_all(items: Iterator[Item], recipe: Recipe, channels: int) -> Iterato
             yield from pending.popleft().result()
 
 
-def _decode_one(item: Item, recipe: Recipe, channels: int) -> _Result:
+def _decode_one(item: Item, recipe: Recipe, channels: int) -> Result:
     try:
         image = read(item.source, item.where)
         return place(image, item.where, recipe.image_size, channels, recipe.center_crop), image.size, item.label

@@ -50,6 +50,15 @@ class Folder:
         Raises:
             DataError: the folder is missing or holds no image, or an image is unusable under ``error``.
         """
+        recipe = Recipe(self.image_size, self.mode, self.center_crop)
+        return open_decoded(self.listing(), recipe, self.cache, self.on_bad, progress)
+
+    def listing(self) -> Listing:
+        """The files, before anything is decoded.
+
+        Raises:
+            DataError: the folder is missing or holds no image.
+        """
         root = existing(self.root, "a folder of images")
         paths = _image_paths(root)
         if not paths:
@@ -63,9 +72,7 @@ class Folder:
             return (Item(str(path), path, number.get(part)) for path, part in zip(paths, first, strict=True))
 
         identity = (str(root.resolve()), *(_identity(path, root) for path in paths))
-        listing = Listing(root.resolve().name, len(paths), items, identity, classes)
-        recipe = Recipe(self.image_size, self.mode, self.center_crop)
-        return open_decoded(listing, recipe, self.cache, self.on_bad, progress)
+        return Listing(root.resolve().name, len(paths), items, identity, classes)
 
 
 def _image_paths(root: Path) -> list[Path]:

@@ -51,6 +51,15 @@ class Parquet:
         Raises:
             DataError: pyarrow, a shard or a column is missing, or an image is unusable under ``error``.
         """
+        recipe = Recipe(self.image_size, self.mode, self.center_crop)
+        return open_decoded(self.listing(), recipe, self.cache, self.on_bad, progress)
+
+    def listing(self) -> Listing:
+        """The rows, before anything is decoded.
+
+        Raises:
+            DataError: pyarrow, a shard or a column is missing.
+        """
         root = existing(self.root, "a Parquet file, or a folder of them")
         shards = _shards(root, self.split)
         image, label = _columns(shards[0], self.image_column, self.label_column)
@@ -62,8 +71,7 @@ class Parquet:
         count = sum(_opened(shard).metadata.num_rows for shard in shards)
         identity = (*(_identity(shard) for shard in shards), image, str(label))
         name = root.stem if root.is_file() else f"{root.resolve().name}-{self.split}"
-        recipe = Recipe(self.image_size, self.mode, self.center_crop)
-        return open_decoded(Listing(name, count, items, identity), recipe, self.cache, self.on_bad, progress)
+        return Listing(name, count, items, identity)
 
 
 def _shards(root: Path, split: str) -> list[Path]:
