@@ -136,13 +136,22 @@ def called(tree: ast.AST) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_no_file_can_run_code(path: Path) -> None:
-    """No pickle (but for CIFAR-10's own files), no torch.load, no eval, no YAML but with a safe loader."""
+    """No pickle (but for CIFAR-10's own files), no eval, no YAML but with a safe loader.
+
+    Two modules have one exception each: the name of an extractor, which a person gives, is imported; and the Inception
+    weights, whose hash was checked, are read by PyTorch's loader of tensors only.
+    """
     module, tree = module_name(path), ast.parse(path.read_text(encoding="utf-8"))
     forbidden = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.hub.load", "os.system"}
     forbidden |= {"yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "importlib.import_module"}
+    forbidden -= {"evaluate.features": {"importlib.import_module"}, "evaluate.inception": {"torch.load"}}.get(
+        module, set()
+    )
     assert not called(tree) & forbidden
     assert not {name.split(".")[0] for name in imports(tree)} & {"dill", "cloudpickle", "joblib", "shelve", "marshal"}
-    if module != "data.cifar10":
+    if module == "evaluate.inception":
+        assert {name for name in called(tree) if name.startswith("pickle.")} == set()  # it knows pickle's errors only
+    elif module != "data.cifar10":
         assert "pickle" not in {name.split(".")[0] for name in imports(tree)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
@@ -154,7 +163,7 @@ def test_no_file_can_run_code(path: Path) -> None:
         if name == "yaml.load":
             assert (module, keywords.get("Loader")) == ("config", "_Loader")
         assert keywords.get("shell", "False") == "False"
-        assert keywords.get("weights_only", "True") == "True"
+        assert keywords.get("weights_only", "True" if name != "torch.load" else "not said") == "True"
 
 
 def loaded_after(code: str) -> set[str]:
@@ -178,7 +187,7 @@ for words in ([], *([name] for name in _COMMANDS)):
         assert end.code == 0
     else:
         raise AssertionError("help did not exit")
-assert set(_COMMANDS) >= {"train", "sample", "data", "report"}
+assert set(_COMMANDS) >= {"train", "sample", "evaluate", "data", "report"}
 """
     loaded = loaded_after(code)
     assert "ddpm_ip" in loaded

@@ -1,4 +1,4 @@
-"""The command line: ``ddpm-ip train | sample | data inspect | report | bench``, and the same programs for ``scripts/``.
+"""The command line: ``ddpm-ip train | sample | evaluate | data inspect | report | bench``, and the same programs for ``scripts/``.
 
 Nothing heavy is imported before it is needed, so that ``--help`` answers at once.
 """
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"ddpm-ip {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, arguments, _) in _COMMANDS.items():
-        epilog = None if name == "report" else _OVERRIDES
+        epilog = None if name in ("evaluate", "report") else _OVERRIDES
         arguments(commands.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False))
     return _run(parser, argv)
 
@@ -158,6 +158,52 @@ def _sample(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "samples", type=Path, metavar="SAMPLES", help="folder of PNG files, .npz or .npy of uint8 images, or Parquet"
+    )
+    p.add_argument(
+        "--reference",
+        required=True,
+        metavar="DATA",
+        help="real images: cifar10-train, cifar10-test, mnist-train, mnist-test, digits; a folder, .npz, Parquet; or a "
+        "config file, for its data section",
+    )
+    p.add_argument("--reference_root", metavar="DIR", help="where the files of a named reference lie")
+    p.add_argument(
+        "--metrics",
+        metavar="LIST",
+        help="of fid, isc, kid, prc (precision and recall), sfid, with commas (default: fid,isc; without Inception: fid)",
+    )
+    p.add_argument(
+        "--extractor",
+        default="inception",
+        metavar="NAME",
+        help="whose features: inception, pixels, or your own as package.module:object (default: %(default)s)",
+    )
+    p.add_argument(
+        "--n_samples", type=int, metavar="N", help="take the first N samples, and refuse fewer (default: all)"
+    )
+    p.add_argument("--batch_size", type=int, metavar="N", help="images at once (default: 256; on a CPU 32)")
+    p.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.json",
+        help="numbers and protocol are added to it (default: evaluation.json in the folder SAMPLES, or beside the file)",
+    )
+
+
+def _evaluate(args: argparse.Namespace, rest: list[str]) -> int:
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r}")
+    from ddpm_ip.evaluate.program import EvaluateOptions, evaluate_files
+
+    metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",")]
+    names = ("reference", "reference_root", "extractor", "out", "batch_size", "n_samples")
+    evaluate_files(args.samples, EvaluateOptions(metrics=metrics, **{name: getattr(args, name) for name in names}))
+    return 0
+
+
 def _data_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "action", choices=("inspect",), help="inspect: count, sizes, statistics, a contact sheet, unusable files"
@@ -251,6 +297,7 @@ _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argpa
 _COMMANDS: dict[str, _Command] = {
     "train": ("Trains a model: DDPM, or DDPM-IP with perturbation.name input.", _train_arguments, _train),
     "sample": ("Makes images from trained weights; an interrupted call continues.", _sample_arguments, _sample),
+    "evaluate": ("Measures how far samples are from real images: FID and its kin.", _evaluate_arguments, _evaluate),
     "data": ("Looks at a data set.", _data_arguments, _data),
     "report": ("Writes one HTML page that compares runs.", _report_arguments, _report),
     "bench": ("Measures the speed of this machine, beside plain PyTorch and diffusers.", _bench_arguments, _bench),

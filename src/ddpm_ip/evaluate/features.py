@@ -1,11 +1,68 @@
-"""Features of images that a distance is taken in."""
+"""Features of images that a distance is taken in, and the objects that extract them."""
 
 from __future__ import annotations
 
+import importlib
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
+from ddpm_ip.errors import ConfigError
 from ddpm_ip.images import UInt8
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """What turns images into features; anybody's own will do (docs/EVALUATION.md).
+
+    Attributes:
+        name: names the numbers, as in ``FD-name``.
+    """
+
+    name: str
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Features by kind, one row an image.
+
+        Args:
+            images: ``uint8`` (B, 3, H, W) on the device; gray images are repeated, unless the extractor has a true
+                attribute ``gray``.
+
+        Returns:
+            ``pool`` (B, D), for all distances; and where there is such a thing ``logits`` (B, K), before the softmax,
+            and ``spatial`` (B, S), for sFID. An image's features must not depend on the others of its batch.
+        """
+        ...
+
+    def identity(self) -> Mapping[str, Any]:
+        """Plain values that change whenever the features do, such as the SHA-256 of the weights and how images are
+        resized. Features of the reference are kept under this identity."""
+        ...
+
+
+class Pixels:
+    """The images themselves, see :func:`pixels`; the features ``pool`` only.
+
+    Args:
+        device: is not used: images are where they are.
+    """
+
+    name = "pixels"
+    gray = True
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        return {"pool": images.flatten(1).to(torch.float64 if images.device.type != "mps" else torch.float32) / 255}
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"range": "[0, 1]", "resize": "none"}
 
 
 def pixels(images: UInt8) -> npt.NDArray[np.float64]:
@@ -15,3 +72,57 @@ def pixels(images: UInt8) -> npt.NDArray[np.float64]:
     Fréchet distance in these features is called FD-pixels; it is no FID.
     """
     return images.reshape(len(images), -1).astype(np.float64) / 255
+
+
+def find_extractor(name: str, device: torch.device) -> Extractor:
+    """An extractor by name.
+
+    Args:
+        name: ``inception``, ``pixels``, or ``package.module:object``: an extractor, or a class or function that takes
+            the device and gives one. That module is imported, which runs its code: the name must come from the person
+            at the keyboard, never from a file.
+        device: where it is to work.
+
+    Raises:
+        UserError: there is none of that name, or its weights are missing.
+    """
+    if name == "inception":
+        from ddpm_ip.evaluate.inception import Inception
+
+        return Inception(device)
+    if name == "pixels":
+        return Pixels(device)
+    if ":" not in name:
+        raise ConfigError(
+            f"there is no extractor {name!r}: choose inception, pixels, or package.module:object for your own"
+        )
+    found = _import(name)
+    if isinstance(found, type) or not isinstance(found, Extractor):
+        found = found(device) if callable(found) else found
+    if not isinstance(found, Extractor) or not isinstance(found.name, str):
+        raise ConfigError(f"{name} is no extractor: it needs name, identity() and a call (docs/EVALUATION.md)")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", found.name) or found.name in ("inception", "pixels"):
+        raise ConfigError(
+            f"{name}: an extractor cannot be called {found.name!r}: letters, digits, '.', '_' and '-', and neither "
+            "inception nor pixels"
+        )
+    return found
+
+
+def _import(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"the extractor {name} cannot be imported: {error}. If its file lies in FOLDER, put PYTHONPATH=FOLDER "
+            "before the command"
+        ) from error
+    except ValueError as error:  # an empty name
+        raise ConfigError(f"{name!r} is not of the form package.module:object") from error
+    try:
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except AttributeError as error:
+        raise ConfigError(f"the extractor {name}: {error}") from error
+    return found

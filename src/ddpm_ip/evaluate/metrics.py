@@ -1,14 +1,24 @@
-"""Distances between sets of images, from streamed moments of their features."""
+"""Distances between sets of images: from streamed moments of their features, or from the features themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 Float64 = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.floating]
+
+# torch-fidelity's settings, which are those of the papers.
+SPLITS = 10
+SUBSETS, SUBSET_SIZE = 100, 1000
+NEIGHBOURS = 3
+
+DISTANCES = 16_000_000  # held at once, 128 MB
 
 
 @dataclass
@@ -56,10 +66,98 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^{1/2})``
 
     (Dowson & Landau 1982; with Inception features it is the FID of Heusel et al. 2017, with others not.) The trace
-    of the root is taken as ``tr (C1^{1/2} C2 C1^{1/2})^{1/2}``: symmetric matrices only, so nothing complex can appear.
+    of the root is the sum of the singular values of ``C1^{1/2} C2^{1/2}``. Taken from the eigenvalues of ``C1 C2``, as
+    is usual, the rounding of every eigenvalue that should be 0 would enter as its root: 1e-8 each, of which there are
+    many as soon as there are fewer images than features.
     """
     difference = a.mean - b.mean
-    values, vectors = np.linalg.eigh(a.covariance)
-    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    cross = np.sqrt(np.clip(np.linalg.eigvalsh(root @ b.covariance @ root), 0, None)).sum()
+    cross = np.linalg.svd(_root(a.covariance).T @ _root(b.covariance), compute_uv=False).sum()
     return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
+
+
+def _root(covariance: Float64) -> Float64:
+    """A matrix R with R R^T = covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    root: Float64 = vectors * np.sqrt(np.clip(values, 0, None))
+    return root
+
+
+def class_score(logits: Rows, splits: int = SPLITS) -> tuple[float, float]:
+    """``exp(E KL(p(y|x) || p(y)))``: mean and standard deviation over parts; with Inception's logits the IS.
+
+    (Salimans et al. 2016, section 4.) The images are shuffled first, and split, as torch-fidelity does.
+
+    Args:
+        logits: (N, K), N >= splits; may be a memory map, of which one part at a time is read.
+        splits: number of parts.
+    """
+    order = _random().permutation(len(logits))
+    scores = []
+    for i in range(splits):
+        part = logits[order[i * len(order) // splits : (i + 1) * len(order) // splits]].astype(np.float64)
+        log_p = part - np.logaddexp.reduce(part, axis=1, keepdims=True)
+        p = np.exp(log_p)
+        scores.append(np.exp((p * (log_p - np.log(p.mean(axis=0)))).sum(axis=1).mean()))
+    return float(np.mean(scores)), float(np.std(scores))
+
+
+def kernel_distance(a: Rows, b: Rows, size: int, subsets: int = SUBSETS) -> tuple[float, float]:
+    """The squared maximum mean discrepancy under the kernel ``(x y / D + 1)^3``: mean and deviation over subsets.
+
+    (Bińkowski et al. 2018; with Inception features it is the KID.) The unbiased estimate, on random subsets drawn as
+    torch-fidelity draws them; in float64, where torch-fidelity sums in float32.
+
+    Args:
+        a, b: features (N, D) and (M, D); may be memory maps, of which one subset at a time is read.
+        size: of a subset, at most N and M, and at least 2.
+        subsets: how many.
+    """
+    random, values = _random(), []
+    for _ in range(subsets):
+        x, y = (rows[random.choice(len(rows), size, replace=False)].astype(np.float64) for rows in (a, b))
+        within = sum(k.sum() - np.trace(k) for k in (_cubic(x, x), _cubic(y, y)))
+        values.append(within / (size * (size - 1)) - 2 * _cubic(x, y).mean())
+    return float(np.mean(values)), float(np.std(values))
+
+
+def _cubic(x: Float64, y: Float64) -> Float64:
+    kernel: Float64 = (x @ y.T / x.shape[1] + 1) ** 3
+    return kernel
+
+
+def precision_recall(fake: Rows, real: Rows, device: torch.device, k: int = NEIGHBOURS) -> tuple[float, float]:
+    """The share of samples that lie among the real images, and of real images that lie among the samples.
+
+    (Kynkäänniemi et al. 2019.) A point lies among a set if it is within the ball of one of its points, whose radius is
+    the distance to that point's k-th neighbour in the set.
+
+    Args:
+        fake, real: features (N, D) and (M, D), N and M above k; may be memory maps.
+        device: where the distances are taken, in float64; a few rows at a time, so that memory stays flat.
+        k: which neighbour.
+    """
+    sets = [torch.from_numpy(np.ascontiguousarray(rows)) for rows in (fake, real)]
+    device = device if device.type != "mps" else torch.device("cpu")  # no float64 there
+    radii = [
+        torch.cat([d.kthvalue(k + 1, dim=1).values for d in _squared_distances(rows, rows, device)]) for rows in sets
+    ]
+    precision, recall = (
+        torch.cat([(d <= radius).any(dim=1) for d in _squared_distances(points, among, device)]).double().mean().item()
+        for points, among, radius in ((sets[0], sets[1], radii[1]), (sets[1], sets[0], radii[0]))
+    )
+    return precision, recall
+
+
+def _squared_distances(points: Tensor, others: Tensor, device: torch.device) -> Iterator[Tensor]:
+    """(rows, len(others)) of a few points at a time, in order; ``others`` stays on the device in its own precision."""
+    others = others.to(device)
+    squares = torch.cat([(part.double() ** 2).sum(dim=1) for part in torch.split(others, 4096)])
+    for part in torch.split(points, max(1, DISTANCES // len(others))):
+        x = part.to(device).double()
+        products = torch.cat([x @ y.double().T for y in torch.split(others, 4096)], dim=1)
+        yield (x**2).sum(dim=1, keepdim=True) + squares - 2 * products
+
+
+def _random() -> np.random.RandomState:
+    """The generator that torch-fidelity draws with, and its seed: other draws would be other numbers."""
+    return np.random.RandomState(2020)

@@ -1,0 +1,283 @@
+"""One pass over images: the moments of their features, and the features themselves where a metric needs them.
+
+Moments are float64 and of one size however many images there are; features are written to a file and mapped, so memory
+stays flat. Those of a reference set are kept in ``$DDPM_IP_CACHE/features``, by default ``~/.cache/ddpm-ip/features``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm_ip.data import ImageSet
+from ddpm_ip.errors import ConfigError, DataError
+from ddpm_ip.evaluate.features import Extractor
+from ddpm_ip.evaluate.metrics import Moments, Rows
+from ddpm_ip.evaluate.stream import Source, from_first, from_set, gathered, rank
+from ddpm_ip.images import UInt8
+from ddpm_ip.train.checkpoint import sha256
+
+log = logging.getLogger("ddpm_ip.evaluate")
+
+VERSION = 1  # of the files in the cache: raise it whenever the same images and extractor give other files
+MOMENTS, MANIFEST = "moments.npz", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The kinds of features whose moments, and those that themselves, are wanted."""
+
+    moments: frozenset[str]
+    rows: frozenset[str]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(sorted(self.moments | self.rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a pass leaves.
+
+    Attributes:
+        count: number of images.
+        shape: (C, H, W) of each.
+        moments: by kind.
+        rows: by kind, ``float32`` (count, D), mapped from files.
+    """
+
+    count: int
+    shape: tuple[int, ...]
+    moments: dict[str, Moments]
+    rows: dict[str, Rows]
+
+
+def collect(
+    source: Source,
+    extractor: Extractor,
+    wanted: Wanted,
+    folder: Path,
+    batch_size: int,
+    device: torch.device,
+    n_images: int | None = None,
+) -> Features | None:
+    """The features of the first ``n_images`` images, or of all; on other processes than the first None.
+
+    Args:
+        source: the images.
+        extractor: makes the features.
+        wanted: which of them.
+        folder: for the files of features; exists on the first process.
+        batch_size: images that go through the extractor together.
+        device: where it works.
+        n_images: how many; None for all.
+
+    Raises:
+        DataError: there are fewer, or they are of different sizes, or have features that are not finite.
+        ConfigError: the extractor does not give what is wanted.
+    """
+    images = source.blocks(batch_size, n_images)
+    first = list(islice(images, 1))
+    shape = first[0].shape[1:] if first else ()
+    blocks = (
+        _features(_checked(block, shape), extractor, wanted.kinds, batch_size, device) for block in chain(first, images)
+    )
+    done, sink = 0, _Sink(wanted, folder)
+    total = n_images or source.count
+    hidden = True if rank() else None
+    with sink, tqdm(total=total, desc=f"features of {source.name}", unit="img", disable=hidden) as bar:
+        for n, block in gathered(chain(blocks, repeat(None)), wanted.kinds):
+            n = n if n_images is None else min(n, n_images - done)
+            if block is not None:
+                sink.add({kind: rows[:n].cpu().numpy() for kind, rows in block.items()})
+            done += n
+            bar.update(n)
+            if done == n_images:
+                break
+    if done < (n_images or 1):
+        raise DataError(f"{source.name}: {n_images or 'no'} images were asked for, and there are {done}")
+    return None if rank() else Features(done, shape, sink.moments, sink.mapped())
+
+
+def _checked(block: UInt8, shape: tuple[int, ...]) -> UInt8:
+    if block.dtype != np.uint8 or block.ndim != 4 or block.shape[1] not in (1, 3) or block.shape[1:] != shape:
+        raise DataError(
+            f"images must come as uint8 (B, C, H, W), C = 1 or 3, all of one shape: there is {block.dtype} "
+            f"{block.shape}, and the first images are {shape}"
+        )
+    return block
+
+
+def _features(
+    images: UInt8, extractor: Extractor, kinds: Sequence[str], batch_size: int, device: torch.device
+) -> dict[str, Tensor]:
+    """The features of a block by kind, ``float64`` (B, D)."""
+    parts = [_extract(extractor, x.to(device), kinds) for x in torch.split(torch.tensor(images), batch_size)]
+    return {kind: torch.cat([part[kind] for part in parts]) for kind in kinds}
+
+
+def _extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+    if images.shape[1] == 1 and not getattr(extractor, "gray", False):
+        images = images.repeat(1, 3, 1, 1)
+    # TF32 would move features by 1e-3.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        found = extractor(images)
+    for kind in kinds:
+        if kind not in found:
+            raise ConfigError(
+                f"the extractor {extractor.name} gives {', '.join(found)}; what is asked for needs {kind}"
+            )
+        if found[kind].shape != (len(images), found[kind].shape[-1]):
+            raise ConfigError(
+                f"the extractor {extractor.name} gives {kind} of shape {tuple(found[kind].shape)} for {len(images)} "
+                "images; it must be (images, features)"
+            )
+        if not torch.isfinite(found[kind]).all():
+            raise DataError(f"the extractor {extractor.name} gives {kind} that is not finite")
+    return {kind: _double(found[kind]) for kind in kinds}
+
+
+def _double(features: Tensor) -> Tensor:
+    return (features.cpu() if features.device.type == "mps" else features).double()
+
+
+class _Sink:
+    """Takes blocks of features in: adds moments up, and appends rows to files."""
+
+    def __init__(self, wanted: Wanted, folder: Path) -> None:
+        self._wanted, self._folder = wanted, folder
+        self._files: dict[str, BinaryIO] = {}
+        self._widths: dict[str, int] = {}
+        self.moments: dict[str, Moments] = {}
+
+    def __enter__(self) -> _Sink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def add(self, block: dict[str, Rows]) -> None:
+        """Rows (N, D) by kind."""
+        for kind, rows in block.items():
+            if kind in self._wanted.moments:
+                self.moments.setdefault(kind, Moments(rows.shape[1])).add(rows)
+            if kind in self._wanted.rows:
+                if kind not in self._files:
+                    self._files[kind] = open(self._folder / f"{kind}.f32", "wb")  # noqa: SIM115  (closed by __exit__)
+                    self._widths[kind] = rows.shape[1]
+                self._files[kind].write(rows.astype("<f4").tobytes())
+
+    def mapped(self) -> dict[str, Rows]:
+        """The rows, from their files."""
+        return {kind: _map(self._folder, kind, width) for kind, width in self._widths.items()}
+
+
+def _map(folder: Path, kind: str, width: int) -> Rows:
+    # not read-only: torch would warn of that; nothing that is changed in memory gets to the file
+    return np.memmap(folder / f"{kind}.f32", dtype="<f4", mode="c").reshape(-1, width)
+
+
+def reference_features(
+    images: ImageSet, extractor: Extractor, wanted: Wanted, scratch: Path, batch_size: int, device: torch.device
+) -> Features | None:
+    """The features of a whole reference set: from the cache, or made and kept there; on other processes None.
+
+    Args:
+        images: the set.
+        extractor, wanted, batch_size, device: see :func:`collect`.
+        scratch: for the files, if the cache cannot be written; exists on the first process.
+    """
+    folder = cache_folder() / _key(images, extractor, wanted)
+    found = None if rank() else load(folder)
+    if from_first(found is not None):
+        return found
+    partial = scratch if rank() else _begin(folder, scratch)
+    try:
+        features = collect(from_set(images), extractor, wanted, partial, batch_size, device)
+        if features is not None and partial != scratch:
+            _save(features, partial, folder)
+        return features
+    finally:
+        if partial != scratch:
+            shutil.rmtree(partial, ignore_errors=True)  # what is mapped stays readable
+
+
+def cache_folder() -> Path:
+    """Where features of reference sets are kept."""
+    return Path(os.environ.get("DDPM_IP_CACHE") or "~/.cache/ddpm-ip").expanduser() / "features"
+
+
+def _key(images: ImageSet, extractor: Extractor, wanted: Wanted) -> str:
+    parts = {
+        "version": VERSION,
+        "images": images.fingerprint,
+        "extractor": extractor.name,
+        "identity": dict(extractor.identity()),
+        "moments": sorted(wanted.moments),
+        "rows": sorted(wanted.rows),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _begin(folder: Path, scratch: Path) -> Path:
+    """A folder for what is being made: beside its later place, or ``scratch``."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+    except OSError as error:
+        log.warning("features of the reference cannot be kept in %s: %s", folder.parent, error)
+        return scratch
+
+
+def _save(features: Features, partial: Path, folder: Path) -> None:
+    """Completes what :func:`collect` left in ``partial``, and puts it in place."""
+    arrays: dict[str, Any] = {}
+    for kind, m in features.moments.items():
+        arrays |= {f"{kind}.total": m.total, f"{kind}.outer": m.outer}
+    np.savez(partial / MOMENTS, **arrays)
+    widths = {kind: rows.shape[1] for kind, rows in features.rows.items()}
+    hashes = {path.name: sha256(path) for path in sorted(partial.iterdir())}
+    about = {"count": features.count, "shape": features.shape, "widths": widths, "sha256": hashes}
+    (partial / MANIFEST).write_text(json.dumps(about, indent=1), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)  # what is there was found damaged
+    try:
+        os.rename(partial, folder)
+    except OSError as error:
+        log.warning("features of the reference cannot be kept in %s: %s", folder, error)
+
+
+def load(folder: Path) -> Features | None:
+    """Features that were kept; None if there are none, or if they are not what was written."""
+    if not folder.exists():
+        return None
+    try:
+        about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        damaged = [name for name, digest in about["sha256"].items() if sha256(folder / name) != digest]
+        if damaged:
+            raise ValueError(f"{', '.join(damaged)} changed")
+        moments: dict[str, Moments] = {}
+        with np.load(folder / MOMENTS, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                kind = name.rpartition(".")[0]
+                m = moments.setdefault(kind, Moments(arrays[f"{kind}.total"].shape[0], about["count"]))
+                m.total, m.outer = arrays[f"{kind}.total"], arrays[f"{kind}.outer"]
+        rows = {kind: _map(folder, kind, width) for kind, width in about["widths"].items()}
+        return Features(about["count"], tuple(about["shape"]), moments, rows)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("the features kept in %s are damaged (%s); they are made again", folder, error)
+        return None

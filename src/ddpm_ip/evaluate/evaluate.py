@@ -1,0 +1,322 @@
+"""Evaluating images: one pass through an extractor, all metrics, and under which protocol they were taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from ddpm_ip.data import ImageSet
+from ddpm_ip.errors import ConfigError, DataError, UserError
+from ddpm_ip.evaluate import metrics as m
+from ddpm_ip.evaluate.collect import Features, Wanted, collect, reference_features
+from ddpm_ip.evaluate.features import Extractor
+from ddpm_ip.evaluate.inception import Inception
+from ddpm_ip.evaluate.stream import Source, from_first, open_samples
+from ddpm_ip.images import UInt8
+
+PUBLISHED = 50_000  # images behind a published FID
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric needs, and what it is called in Inception features and in others.
+
+    Args:
+        kind: of the features.
+        rows: whether it needs the features themselves, not only their moments.
+        binary: whether it needs those of the reference too.
+        inception, other: names of its values; of another extractor, ``-name`` is put behind the first word.
+        least: images that it needs.
+    """
+
+    kind: str
+    rows: bool
+    binary: bool
+    inception: tuple[str, ...]
+    other: tuple[str, ...]
+    least: int
+
+    def names(self, extractor: Extractor) -> tuple[str, ...]:
+        """Only the Inception network itself gives an FID, whatever an extractor is called."""
+        if isinstance(extractor, Inception):
+            return self.inception
+        words = (name.partition("_") for name in self.other)
+        return tuple(f"{word}-{extractor.name}{bar}{rest}" for word, bar, rest in words)
+
+
+METRICS = {
+    "fid": Metric("pool", False, True, ("FID",), ("FD",), 2),
+    "isc": Metric("logits", True, False, ("IS", "IS_std"), ("CS", "CS_std"), m.SPLITS),
+    "kid": Metric("pool", True, True, ("KID", "KID_std"), ("KD", "KD_std"), 2),
+    "prc": Metric("pool", True, True, ("precision", "recall"), ("precision", "recall"), m.NEIGHBOURS + 1),
+    "sfid": Metric("spatial", False, True, ("sFID",), ("sFD",), 2),
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Numbers and what they mean.
+
+    Attributes:
+        values: by name, such as ``{"FID": 3.2, "IS": 9.5, "IS_std": 0.1}`` or ``{"FD-pixels": 0.4}``.
+        protocol: everything the numbers depend on; ``line`` says it in one line.
+        warnings: what speaks against comparing the numbers with others.
+    """
+
+    values: dict[str, float]
+    protocol: dict[str, Any]
+    warnings: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """For a person."""
+        pairs = [(name, value, self.values.get(f"{name}_std")) for name, value in self.values.items()]
+        lines = [
+            f"{name:<20} {value:.6g}" + (f" ± {spread:.3g}" if spread is not None else "")
+            for name, value, spread in pairs
+            if not name.endswith("_std")
+        ]
+        lines += [f"{'protocol':<20} {self.protocol['line']}", *(f"{'WARNING':<20} {w}" for w in self.warnings)]
+        return "\n".join(lines)
+
+
+def evaluate(
+    samples: Path | Iterable[UInt8],
+    reference: ImageSet,
+    *,
+    extractor: Extractor,
+    metrics: Sequence[str],
+    n_images: int | None = None,
+    batch_size: int = 256,
+    device: torch.device,
+    about: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Compares samples with a reference set.
+
+    With several processes all of them call this, each with its own share of a generator's images (see
+    :mod:`ddpm_ip.evaluate.stream`), and all get the result.
+
+    Args:
+        samples: a folder of PNG files, an ``.npz`` or ``.npy``, Parquet; or blocks of ``uint8`` (B, C, H, W).
+        reference: the real images, all of which are used.
+        extractor: makes the features.
+        metrics: of :data:`METRICS`.
+        n_images: how many samples, the first; None for all.
+        batch_size: images that go through the extractor together; plays no part in the numbers but for rounding.
+        device: where the extractor works.
+        about: what the samples are made of, for the protocol; by default what their ``sampling.json`` says.
+
+    Raises:
+        UserError: the samples or the extractor are of no use, or there are fewer images than were asked for.
+    """
+    source = open_samples(samples, about)
+    return evaluate_source(
+        source, reference, extractor=extractor, metrics=metrics, n_images=n_images, batch_size=batch_size, device=device
+    )
+
+
+def evaluate_source(
+    source: Source,
+    reference: ImageSet,
+    *,
+    extractor: Extractor,
+    metrics: Sequence[str],
+    n_images: int | None = None,
+    batch_size: int = 256,
+    device: torch.device,
+) -> Evaluation:
+    """:func:`evaluate` of samples that are opened already."""
+    asked = chosen(metrics)
+    _check_count(source, asked, n_images, batch_size)
+    with TemporaryDirectory(prefix="ddpm-ip-") as scratch:
+        folders = [Path(scratch, name) for name in ("fake", "real")]
+        for folder in folders:
+            folder.mkdir()
+        wanted = _wanted(asked, binary=False)
+        fake = collect(source, extractor, wanted, folders[0], batch_size, device, n_images)
+        real = None
+        if any(METRICS[name].binary for name in asked):
+            wanted = _wanted(asked, binary=True)
+            real = reference_features(reference, extractor, wanted, folders[1], batch_size, device)
+        result: Evaluation | UserError | None = None
+        if fake is not None:
+            try:
+                result = _result(source, reference, extractor, asked, fake, real, device)
+            except UserError as error:  # the others wait for it
+                result = error
+        result = from_first(result)
+    if isinstance(result, UserError):
+        raise result
+    assert result is not None
+    return result
+
+
+def chosen(metrics: Sequence[str]) -> list[str]:
+    """The metrics, each once, in the order of :data:`METRICS`.
+
+    Raises:
+        ConfigError: one is not known.
+    """
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown or not metrics:
+        raise ConfigError(f"metrics must be of {', '.join(METRICS)}; got {', '.join(unknown) or 'none'}")
+    return [name for name in METRICS if name in metrics]
+
+
+def _check_count(source: Source, asked: Sequence[str], n_images: int | None, batch_size: int) -> None:
+    for name, value in (("the number of images", n_images), ("the batch size", batch_size)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    if n_images and source.count is not None and source.count < n_images:
+        raise DataError(f"{source.name}: {n_images:,} images were asked for, and there are {source.count:,}")
+
+
+def _wanted(asked: Sequence[str], binary: bool) -> Wanted:
+    """What a pass over samples, or over the reference, must leave."""
+    needed = [METRICS[name] for name in asked if METRICS[name].binary or not binary]
+    rows, moments = (frozenset(n.kind for n in needed if n.rows is kept) for kept in (True, False))
+    return Wanted(moments, rows)
+
+
+def _result(
+    source: Source,
+    reference: ImageSet,
+    extractor: Extractor,
+    asked: Sequence[str],
+    fake: Features,
+    real: Features | None,
+    device: torch.device,
+) -> Evaluation:
+    values: dict[str, float] = {}
+    for name in asked:
+        metric = METRICS[name]
+        fewest = min(fake.count, real.count) if metric.binary and real is not None else fake.count
+        if fewest < metric.least:
+            raise DataError(f"{name} needs at least {metric.least} images, and there are {fewest}")
+        found = _COMPUTE[name](fake, real, device)
+        values |= dict(zip(metric.names(extractor), found, strict=True))
+    protocol = _protocol(source, reference, extractor, asked, fake, real)
+    return Evaluation(values, protocol, _warnings(reference, extractor, asked, fake, real))
+
+
+def _frechet(kind: str) -> Callable[..., tuple[float, ...]]:
+    return lambda fake, real, device: (m.frechet_distance(fake.moments[kind], real.moments[kind]),)
+
+
+def _subset(fake: Features, real: Features) -> int:
+    return min(m.SUBSET_SIZE, fake.count, real.count)
+
+
+_COMPUTE: dict[str, Callable[..., tuple[float, ...]]] = {
+    "fid": _frechet("pool"),
+    "isc": lambda fake, real, device: m.class_score(fake.rows["logits"]),
+    "kid": lambda fake, real, device: m.kernel_distance(fake.rows["pool"], real.rows["pool"], _subset(fake, real)),
+    "prc": lambda fake, real, device: m.precision_recall(fake.rows["pool"], real.rows["pool"], device),
+    "sfid": _frechet("spatial"),
+}
+
+
+def _warnings(
+    reference: ImageSet, extractor: Extractor, asked: Sequence[str], fake: Features, real: Features | None
+) -> list[str]:
+    """What speaks against comparing the numbers with others."""
+    found = []
+    for kind, moments in fake.moments.items():
+        fewest = min(fake.count, real.count) if real is not None else fake.count
+        if fewest <= moments.dimensions:
+            found.append(
+                f"{fewest:,} images are too few for {moments.dimensions:,} features ({kind}): their covariance is "
+                "singular, and the Fréchet distance far too large"
+            )
+    if isinstance(extractor, Inception) and {"fid", "sfid"} & {*asked} and fake.count < PUBLISHED:
+        found.append(
+            f"FID falls with the number of images: published ones are of {PUBLISHED:,}, this of {fake.count:,}"
+        )
+    if real is not None:
+        found += _mismatches(reference, fake, real)
+        if "kid" in asked and _subset(fake, real) < m.SUBSET_SIZE:
+            found.append(f"the kernel distance is over subsets of {_subset(fake, real)}, not {m.SUBSET_SIZE:,} images")
+    if fake.shape[0] == 1 and not getattr(extractor, "gray", False):
+        found.append(f"gray images; each was repeated three times for {extractor.name}")
+    return found
+
+
+def _mismatches(reference: ImageSet, fake: Features, real: Features) -> list[str]:
+    found = []
+    if fake.shape != real.shape:
+        ours, theirs = (" x ".join(map(str, features.shape)) for features in (fake, real))
+        found.append(f"the samples are {ours}, the reference is {theirs} (channels, height, width)")
+    resized = sum(n for width, height, n in reference.original_sizes if (width, height) != (reference.size,) * 2)
+    if resized:
+        found.append(f"{resized:,} images of the reference were resized to {reference.size} x {reference.size} pixels")
+    return found
+
+
+def _protocol(
+    source: Source,
+    reference: ImageSet,
+    extractor: Extractor,
+    asked: Sequence[str],
+    fake: Features,
+    real: Features | None,
+) -> dict[str, Any]:
+    protocol: dict[str, Any] = {
+        "metrics": list(asked),
+        "extractor": extractor.name,
+        "extractor_identity": dict(extractor.identity()),
+        "samples": source.name,
+        "n_images": fake.count,
+        "image_shape": list(fake.shape),
+        # What is evaluated is uint8 already; the project's own samples say how they became that.
+        "rounding": "to the nearest of 256 levels" if source.about else "unknown: the images came as uint8",
+        "sampling": dict(source.about),
+        "versions": _versions("ddpm-ip", "torch", "torch-fidelity"),
+    }
+    if real is not None:
+        protocol |= {
+            "reference": reference.name,
+            "reference_sha256": reference.fingerprint,
+            "n_reference": len(reference),
+            "reference_shape": list(real.shape),
+        }
+        if "kid" in asked:
+            protocol["kid_subset_size"] = _subset(fake, real)
+    return {**protocol, "line": _line(protocol)}
+
+
+def _line(p: Mapping[str, Any]) -> str:
+    """A protocol in one line."""
+    shape = " x ".join(map(str, p["image_shape"]))
+    identity = ", ".join(f"{key} {_short(value)}" for key, value in p["extractor_identity"].items())
+    parts = [f"{p['extractor']} ({identity})", f"{p['n_images']:,} images {shape}, rounding {p['rounding']}"]
+    if "reference" in p:
+        parts.append(f"against {p['n_reference']:,} of {p['reference']} (sha256 {_short(p['reference_sha256'])})")
+    sampling = [
+        f"{key} {_short(value)}" for key, value in p["sampling"].items() if isinstance(value, (str, int, float))
+    ]
+    return "; ".join([*parts, *([", ".join(sampling)] if sampling else [])])
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:8]}…" if len(text) == 64 else text  # a SHA-256
+
+
+def _versions(*names: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

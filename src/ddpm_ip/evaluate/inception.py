@@ -1,0 +1,151 @@
+"""The Inception network of FID: torch-fidelity's copy of the 2015 TensorFlow graph, without torchvision."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import types
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_ip.errors import UserError
+
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
+WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
+WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+SPATIAL_CHANNELS = 7  # of guided-diffusion's sFID
+
+
+class Inception:
+    """The features of FID, IS and KID (pool, logits), and of sFID (spatial), in float32 without TF32.
+
+    * ``pool`` (B, 2048): the last pooling.
+    * ``logits`` (B, 1008): the classes without their bias, which IS takes (as torch-fidelity and the original do).
+    * ``spatial`` (B, 2023): the first 7 channels of ``mixed_6/conv``, 17 x 17 (as guided-diffusion's evaluator).
+
+    Images of any size are resized to 299 x 299 as TensorFlow 1 did.
+
+    Args:
+        device: where.
+        weights: the file; by default :func:`find_weights`.
+
+    Raises:
+        UserError: torch-fidelity or the weights are missing, or the file is not the one that it should be.
+    """
+
+    name = "inception"
+
+    def __init__(self, device: torch.device, weights: Path | None = None) -> None:
+        state, self._sha256 = read_weights(weights or find_weights())
+        self._network = _build(state).to(device)
+        self._spatial: list[Tensor] = []
+        mixed_6 = self._network.get_submodule("Mixed_6d.branch1x1")
+        mixed_6.register_forward_hook(lambda module, inputs, output: self._spatial.append(output))
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """``uint8`` (B, 3, H, W) to the features, ``float32``."""
+        pool, logits = self._network(images)
+        spatial = self._spatial.pop()[:, :SPATIAL_CHANNELS].flatten(1)
+        return {"pool": pool, "logits": logits, "spatial": spatial}
+
+    def identity(self) -> Mapping[str, Any]:
+        """What the features depend on."""
+        return {"weights_sha256": self._sha256, "resize": "299 x 299, bilinear as TensorFlow 1", "precision": "float32"}
+
+
+def find_weights() -> Path:
+    """The weights' file in ``$DDPM_IP_WEIGHTS``, which may also be the file itself, or in ``~/.cache/ddpm-ip/weights``.
+
+    Raises:
+        UserError: it is in neither.
+    """
+    given = os.environ.get("DDPM_IP_WEIGHTS")
+    folders = [Path(given).expanduser()] if given else []
+    folders.append(Path("~/.cache/ddpm-ip/weights").expanduser())
+    for path in (folders[0], *(folder / WEIGHTS for folder in folders)):
+        if path.is_file():
+            return path
+    raise UserError(
+        f"the Inception weights {WEIGHTS} are not in {' or '.join(map(str, folders))}. {_advice(folders[-1])}"
+    )
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of the weights' file and its SHA-256, which is checked before anything in it is looked at.
+
+    Raises:
+        UserError: it cannot be read, or is another file, or damaged.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: the Inception weights cannot be read: {error.strerror or error}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != WEIGHTS_SHA256:
+        raise UserError(
+            f"{path}: damaged, or not the Inception weights of FID: {len(content):,} bytes with SHA-256 "
+            f"{digest[:8]}… instead of {WEIGHTS_SHA256[:8]}…. Remove it. {_advice(path.parent)}"
+        )
+    try:
+        state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: this PyTorch cannot read it: {error}") from error
+    return state, digest
+
+
+def _advice(folder: Path) -> str:
+    return (
+        f"Get it from {WEIGHTS_URL} (96 MB, SHA-256 {WEIGHTS_SHA256[:8]}…) and put it into {folder}, or into a folder "
+        "that DDPM_IP_WEIGHTS names. Without it: --extractor pixels, or an extractor of your own (docs/EVALUATION.md)"
+    )
+
+
+def _build(state: dict[str, Tensor]) -> nn.Module:
+    """torch-fidelity's network with these weights."""
+    module = import_torch_fidelity().feature_extractor_inceptionv3
+    # Its constructor takes a file, which it unpickles, or fetches one; it is to take what was checked.
+    fetch, module.load_state_dict_from_url = module.load_state_dict_from_url, lambda *_, **__: state
+    try:
+        network: nn.Module = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"])
+    finally:
+        module.load_state_dict_from_url = fetch
+    return network
+
+
+def import_torch_fidelity() -> Any:
+    """The package ``torch_fidelity``, whether torchvision is there, absent, or broken.
+
+    It imports torchvision for other things than are wanted here. A torchvision that was built for another torch cannot
+    even be imported, and is common on machines without a GPU. So empty modules stand in for it while torch-fidelity is
+    imported; left there, other packages would believe in them.
+
+    Raises:
+        UserError: torch-fidelity is not installed.
+    """
+    names = ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.transforms.functional")
+    stubs = {} if "torchvision" in sys.modules else {name: types.ModuleType(name) for name in names}
+    for name, stub in stubs.items():
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(stubs[parent], child, stub)
+    for data in ("CIFAR10", "CIFAR100", "STL10") if stubs else ():
+        setattr(stubs["torchvision.datasets"], data, type(data, (), {}))
+    sys.modules.update(stubs)
+    try:
+        import torch_fidelity
+    except ImportError as error:
+        raise UserError(
+            f"the Inception features need torch-fidelity ({error}): pip install --no-deps torch-fidelity. "
+            "(--no-deps keeps torchvision, which is not needed, from replacing your torch)"
+        ) from error
+    finally:
+        for name in stubs:
+            sys.modules.pop(name, None)
+    return torch_fidelity

@@ -1,0 +1,168 @@
+"""The program ``evaluate``: samples on the disk, a reference by name, numbers to the terminal and to a JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from ddpm_ip.config import load
+from ddpm_ip.data import Cifar10, DataConfig, Digits, Folder, ImageSet, Mnist, Npz, Parquet
+from ddpm_ip.data.arrays import read_arrays
+from ddpm_ip.engine import start_engine
+from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.evaluate.evaluate import Evaluation, chosen, evaluate_source
+from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.evaluate.stream import is_jpeg, list_files, open_samples
+from ddpm_ip.train.log import setup
+
+log = logging.getLogger("ddpm_ip.evaluate")
+
+NAMED: dict[str, DataConfig] = {
+    "cifar10-train": Cifar10(split="train"),
+    "cifar10-test": Cifar10(split="test"),
+    "mnist-train": Mnist(split="train"),
+    "mnist-test": Mnist(split="test"),
+    "digits": Digits(),
+}
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to measure.
+
+    Args:
+        reference: see :func:`find_reference`.
+        reference_root: where the data of a reference that is a name lie.
+        metrics: names; None for ``fid``, and ``isc`` where the extractor is the Inception.
+        extractor: see :func:`ddpm_ip.evaluate.features.find_extractor`.
+        out: the JSON file; None for :func:`default_out`.
+        batch_size: images at once; None for 256 on a GPU and 32 on a CPU.
+        n_samples: the first so many images; None for all.
+    """
+
+    reference: str
+    reference_root: str | None = None
+    metrics: Sequence[str] | None = None
+    extractor: str = "inception"
+    out: Path | None = None
+    batch_size: int | None = None
+    n_samples: int | None = None
+
+
+def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
+    """Measures samples, prints the numbers, and adds them to the JSON file.
+
+    Raises:
+        UserError: anything that the user can put right.
+    """
+    accelerator = start_engine("no")
+    setup(None, accelerator.is_main_process)
+    inception = options.extractor == "inception"
+    metrics = chosen(options.metrics or (["fid", "isc"] if inception else ["fid"]))
+    out = options.out or default_out(samples)
+    _read(out)  # refused now rather than after the work
+    source = open_samples(samples)
+    extractor = find_extractor(options.extractor, accelerator.device)
+    reference = find_reference(options.reference, options.reference_root, source.size)
+    evaluation = evaluate_source(
+        source,
+        _open(reference, accelerator),
+        extractor=extractor,
+        metrics=metrics,
+        n_images=options.n_samples,
+        batch_size=options.batch_size or (32 if accelerator.device.type == "cpu" else 256),
+        device=accelerator.device,
+    )
+    if jpeg := _jpeg(reference):
+        text = f"the reference holds JPEG images, such as {jpeg}: distances to them are not comparable with others"
+        evaluation = dataclasses.replace(evaluation, warnings=[*evaluation.warnings, text])
+    if accelerator.is_main_process:
+        print(evaluation.text())
+        keep(out, evaluation)
+        log.info("written to %s", out)
+    accelerator.wait_for_everyone()
+    return evaluation
+
+
+def find_reference(text: str, root: str | None, size: int | None) -> DataConfig:
+    """The source of reference images that a name or a path means.
+
+    Args:
+        text: ``cifar10-train``, ``cifar10-test``, ``mnist-train``, ``mnist-test``, ``digits``; a folder of images, an
+            ``.npz`` or ``.npy`` file, Parquet; or a configuration (``.yaml``), whose data section counts.
+        root: where the data of a name lie, if not at the usual place.
+        size: height and width to which images from files are brought, those of the samples.
+
+    Raises:
+        ConfigError: it means nothing.
+        DataError: a file is damaged.
+    """
+    path = Path(text).expanduser()
+    if text in NAMED:
+        return NAMED[text] if root is None or text == "digits" else dataclasses.replace(NAMED[text], root=root)
+    if path.suffix in (".yaml", ".yml"):
+        return load(path, {}).data
+    if not path.exists():
+        raise ConfigError(
+            f"--reference {text}: neither a name ({', '.join(NAMED)}) nor a folder, an .npz, Parquet, or a .yaml file"
+        )
+    if path.suffix in (".npz", ".npy"):
+        return Npz(root=str(path), image_size=int(read_arrays(path)[0].shape[2]))
+    if size is None:
+        raise ConfigError(f"--reference {text}: the size of the samples is not known before they are made")
+    if path.is_file() or any(path.glob("*.parquet")):
+        return Parquet(root=str(path), image_size=size, mode="auto")
+    return Folder(root=str(path), image_size=size, mode="auto")
+
+
+def _open(reference: DataConfig, accelerator: Accelerator) -> ImageSet:
+    with accelerator.main_process_first():  # the others find what it downloaded or decoded
+        return reference.open(progress=accelerator.is_main_process)
+
+
+def _jpeg(reference: DataConfig) -> str | None:
+    """An image that is a JPEG, of ten that are looked at."""
+    if not isinstance(reference, (Folder, Parquet)):
+        return None
+    items = islice(list_files(Path(reference.root)).items(), 0, 10_000, 1000)
+    return next((item.where for item in items if is_jpeg(item)), None)
+
+
+def default_out(samples: Path) -> Path:
+    """``evaluation.json`` in a folder of samples; beside a file, ``NAME.evaluation.json``."""
+    return samples / "evaluation.json" if samples.is_dir() else samples.with_name(f"{samples.stem}.evaluation.json")
+
+
+def keep(path: Path, evaluation: Evaluation) -> None:
+    """Adds an evaluation to a JSON list, in place of one under the same protocol.
+
+    Raises:
+        UserError: the file is something else, and is not touched.
+    """
+    new = evaluation.to_dict()
+    rows = [row for row in _read(path) if row["protocol"] != json.loads(json.dumps(new["protocol"]))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps([*rows, new], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(rows, list) or not all("protocol" in row for row in rows):
+            raise ValueError("it is no list of evaluations")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} cannot be added to ({error}): remove it, or choose another --out") from error
+    return rows

@@ -1,0 +1,238 @@
+"""Images on their way to be evaluated: from files, sets or a generator, shared among processes, in one order.
+
+Images come in blocks. Of P processes the first has blocks 0, P, 2P, ..., the second 1, P + 1, ...; what is made of them
+is gathered block by block, so that the first process sees everything in the order of the images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from ddpm_ip.data import BadImage, Folder, ImageSet, Parquet
+from ddpm_ip.data.arrays import read_arrays
+from ddpm_ip.data.decode import UnusableImage, read
+from ddpm_ip.data.decoded import Item, Listing, Recipe, decode_all
+from ddpm_ip.errors import DataError
+from ddpm_ip.images import UInt8
+
+JPEG = b"\xff\xd8\xff"
+MARK = "sampling.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images and what is known of them.
+
+    Args:
+        name: for people.
+        blocks: makes this process's share, ``uint8`` (B, C, H, W) each, of the first so many images (None: all), in
+            blocks of the given size; what comes from a generator has its own size of block.
+        count: how many images there are; None if that is not known before.
+        size: their height and width; None if that is not known before.
+        about: what they are made of, if anything says so.
+    """
+
+    name: str
+    blocks: Callable[[int, int | None], Iterator[UInt8]]
+    count: int | None = None
+    size: int | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def rank() -> int:
+    """The number of this process."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def from_first(value: Any) -> Any:
+    """The first process's value, on every process."""
+    box = [value]
+    if world() > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
+
+
+def open_samples(samples: Path | Iterable[UInt8], about: Mapping[str, Any] | None = None) -> Source:
+    """Samples as a source.
+
+    Args:
+        samples: a folder of PNG files, an ``.npz`` or ``.npy`` file, a Parquet file or a folder of them; or blocks of
+            ``uint8`` (B, C, H, W), of which each process gives its own (see the top of this file).
+        about: what they are made of; by default what the ``sampling.json`` of the folder says.
+
+    Raises:
+        DataError: there are none, or they are of no use.
+    """
+    if not isinstance(samples, Path):
+        return Source("images from memory", lambda size, n: iter(samples), about=about or {})
+    if not samples.exists():
+        raise DataError(f"{samples} does not exist; it should be a folder of PNG files, an .npz, or a Parquet file")
+    about = about if about is not None else _mark(samples)
+    if samples.suffix in (".npz", ".npy"):
+        return from_pixels(samples.name, read_arrays(samples)[0], about)
+    listing = list_files(samples)
+    size, channels = _first_size(listing)
+    return Source(
+        listing.name, lambda block, n: _decoded(listing, size, channels, block, n), listing.count, size, about
+    )
+
+
+def from_pixels(name: str, pixels: UInt8, about: Mapping[str, Any] | None = None) -> Source:
+    """A source of ``uint8`` (N, C, H, W), in memory or mapped."""
+    if len(pixels) == 0:
+        raise DataError(f"{name}: there is no image in it")
+
+    def blocks(size: int, n: int | None) -> Iterator[UInt8]:
+        end = min(len(pixels), n or len(pixels))
+        for start in range(rank() * size, end, world() * size):
+            yield np.ascontiguousarray(pixels[start : min(start + size, end)])
+
+    return Source(name, blocks, len(pixels), pixels.shape[2], about or {})
+
+
+def from_set(images: ImageSet) -> Source:
+    """A source of a whole data set."""
+    return from_pixels(images.name, images.pixels)
+
+
+def list_files(path: Path) -> Listing:
+    """The images of a folder, of a Parquet file, or of a folder of Parquet files."""
+    # the size plays no part before decoding
+    if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
+        return Parquet(root=str(path), image_size=1).listing()
+    if path.is_file():
+        raise DataError(f"{path}: images come as a folder of PNG files, an .npz or .npy file, or Parquet")
+    return Folder(root=str(path), image_size=1).listing()
+
+
+def is_jpeg(item: Item) -> bool:
+    """Whether an image is one, by the bytes that it begins with."""
+    if isinstance(item.source, bytes):
+        return item.source.startswith(JPEG)
+    try:
+        with open(item.source, "rb") as file:
+            return file.read(3) == JPEG
+    except OSError:
+        return False  # decoding says what is wrong with it
+
+
+def _mark(samples: Path) -> dict[str, Any]:
+    """What a folder of samples says that it is made of."""
+    path = samples / MARK
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}): remove it to evaluate without knowing how they were made"
+        ) from None
+
+
+def _first_size(listing: Listing) -> tuple[int, int]:
+    """Height (which is the width) and channels of the first image, which those of all must be."""
+    first = next(listing.items(), None)
+    if first is None:
+        raise DataError(f"{listing.name}: there is no image in it")
+    image = read(first.source, first.where)
+    if image.width != image.height:
+        raise DataError(f"{first.where}: {image.width} x {image.height}; samples must be square")
+    return image.height, 1 if image.mode == "L" else 3
+
+
+def _decoded(listing: Listing, size: int, channels: int, block: int, n: int | None) -> Iterator[UInt8]:
+    """This process's blocks of image files, decoded by threads while they are used; nothing is kept."""
+    numbered = enumerate(islice(listing.items(), n))
+    mine = (_lossless(item) for i, item in numbered if i // block % world() == rank())
+    images = (_whole(result, listing.name, size) for result in decode_all(mine, Recipe(size, "auto", None), channels))
+    while part := list(islice(images, block)):
+        yield np.stack(part)
+
+
+def _lossless(item: Item) -> Item:
+    if is_jpeg(item):
+        raise DataError(f"{item.where}: a JPEG. Its losses move every distance: write the samples as PNG, or npz")
+    return item
+
+
+def _whole(result: Any, name: str, size: int) -> UInt8:
+    if isinstance(result, BadImage):
+        raise UnusableImage(result.where, result.reason)
+    pixels, original, _ = result
+    if original != (size, size):
+        raise DataError(f"{name}: there are images of {size} x {size} and of {original[0]} x {original[1]} pixels")
+    image: UInt8 = pixels
+    return image
+
+
+def gathered(
+    blocks: Iterable[dict[str, Tensor] | None], kinds: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Tensor] | None]]:
+    """Everybody's blocks of features on the first process, in order.
+
+    Args:
+        blocks: this process's, of ``float64`` (rows, D) by kind; None for ever once there are no more.
+        kinds: the kinds.
+
+    Yields:
+        One block after the other: its rows and, on the first process, the block itself.
+    """
+    for block in blocks:
+        shapes = _shapes(block, kinds)
+        rows = shapes[:, 0].tolist()
+        if not any(rows):
+            return
+        widths = shapes[:, 1:].amax(dim=0).tolist()
+        parts = {
+            kind: _gather(None if block is None else block[kind], max(rows), width)
+            for kind, width in zip(kinds, widths, strict=True)
+        }
+        for i, n in enumerate(rows):
+            if n:
+                yield n, {kind: part[i][:n] for kind, part in parts.items()} if rank() == 0 else None
+
+
+def _shapes(block: dict[str, Tensor] | None, kinds: Sequence[str]) -> Tensor:
+    """Rows and widths of every process's block, (P, 1 + kinds); zeros for none."""
+    shape = [0] * (1 + len(kinds)) if block is None else [len(block[kinds[0]]), *(block[k].shape[1] for k in kinds)]
+    mine = torch.tensor(shape, device=_device())
+    if world() == 1:
+        return mine[None]
+    everyone = [torch.empty_like(mine) for _ in range(world())]
+    dist.all_gather(everyone, mine)
+    return torch.stack(everyone)
+
+
+def _gather(mine: Tensor | None, rows: int, width: int) -> list[Tensor]:
+    """Every process's part on the first, padded to (rows, width)."""
+    if world() == 1:
+        assert mine is not None
+        return [mine]
+    padded = torch.zeros(rows, width, dtype=torch.float64, device=_device())
+    if mine is not None:
+        padded[: len(mine)] = mine
+    parts = [torch.empty_like(padded) for _ in range(world())] if rank() == 0 else None
+    dist.gather(padded, parts)
+    return parts or []
+
+
+def _device() -> torch.device:
+    """Where the processes can exchange tensors."""
+    if world() > 1 and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
