@@ -1,4 +1,4 @@
-"""The command line: ``ddpm-ip train | sample | evaluate | data inspect | report | bench``, and the same programs for ``scripts/``.
+"""The command line ``ddpm-ip``, and the same programs for ``scripts/``.
 
 Nothing heavy is imported before it is needed, so that ``--help`` answers at once.
 """
@@ -173,7 +173,7 @@ def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--metrics",
         metavar="LIST",
-        help="of fid, isc, kid, prc (precision and recall), sfid, with commas (default: fid,isc; without Inception: fid)",
+        help="of fid, isc, kid, prc (precision and recall), sfid, with commas (default: fid,isc; if not Inception fid)",
     )
     p.add_argument(
         "--extractor",
@@ -182,14 +182,14 @@ def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
         help="whose features: inception, pixels, or your own as package.module:object (default: %(default)s)",
     )
     p.add_argument(
-        "--n_samples", type=int, metavar="N", help="take the first N samples, and refuse fewer (default: all)"
+        "--n_samples", type=int, metavar="N", help="take the first N samples; fewer are refused (default: all)"
     )
     p.add_argument("--batch_size", type=int, metavar="N", help="images at once (default: 256; on a CPU 32)")
     p.add_argument(
         "--out",
         type=Path,
         metavar="FILE.json",
-        help="numbers and protocol are added to it (default: evaluation.json in the folder SAMPLES, or beside the file)",
+        help="numbers and protocol are added to it (default: evaluation.json in the folder SAMPLES, or beside a file)",
     )
 
 

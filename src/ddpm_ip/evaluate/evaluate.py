@@ -200,13 +200,25 @@ def _result(
     values: dict[str, float] = {}
     for name in asked:
         metric = METRICS[name]
-        fewest = min(fake.count, real.count) if metric.binary and real is not None else fake.count
+        fewest = fake.count
+        if metric.binary and real is not None:
+            _check_widths(fake, real, metric.kind)
+            fewest = min(fake.count, real.count)
         if fewest < metric.least:
             raise DataError(f"{name} needs at least {metric.least} images, and there are {fewest}")
         found = _COMPUTE[name](fake, real, device)
         values |= dict(zip(metric.names(extractor), found, strict=True))
     protocol = _protocol(source, reference, extractor, asked, fake, real)
     return Evaluation(values, protocol, _warnings(reference, extractor, asked, fake, real))
+
+
+def _check_widths(fake: Features, real: Features, kind: str) -> None:
+    ours, theirs = (f.moments[kind].dimensions if kind in f.moments else f.rows[kind].shape[1] for f in (fake, real))
+    if ours != theirs:
+        raise DataError(
+            f"samples of {fake.shape} have {ours:,} features ({kind}), reference images of {real.shape} have "
+            f"{theirs:,}: bring them to one size, or take an extractor that resizes"
+        )
 
 
 def _frechet(kind: str) -> Callable[..., tuple[float, ...]]:

@@ -26,7 +26,7 @@ from ddpm_ip.train.log import setup
 
 log = logging.getLogger("ddpm_ip.evaluate")
 
-NAMED: dict[str, DataConfig] = {
+NAMED: dict[str, Cifar10 | Mnist | Digits] = {
     "cifar10-train": Cifar10(split="train"),
     "cifar10-test": Cifar10(split="test"),
     "mnist-train": Mnist(split="train"),
@@ -108,7 +108,8 @@ def find_reference(text: str, root: str | None, size: int | None) -> DataConfig:
     """
     path = Path(text).expanduser()
     if text in NAMED:
-        return NAMED[text] if root is None or text == "digits" else dataclasses.replace(NAMED[text], root=root)
+        found = NAMED[text]
+        return found if root is None or isinstance(found, Digits) else dataclasses.replace(found, root=root)
     if path.suffix in (".yaml", ".yml"):
         return load(path, {}).data
     if not path.exists():
