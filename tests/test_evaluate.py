@@ -13,8 +13,9 @@ from ddpm_ip.config import Config, from_dict
 from ddpm_ip.data import Digits
 from ddpm_ip.engine import start_engine
 from ddpm_ip.evaluate.features import pixels
+from ddpm_ip.evaluate.inception import import_torch_fidelity
 from ddpm_ip.evaluate.judge import floor, judge, real_moments
-from ddpm_ip.evaluate.metrics import Moments, frechet_distance, moments
+from ddpm_ip.evaluate.metrics import Moments, class_score, frechet_distance, kernel_distance, moments, precision_recall
 from ddpm_ip.train.loop import train
 
 
@@ -50,6 +51,48 @@ def test_equals_the_root_of_the_product() -> None:
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-9)
     assert abs(frechet_distance(a, a)) < 1e-9
+
+
+def features(n: int, shift: float, seed: int) -> np.ndarray:
+    """``float32`` (n, 24), correlated."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(n, 24)) @ np.random.default_rng(7).normal(size=(24, 24)) + shift).astype(np.float32)
+
+
+def test_every_formula_equals_that_of_torch_fidelity_in_float64() -> None:
+    """On features of full rank: the covariance counts, and nothing hides in rounding."""
+    a, b, them = features(300, 0.0, 0), features(340, 0.3, 1), import_torch_fidelity()
+    wide, real = torch.from_numpy(a).double(), torch.from_numpy(b).double()
+    statistics = [them.metric_fid.fid_features_to_statistics(x) for x in (wide, real)]
+    fid = them.metric_fid.fid_statistics_to_metric(*statistics, verbose=False)[them.KEY_METRIC_FID]
+    assert frechet_distance(moments([a], 24), moments([b], 24)) == pytest.approx(fid, rel=1e-9)
+    kid = them.metric_kid.kid_features_to_metric(wide, real, kid_subsets=20, kid_subset_size=50, verbose=False)
+    assert kernel_distance(a, b, 50, 20) == pytest.approx(tuple(kid.values()), rel=1e-9)
+    isc = them.metric_isc.isc_features_to_metric(wide)
+    assert class_score(a) == pytest.approx(tuple(isc.values()), rel=1e-9)
+    prc = them.metric_prc.prc_features_to_metric(wide, real, verbose=False)
+    found = precision_recall(a, b, torch.device("cpu"))
+    assert found == pytest.approx((prc["precision"], prc["recall"]), abs=1e-7)
+    assert 0 < found[0] < 1
+    assert found[0] != found[1]
+
+
+def test_precision_and_recall_do_not_depend_on_how_distances_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = features(300, 0.0, 0), features(340, 0.3, 1)
+    whole = precision_recall(a, b, torch.device("cpu"))
+    monkeypatch.setattr("ddpm_ip.evaluate.metrics.DISTANCES", 1000)
+    assert precision_recall(a, b, torch.device("cpu")) == whole
+
+
+def test_fewer_images_than_features_are_no_source_of_noise() -> None:
+    """20 images of 600 features: against inner products of images, where no eigenvalue is a rounded 0."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(n, 600)) for n in (20, 30))
+    x, y = ((s - s.mean(0)) / np.sqrt(len(s) - 1) for s in (a, b))
+    cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * cross
+    assert frechet_distance(moments([a], 600), moments([b], 600)) == pytest.approx(expected, rel=1e-10)
+    assert abs(frechet_distance(moments([a], 600), moments([a], 600))) < 1e-6
 
 
 def test_pixels_are_the_image() -> None:

@@ -27,18 +27,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"ddpm-ip {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, arguments, _) in _COMMANDS.items():
-        epilog = None if name in ("evaluate", "report") else _OVERRIDES
-        arguments(commands.add_parser(name, help=text, description=text, epilog=epilog, allow_abbrev=False))
+        arguments(commands.add_parser(name, help=text, description=text, epilog=_epilog(name), allow_abbrev=False))
     return _run(parser, argv)
 
 
 def script(command: str) -> int:
     """One command as a program of its own, for ``scripts/`` under ``accelerate-launch``."""
     text, arguments, _ = _COMMANDS[command]
-    parser = argparse.ArgumentParser(description=text, epilog=_OVERRIDES, allow_abbrev=False)
+    parser = argparse.ArgumentParser(description=text, epilog=_epilog(command), allow_abbrev=False)
     parser.set_defaults(command=command)
     arguments(parser)
     return _run(parser, None)
+
+
+def _epilog(command: str) -> str | None:
+    return None if command in ("evaluate", "report") else _OVERRIDES
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:

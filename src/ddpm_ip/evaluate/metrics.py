@@ -71,13 +71,15 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     many as soon as there are fewer images than features.
     """
     difference = a.mean - b.mean
-    cross = np.linalg.svd(_root(a.covariance).T @ _root(b.covariance), compute_uv=False).sum()
+    cross = np.linalg.svd(_root(a).T @ _root(b), compute_uv=False).sum()
     return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
 
 
-def _root(covariance: Float64) -> Float64:
-    """A matrix R with R R^T = covariance."""
-    values, vectors = np.linalg.eigh(covariance)
+def _root(m: Moments) -> Float64:
+    """A matrix R with R R^T = C, of as many columns as C can have eigenvalues that are not 0."""
+    values, vectors = np.linalg.eigh(m.covariance)  # ascending
+    rank = min(m.dimensions, m.count - 1)
+    values, vectors = values[-rank:], vectors[:, -rank:]
     root: Float64 = vectors * np.sqrt(np.clip(values, 0, None))
     return root
 

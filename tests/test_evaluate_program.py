@@ -1,0 +1,331 @@
+"""``evaluate`` from files, streams and several processes, with extractors of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.reliability.tiny import ROOT, TORCHRUN, finish, one_thread, start
+from tests.tiny_extractor import Tiny
+
+from ddpm_ip.cli import main
+from ddpm_ip.data import Digits, ImageSet
+from ddpm_ip.data.imageset import from_arrays
+from ddpm_ip.errors import ConfigError, DataError
+from ddpm_ip.evaluate import collect
+from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
+from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.images import save_png
+
+CPU = torch.device("cpu")
+ALL = ["fid", "isc", "kid", "prc", "sfid"]
+TINY = ["--extractor", "tiny_extractor:Tiny", "--metrics", ",".join(ALL)]
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one_thread(monkeypatch)
+    monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+
+
+def pictures(n: int, seed: int, size: int = 16) -> np.ndarray:
+    """``uint8`` (N, 3, size, size)."""
+    rng = np.random.default_rng(seed)
+    tone = rng.integers(0, 200, size=(n, 3, 1, 1))
+    return (tone + rng.integers(0, 55, size=(n, 3, size, size))).astype(np.uint8)
+
+
+FAKE, REAL = pictures(70, 0), pictures(90, 1)
+
+
+@pytest.fixture
+def reference() -> ImageSet:
+    return from_arrays(REAL, None, "real", 16)
+
+
+def tiny(samples: object, reference: ImageSet, extractor: Tiny | None = None, **given: object) -> Evaluation:
+    extractor = extractor or Tiny(CPU)
+    return evaluate(samples, reference, extractor=extractor, **{"metrics": ALL, "device": CPU, **given})  # type: ignore[arg-type]
+
+
+def png_folder(folder: Path, images: np.ndarray = FAKE) -> Path:
+    folder.mkdir()
+    for i, image in enumerate(images):
+        save_png(image, folder / f"{i:06d}.png")
+    return folder
+
+
+def npz_file(path: Path, images: np.ndarray, name: str = "images") -> Path:
+    np.savez(path, **{name: images.transpose(0, 2, 3, 1)})
+    return path
+
+
+def parquet_file(path: Path, folder: Path) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"bytes": file.read_bytes()} for file in sorted(folder.iterdir())]
+    pyarrow.parquet.write_table(pyarrow.table({"image": rows}), path)
+    return path
+
+
+def test_every_kind_of_samples_gives_the_same_numbers(tmp_path: Path, reference: ImageSet) -> None:
+    folder = png_folder(tmp_path / "png")
+    kinds = {
+        "memory": np.array_split(FAKE, [3, 50]),
+        "png": folder,
+        "npz": npz_file(tmp_path / "a.npz", FAKE),
+        "adm": npz_file(tmp_path / "b.npz", FAKE, "arr_0"),
+        "parquet": parquet_file(tmp_path / "c.parquet", folder),
+    }
+    found = {kind: tiny(samples, reference, batch_size=1 + i * 13) for i, (kind, samples) in enumerate(kinds.items())}
+    names = {"FD-tiny", "CS-tiny", "CS-tiny_std", "KD-tiny", "KD-tiny_std", "precision-tiny", "recall-tiny", "sFD-tiny"}
+    for kind, evaluation in found.items():
+        assert set(evaluation.values) == names
+        assert evaluation.values == pytest.approx(found["memory"].values, rel=1e-6), kind
+        assert evaluation.protocol["n_images"] == 70
+
+
+def test_a_set_is_no_distance_from_itself_and_distances_are_symmetric(reference: ImageSet) -> None:
+    fake = from_arrays(FAKE, None, "fake", 16)
+    metrics = ["fid", "sfid", "prc"]
+    there, back = tiny([FAKE], reference, metrics=metrics).values, tiny([REAL], fake, metrics=metrics).values
+    for name in ("FD-tiny", "sFD-tiny"):
+        assert there[name] == pytest.approx(back[name], rel=1e-9)
+        assert there[name] > 1e-3
+    assert (there["precision-tiny"], there["recall-tiny"]) == (back["recall-tiny"], back["precision-tiny"])
+    same = tiny([REAL], reference, metrics=metrics).values
+    assert abs(same["FD-tiny"]) < 1e-6
+    assert abs(same["sFD-tiny"]) < 1e-6
+    assert (same["precision-tiny"], same["recall-tiny"]) == (1, 1)
+
+
+def test_closed_form_for_two_gaussians() -> None:
+    """One pixel in RGB, channels independent: FD-pixels is |m1 - m2|^2 + sum (s1 - s2)^2 of the samples drawn."""
+    rng = np.random.default_rng(0)
+    sets = [rng.normal(m, s, (4000, 3, 1, 1)).round().clip(0, 255) for m, s in ((100, 10), (140, 25))]
+    values = evaluate(
+        [sets[0].astype(np.uint8)], from_arrays(sets[1].astype(np.uint8), None, "real", 1),
+        extractor=find_extractor("pixels", CPU), metrics=["fid"], device=CPU,
+    ).values  # fmt: skip
+    assert values["FD-pixels"] == pytest.approx(3 * (40**2 + 15**2) / 255**2, rel=0.02)
+
+
+def test_the_reference_is_made_once_and_made_again_when_its_file_is_damaged(
+    reference: ImageSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    extractor = Tiny(CPU)
+    first = tiny([FAKE], reference, extractor).values
+    assert sum(shape[0] for shape in extractor.seen) == 70 + 90
+    extractor.seen.clear()
+    assert tiny([FAKE], reference, extractor).values == first
+    assert sum(shape[0] for shape in extractor.seen) == 70
+    for name in ("pool.f32", collect.MOMENTS, collect.MANIFEST):
+        (path,) = collect.cache_folder().glob(f"*/{name}")
+        content = bytearray(path.read_bytes())
+        content[-20] ^= 255
+        path.write_bytes(content)
+        extractor.seen.clear()
+        assert tiny([FAKE], reference, extractor).values == first, name
+        assert sum(shape[0] for shape in extractor.seen) == 70 + 90, name
+        extractor.seen.clear()
+        assert tiny([FAKE], reference, extractor).values == first
+        assert sum(shape[0] for shape in extractor.seen) == 70
+    assert len(list(collect.cache_folder().iterdir())) == 1  # nothing is left over
+    assert "damaged" in caplog.text
+
+
+def test_another_identity_is_another_reference(reference: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny([FAKE], reference)
+    monkeypatch.setattr(Tiny, "identity", lambda self: {"seed": 1})
+    extractor = Tiny(CPU)
+    tiny([FAKE], reference, extractor)
+    assert sum(shape[0] for shape in extractor.seen) == 70 + 90
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    tmp_path: Path, reference: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = tiny([FAKE], reference).values
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "file"))
+    assert tiny([FAKE], reference).values == expected
+
+
+def test_fewer_images_than_asked_for_are_refused(tmp_path: Path, reference: ImageSet) -> None:
+    with pytest.raises(DataError, match="71 images were asked for, and there are 70"):
+        tiny(png_folder(tmp_path / "png"), reference, n_images=71)
+    with pytest.raises(DataError, match="71 images were asked for, and there are 70"):
+        tiny([FAKE], reference, n_images=71)
+
+
+def test_the_first_images_are_taken_and_no_more_are_made(reference: ImageSet) -> None:
+    made = []
+
+    def blocks() -> Iterator[np.ndarray]:
+        for i in range(0, 70, 20):
+            made.append(i)
+            yield FAKE[i : i + 20]
+
+    some = tiny(blocks(), reference, n_images=30)
+    assert some.protocol["n_images"] == 30
+    assert made == [0, 20]
+    assert some.values == pytest.approx(tiny([FAKE[:30]], reference).values, rel=1e-9)
+
+
+def test_what_speaks_against_a_comparison_is_said(reference: ImageSet) -> None:
+    found = " ".join(tiny([pictures(11, 0, 8)], reference, metrics=["fid", "kid"]).warnings)
+    for part in ("too few for 12 features", "3 x 8 x 8, the reference is 3 x 16 x 16", "subsets of 11"):
+        assert part in found
+    gray = tiny([FAKE[:, :1]], reference, metrics=["fid"]).warnings
+    assert any("gray" in line for line in gray)
+    assert tiny([FAKE], reference, metrics=["fid"]).warnings == []
+
+
+def test_features_of_another_length_are_refused(reference: ImageSet) -> None:
+    with pytest.raises(DataError, match="bring them to one size"):
+        evaluate([pictures(20, 0, 8)], reference, extractor=find_extractor("pixels", CPU), metrics=["fid"], device=CPU)
+
+
+def test_what_is_no_image_is_refused(tmp_path: Path, reference: ImageSet) -> None:
+    with pytest.raises(DataError, match="uint8"):
+        tiny([FAKE.astype(np.float32)], reference)
+    with pytest.raises(DataError, match="all of one shape"):
+        tiny([FAKE, pictures(3, 0, 8)], reference)
+    folder = png_folder(tmp_path / "png", FAKE[:3])
+    save_png(pictures(1, 0, 8)[0], folder / "000003.png")
+    with pytest.raises(DataError, match="16 x 16 and of 8 x 8"):
+        tiny(folder, reference)
+
+
+@pytest.mark.parametrize("name", ["0.jpg", "0.png"])
+def test_jpeg_is_refused_by_its_bytes(tmp_path: Path, reference: ImageSet, name: str) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (16, 16)).save(tmp_path / name, format="JPEG")
+    with pytest.raises(DataError, match="a JPEG"):
+        tiny(tmp_path, reference)
+
+
+def test_an_extractor_that_does_not_give_what_is_asked_for(reference: ImageSet) -> None:
+    with pytest.raises(ConfigError, match="gives pool"):
+        evaluate([FAKE], reference, extractor=find_extractor("pixels", CPU), metrics=["isc"], device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fd", "choose inception"),
+        ("tests.nowhere:Tiny", "PYTHONPATH"),
+        ("tests.tiny_extractor:Big", "Big"),
+        ("tests.tiny_extractor:nameless", "no extractor"),
+        (":Tiny", "package.module:object"),
+    ],
+)
+def test_an_extractor_that_is_none(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_extractor(name, CPU)
+
+
+def test_no_extractor_can_pass_for_inception(monkeypatch: pytest.MonkeyPatch, reference: ImageSet) -> None:
+    assert find_extractor("tiny_extractor:ready", CPU).name == "tiny"
+    monkeypatch.setattr(Tiny, "name", "inception")
+    with pytest.raises(ConfigError, match="neither inception"):
+        find_extractor("tests.tiny_extractor:Tiny", CPU)
+    assert set(tiny([FAKE], reference, metrics=["fid"]).values) == {"FD-inception"}
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, real = png_folder(tmp_path / "png"), npz_file(tmp_path / "real.npz", REAL)
+    (folder / "sampling.json").write_text(json.dumps({"sampler": "ancestral", "steps": 50, "weights": "ab" * 32}))
+    assert main(["evaluate", str(folder), "--reference", str(real), *TINY]) == 0
+    shown = capsys.readouterr().out
+    for part in ("FD-tiny", "CS-tiny", " ± ", "steps 50", "weights abababab…", "70 images 3 x 16 x 16"):
+        assert part in shown
+    assert main(["evaluate", str(folder), "--reference", str(real), *TINY]) == 0
+    assert main(["evaluate", str(folder), "--reference", str(real), "--extractor", "pixels"]) == 0
+    rows = json.loads((folder / "evaluation.json").read_text())
+    assert [row["protocol"]["extractor"] for row in rows] == ["tiny", "pixels"]
+    assert rows[0]["protocol"]["sampling"]["steps"] == 50
+    assert rows[0]["protocol"]["rounding"] == "to the nearest of 256 levels"
+    assert rows[1]["warnings"]
+
+
+def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "mine.json"
+    out.write_text('{"mine": 1}')
+    samples = npz_file(tmp_path / "a.npz", FAKE)
+    given = ["evaluate", str(samples), "--reference", "digits", "--extractor", "pixels"]
+    assert main([*given, "--out", str(out)]) == 1
+    assert "--out" in capsys.readouterr().err
+    assert out.read_text() == '{"mine": 1}'
+
+
+def test_references_by_name_configuration_and_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digits = Digits().open().pixels[:100]
+    samples = npz_file(tmp_path / "a.npz", digits)
+    config = tmp_path / "digits.yaml"
+    config.write_text("data: {name: digits}\nmodel: {in_channels: 1}\n")
+    real = png_folder(tmp_path / "real", digits[:30])
+    from PIL import Image
+
+    Image.new("L", (20, 20)).save(real / "000000.jpg")
+    for reference, n in (("digits", 1797), (str(config), 1797), (str(real), 31)):
+        out = tmp_path / f"{n}.json"
+        given = ["--reference", reference, "--extractor", "pixels", "--out", str(out)]
+        assert main(["evaluate", str(samples), *given]) == 0
+        row = json.loads(out.read_text())[-1]
+        assert row["protocol"]["n_reference"] == n
+    assert any("JPEG" in line for line in row["warnings"])
+    assert any("1 images of the reference were resized" in line for line in row["warnings"])
+    assert main(["evaluate", str(samples), "--reference", "cifar100", "--extractor", "pixels"]) == 2
+    assert "cifar10-train" in capsys.readouterr().err
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """70 images in blocks of 16: 3 blocks for one process, 2 for the other, the last one short."""
+    folder, real = png_folder(tmp_path / "png"), npz_file(tmp_path / "real.npz", REAL)
+    given = [str(folder), "--reference", str(real), *TINY, "--batch_size", "16", "--n_samples", "67", "--out"]
+    assert main(["evaluate", *given, str(tmp_path / "one.json")]) == 0
+    monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "other"))
+    code, output = finish(start(*TORCHRUN, ROOT / "scripts/evaluate.py", *given, tmp_path / "two.json"), timeout=120)
+    assert code == 0, output
+    assert output.count("sFD-tiny") == 1
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text())[0] for name in ("one", "two"))
+    assert two["values"] == pytest.approx(one["values"], rel=1e-6)
+    assert two["protocol"]["line"] == one["protocol"]["line"]
+
+
+def test_c56_as_an_extractor_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wrapped benchmark gives what the benchmark gives; with random weights in the classifier's format."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import c56
+    import cifar_features
+
+    torch.manual_seed(0)
+    net = cifar_features.ResNet56()
+    path = tmp_path / "classifier.th"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in net.state_dict().items()}}, path)
+    monkeypatch.setenv("C56_CLASSIFIER", str(path))
+    fake, real = pictures(12, 0, 32), pictures(14, 1, 32)
+    images = from_arrays(real, None, "real", 32)
+    extractor = find_extractor("c56:C56", CPU)
+    found = evaluate([fake], images, extractor=extractor, metrics=["fid", "isc"], batch_size=5, device=CPU)
+    scale = np.array(json.loads(c56.SCALE.read_text())["scale"])
+    a, b = (cifar_features.extract(net.eval(), x)[0] / scale for x in (fake, real))
+    expected = cifar_features.frechet_distance(a, b)
+    assert found.values["FD-C56"] == pytest.approx(expected, rel=1e-5)  # theirs has the noise of rounded zeros
+    assert set(found.values) == {"FD-C56", "CS-C56", "CS-C56_std"}
+    monkeypatch.delenv("C56_CLASSIFIER")
+    with pytest.raises(Exception, match="C56_CLASSIFIER"):
+        find_extractor("c56:C56", CPU)
+    assert "torchvision" not in sys.modules
