@@ -39,6 +39,7 @@ $(VENV)/.installed-demo: pyproject.toml $(VENV)/.installed-torch
 
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-torch
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps torch-fidelity
 	@touch $@ $(VENV)/.installed-demo
 
 clean:

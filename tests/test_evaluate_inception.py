@@ -44,7 +44,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch)
         if isinstance(part, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(part.weight)
         if isinstance(part, torch.nn.Linear):
-            torch.nn.init.normal_(part.weight, std=0.3)
+            torch.nn.init.normal_(part.weight, std=0.1)
     module.Conv2d_1a_3x3.conv.weight.mul_(8)  # the network is homogeneous: features of the size of the real ones
     path = tmp_path_factory.mktemp("weights") / inception.WEIGHTS
     torch.save(module.state_dict(), path)
@@ -58,11 +58,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch)
 def pictures(n: int, seed: int, low: int, high: int) -> np.ndarray:
     """Blocks of colour and some noise, ``uint8`` (N, 3, 32, 32)."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(low, high, size=(n, 3, 4, 4)).repeat(8, axis=2).repeat(8, axis=3)
+    coarse = rng.integers(low, high, size=(n, 3, 2, 2)).repeat(16, axis=2).repeat(16, axis=3)
     return (coarse + rng.integers(0, 20, size=(n, 3, 32, 32))).astype(np.uint8)
 
 
-FAKE, REAL = pictures(40, 0, 0, 40), pictures(48, 1, 90, 235)
+FAKE, REAL = pictures(40, 0, 0, 120), pictures(48, 1, 120, 235)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_equal_to_torch_fidelity(ours: Evaluation, weights: Path) -> None:
     for name, their_name in names.items():
         assert ours.values[name] == pytest.approx(theirs[their_name], rel=1e-6), name
     assert ours.values["IS_std"] == pytest.approx(theirs["inception_score_std"], abs=1e-6 * ours.values["IS"])
-    assert ours.values["IS"] > 1.01  # else there was nothing to compare
+    assert ours.values["IS"] > 1.03  # else there was nothing to compare
 
 
 def gram_frechet(a: np.ndarray, b: np.ndarray) -> float:
