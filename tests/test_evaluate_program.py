@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import collect
 from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
 from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.evaluate.stream import open_samples
 from ddpm_ip.images import save_png
 
 CPU = torch.device("cpu")
@@ -83,6 +85,7 @@ def test_every_kind_of_samples_gives_the_same_numbers(tmp_path: Path, reference:
     kinds = {
         "memory": np.array_split(FAKE, [3, 50]),
         "png": folder,
+        "name": str(folder),
         "npz": npz_file(tmp_path / "a.npz", FAKE),
         "adm": npz_file(tmp_path / "b.npz", FAKE, "arr_0"),
         "parquet": parquet_file(tmp_path / "c.parquet", folder),
@@ -159,6 +162,22 @@ def test_a_cache_that_cannot_be_written_is_done_without(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "file"))
     assert tiny([FAKE], reference).values == expected
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    """1,024 features an image, in float32 4 MB for a thousand: they are in a file, and its map is no memory."""
+    peaks = []
+    for n in (1000, 5000):
+        images = (np.full((100, 1, 32, 32), i % 256, dtype=np.uint8) for i in range(n // 100))
+        wanted = collect.Wanted(frozenset({"pool"}), frozenset({"pool"}))
+        tracemalloc.start()
+        found = collect.collect(open_samples(images), find_extractor("pixels", CPU), wanted, tmp_path, 50, CPU)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found is not None
+        assert found.rows["pool"].shape == (n, 1024)
+        assert found.rows["pool"][-1, 0] == np.float32((n // 100 - 1) / 255)
+    assert peaks[1] < peaks[0] + 1_000_000
 
 
 def test_fewer_images_than_asked_for_are_refused(tmp_path: Path, reference: ImageSet) -> None:

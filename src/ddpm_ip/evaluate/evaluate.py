@@ -91,7 +91,7 @@ class Evaluation:
 
 
 def evaluate(
-    samples: Path | Iterable[UInt8],
+    samples: Path | str | Iterable[UInt8],
     reference: ImageSet,
     *,
     extractor: Extractor,

@@ -67,7 +67,7 @@ def from_first(value: Any) -> Any:
     return box[0]
 
 
-def open_samples(samples: Path | Iterable[UInt8], about: Mapping[str, Any] | None = None) -> Source:
+def open_samples(samples: Path | str | Iterable[UInt8], about: Mapping[str, Any] | None = None) -> Source:
     """Samples as a source.
 
     Args:
@@ -78,6 +78,8 @@ def open_samples(samples: Path | Iterable[UInt8], about: Mapping[str, Any] | Non
     Raises:
         DataError: there are none, or they are of no use.
     """
+    if isinstance(samples, str):  # which is an iterable, too
+        samples = Path(samples)
     if not isinstance(samples, Path):
         return Source("images from memory", lambda size, n: iter(samples), about=about or {})
     if not samples.exists():
