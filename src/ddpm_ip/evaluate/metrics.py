@@ -77,9 +77,16 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 def _root(m: Moments) -> Float64:
     """A matrix R with R R^T = C, of as many columns as C can have eigenvalues that are not 0."""
-    values, vectors = np.linalg.eigh(m.covariance)  # ascending
-    rank = min(m.dimensions, m.count - 1)
-    values, vectors = values[-rank:], vectors[:, -rank:]
+    covariance, rank = m.covariance, m.count - 1
+    if rank >= m.dimensions:
+        return _symmetric_root(covariance)
+    # Fewer images than features: any `rank` images of C span its range, in which the problem is a small one.
+    span, _ = np.linalg.qr(covariance @ np.random.default_rng(0).normal(size=(m.dimensions, rank)))
+    return span @ _symmetric_root(span.T @ covariance @ span)
+
+
+def _symmetric_root(matrix: Float64) -> Float64:
+    values, vectors = np.linalg.eigh(matrix)
     root: Float64 = vectors * np.sqrt(np.clip(values, 0, None))
     return root
 
