@@ -324,6 +324,40 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pyte
     assert two["protocol"]["line"] == one["protocol"]["line"]
 
 
+WORKER = """
+import json, pathlib, sys
+import numpy as np
+from ddpm_ip.data import Npz
+from ddpm_ip.engine import start_engine
+from ddpm_ip.evaluate.evaluate import evaluate
+from ddpm_ip.evaluate.features import find_extractor
+
+engine, folder = start_engine("no"), pathlib.Path(sys.argv[1])
+images, real = np.load(folder / "fake.npy"), Npz(root=str(folder / "real.npz"), image_size=16).open()
+mine = range(engine.process_index * 16, 70, engine.num_processes * 16)
+found = evaluate(
+    (images[i : i + 16] for i in mine), real, extractor=find_extractor("tiny_extractor:Tiny", engine.device),
+    metrics=["fid", "isc", "kid", "prc", "sfid"], n_images=int(sys.argv[2]), device=engine.device,
+)
+(folder / f"{engine.process_index}.json").write_text(json.dumps(found.values))
+"""
+
+
+def test_two_processes_that_make_images_themselves(tmp_path: Path, reference: ImageSet) -> None:
+    """Each passes its own blocks and gets the same result; they stop together; and too few are refused by both."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    np.save(tmp_path / "fake.npy", FAKE)
+    npz_file(tmp_path / "real.npz", REAL)
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 60), timeout=120)
+    assert code == 0, output
+    expected = tiny([FAKE], reference, n_images=60).values
+    for process in range(2):
+        assert json.loads((tmp_path / f"{process}.json").read_text()) == pytest.approx(expected, rel=1e-6)
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 71), timeout=120)
+    assert code != 0
+    assert "71 images were asked for, and there are 70" in output
+
+
 def test_c56_as_an_extractor_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wrapped benchmark gives what the benchmark gives; with random weights in the classifier's format."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
