@@ -28,6 +28,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "schedule": ({"torch"}, {"errors"}),
     "nn": ({"torch"}, {"errors"}),
     "nn.kernels": ({"torch", "triton"}, {"errors"}),
+    "nn.norm_kernels": ({"torch", "triton"}, {"errors"}),
     "perturbation": ({"torch"}, {"draws", "errors"}),
     "denoiser": ({"torch"}, {"schedule", "errors"}),
     "objective": ({"torch"}, {"draws", "schedule", "perturbation", "denoiser", "errors"}),
