@@ -2,8 +2,8 @@
 
     python benchmarks/norm_sweep.py --out benchmarks/results/NAME.json
 
-The shapes are those of the CIFAR-10 network at batch 512, bf16. The least time is what reading x (and dy, and a residual)
-and writing the result once would take at the speed of a copy measured in the same run.
+The shapes are those of the CIFAR-10 network at batch 512, bf16. The least time is what reading x (and dy, and a
+residual) and writing the result once would take at the speed of a copy measured in the same run.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def sweep(c1: int, c2: int, size: int, shifted: bool, tb_s: float) -> list[dict[
     rows, plan = [], norm_kernels._plan
     for lanes, per_thread, warps, stages in SIZES:
         norm_kernels._plan = fixed(plan, lanes, per_thread, warps, stages)
-        y, stats = norm_kernels.norm_forward(x1, x2, shift, weight, bias, keys, 32, 1e-6, True, p, 0)
+        _, stats = norm_kernels.norm_forward(x1, x2, shift, weight, bias, keys, 32, 1e-6, True, p, 0)
         forward = milliseconds(
             lambda: norm_kernels.norm_forward(x1, x2, shift, weight, bias, keys, 32, 1e-6, True, p, 0)
         )
