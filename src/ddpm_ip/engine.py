@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 
 def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bool = False) -> Accelerator:
@@ -52,3 +53,14 @@ def why_not_fast(fast: Literal["auto", "off"], accelerator: Accelerator) -> str 
     if accelerator.num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)):
         return "several nodes"
     return None
+
+
+def agreed(accelerator: Accelerator, reason: str | None) -> str | None:
+    """The first reason that any process has, or None: all take the same path."""
+    reasons: list[str | None] = gather_object([reason]) if accelerator.num_processes > 1 else [reason]
+    return next((r for r in reasons if r is not None), None)
+
+
+def in_one_line(error: Exception) -> str:
+    """An error as the reason of something else, without its line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
