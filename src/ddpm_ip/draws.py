@@ -83,8 +83,8 @@ class Draws:
         """Random words, int64 (B, n) with values in [0, 2^32)."""
         device = self.rows.device
         if self.rows.is_cuda and (kernel := _kernel()):
-            words: Tensor = kernel.bits(self.rows, self._step_tensor(), self.seed, stream, n)
-            return words
+            found: Tensor = kernel.bits(self.rows, self._step_tensor(), self.seed, stream, n)
+            return found
         blocks = torch.arange(math.ceil(n / 4), device=device)
         step, kind = self._step_tensor().reshape(1, 1), torch.full((1, 1), int(stream), device=device)
         words = philox(blocks[None, :], self.rows[:, None], step, kind, self.seed)
