@@ -303,12 +303,34 @@ def _table(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+def _doctor_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("-c", "--config", metavar="CONFIG", help="YAML file that is looked at, too: its data, its average")
+    p.add_argument(
+        "-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="folder of a run that is looked at, too: its checkpoints"
+    )
+    p.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.config import parse_overrides
+
+    overrides = parse_overrides(rest)
+    if overrides and not (args.config or args.exp_dir):
+        raise ConfigError(f"--{next(iter(overrides))} overrides an item of a config: name the config with -c, or -e")
+    from ddpm_ip.doctor import as_json, as_text, doctor
+
+    findings = doctor(args.config, overrides, args.exp_dir)
+    print(as_json(findings) if args.json else as_text(findings))
+    return int(any(finding.level == "problem" for finding in findings))
+
+
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, list[str]], int]]
 _COMMANDS: dict[str, _Command] = {
     "train": ("Trains a model: DDPM, or DDPM-IP with perturbation.name input.", _train_arguments, _train),
     "sample": ("Makes images from trained weights; an interrupted call continues.", _sample_arguments, _sample),
     "data": ("Looks at a data set.", _data_arguments, _data),
     "table": ("Measures a run under every variance and number of steps: the results table.", _table_arguments, _table),
+    "doctor": ("Looks for what is missing or wrong here, and says the cure.", _doctor_arguments, _doctor),
     "report": ("Writes one HTML page that compares runs.", _report_arguments, _report),
     "bench": ("Measures the speed of this machine, beside plain PyTorch and diffusers.", _bench_arguments, _bench),
 }

@@ -36,8 +36,9 @@ def lay_out(
         measured: of those that are there, the same with ``values``, ``protocol`` and ``warnings`` of the evaluation.
 
     Returns:
-        ``blocks``, one a metric, with ``rows`` of ``cells`` in the order of ``steps``; ``notes``, sentences beneath it;
-        ``results``, the numbers of single cells as ``results.json`` has them; and the protocol.
+        ``blocks``, one a metric, with ``rows`` of ``cells`` in the order of ``steps``, to be shown with ``decimals``;
+        ``notes``, sentences beneath it; ``results``, the numbers of single cells as ``results.json`` has them; and the
+        protocol.
     """
     steps, seeds = (_unique(s[key] for s in settings) for key in ("steps", "seed"))
     variances = _unique(s["var_type"] for s in settings)
@@ -51,7 +52,8 @@ def lay_out(
             _row(v, None, [_cell([found.get((v, k, seed)) for seed in seeds], metric) for k in steps])
             for v in variances
         ]
-        blocks.append({"metric": metric, "rows": [*ours, *_published_rows(published, metric, steps)]})
+        rows = [*ours, *_published_rows(published, metric, steps)]
+        blocks.append({"metric": metric, "decimals": _decimals(ours), "rows": rows})
     return {
         "method": method,
         "protocol_id": identity,
@@ -113,9 +115,11 @@ def as_csv(grid: Grid) -> str:
 
 def _lines(grid: Grid, block: Mapping[str, Any]) -> list[list[str]]:
     """The cells of a block as text, the header first."""
-    decimals = _decimals(block)
     head = [block["metric"], *(f"{k} steps" if i == 0 else str(k) for i, k in enumerate(grid["steps"]))]
-    return [head, *([row["label"], *(_show(cell, decimals) for cell in row["cells"])] for row in block["rows"])]
+    return [
+        head,
+        *([row["label"], *(_show(cell, block["decimals"]) for cell in row["cells"])] for row in block["rows"]),
+    ]
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
@@ -130,10 +134,10 @@ def _show(cell: Cell, decimals: int) -> str:
     return f"{cell['value']:.{decimals}f}{spread}"
 
 
-def _decimals(block: Mapping[str, Any]) -> int:
+def _decimals(rows: Sequence[Mapping[str, Any]]) -> int:
     """Two as in papers, or as many as give the smallest number that was measured here three figures."""
-    own = (cell["value"] for row in block["rows"] if not row["source"] for cell in row["cells"] if cell)
-    sizes = [abs(value) for value in own if value and math.isfinite(value)]
+    values = (cell["value"] for row in rows for cell in row["cells"] if cell)
+    sizes = [abs(value) for value in values if value and math.isfinite(value)]
     return min(6, max(2, 2 - math.floor(math.log10(min(sizes))))) if sizes else 2
 
 
