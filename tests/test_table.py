@@ -153,6 +153,7 @@ def test_several_seeds_give_mean_and_deviation(folder):
         "value": pytest.approx((a + b) / 2),
         "spread": pytest.approx(abs(a - b) / 2**0.5),
         "seeds": 2,
+        "mark": "",
     }
     assert [cell["seeds"] for cell in alone] == [1, 1]
     assert [cell["spread"] for cell in alone] == [None, None]
@@ -234,7 +235,7 @@ PROTOCOL = {
     "extractor": "inception", "metrics": ["fid", "isc"], "data": "cifar10-train", "image_size": 32, "n_samples": 50000,
     "weights": "ab" * 32, "reference": "cifar10-train", "reference_sha256": "cd" * 32, "n_reference": 50000,
     "sampler": "ancestral", "respace_type": "uniform-linspace", "precision": "bf16", "fast": True, "device": "cuda",
-    "block": 1024,
+    "block": 1024, "diffusion": {"total_steps": 1000},
 }  # fmt: skip
 
 
@@ -254,17 +255,25 @@ def published(grid, metric="FID"):
 
 def test_published_numbers_stand_beside_the_same_rows():
     found = published(inception_grid())
-    assert found["published: DDPM-IP, fixed_large [2]"] == [3.2497, 46.80]
-    assert found["published: DDPM, fixed_small [3]"] == [5.3727, 11.2191]
-    assert published(inception_grid(), "IS")["published: DDPM-IP, fixed_small [4]"] == [9.1092, 8.7068]
+    assert found["published: DDPM-IP, fixed_large [1]"] == [3.2497, 46.80]
+    assert found["published: DDPM, fixed_small [1]"] == [5.3727, 11.2191]
+    assert published(inception_grid(), "IS")["published: DDPM-IP, fixed_small [1]"] == [9.1092, 8.7068]
     learned = published(inception_grid(["learned_range"], (1000, 100, 50)))
     assert learned == {
         "published: ADM, learned_range [1]": [2.99, 3.37, None],
-        "published: ADM-IP, learned_range [2]": [2.76, 2.70, None],
+        "published: ADM-IP, learned_range [1]": [2.76, 2.70, None],
     }
+
+
+def test_published_numbers_of_other_times_are_marked():
     text = as_text(inception_grid())
-    assert "[1] Not measured here: xyfJASON" in text
-    assert "uniform-leading: not comparable" in text
+    (line,) = [line for line in text.splitlines() if "DDPM-IP, fixed_large" in line and "46.80" in line]
+    assert line.split()[-2:] == ["3.25", "46.80†"], "with all steps the times are the same"
+    assert text.count("Not measured here") == 1
+    assert "† Its times are uniform-leading, so this does not compare." in text
+    for same in ("uniform", "uniform-leading"):
+        assert "†" not in as_text(inception_grid(respace_type=same))
+    assert "†" not in as_text(inception_grid(["learned_range"]))
 
 
 @pytest.mark.parametrize(
@@ -277,8 +286,10 @@ def test_published_numbers_of_another_protocol_are_left_out(change):
 
 def test_deviations_are_of_splits_or_of_seeds():
     one, two = inception_grid(), inception_grid(seeds=(0, 1))
-    assert values(one, "IS")["fixed_large", 1000] == {"value": 9.0, "spread": 0.1, "seeds": 1}
-    assert values(two, "IS")["fixed_large", 1000] == {"value": 9.5, "spread": pytest.approx(0.5**0.5), "seeds": 2}
+    assert values(one, "IS")["fixed_large", 1000] == {"value": 9.0, "spread": 0.1, "seeds": 1, "mark": ""}
+    assert values(two, "IS")["fixed_large", 1000] == {
+        "value": 9.5, "spread": pytest.approx(0.5**0.5), "seeds": 2, "mark": "",
+    }  # fmt: skip
     assert "10 splits" in as_text(one)
     assert "over the sampling seeds 0, 1" in as_text(two)
 

@@ -274,6 +274,12 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--batch_size", type=int, help="images at once; part of what makes the image (default: what fits)")
     p.add_argument(
+        "--respace_type",
+        default="uniform-linspace",
+        choices=("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad"),
+        help="which times are visited with fewer steps (default: %(default)s)",
+    )
+    p.add_argument(
         "--keep_images", action="store_true", help="write the images, too (default: they go straight into the features)"
     )
     p.add_argument(
@@ -294,7 +300,7 @@ def _table(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.evaluate.layout import as_text
     from ddpm_ip.evaluate.table import TableOptions, table
 
-    names = ("steps", "n_samples", "seeds", "extractor", "metrics", "batch_size", "keep_images")
+    names = ("steps", "n_samples", "seeds", "extractor", "metrics", "batch_size", "respace_type", "keep_images")
     options = TableOptions(args.variance, **{name: getattr(args, name) for name in names})
     grid = table(config, args.exp_dir, options, reference)
     if os.environ.get("RANK", "0") == "0":

@@ -16,7 +16,9 @@ from importlib.resources import files
 from typing import Any
 
 Grid = dict[str, Any]  # table.json
-Cell = Mapping[str, Any] | None  # value, spread or None, number of seeds; None: not measured
+Cell = Mapping[str, Any] | None  # value, spread or None, number of seeds, mark; None: not measured
+Source = tuple[str, str, str]  # where published numbers come from, how they were made, their respacing
+LEADING = {"uniform": "uniform-leading"}  # two names of one rule
 
 
 def lay_out(
@@ -52,7 +54,7 @@ def lay_out(
             _row(v, None, [_cell([found.get((v, k, seed)) for seed in seeds], metric) for k in steps])
             for v in variances
         ]
-        rows = [*ours, *_published_rows(published, metric, steps)]
+        rows = [*ours, *_published_rows(published, metric, steps, protocol)]
         blocks.append({"metric": metric, "decimals": _decimals(ours), "rows": rows})
     return {
         "method": method,
@@ -102,12 +104,12 @@ def as_csv(grid: Grid) -> str:
     """One line a number, unrounded; those of others name their source."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["metric", "row", "steps", "value", "spread", "seeds", "source", "protocol"])
+    writer.writerow(["metric", "row", "steps", "value", "mark", "spread", "seeds", "source", "protocol"])
     for block in grid["blocks"]:
         for row in block["rows"]:
             for steps, cell in zip(grid["steps"], row["cells"], strict=True):
                 if cell is not None:
-                    numbers = [cell["value"], cell["spread"], cell["seeds"]]
+                    numbers = [cell[key] for key in ("value", "mark", "spread", "seeds")]
                     own = "" if row["source"] else grid["protocol_id"]
                     writer.writerow([block["metric"], row["label"], steps, *numbers, row["source"], own])
     return file.getvalue()
@@ -131,7 +133,7 @@ def _show(cell: Cell, decimals: int) -> str:
     if cell is None:
         return "–"
     spread = "" if cell["spread"] is None else f" ± {cell['spread']:.{decimals}f}"
-    return f"{cell['value']:.{decimals}f}{spread}"
+    return f"{cell['value']:.{decimals}f}{cell['mark']}{spread}"
 
 
 def _decimals(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -151,18 +153,20 @@ def _cell(values: Sequence[Mapping[str, float] | None], metric: str) -> Cell:
     if len(whole) < len(values):
         return None
     if len(whole) == 1:
-        return {"value": whole[0][metric], "spread": whole[0].get(f"{metric}_std"), "seeds": 1}
+        return _number(whole[0][metric], whole[0].get(f"{metric}_std"), 1)
     numbers = [v[metric] for v in whole]
-    return {"value": statistics.fmean(numbers), "spread": statistics.stdev(numbers), "seeds": len(numbers)}
+    return _number(statistics.fmean(numbers), statistics.stdev(numbers), len(numbers))
 
 
-def _published(
-    protocol: Mapping[str, Any], variances: Sequence[str], steps: Sequence[int]
-) -> list[tuple[int, Mapping[str, Any]]]:
-    """What others measured with the same extractor, data, number of images and variance; numbered."""
+def _number(value: float, spread: float | None, seeds: int, mark: str = "") -> dict[str, Any]:
+    return {"value": value, "spread": spread, "seeds": seeds, "mark": mark}
+
+
+def _published(protocol: Mapping[str, Any], variances: Sequence[str], steps: Sequence[int]) -> list[Mapping[str, Any]]:
+    """What others measured with the same extractor, data, number of images and variance."""
     entries = json.loads(files("ddpm_ip.evaluate").joinpath("published.json").read_text(encoding="utf-8"))
     same = ("extractor", "data", "image_size", "n_samples")
-    found = [
+    return [
         entry
         for variance in variances
         for entry in entries
@@ -170,19 +174,35 @@ def _published(
         and all(entry[key] == protocol[key] for key in same)
         and any(str(k) in entry["values"] for k in steps)
     ]
-    return list(enumerate(found, 1))
+
+
+def _sources(published: Sequence[Mapping[str, Any]]) -> list[Source]:
+    return _unique(_source(entry) for entry in published)
+
+
+def _source(entry: Mapping[str, Any]) -> Source:
+    return entry["source"], entry["note"], entry["respace_type"]
 
 
 def _published_rows(
-    published: Sequence[tuple[int, Mapping[str, Any]]], metric: str, steps: Sequence[int]
+    published: Sequence[Mapping[str, Any]], metric: str, steps: Sequence[int], protocol: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
+    """Numbers of others; marked where the sampling visits other times, which with all steps cannot be."""
+    sources, total = _sources(published), protocol["diffusion"]["total_steps"]
     rows = []
-    for number, entry in published:
-        values = [entry["values"].get(str(k), {}).get(metric) for k in steps]
-        cells = [None if value is None else {"value": value, "spread": None, "seeds": 1} for value in values]
+    for entry in published:
+        numbers = [(k, entry["values"].get(str(k), {}).get(metric)) for k in steps]
+        other = _other_times(entry["respace_type"], protocol)
+        cells = [None if v is None else _number(v, None, 1, "†" if other and k < total else "") for k, v in numbers]
         if any(cells):
-            rows.append(_row(f"published: {entry['method']}, {entry['variance']} [{number}]", entry["source"], cells))
+            place = sources.index(_source(entry)) + 1
+            rows.append(_row(f"published: {entry['method']}, {entry['variance']} [{place}]", entry["source"], cells))
     return rows
+
+
+def _other_times(respace_type: str, protocol: Mapping[str, Any]) -> bool:
+    mine: str = protocol["respace_type"]
+    return LEADING.get(mine, mine) != respace_type
 
 
 def _notes(
@@ -191,7 +211,7 @@ def _notes(
     measured: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
     metrics: Sequence[str],
-    published: Sequence[tuple[int, Mapping[str, Any]]],
+    published: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     """What must be known to read the table."""
     notes = []
@@ -204,10 +224,10 @@ def _notes(
     if any(m.startswith("FD-") for m in metrics):
         notes.append("FD is the Fréchet distance in other features than the Inception's: it is not FID.")
     notes += _unique(f"Warning: {text}" for cell in measured for text in cell["warnings"])
-    for number, entry in published:
-        other = entry["respace_type"] != protocol["respace_type"]
-        caveat = f" With fewer steps than all its times are {entry['respace_type']}: not comparable." if other else ""
-        notes.append(f"[{number}] Not measured here: {entry['source']}. {entry['note']}.{caveat}")
+    for number, (source, how, respace_type) in enumerate(_sources(published), 1):
+        other = _other_times(respace_type, protocol)
+        caveat = f" † Its times are {respace_type}, so this does not compare." if other else ""
+        notes.append(f"[{number}] Not measured here: {source}. {how}.{caveat}")
     return notes
 
 

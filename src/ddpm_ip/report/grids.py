@@ -57,4 +57,4 @@ def _cell(cell: Mapping[str, Any] | None, decimals: int) -> Markup:
     if cell is None:
         return tag("td", "–")
     spread = None if cell["spread"] is None else tag("span.spread", f" ± {cell['spread']:.{decimals}f}")
-    return tag("td", f"{cell['value']:.{decimals}f}", spread)
+    return tag("td", f"{cell['value']:.{decimals}f}", cell["mark"], spread)

@@ -119,7 +119,7 @@ class Run:
         metrics, problems = _read_metrics(folder / METRICS)
         table = _read_json(folder / TABLE, dict)
         rows = [(RESULTS, i, row) for i, row in enumerate(_read_json(folder / RESULTS, list) or [], 1)]
-        rows += [(TABLE, i, row) for i, row in enumerate((table or {}).get("results", []), 1)]
+        rows += [(TABLE, i, row) for i, row in enumerate(_results_of(table, folder / TABLE), 1)]
         return cls(
             path=folder,
             name=folder.name or "run",
@@ -214,6 +214,14 @@ def _read_json(path: Path, kind: type) -> Any:
     if not isinstance(content, kind):
         raise UserError(f"{path} must hold a JSON {'list' if kind is list else 'object'}.")
     return content
+
+
+def _results_of(table: Mapping[str, Any] | None, path: Path) -> Sequence[Any]:
+    """The rows of ``results.json`` that a table holds."""
+    rows = table.get("results") if table else []
+    if not isinstance(rows, list):
+        raise UserError(f"{path} holds no list of results: `ddpm-ip table` writes it again.")
+    return rows
 
 
 def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
