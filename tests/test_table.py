@@ -92,6 +92,29 @@ def test_an_interrupted_call_continues(folder, expected, cell):
     assert contents(folder / "table") == expected
 
 
+SLOW = """
+import sys, time
+from pathlib import Path
+from ddpm_ip.config import load
+from ddpm_ip.evaluate.table import TableOptions, table
+
+folder = Path(sys.argv[1])
+options = TableOptions(None, (4, 2), 20, extractor="pixels", batch_size=8)
+table(load(folder / "config.yaml"), folder, options, on_cell=lambda name: (print("cell", flush=True), time.sleep(60)))
+"""
+
+
+def test_kill_9_between_cells_changes_nothing(folder, expected):
+    process = start("-c", SLOW, folder)
+    assert any(line.strip() == "cell" for line in process.stdout)
+    process.kill()
+    process.communicate()
+    made = []
+    make(folder, made.append)
+    assert made == CELLS[1:]
+    assert contents(folder / "table") == expected
+
+
 def test_without_batch_size_the_block_of_the_cells_that_are_there_is_taken(folder, expected):
     make(folder)
     make(folder, lambda name: pytest.fail("made anew"), batch_size=None)
@@ -267,10 +290,11 @@ def test_published_numbers_stand_beside_the_same_rows():
 
 def test_published_numbers_of_other_times_are_marked():
     text = as_text(inception_grid())
+    assert max(map(len, text.splitlines())) <= 120
     (line,) = [line for line in text.splitlines() if "DDPM-IP, fixed_large" in line and "46.80" in line]
     assert line.split()[-2:] == ["3.25", "46.80†"], "with all steps the times are the same"
     assert text.count("Not measured here") == 1
-    assert "† Its times are uniform-leading, so this does not compare." in text
+    assert "† Its times are uniform-leading, so this does not compare." in " ".join(text.split())
     for same in ("uniform", "uniform-leading"):
         assert "†" not in as_text(inception_grid(respace_type=same))
     assert "†" not in as_text(inception_grid(["learned_range"]))
@@ -280,8 +304,10 @@ def test_published_numbers_of_other_times_are_marked():
     "change", [{"extractor": "pixels"}, {"data": "cifar10-test"}, {"n_samples": 10000}, {"image_size": 64}]
 )
 def test_published_numbers_of_another_protocol_are_left_out(change):
-    assert published(inception_grid(**change)) == {}
-    assert inception_grid(**change)["blocks"]
+    grid = inception_grid(**change)
+    assert published(grid) == {}
+    assert len(grid["blocks"]) == 2
+    assert ("are of 50,000 images a cell" in as_text(grid)) == ("n_samples" in change)
 
 
 def test_deviations_are_of_splits_or_of_seeds():

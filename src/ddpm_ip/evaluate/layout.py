@@ -11,6 +11,7 @@ import io
 import json
 import math
 import statistics
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -47,7 +48,8 @@ def lay_out(
     metrics = _unique(m for cell in measured for m in cell["values"] if not m.endswith("_std"))
     found = {(c["var_type"], c["steps"], c["seed"]): c["values"] for c in measured}
     line = protocol_line(protocol)
-    published = _published(protocol, variances, steps)
+    known = _published(protocol, variances, steps)
+    published = [entry for entry in known if entry["n_samples"] == protocol["n_samples"]]
     blocks = []
     for metric in metrics:
         ours = [
@@ -63,7 +65,10 @@ def lay_out(
         "steps": steps,
         "seeds": seeds,
         "blocks": blocks,
-        "notes": _notes(protocol, settings, measured, seeds, metrics, published),
+        "notes": [
+            *_notes(settings, measured, seeds, metrics),
+            *_notes_on_published(protocol, published, bool(known)),
+        ],
         "results": [_result(cell, metric, protocol, line, identity) for cell in measured for metric in metrics],
         "protocol": {**protocol, "evaluation": _evaluation(measured)},
     }
@@ -82,12 +87,12 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
 
 def as_text(grid: Grid) -> str:
     """For a terminal: one block a metric, columns aligned."""
-    parts = [f"{grid['method']}. Protocol {grid['protocol_id']}: {grid['line']}."]
+    parts = [_filled(f"{grid['method']}. Protocol {grid['protocol_id']}: {grid['line']}.")]
     for block in grid["blocks"]:
         lines = _lines(grid, block)
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         parts.append("\n".join(_aligned(line, widths) for line in lines))
-    return "\n\n".join([*parts, *(["\n".join(grid["notes"])] if grid["notes"] else [])]) + "\n"
+    return "\n\n".join([*parts, *(["\n".join(map(_filled, grid["notes"]))] if grid["notes"] else [])]) + "\n"
 
 
 def as_markdown(grid: Grid) -> str:
@@ -113,6 +118,10 @@ def as_csv(grid: Grid) -> str:
                     own = "" if row["source"] else grid["protocol_id"]
                     writer.writerow([block["metric"], row["label"], steps, *numbers, row["source"], own])
     return file.getvalue()
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _lines(grid: Grid, block: Mapping[str, Any]) -> list[list[str]]:
@@ -163,9 +172,9 @@ def _number(value: float, spread: float | None, seeds: int, mark: str = "") -> d
 
 
 def _published(protocol: Mapping[str, Any], variances: Sequence[str], steps: Sequence[int]) -> list[Mapping[str, Any]]:
-    """What others measured with the same extractor, data, number of images and variance."""
+    """What others measured with the same extractor, data and variance, of any number of images."""
     entries = json.loads(files("ddpm_ip.evaluate").joinpath("published.json").read_text(encoding="utf-8"))
-    same = ("extractor", "data", "image_size", "n_samples")
+    same = ("extractor", "data", "image_size")
     return [
         entry
         for variance in variances
@@ -206,12 +215,10 @@ def _other_times(respace_type: str, protocol: Mapping[str, Any]) -> bool:
 
 
 def _notes(
-    protocol: Mapping[str, Any],
     settings: Sequence[Mapping[str, Any]],
     measured: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
     metrics: Sequence[str],
-    published: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     """What must be known to read the table."""
     notes = []
@@ -223,7 +230,16 @@ def _notes(
         notes.append(f"± of {', '.join(split)}: standard deviation over 10 splits of the images. One sampling seed.")
     if any(m.startswith("FD-") for m in metrics):
         notes.append("FD is the Fréchet distance in other features than the Inception's: it is not FID.")
-    notes += _unique(f"Warning: {text}" for cell in measured for text in cell["warnings"])
+    return notes + _unique(f"Warning: {text}" for cell in measured for text in cell["warnings"])
+
+
+def _notes_on_published(
+    protocol: Mapping[str, Any], published: Sequence[Mapping[str, Any]], are_there_others: bool
+) -> list[str]:
+    """The sources, by number; or why there are none."""
+    if are_there_others and not published:
+        return ["Numbers published for these rows are of 50,000 images a cell, and so have no place here."]
+    notes = []
     for number, (source, how, respace_type) in enumerate(_sources(published), 1):
         other = _other_times(respace_type, protocol)
         caveat = f" † Its times are {respace_type}, so this does not compare." if other else ""
@@ -248,7 +264,11 @@ def _result(
 
 def _evaluation(measured: Sequence[Mapping[str, Any]]) -> Any:
     """What the evaluation says of itself, which is the same for all cells."""
-    return {k: v for k, v in measured[0]["protocol"].items() if k != "about"} if measured else None
+    return (
+        {k: v for k, v in measured[0]["protocol"].items() if k not in ("about", "var_type", "steps", "seed")}
+        if measured
+        else None
+    )
 
 
 def _unique(items: Any) -> list[Any]:

@@ -306,8 +306,7 @@ def _refuse_mixture(measured: Mapping[str, Mapping[str, Any]]) -> None:
     """
     kinds: dict[str, list[str]] = {}
     for file, cell in measured.items():
-        own = {k: v for k, v in cell["protocol"].items() if k not in ("about", "var_type", "steps", "seed")}
-        kinds.setdefault(json.dumps(own, sort_keys=True), []).append(file)
+        kinds.setdefault(json.dumps(_without_place(cell["protocol"]), sort_keys=True), []).append(file)
     if len(kinds) > 1:
         *_, fewest = sorted(kinds.values(), key=len, reverse=True)
         raise ConfigError(
@@ -315,6 +314,13 @@ def _refuse_mixture(measured: Mapping[str, Mapping[str, Any]]) -> None:
             "evaluation, or of its extractor), so they cannot share a table. Remove one kind, and the next call "
             "measures it anew"
         )
+
+
+def _without_place(protocol: Any) -> Any:
+    """A protocol, nested or not, without what may differ between the cells of a table."""
+    if not isinstance(protocol, dict):
+        return protocol
+    return {k: _without_place(v) for k, v in protocol.items() if k not in ("var_type", "steps", "seed")}
 
 
 def _steps(cell: SampleOptions) -> int:
