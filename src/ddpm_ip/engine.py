@@ -33,6 +33,17 @@ def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bo
     return accelerator
 
 
+def stop_engine() -> None:
+    """Parts the processes at the end of a program, all together.
+
+    Left to the end of the interpreter, Gloo's threads abort a process now and then, and the launcher calls a finished
+    job failed.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def has_bf16() -> bool:
     """Whether there is a GPU with bfloat16 units."""
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
