@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -16,13 +17,23 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import UserError
 from ddpm_ip.evaluate import inception, metrics
+from ddpm_ip.evaluate import weights as files
 from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
 from ddpm_ip.evaluate.features import find_extractor
-from ddpm_ip.evaluate.inception import Inception, find_weights, import_torch_fidelity, read_weights
+from ddpm_ip.evaluate.inception import Inception, import_torch_fidelity, read_weights
 
 CPU = torch.device("cpu")
 ALL = ["fid", "isc", "kid", "prc", "sfid"]
 SUBSET = 12  # of 24 and 28 images
+
+
+REAL_FILE = files.INCEPTION
+REAL_PATH = files.find_weights(REAL_FILE)
+
+
+def with_hash_of(path: Path) -> files.WeightsFile:
+    """The file that is expected, with the hash of this one."""
+    return dataclasses.replace(REAL_FILE, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +47,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch)
     """A file like the real one, whose hash the loader is told; spread so that images differ and classes too."""
     network = import_torch_fidelity().feature_extractor_inceptionv3.FeatureExtractorInceptionV3
     patch.setattr(network, "load_state_dict", lambda self, state: None)
-    patch.setattr(inception, "WEIGHTS_SHA256", hashlib.sha256(b"").hexdigest())
     module = inception._build({})
     patch.undo()
     torch.manual_seed(0)
@@ -46,9 +56,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch)
         if isinstance(part, torch.nn.Linear):
             torch.nn.init.normal_(part.weight, std=0.1)
     module.Conv2d_1a_3x3.conv.weight.mul_(8)  # the network is homogeneous: features of the size of the real ones
-    path = tmp_path_factory.mktemp("weights") / inception.WEIGHTS
+    path = tmp_path_factory.mktemp("weights") / files.INCEPTION.name
     torch.save(module.state_dict(), path)
-    patch.setattr(inception, "WEIGHTS_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    patch.setattr(files, "INCEPTION", with_hash_of(path))
     patch.setenv("DDPM_IP_WEIGHTS", str(path.parent))
     patch.setenv("DDPM_IP_CACHE", str(path.parent / "cache"))
     patch.setattr(metrics, "SUBSET_SIZE", SUBSET)
@@ -169,9 +179,10 @@ def test_the_protocol_and_the_warnings(ours: Evaluation, weights: Path) -> None:
 def test_missing_weights_are_told_with_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DDPM_IP_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(files, "INCEPTION", REAL_FILE)
     with pytest.raises(UserError) as caught:
-        find_weights()
-    for part in (inception.WEIGHTS, str(tmp_path), "6726825d", inception.WEIGHTS_URL, "DDPM_IP_WEIGHTS"):
+        find_extractor("inception", CPU)
+    for part in (files.INCEPTION.name, str(tmp_path), "6726825d", files.INCEPTION.url, "DDPM_IP_WEIGHTS"):
         assert part in str(caught.value)
 
 
@@ -180,12 +191,12 @@ def test_damaged_weights_are_refused_before_they_are_looked_at(
 ) -> None:
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
-    damaged = tmp_path / inception.WEIGHTS
+    damaged = tmp_path / files.INCEPTION.name
     damaged.write_bytes(content)
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("it was opened"))
     with pytest.raises(UserError, match="damaged") as caught:
         read_weights(damaged)
-    assert inception.WEIGHTS_URL in str(caught.value)
+    assert files.INCEPTION.url in str(caught.value)
 
 
 def test_weights_that_would_run_code_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +208,7 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path, monkeypatch: py
 
     path = tmp_path / "bomb.pth"
     torch.save({"a": Bomb()}, path)
-    monkeypatch.setattr(inception, "WEIGHTS_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(files, "INCEPTION", with_hash_of(path))
     with pytest.raises(UserError, match="cannot read"):
         read_weights(path)
 
@@ -207,8 +218,8 @@ def test_torchvision_is_neither_needed_nor_left_behind() -> None:
     assert not [name for name in sys.modules if name.split(".")[0] == "torchvision"]
 
 
-@pytest.mark.skipif(not Path("~/.cache/ddpm-ip/weights", inception.WEIGHTS).expanduser().is_file(), reason="no weights")
+@pytest.mark.skipif(REAL_PATH is None, reason="the real weights are not here")
 def test_the_real_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    path = Path("~/.cache/ddpm-ip/weights", inception.WEIGHTS).expanduser()
-    monkeypatch.setattr(inception, "WEIGHTS_SHA256", "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2")
-    assert Inception(CPU, path)(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))["logits"].shape == (1, 1008)
+    monkeypatch.setattr(files, "INCEPTION", REAL_FILE)
+    features = Inception(CPU, REAL_PATH)(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    assert {kind: rows.shape[1] for kind, rows in features.items()} == {"pool": 2048, "logits": 1008, "spatial": 2023}

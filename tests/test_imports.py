@@ -28,6 +28,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "schedule": ({"torch"}, {"errors"}),
     "nn": ({"torch"}, {"errors"}),
     "nn.kernels": ({"torch", "triton"}, {"errors"}),
+    "nn.norm_kernels": ({"torch", "triton"}, {"errors"}),
     "perturbation": ({"torch"}, {"draws", "errors"}),
     "denoiser": ({"torch"}, {"schedule", "errors"}),
     "objective": ({"torch"}, {"draws", "schedule", "perturbation", "denoiser", "errors"}),
@@ -46,8 +47,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"generate", "train", "sampling", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"generate", "train", "sampling", "__init__"}),
+    "doctor": ({"torch"}, MODEL | {"train", "evaluate", "__init__"}),
     "report": ({"numpy", "PIL", "yaml", "matplotlib"}, {"errors", "images", "__init__"}),
-    "cli": (set(), MODEL | {"generate", "train", "sampling", "evaluate", "bench", "report", "__init__"}),
+    "cli": (set(), MODEL | {"generate", "train", "sampling", "evaluate", "bench", "doctor", "report", "__init__"}),
 }  # fmt: skip
 
 
@@ -109,6 +111,8 @@ def test_imports_point_one_way(path: Path) -> None:
         ("report.page", "import torch"),
         ("sampler.ancestral", "from ddpm_ip.objective import Objective"),
         ("config", "from ddpm_ip.train.loop import train"),
+        ("evaluate.table", "from ddpm_ip.report.page import write_report"),
+        ("doctor", "import torchvision"),
         ("cli", "import torch"),
         ("novelty", "import os"),
     ],
@@ -187,7 +191,7 @@ for words in ([], *([name] for name in _COMMANDS)):
         assert end.code == 0
     else:
         raise AssertionError("help did not exit")
-assert set(_COMMANDS) >= {"train", "sample", "evaluate", "data", "report"}
+assert set(_COMMANDS) >= {"train", "sample", "evaluate", "data", "table", "report", "doctor"}
 """
     loaded = loaded_after(code)
     assert "ddpm_ip" in loaded

@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 from ddpm_ip import draws_kernel
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.errors import FastPathError
-from ddpm_ip.nn import check, fused, kernels
+from ddpm_ip.nn import check, fused, kernels, norm_kernels
 from ddpm_ip.nn.fused import FusedOperations, Masks, Shadow, phase_weights
 from ddpm_ip.nn.ops import Operations
 from ddpm_ip.nn.unet import UNet
@@ -39,7 +39,7 @@ def same(a: Tensor | None, b: Tensor | None, tolerance: float = 2e-5) -> None:
     assert a is not None
     assert b is not None
     assert a.shape == b.shape
-    assert float((a - b).norm()) <= tolerance * float(b.norm()) + 1e-7
+    assert float((a - b).detach().norm()) <= tolerance * float(b.detach().norm()) + 1e-7
 
 
 def gradients(outputs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
@@ -65,8 +65,8 @@ def test_norm_forward_and_backward(
     width: int, shifted: bool, silu: bool,
 ) -> None:  # fmt: skip
     if not in_registers:  # as for large images: several tiles an image, walked through twice
-        monkeypatch.setattr(kernels, "REGISTER_TILE", 0)
-        monkeypatch.setattr(kernels, "PER_THREAD", 1)
+        monkeypatch.setattr(norm_kernels, "REGISTER_TILE", 0)
+        monkeypatch.setattr(norm_kernels, "PER_THREAD", 1)
     x = tuple(maps(3, c, height, width, seed=i) for i, c in enumerate(channels))
     norm = layer(nn.GroupNorm(groups, sum(channels), eps=1e-6))
     shift = torch.randn(3, sum(channels), generator=torch.Generator().manual_seed(5)).requires_grad_()
@@ -278,8 +278,8 @@ def test_compare_finds_no_fault_in_an_untrained_network_and_one_in_a_wrong_kerne
     assert 0 < out < 2e-5
     assert 0 < grad < 2e-5
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    right = fused.kernels.norm_backward
-    monkeypatch.setattr(fused.kernels, "norm_backward", lambda *a: (right(*a)[0] * 0.7, *right(*a)[1:]))
+    right = norm_kernels.norm_backward
+    monkeypatch.setattr(norm_kernels, "norm_backward", lambda *a: (right(*a)[0] * 0.7, *right(*a)[1:]))
     with pytest.raises(FastPathError, match="differs from the plain one"):
         check.compare(network, torch.float32, 8, images=2)
 

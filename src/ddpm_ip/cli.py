@@ -296,12 +296,99 @@ def _bench(args: argparse.Namespace, rest: list[str]) -> int:
     return int(any(row["error"] not in (None, OUT_OF_MEMORY) for row in rows))
 
 
+def _table_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("-e", "--exp_dir", type=Path, required=True, metavar="EXP_DIR", help="folder of a run")
+    p.add_argument(
+        "--variance",
+        nargs="+",
+        metavar="V",
+        help="rows: fixed_large, fixed_small, learned_range (default: both fixed ones, or the learned one of a model "
+        "that has it)",
+    )
+    p.add_argument("--steps", type=int, nargs="+", metavar="K", help="columns (default: 1000 100 50 10)")
+    p.add_argument("--n_samples", type=int, default=50_000, metavar="N", help="images a cell (default: %(default)s)")
+    p.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        metavar="S",
+        help="of the sampling; with several, mean and standard deviation (default: 0)",
+    )
+    p.add_argument(
+        "--extractor", default="inception", help="of the features; FID is of inception alone (default: %(default)s)"
+    )
+    p.add_argument(
+        "--metrics", nargs="+", metavar="M", help="default: fid isc for inception, else the Fréchet distance alone"
+    )
+    p.add_argument("--batch_size", type=int, help="images at once; part of what makes the image (default: what fits)")
+    p.add_argument(
+        "--respace_type",
+        default="uniform-linspace",
+        choices=("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad"),
+        help="which times are visited with fewer steps (default: %(default)s)",
+    )
+    p.add_argument(
+        "--keep_images", action="store_true", help="write the images, too (default: they go straight into the features)"
+    )
+    p.add_argument(
+        "--reference",
+        metavar="CONFIG",
+        help="YAML file whose data section is compared with (default: the run's own training images)",
+    )
+
+
+def _table(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.config import load, parse_overrides
+
+    path = args.exp_dir / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"-e {args.exp_dir} is no folder of a run: it has no config.yaml")
+    config = load(path, parse_overrides(rest))
+    reference = load(args.reference).data if args.reference else None
+    from ddpm_ip.engine import stop_engine
+    from ddpm_ip.evaluate.layout import as_text
+    from ddpm_ip.evaluate.table import TableOptions, table
+
+    names = ("steps", "n_samples", "seeds", "extractor", "metrics", "batch_size", "respace_type", "keep_images")
+    options = TableOptions(args.variance, **{name: getattr(args, name) for name in names})
+    grid = table(config, args.exp_dir, options, reference)
+    stop_engine()
+    if os.environ.get("RANK", "0") == "0":
+        print(as_text(grid))
+        print(f"{args.exp_dir / 'table'}/table.txt, .md, .csv, .json")
+    return 0
+
+
+def _doctor_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("-c", "--config", metavar="CONFIG", help="YAML file that is looked at, too: its data, its average")
+    p.add_argument(
+        "-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="folder of a run that is looked at, too: its checkpoints"
+    )
+    p.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.config import parse_overrides
+
+    overrides = parse_overrides(rest)
+    if overrides and not (args.config or args.exp_dir):
+        raise ConfigError(f"--{next(iter(overrides))} overrides an item of a config: name the config with -c, or -e")
+    from ddpm_ip.doctor import as_json, as_text, doctor
+
+    findings = doctor(args.config, overrides, args.exp_dir)
+    print(as_json(findings) if args.json else as_text(findings))
+    return int(any(finding.level == "problem" for finding in findings))
+
+
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, list[str]], int]]
 _COMMANDS: dict[str, _Command] = {
     "train": ("Trains a model: DDPM, or DDPM-IP with perturbation.name input.", _train_arguments, _train),
     "sample": ("Makes images from trained weights; an interrupted call continues.", _sample_arguments, _sample),
     "evaluate": ("Measures how far samples are from real images: FID and its kin.", _evaluate_arguments, _evaluate),
     "data": ("Looks at a data set.", _data_arguments, _data),
+    "table": ("Measures a run under every variance and number of steps: the results table.", _table_arguments, _table),
+    "doctor": ("Looks for what is missing or wrong here, and says the cure.", _doctor_arguments, _doctor),
     "report": ("Writes one HTML page that compares runs.", _report_arguments, _report),
     "bench": ("Measures the speed of this machine, beside plain PyTorch and diffusers.", _bench_arguments, _bench),
 }

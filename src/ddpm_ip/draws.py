@@ -18,14 +18,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
+from types import ModuleType
 
 import torch
 from torch import Tensor
-
-try:
-    from ddpm_ip import draws_kernel  # the same numbers in one GPU kernel
-except ImportError:  # Triton is not there; nothing but speed is lost
-    draws_kernel = None  # type: ignore[assignment]
 
 _MASK = 0xFFFFFFFF
 _MULTIPLY = (0xD2511F53, 0xCD9E8D57)
@@ -85,8 +82,9 @@ class Draws:
     def bits(self, stream: Stream, n: int) -> Tensor:
         """Random words, int64 (B, n) with values in [0, 2^32)."""
         device = self.rows.device
-        if self._in_kernel():
-            return draws_kernel.bits(self.rows, self._step_tensor(), self.seed, stream, n)
+        if self.rows.is_cuda and (kernel := _kernel()):
+            found: Tensor = kernel.bits(self.rows, self._step_tensor(), self.seed, stream, n)
+            return found
         blocks = torch.arange(math.ceil(n / 4), device=device)
         step, kind = self._step_tensor().reshape(1, 1), torch.full((1, 1), int(stream), device=device)
         words = philox(blocks[None, :], self.rows[:, None], step, kind, self.seed)
@@ -95,8 +93,9 @@ class Draws:
     def normal(self, stream: Stream, shape: Sequence[int]) -> Tensor:
         """Standard normal numbers, float32 (B, *shape), by the Box-Muller transform."""
         n = math.prod(shape)
-        if self._in_kernel():
-            return draws_kernel.normal(self.rows, self._step_tensor(), self.seed, stream, tuple(shape))
+        if self.rows.is_cuda and (kernel := _kernel()):
+            numbers: Tensor = kernel.normal(self.rows, self._step_tensor(), self.seed, stream, tuple(shape))
+            return numbers
         pairs = self.bits(stream, n + n % 2).reshape(len(self.rows), -1, 2)
         radius = torch.sqrt(-2.0 * torch.log((pairs[..., 0] + 1).float() * 2.0**-32))  # the logarithm's argument is > 0
         angle = pairs[..., 1].float() * (2.0 * math.pi * 2.0**-32)
@@ -136,8 +135,15 @@ class Draws:
             return self.step
         return torch.full((), self.step, device=self.rows.device)
 
-    def _in_kernel(self) -> bool:
-        return self.rows.is_cuda and draws_kernel is not None
+
+@lru_cache(maxsize=1)
+def _kernel() -> ModuleType | None:
+    """The same numbers in one GPU kernel; None where Triton is not installed, which costs speed alone."""
+    try:
+        from ddpm_ip import draws_kernel
+    except ImportError:
+        return None
+    return draws_kernel
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 
 def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bool = False) -> Accelerator:
@@ -32,6 +33,17 @@ def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bo
     return accelerator
 
 
+def stop_engine() -> None:
+    """Parts the processes at the end of a program, all together.
+
+    Left to the end of the interpreter, Gloo's threads abort a process now and then, and the launcher calls a finished
+    job failed.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def has_bf16() -> bool:
     """Whether there is a GPU with bfloat16 units."""
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
@@ -52,3 +64,14 @@ def why_not_fast(fast: Literal["auto", "off"], accelerator: Accelerator) -> str 
     if accelerator.num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)):
         return "several nodes"
     return None
+
+
+def agreed(accelerator: Accelerator, reason: str | None) -> str | None:
+    """The first reason that any process has, or None: all take the same path."""
+    reasons: list[str | None] = gather_object([reason]) if accelerator.num_processes > 1 else [reason]
+    return next((r for r in reasons if r is not None), None)
+
+
+def in_one_line(error: Exception) -> str:
+    """An error as the reason of something else, without its line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.denoiser import Denoiser
-from ddpm_ip.engine import why_not_fast
+from ddpm_ip.engine import agreed, in_one_line, why_not_fast
 from ddpm_ip.images import UInt8, to_uint8
 from ddpm_ip.nn.unet import UNet
 from ddpm_ip.sampler import Ancestral, State, trajectory
@@ -93,14 +93,17 @@ def make_generator(
     plain = Generator(
         config.denoiser(network), sampler, times, shape, seed, block, engine.device, autocast=engine.autocast
     )
-    reason = why_not_fast(config.train.fast, engine)
+    reason, replayed = why_not_fast(config.train.fast, engine), None
     if reason is None:
         try:
-            return replace(plain, replayed=_replay(config, network, plain, engine.mixed_precision))
+            replayed = _replay(config, network, plain, engine.mixed_precision)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever a compiler or a driver comes up with: the plain path needs neither
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+            reason = in_one_line(error)
+    reason = agreed(engine, reason)  # or a process would make other bytes than the rest
+    if reason is None:
+        return replace(plain, replayed=replayed)
     if engine.device.type == "cuda":
         log.warning("fast path off (%s); images are sampled by the plain one", reason)
     return plain

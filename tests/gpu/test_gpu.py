@@ -23,7 +23,7 @@ from ddpm_ip.data.imageset import ImageSet
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
-from ddpm_ip.nn import check, fused, kernels
+from ddpm_ip.nn import check, fused, norm_kernels
 from ddpm_ip.nn.unet import UNet
 from ddpm_ip.sampling import SampleOptions, default_block, fitting_block, image_bytes, make_generator
 from ddpm_ip.train import feed
@@ -120,8 +120,8 @@ def test_the_fast_path_is_the_default_and_off_is_off(tmp_path: Path) -> None:
 def test_what_cannot_be_captured_falls_back_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = said(train_anew(tiny(n_steps=2, mixed_precision="fp16"), tmp_path / "fp16"))
     assert "fast path off (mixed_precision fp16 needs a loss scaler" in text
-    right = kernels.norm_forward
-    monkeypatch.setattr(kernels, "norm_forward", lambda *a: (right(*a)[0] * 1.3, right(*a)[1]))
+    right = norm_kernels.norm_forward
+    monkeypatch.setattr(norm_kernels, "norm_forward", lambda *a: (right(*a)[0] * 1.3, right(*a)[1]))
     text = said(train_anew(tiny(n_steps=2), tmp_path / "wrong"))
     assert "fast path off (FastPathError: the fused network differs from the plain one" in text
     assert "finished: 2 steps" in text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import sys
 import types
@@ -16,10 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_ip.errors import UserError
+from ddpm_ip.evaluate import weights
 
-WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
-WEIGHTS_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
-WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 SPATIAL_CHANNELS = 7  # of guided-diffusion's sFID
 
 
@@ -34,7 +31,7 @@ class Inception:
 
     Args:
         device: where.
-        weights: the file; by default :func:`find_weights`.
+        file: the weights; by default from :func:`ddpm_ip.evaluate.weights.weights_folders`.
 
     Raises:
         UserError: torch-fidelity or the weights are missing, or the file is not the one that it should be.
@@ -42,8 +39,8 @@ class Inception:
 
     name = "inception"
 
-    def __init__(self, device: torch.device, weights: Path | None = None) -> None:
-        state, self._sha256 = read_weights(weights or find_weights())
+    def __init__(self, device: torch.device, file: Path | None = None) -> None:
+        state, self._sha256 = read_weights(file or _found())
         self._network = _build(state).to(device)
         self._spatial: list[Tensor] = []
         mixed_6 = self._network.get_submodule("Mixed_6d.branch1x1")
@@ -60,21 +57,15 @@ class Inception:
         return {"weights_sha256": self._sha256, "resize": "299 x 299, bilinear as TensorFlow 1", "precision": "float32"}
 
 
-def find_weights() -> Path:
-    """The weights' file in ``$DDPM_IP_WEIGHTS``, which may also be the file itself, or in ``~/.cache/ddpm-ip/weights``.
-
-    Raises:
-        UserError: it is in neither.
-    """
-    given = os.environ.get("DDPM_IP_WEIGHTS")
-    folders = [Path(given).expanduser()] if given else []
-    folders.append(Path("~/.cache/ddpm-ip/weights").expanduser())
-    for path in (folders[0], *(folder / WEIGHTS for folder in folders)):
-        if path.is_file():
-            return path
-    raise UserError(
-        f"the Inception weights {WEIGHTS} are not in {' or '.join(map(str, folders))}. {_advice(folders[-1])}"
-    )
+def _found() -> Path:
+    path = weights.find_weights(weights.INCEPTION)
+    if path is None:
+        looked = weights.weights_folders()
+        raise UserError(
+            f"the Inception weights {weights.INCEPTION.name} are not in {' or '.join(map(str, looked))}. "
+            f"{_advice(looked[0])}"
+        )
+    return path
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -88,10 +79,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     except OSError as error:
         raise UserError(f"{path}: the Inception weights cannot be read: {error.strerror or error}") from error
     digest = hashlib.sha256(content).hexdigest()
-    if digest != WEIGHTS_SHA256:
+    wanted = weights.INCEPTION.sha256
+    if digest != wanted:
         raise UserError(
             f"{path}: damaged, or not the Inception weights of FID: {len(content):,} bytes with SHA-256 "
-            f"{digest[:8]}… instead of {WEIGHTS_SHA256[:8]}…. Remove it. {_advice(path.parent)}"
+            f"{digest[:8]}… instead of {wanted[:8]}…. Remove it. {_advice(path.parent)}"
         )
     try:
         state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
@@ -101,8 +93,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _advice(folder: Path) -> str:
+    file = weights.INCEPTION
     return (
-        f"Get it from {WEIGHTS_URL} (96 MB, SHA-256 {WEIGHTS_SHA256[:8]}…) and put it into {folder}, or into a folder "
+        f"Get it from {file.url} (96 MB, SHA-256 {file.sha256[:8]}…) and put it into {folder}, or into a folder "
         "that DDPM_IP_WEIGHTS names. Without it: --extractor pixels, or an extractor of your own (docs/EVALUATION.md)"
     )
 

@@ -1,7 +1,7 @@
 """The operations of the U-Net as few passes over memory: the GPU form of :class:`ddpm_ip.nn.ops.Operations`.
 
 Convolutions and matrix products stay cuDNN's and cuBLAS's; what lies between them goes through the kernels of
-:mod:`ddpm_ip.nn.kernels`. What is fused, and why:
+:mod:`ddpm_ip.nn.norm_kernels` and :mod:`ddpm_ip.nn.kernels`. What is fused, and why:
 
 * GroupNorm, the time embedding's shift, SiLU and dropout are one kernel, forward and backward. It reads feature maps
   that are meant as joined where they are, so the up path joins nothing.
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from ddpm_ip.nn import kernels
+from ddpm_ip.nn import kernels, norm_kernels
 from ddpm_ip.nn.ops import Operations, Sources
 from ddpm_ip.nn.unet import Block, UNet
 
@@ -36,7 +36,7 @@ class _NormSilu(Function):
         ctx: Any, x1: Tensor, x2: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor,
         keys: Tensor | None, groups: int, eps: float, silu: bool, dropout: float, layer: int,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
-        y, stats = kernels.norm_forward(x1, x2, shift, weight, bias, keys, groups, eps, silu, dropout, layer)
+        y, stats = norm_kernels.norm_forward(x1, x2, shift, weight, bias, keys, groups, eps, silu, dropout, layer)
         ctx.save_for_backward(x1, x2, shift, weight, bias, keys, stats)
         ctx.settings = silu, dropout, layer
         ctx.set_materialize_grads(False)
@@ -53,7 +53,7 @@ class _NormSilu(Function):
         if x2 is not None and (r1 is None) != (r2 is None):  # one of two joined maps is used elsewhere
             r1 = torch.zeros_like(x1) if r1 is None else r1
             r2 = torch.zeros_like(x2) if r2 is None else r2
-        dx1, dx2, sums = kernels.norm_backward(x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, *ctx.settings)
+        dx1, dx2, sums = norm_kernels.norm_backward(x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, *ctx.settings)
         d_shift = sums[3] if shift is not None else None
         d_weight, d_bias, total = kernels.column_sum(sums[:3]).unbind(0)
         _note_sum(dx1, total[: x1.shape[1]])
@@ -220,7 +220,9 @@ class FusedOperations(Operations):
         y, through, again = _NormSilu.apply(
             x1, x2, shift, norm.weight, norm.bias, keys, norm.num_groups, norm.eps, silu, dropout, self.layer
         )
-        return (y, (through,), again) if x2 is None else (y, (through, again), x1)
+        if x2 is None:
+            return y, (through,), again
+        return y, (through, again), x[0]
 
     def conv(self, x: Tensor, conv: nn.Conv2d, bias: bool = True) -> Tensor:
         x, weight = x.to(conv.weight.dtype), conv.weight

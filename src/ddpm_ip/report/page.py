@@ -11,6 +11,7 @@ from PIL import Image
 
 from ddpm_ip import __version__
 from ddpm_ip.report.compare import describe, differing_keys, lead, other_differences, show
+from ddpm_ip.report.grids import grids_section
 from ddpm_ip.report.markup import Markup, join, tag
 from ddpm_ip.report.provenance import provenance_section
 from ddpm_ip.report.results import results_section
@@ -92,6 +93,7 @@ def html_page(
         [tag("p", sentence) for sentence in other_differences(runs)],
         _missing(runs),
         results_section(tables(runs), notes, floors),
+        grids_section(runs),
         samples_section(runs, real),
         training_section(runs),
         _method(),

@@ -23,6 +23,7 @@ from ddpm_ip.errors import UserError
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 RESULTS = "results.json"
+TABLE = "table/table.json"
 PROVENANCE = "provenance.json"
 SAMPLES = "samples/step*.png"
 
@@ -84,7 +85,8 @@ class Run:
         name: what the report calls the run; unique within a report.
         config: the resolved configuration, nested.
         metrics: logged lines in the order of their step; after a resume, the newer line of a step counts.
-        results: measured numbers, in file order.
+        results: measured numbers, in file order; those of ``ddpm-ip table`` after those of ``results.json``.
+        table: what ``ddpm-ip table`` wrote, in its shape.
         provenance: command, versions, hardware and the rest, as far as known.
         grids: (step, file) of the sample grids made during training, in order.
         problems: what was damaged and therefore left out, one sentence each.
@@ -95,6 +97,7 @@ class Run:
     config: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...] = ()
     results: tuple[Result, ...] = ()
+    table: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
     grids: tuple[tuple[int, Path], ...] = ()
     problems: tuple[str, ...] = ()
@@ -114,13 +117,16 @@ class Run:
                 f"{RESULTS} and {PROVENANCE}. Give the folder that training wrote (its EXP_DIR)."
             )
         metrics, problems = _read_metrics(folder / METRICS)
-        rows = _read_json(folder / RESULTS, list) or []
+        table = _read_json(folder / TABLE, dict)
+        rows = [(RESULTS, i, row) for i, row in enumerate(_read_json(folder / RESULTS, list) or [], 1)]
+        rows += [(TABLE, i, row) for i, row in enumerate(_results_of(table, folder / TABLE), 1)]
         return cls(
             path=folder,
             name=folder.name or "run",
             config=_read_config(folder / CONFIG),
             metrics=metrics,
-            results=tuple(Result.from_row(row, f"{folder / RESULTS}, row {i}") for i, row in enumerate(rows, 1)),
+            results=tuple(Result.from_row(row, f"{folder / file}, row {i}") for file, i, row in rows),
+            table=table,
             provenance=_read_json(folder / PROVENANCE, dict),
             grids=_find_grids(folder),
             problems=problems,
@@ -134,7 +140,7 @@ class Run:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files that the report was made from."""
-        present = [name for name in (CONFIG, METRICS, RESULTS, PROVENANCE) if (self.path / name).is_file()]
+        present = [name for name in (CONFIG, METRICS, RESULTS, TABLE, PROVENANCE) if (self.path / name).is_file()]
         return {name: hashlib.sha256((self.path / name).read_bytes()).hexdigest() for name in present}
 
     def file(self, relative: str) -> Path | None:
@@ -146,7 +152,10 @@ class Run:
         """What a complete run would have and this one has not, with the consequence."""
         checks = [
             (self.metrics, f"no {METRICS}, so there are no training curves"),
-            (self.results, f"no {RESULTS}: nothing has been evaluated yet, so the run is not in the tables"),
+            (
+                self.results,
+                f"no {RESULTS} and no {TABLE}: nothing has been evaluated yet, so the run is not in the tables",
+            ),
             (self.grids, f"no {SAMPLES}, so there are no pictures from training"),
             (self.provenance, f"no {PROVENANCE}: command, versions and hardware are unknown"),
         ]
@@ -205,6 +214,14 @@ def _read_json(path: Path, kind: type) -> Any:
     if not isinstance(content, kind):
         raise UserError(f"{path} must hold a JSON {'list' if kind is list else 'object'}.")
     return content
+
+
+def _results_of(table: Mapping[str, Any] | None, path: Path) -> Sequence[Any]:
+    """The rows of ``results.json`` that a table holds."""
+    rows = table.get("results") if table else []
+    if not isinstance(rows, list):
+        raise UserError(f"{path} holds no list of results: `ddpm-ip table` writes it again.")
+    return rows
 
 
 def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:

@@ -9,9 +9,6 @@ Several processes share the gradients by one all-reduce inside the graph.
 
 from __future__ import annotations
 
-import logging
-import time
-
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -19,20 +16,17 @@ from torch import Tensor
 from ddpm_ip.config import Config
 from ddpm_ip.draws import Draws
 from ddpm_ip.errors import FastPathError
-from ddpm_ip.nn.check import compare
 from ddpm_ip.nn.fused import Shadow
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.state import TrainState
 from ddpm_ip.train.step import learning_rate, own_rows
 
-log = logging.getLogger("ddpm_ip.train")
-
 
 class CapturedStep:
     """Loss, gradients, clipping, optimizer, average, replayed.
 
-    Making one takes the time to compile the kernels (once a machine; Triton keeps them), compares the network with its
-    plain form on the actual weights, and leaves the state as it was.
+    Making one takes the time to compile the kernels (once a machine; Triton keeps them), and leaves the state as it
+    was.
 
     Args:
         config: the run's.
@@ -41,23 +35,19 @@ class CapturedStep:
         state: what a step changes; it and everything else that the graph reads is held on to.
 
     Raises:
-        FastPathError: the fast form does not compute what the plain form does.
+        FastPathError: the recorded step does not give what the same step gave before.
     """
 
     def __init__(self, config: Config, accelerator: Accelerator, feed: Feed, state: TrainState) -> None:
-        start = time.monotonic()
         device = accelerator.device
         self.config, self.state, self.feed = config, state, feed
         self._world = accelerator.num_processes
-        dtype = torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
-        errors = compare(state.network, dtype, config.data.image_size)
-
         rows = own_rows(config, accelerator)
         self._rows = torch.arange(rows.start, rows.stop, device=device)
         self._step = torch.zeros((), dtype=torch.int64, device=device)
         self._learning_rate = torch.zeros((), device=device)
         self._pixels = torch.empty_like(feed.stage(state.step))
-        self._shadow = Shadow(state.network, dtype)
+        self._shadow = Shadow(state.network, compute_type(accelerator))
         self._shadow.module.train()
         self._denoiser, self._objective = config.denoiser(self._shadow), config.objective()
         self._parameters = [p for p, _ in self._shadow.pairs if p.requires_grad]
@@ -66,11 +56,6 @@ class CapturedStep:
         for group in state.optimizer.param_groups:
             group.update(lr=self._learning_rate, capturable=True)
         self._graph, self._loss, self._norm = self._capture()
-        log.info(
-            "fast path (%s): fused kernels, each step one CUDA graph; against the plain network in float32 outputs "
-            "differ by %.1e, gradients by %.1e; ready in %.1f s",
-            "bf16" if dtype == torch.bfloat16 else "float32", *errors, time.monotonic() - start,
-        )  # fmt: skip
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         """Takes the next step; returns this process's mean loss and the gradient norm, on the device."""
@@ -136,19 +121,22 @@ class CapturedStep:
         """Runs the step until everything is compiled and chosen, records it, and puts the state back."""
         before = [t.clone() for t in self._changing()]
         self._set_inputs()
-        stream = torch.cuda.Stream()
+        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                expected = torch.stack(self._work())
-                self._put_back(before)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            loss, norm = self._work()
-        graph.replay()
-        replayed = torch.stack((loss, norm))
-        self._put_back(before)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    expected = torch.stack(self._work())
+                    self._put_back(before)
+            torch.cuda.current_stream().wait_stream(stream)
+            # NCCL's watchdog asks for events meanwhile, which only the mode "thread_local" lets other threads do.
+            mode = "thread_local" if self._world > 1 else "global"
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode=mode):
+                loss, norm = self._work()
+            graph.replay()
+            replayed = torch.stack((loss, norm))
+        finally:
+            self._put_back(before)
         if not torch.allclose(expected, replayed, rtol=1e-2):
             raise FastPathError(
                 f"the captured step does not give what the same step gave before (loss, gradient norm "
@@ -169,7 +157,14 @@ class CapturedStep:
             tensor.copy_(old)
         for tensor in after[len(before) :]:  # Adam made its moments just now; they begin at zero
             tensor.zero_()
+        for parameter in self._parameters:
+            parameter.grad = None
         self._shadow.refresh()
+
+
+def compute_type(accelerator: Accelerator) -> torch.dtype:
+    """What the matrix arithmetic of the fast path works in."""
+    return torch.bfloat16 if accelerator.mixed_precision == "bf16" else torch.float32
 
 
 def _views(flat: Tensor, parameters: list[torch.nn.Parameter]) -> list[Tensor]:

@@ -1,0 +1,334 @@
+"""``ddpm-ip doctor``: does this machine, this configuration, this run have what it takes; if not, what to do about it.
+
+Nothing is opened that takes long, and nothing that is broken can break the doctor: each check stands for itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ddpm_ip import __version__
+from ddpm_ip.errors import CheckpointError, UserError
+
+if TYPE_CHECKING:
+    from ddpm_ip.config import Config
+
+EXTRAS = {"tensorboard": "log", "matplotlib": "plot", "pyarrow": "parquet"}  # package -> the extra that brings it
+GB = 1e9
+ROOM = (1 * GB, 5 * GB)  # free bytes below which there is a problem, and a note; a CIFAR-10 checkpoint has 0.57 GB
+FORGOTTEN = 0.01  # share of the initial weights in the average that does no harm
+LOOKED_AT = 2000  # files of a folder of images
+CUDA = "https://pytorch.org/get-started/locally"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        level: a ``problem`` must be cured, a ``note`` be known.
+        what: the thing.
+        text: its state.
+        cure: what to do, where there is something.
+    """
+
+    level: Literal["OK", "note", "problem"]
+    what: str
+    text: str
+    cure: str | None = None
+
+
+def doctor(config_path: Path | str | None, overrides: dict[str, Any], run: Path | None) -> list[Finding]:
+    """Looks at the machine; and at a configuration, and a run, if there are any.
+
+    Args:
+        config_path: a YAML file; None for the one of the run.
+        overrides: of its items, by dotted path.
+        run: folder of a run.
+    """
+    vision = _Torchvision()  # begins now, in a process of its own
+    logging.getLogger("ddpm_ip").setLevel(logging.ERROR)  # what modules warn of is said here, in one line
+    checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
+        ("ddpm-ip", _python),
+        ("torch", _torch),
+        ("GPU", _gpus),
+        ("accelerate", _accelerate),
+        ("extras", _extras),
+        ("weights", _weights),
+        ("disk", _disk),
+    ]
+    if config_path is not None or run is not None:
+        checks.append(("config", partial(_configuration, config_path, overrides, run)))
+    if run is not None:
+        checks.append(("run", partial(_run, run)))
+    return [finding for what, check in [*checks, ("torchvision", vision.findings)] for finding in _safely(what, check)]
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    """One screen: a line for each finding, its cure beneath."""
+    width = max(len(f.what) for f in findings)
+    lines = []
+    for f in findings:
+        lines.append(f"{f.level:<7}  {f.what:<{width}}  {f.text}")
+        lines += [f"{'':<7}  {'':<{width}}  -> {f.cure}"] if f.cure else []
+    problems, notes = (sum(f.level == level for f in findings) for level in ("problem", "note"))
+    return "\n".join([*lines, "", f"{_count(problems, 'problem')}, {_count(notes, 'note')}"])
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    """The same for programs."""
+    problems = sum(f.level == "problem" for f in findings)
+    return json.dumps({"problems": problems, "findings": [asdict(f) for f in findings]}, indent=1, ensure_ascii=False)
+
+
+def _safely(what: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """A check that fails is a finding itself."""
+    try:
+        return list(check())
+    except UserError as error:
+        return [Finding("problem", what, str(error))]
+    except Exception as error:
+        return [Finding("problem", what, f"{type(error).__name__}: {error}", "install it again")]
+
+
+def _python() -> Iterable[Finding]:
+    yield Finding("OK", "ddpm-ip", f"{__version__} on Python {platform.python_version()}")
+
+
+def _torch() -> Iterable[Finding]:
+    import torch
+
+    build = "built for the CPU" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
+    found = f"{torch.__version__}, {build}"
+    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+    if (major, minor) < (2, 6):
+        yield Finding("problem", "torch", found, "pip install 'torch>=2.6'")
+    elif torch.version.cuda is None and _has_nvidia_device():
+        yield Finding("problem", "torch", f"{found}, but an NVIDIA GPU is here", f"install a CUDA build: {CUDA}")
+    else:
+        yield Finding("OK", "torch", found)
+
+
+def _gpus() -> Iterable[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        if torch.version.cuda is not None and _has_nvidia_device():
+            yield Finding(
+                "problem", "GPU", "torch cannot use it", "see what nvidia-smi says: the driver may be older than CUDA's"
+            )
+        else:
+            yield Finding("note", "GPU", "none that torch can use: everything runs on the CPU, without the fast path")
+        return
+    for i in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(i)
+        bf16 = "bf16" if (card.major, card.minor) >= (8, 0) else "no bf16"
+        yield Finding("OK", f"GPU {i}", f"{card.name}, {card.total_memory / 2**30:.0f} GiB, {bf16}")
+    from ddpm_ip.engine import start_engine, why_not_fast
+
+    reason = why_not_fast("auto", start_engine(None, fast=True))
+    if reason is None:
+        yield Finding("OK", "fast path", f"possible (Triton {_version('triton')})")
+    else:
+        yield Finding("note", "fast path", f"off: {reason}")
+
+
+def _accelerate() -> Iterable[Finding]:
+    if found := _version("accelerate"):
+        yield Finding("OK", "accelerate", found)
+    else:
+        yield Finding("problem", "accelerate", "not installed", "pip install accelerate")
+
+
+def _extras() -> Iterable[Finding]:
+    there = {name: found for name in EXTRAS if (found := _version(name))}
+    if there:
+        yield Finding("OK", "extras", ", ".join(f"{name} {found}" for name, found in there.items()))
+    if absent := [name for name in EXTRAS if name not in there]:
+        extras = ",".join(EXTRAS[name] for name in absent)
+        yield Finding("note", "extras", f"without {', '.join(absent)}", f'if wanted: pip install "ddpm-ip[{extras}]"')
+
+
+class _Torchvision:
+    """ddpm-ip does not need torchvision, but one that does not fit torch breaks other packages.
+
+    It is imported by a process of its own, where a broken one harms nothing, while the other checks go on.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        if importlib.util.find_spec("torchvision") is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "import torchvision; print(torchvision.__version__)"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+
+    def findings(self) -> Iterable[Finding]:
+        if self._process is None:
+            yield Finding("OK", "torchvision", "not installed, and not needed")
+            return
+        output, errors = self._process.communicate()
+        if self._process.returncode == 0:
+            yield Finding("OK", "torchvision", f"{output.strip()}, fits torch (not needed)")
+        else:
+            yield Finding(
+                "problem",
+                "torchvision",
+                f"is installed and cannot be imported ({(errors.strip().splitlines() or ['no message'])[-1]}); it "
+                "breaks diffusers, torchmetrics and torch-fidelity",
+                "pip uninstall torchvision, which ddpm-ip does not need, or install the build made for this torch",
+            )
+
+
+def _weights() -> Iterable[Finding]:
+    from ddpm_ip.evaluate.weights import INCEPTION, find_weights, weights_folders
+    from ddpm_ip.train.checkpoint import sha256
+
+    path = find_weights(INCEPTION)
+    get = f"from {INCEPTION.url}"
+    if path is None:
+        text = f"{INCEPTION.name} is not here, so neither FID nor IS can be measured"
+        yield Finding("note", "weights", text, f"put it into {weights_folders()[0]}, {get}")
+    elif (found := sha256(path)) != INCEPTION.sha256:
+        text = f"{path} is damaged: its SHA-256 begins {found[:8]}, not {INCEPTION.sha256[:8]}"
+        yield Finding("problem", "weights", text, f"remove it, and fetch it again {get}")
+    else:
+        yield Finding("OK", "weights", f"{path} (SHA-256 {found[:8]})")
+
+
+def _disk() -> Iterable[Finding]:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddpm-ip"
+    for what, folder in (("disk", Path.cwd()), ("cache", cache)):
+        place = next(path for path in (folder, *folder.parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        level: Literal["OK", "note", "problem"] = "problem" if free < ROOM[0] else "note" if free < ROOM[1] else "OK"
+        cure = None if level == "OK" else "make room: checkpoints are kept two or three at a time"
+        yield Finding(level, what, f"{free / GB:.1f} GB free in {folder}", cure)
+
+
+def _configuration(path: Path | str | None, overrides: dict[str, Any], run: Path | None) -> Iterable[Finding]:
+    from ddpm_ip.config import load
+
+    if path is None:
+        assert run is not None
+        path = run / "config.yaml"
+    config = load(path, overrides)
+    yield Finding("OK", "config", f"{path} can be used")
+    yield from _data(config)
+    yield from _average(config, "train.n_steps", config.train.n_steps)
+
+
+def _data(config: Config) -> Iterable[Finding]:
+    data = config.data
+    root = getattr(data, "root", None)
+    place = Path(root).expanduser() if root is not None else None
+    if place is None:
+        yield Finding("OK", "data", f"{data.name}, in the package")
+    elif place.exists():
+        yield Finding("OK", "data", f"{data.name}, {place} is there (not opened: `ddpm-ip data inspect` does)")
+    elif getattr(data, "download", False):
+        yield Finding("note", "data", f"{data.name} is not in {place}; the first use fetches it")
+    else:
+        yield Finding(
+            "problem", "data", f"data.root: {place} does not exist", "set --data.root to where the images are"
+        )
+    if config.model.in_channels == 1:
+        yield Finding(
+            "note",
+            "data",
+            "gray images: the Inception sees them as three equal channels",
+            "compare their FID only with FIDs of the same set taken the same way",
+        )
+    if place is not None and data.name == "folder" and (share := _jpeg_share(place)):
+        yield Finding(
+            "note",
+            "data",
+            f"{share:.0%} of the images are JPEG: its artefacts are in the reference, and move a FID by points",
+            "take lossless originals if there are any; never compare with a FID of PNG references",
+        )
+
+
+def _average(config: Config, name: str, steps: int) -> Iterable[Finding]:
+    decay = config.train.ema_decay
+    share = decay**steps
+    text = f"the average keeps {share:.2g} of the initial weights ({decay}^{steps}, {name})"
+    if share <= FORGOTTEN:
+        yield Finding("OK", "EMA", text)
+        return
+    needed, fitting = math.ceil(math.log(FORGOTTEN) / math.log(decay)), math.floor(FORGOTTEN ** (1 / steps) * 1e5) / 1e5
+    yield Finding(
+        "problem",
+        "EMA",
+        f"{text}: its samples look undertrained",
+        f"train at least {needed} steps, or choose --train.ema_decay {fitting:g} before training",
+    )
+
+
+def _run(run: Path) -> Iterable[Finding]:
+    from ddpm_ip.config import load
+    from ddpm_ip.train.checkpoint import newest
+
+    if not run.is_dir():
+        yield Finding("problem", "run", f"{run} does not exist", "give the folder that training wrote (its EXP_DIR)")
+        return
+    try:
+        found = newest(run / "ckpt")
+    except CheckpointError as error:
+        yield Finding("problem", "run", str(error))
+        return
+    if found is None:
+        yield Finding(
+            "problem", "run", f"{run} has no checkpoint", "train until train.save_freq, or look at its log.txt"
+        )
+        return
+    last = max(path.name for path in (run / "ckpt").glob("step*"))
+    if found.path.name == last:
+        yield Finding("OK", "run", f"{found.path} is whole")
+    else:
+        yield Finding(
+            "note", "run", f"{last} is damaged; sampling takes {found.path.name}", "resume with -r latest to replace it"
+        )
+    if found.step < (config := load(run / "config.yaml")).train.n_steps:
+        yield from _average(config, "newest checkpoint", found.step)
+
+
+def _jpeg_share(root: Path) -> float:
+    """The share of JPEG among the first images below a folder, by suffix; 0 if there is none."""
+    from ddpm_ip.data.folder import SUFFIXES
+
+    names = (name for _, _, files in os.walk(root) for name in files)
+    suffixes = [suffix for name in islice(names, LOOKED_AT) if (suffix := Path(name).suffix.lower()) in SUFFIXES]
+    return sum(suffix in (".jpg", ".jpeg", ".jfif") for suffix in suffixes) / max(len(suffixes), 1)
+
+
+def _has_nvidia_device() -> bool:
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number or 'no'} {word}{'' if number == 1 else 's'}"

@@ -1,0 +1,201 @@
+"""The doctor: each trap is found, each has its cure, and what is broken does not break the doctor."""
+
+import hashlib
+import json
+import shutil
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from tests.reliability.tiny import ROOT, finish, one_thread, run, start, tiny, yaml_file
+
+from ddpm_ip import doctor as module
+from ddpm_ip.cli import main
+from ddpm_ip.doctor import doctor
+from ddpm_ip.evaluate import weights
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    one_thread(monkeypatch)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("DDPM_IP_WEIGHTS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The average keeps 0.5^8 of the initial weights: 0.4 %."""
+    with pytest.MonkeyPatch.context() as patch:
+        one_thread(patch)
+        folder = tmp_path_factory.mktemp("trained") / "run"
+        run(tiny(n_steps=8, save_freq=4, ema_decay=0.5), folder)
+    return folder
+
+
+def look(config=None, folder=None, **overrides):
+    """The findings by what they are about; several about one thing in a list."""
+    found = {}
+    for finding in doctor(config, overrides, folder):
+        found.setdefault(finding.what, []).append(finding)
+    return found
+
+
+def levels(findings):
+    return [finding.level for finding in findings]
+
+
+def test_a_sound_machine(capsys):
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert torch.__version__ in shown
+    assert "no problems" in shown
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["problems"] == 0
+    assert {"torch", "accelerate", "extras", "weights", "disk", "cache", "torchvision"} <= {
+        finding["what"] for finding in report["findings"]
+    }
+
+
+def test_it_takes_less_than_five_seconds(trained):
+    begun = time.monotonic()
+    code, output = finish(
+        start("-c", "from ddpm_ip.cli import main; main(['doctor', '-e', " + repr(str(trained)) + "])")
+    )
+    assert code == 0, output
+    assert time.monotonic() - begun < 5
+
+
+def test_a_torchvision_that_does_not_fit_is_found_in_another_process(tmp_path, monkeypatch):
+    package = tmp_path / "site" / "torchvision"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(package.parent)
+    (finding,) = look()["torchvision"]
+    assert finding.level == "problem"
+    assert "operator torchvision::nms does not exist" in finding.text
+    assert "pip uninstall torchvision" in finding.cure
+    assert "torchvision" not in sys.modules
+    (package / "__init__.py").write_text("__version__ = '0.99'")
+    (finding,) = look()["torchvision"]
+    assert (finding.level, "0.99" in finding.text) == ("OK", True)
+
+
+def test_weights_are_absent_damaged_or_sound(tmp_path, monkeypatch):
+    (finding,) = look()["weights"]
+    assert finding.level == "note"
+    assert str(tmp_path / "home/.cache/ddpm-ip/weights") in finding.cure
+    assert weights.INCEPTION.name in finding.text
+    content = b"not the Inception"
+    monkeypatch.setenv("DDPM_IP_WEIGHTS", str(tmp_path / "mine"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / weights.INCEPTION.name).write_bytes(content)
+    (finding,) = look()["weights"]
+    assert finding.level == "problem"
+    assert hashlib.sha256(content).hexdigest()[:8] in finding.text
+    sound = weights.WeightsFile(weights.INCEPTION.name, hashlib.sha256(content).hexdigest(), "https://there")
+    monkeypatch.setattr(weights, "INCEPTION", sound)
+    assert levels(look()["weights"]) == ["OK"]
+
+
+@pytest.mark.parametrize(("free", "level"), [(0.5e9, "problem"), (3e9, "note"), (50e9, "OK")])
+def test_a_full_disk(monkeypatch, free, level):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    findings = look()
+    assert levels([*findings["disk"], *findings["cache"]]) == [level, level]
+
+
+def test_a_gpu_beside_a_cpu_torch(monkeypatch):
+    monkeypatch.setattr(module, "_has_nvidia_device", lambda: True)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    (finding,) = look()["torch"]
+    assert finding.level == "problem"
+    assert "CUDA build" in finding.cure
+
+
+def test_a_check_that_breaks_is_a_finding(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ddpm_ip.evaluate.weights", None)
+    findings = look()
+    assert levels(findings["weights"]) == ["problem"]
+    assert levels(findings["torch"]) == ["OK"]
+
+
+def test_missing_data(tmp_path):
+    config = yaml_file(tmp_path)
+    gone = {"data.name": "npz", "data.root": str(tmp_path / "gone.npz"), "data.image_size": 8}
+    (finding, *_) = look(config, **gone)["data"]
+    assert finding.level == "problem"
+    assert str(tmp_path / "gone.npz") in finding.text
+    (finding, *_) = look(config, **{"data.name": "cifar10", "data.root": str(tmp_path / "gone")})["data"]
+    assert finding.level == "note"
+
+
+@pytest.mark.parametrize(("suffix", "found"), [("jpg", True), ("png", False)])
+def test_a_jpeg_reference(tmp_path, suffix, found):
+    (tmp_path / "images").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "images" / f"a.{suffix}")
+    (tmp_path / "images" / "notes.txt").touch()
+    changes = {"data.name": "folder", "data.root": str(tmp_path / "images"), "data.image_size": 8, "data.mode": "rgb"}
+    findings = look(yaml_file(tmp_path, {"in_channels": 3}), **changes)["data"]
+    assert any("100% of the images are JPEG" in finding.text for finding in findings) == found
+    assert not any("gray" in finding.text for finding in findings)
+
+
+def test_a_gray_reference(tmp_path):
+    texts = [finding.text for finding in look(yaml_file(tmp_path))["data"]]
+    assert any("gray" in text for text in texts)
+
+
+def test_an_average_that_has_not_forgotten_its_start(tmp_path, trained):
+    (finding,) = look(yaml_file(tmp_path, n_steps=40, ema_decay=0.9))["EMA"]
+    assert finding.level == "problem"
+    assert "at least 44 steps" in finding.cure
+    suggested = float(finding.cure.split("--train.ema_decay ")[1].split()[0])
+    for decay in (suggested, suggested + 1e-4):
+        (finding,) = look(yaml_file(tmp_path, n_steps=40, ema_decay=decay))["EMA"]
+        assert finding.level == ("OK" if decay == suggested else "problem")
+    assert levels(look(folder=trained)["EMA"]) == ["OK"]
+
+
+def test_a_run_that_was_stopped_early_is_judged_by_its_checkpoint(tmp_path, trained):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(folder / "ckpt" / "step00000008")
+    whole, early = look(folder=folder)["EMA"]
+    assert (whole.level, early.level) == ("OK", "problem")
+    assert "0.5^4" in early.text
+
+
+def test_checkpoints(tmp_path, trained, capsys):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (finding,) = look(folder=folder)["run"]
+    assert (finding.level, "step00000008 is whole" in finding.text) == ("OK", True)
+    (folder / "ckpt" / "step00000008" / "ema.safetensors").write_bytes(b"")
+    (finding,) = look(folder=folder)["run"]
+    assert finding.level == "note"
+    assert "sampling takes step00000004" in finding.text
+    (folder / "ckpt" / "step00000004" / "meta.json").unlink()
+    (finding,) = look(folder=folder)["run"]
+    assert finding.level == "problem"
+    shutil.rmtree(folder / "ckpt")
+    assert levels(look(folder=folder)["run"]) == ["problem"]
+    capsys.readouterr()
+    assert main(["doctor", "-e", str(folder)]) == 1
+    printed = capsys.readouterr()
+    assert "has no checkpoint" in printed.out
+    assert printed.err == ""
+    assert main(["doctor", "-e", str(tmp_path / "none"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["problems"] == 2
+
+
+def test_overrides_need_a_configuration(capsys):
+    assert main(["doctor", "--train.n_steps", "3"]) == 2
+    assert "-c" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_configurations_have_no_trap(path):
+    assert levels(look(path)["EMA"]) == ["OK"]

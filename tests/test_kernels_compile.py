@@ -1,0 +1,62 @@
+"""The GPU kernels compile for a Hopper GPU, which needs none; the interpreter lets pass what the compiler does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+# Every kernel is compiled when it would be launched, and then is not. The results are memory that nobody has written.
+PROGRAM = """
+import json, re
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+class Hopper:
+    def get_current_target(self): return GPUTarget("cuda", 90, 32)
+    def get_current_device(self): return 0
+    def get_current_stream(self, device=None): return 0
+
+driver.set_active(Hopper())
+launch, found = JITFunction.run, []
+
+def compile_only(self, *args, grid, warmup, **options):
+    ptx = launch(self, *args, grid=grid, warmup=True, **options).asm["ptx"]
+    found.append((self.__name__, len(re.findall(r"(?:ld|st)[.]global[^;]*v4", ptx))))
+
+JITFunction.run = compile_only
+
+from ddpm_ip import draws_kernel
+from ddpm_ip.nn.fused import Shadow
+from ddpm_ip.nn.unet import UNet
+
+network = UNet(3, 3, dim=32, dim_mults=(1, 2), use_attn=(False, True), num_res_blocks=1, num_groups=8, dropout=0.6)
+shadow = Shadow(network, torch.bfloat16)
+shadow.masks.keys = torch.zeros(2, dtype=torch.int64)
+shadow(torch.zeros(2, 3, 16, 16), torch.zeros(2).long()).float().sum().backward()
+rows, step = torch.arange(2), torch.tensor(3)
+draws_kernel.normal(rows, step, 2**64 - 1, 1, (3, 8, 8))
+draws_kernel.bits(rows, step, 5, 1, 1)
+print(json.dumps(found))
+"""
+
+
+def test_every_kernel_compiles_and_moves_sixteen_bytes_at_a_time(tmp_path: object) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    names = {name for name, _ in found}
+    assert names == {
+        "_norm_forward", "_norm_backward", "_add", "_add_product", "_column_sum", "_frame", "_pick", "_spread", "_fold",
+        "_draw",
+    }  # fmt: skip
+    for name in names - {"_draw", "_column_sum"}:
+        assert any(wide > 0 for n, wide in found if n == name), f"{name} moves single numbers"
