@@ -83,6 +83,24 @@ class Optim:
 
 
 @dataclass(frozen=True)
+class Eval:
+    """Evaluation during training, of the averaged network.
+
+    Args:
+        every: steps between two evaluations; 0 for none.
+        n_samples, steps: samples of each, and the sampling steps spent on one.
+        metrics: as for ``ddpm-ip evaluate``; the first decides which weights are the best.
+        extractor: whose features; ``pixels`` needs no weights.
+    """
+
+    every: NaturalInt = 0
+    n_samples: Annotated[int, Field(ge=2)] = 2048
+    steps: PositiveInt = 50
+    metrics: Annotated[tuple[Literal["fid", "isc", "kid", "prc", "sfid"], ...], Field(min_length=1)] = ("fid",)
+    extractor: str = "pixels"
+
+
+@dataclass(frozen=True)
 class Train:
     """The training run.
 
@@ -101,6 +119,7 @@ class Train:
         mixed_precision: "no", fp16 or bf16; null takes what `accelerate-launch` says, else bf16 under ``fast: auto`` on
             a GPU that has it, else "no".
         fast: auto runs fused kernels and replays each step as one CUDA graph where that is possible; off never does.
+        eval: a distance measured every so often.
         deterministic: bit-exact GPU kernels, slower. (The CPU is always exact.)
     """
 
@@ -121,6 +140,7 @@ class Train:
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     fast: Literal["auto", "off"] = "auto"
     deterministic: bool = False
+    eval: Eval = field(default_factory=Eval)
     optim: Optim = field(default_factory=Optim)
 
 

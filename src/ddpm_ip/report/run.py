@@ -22,6 +22,7 @@ from ddpm_ip.errors import UserError
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+EVALUATIONS = "evaluations.jsonl"
 RESULTS = "results.json"
 TABLE = "table/table.json"
 PROVENANCE = "provenance.json"
@@ -84,7 +85,8 @@ class Run:
         path: the folder.
         name: what the report calls the run; unique within a report.
         config: the resolved configuration, nested.
-        metrics: logged lines in the order of their step; after a resume, the newer line of a step counts.
+        metrics: logged lines in the order of their step; after a resume, the newer line of a step counts. What was
+            measured by ``train.eval`` stands in the line of its step, under the name of the metric.
         results: measured numbers, in file order; those of ``ddpm-ip table`` after those of ``results.json``.
         table: what ``ddpm-ip table`` wrote, in its shape.
         provenance: command, versions, hardware and the rest, as far as known.
@@ -116,7 +118,8 @@ class Run:
                 f"{path} is not a run folder: it {state}. Looked for {CONFIG} (required), {METRICS}, {SAMPLES}, "
                 f"{RESULTS} and {PROVENANCE}. Give the folder that training wrote (its EXP_DIR)."
             )
-        metrics, problems = _read_metrics(folder / METRICS)
+        metrics, problems = _read_lines(folder / METRICS)
+        evaluations, more = _read_lines(folder / EVALUATIONS)
         table = _read_json(folder / TABLE, dict)
         rows = [(RESULTS, i, row) for i, row in enumerate(_read_json(folder / RESULTS, list) or [], 1)]
         rows += [(TABLE, i, row) for i, row in enumerate(_results_of(table, folder / TABLE), 1)]
@@ -124,12 +127,12 @@ class Run:
             path=folder,
             name=folder.name or "run",
             config=_read_config(folder / CONFIG),
-            metrics=metrics,
+            metrics=_joined(metrics, evaluations),
             results=tuple(Result.from_row(row, f"{folder / file}, row {i}") for file, i, row in rows),
             table=table,
             provenance=_read_json(folder / PROVENANCE, dict),
             grids=_find_grids(folder),
-            problems=problems,
+            problems=(*problems, *more),
         )
 
     @cached_property
@@ -140,7 +143,9 @@ class Run:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files that the report was made from."""
-        present = [name for name in (CONFIG, METRICS, RESULTS, TABLE, PROVENANCE) if (self.path / name).is_file()]
+        present = [
+            name for name in (CONFIG, METRICS, EVALUATIONS, RESULTS, TABLE, PROVENANCE) if (self.path / name).is_file()
+        ]
         return {name: hashlib.sha256((self.path / name).read_bytes()).hexdigest() for name in present}
 
     def file(self, relative: str) -> Path | None:
@@ -224,7 +229,16 @@ def _results_of(table: Mapping[str, Any] | None, path: Path) -> Sequence[Any]:
     return rows
 
 
-def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+def _joined(metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """The logged lines with what was measured at their steps, or at steps of their own."""
+    by_step = {row["step"]: dict(row) for row in metrics}
+    for row in evaluations:
+        if isinstance(values := row.get("values"), Mapping):
+            by_step.setdefault(row["step"], {"step": row["step"]}).update(values)
+    return tuple(by_step[step] for step in sorted(by_step))
+
+
+def _read_lines(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
     """Logged lines by step, and a sentence on unreadable ones; a cut last line is how a killed run ends."""
     if not path.is_file():
         return (), ()
@@ -240,7 +254,7 @@ def _read_metrics(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ..
             if line.strip() and number < len(lines):
                 damaged.append(number)
     shown = ", ".join(map(str, damaged[:5])) + (" and more" if len(damaged) > 5 else "")
-    problems = (f"unreadable lines in {METRICS}, left out: {shown}",) if damaged else ()
+    problems = (f"unreadable lines in {path.name}, left out: {shown}",) if damaged else ()
     return tuple(by_step[step] for step in sorted(by_step)), problems
 
 

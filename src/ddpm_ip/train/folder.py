@@ -3,6 +3,7 @@
 config.yaml       the resolved configuration         log.txt        what was printed
 metrics.jsonl     one line of numbers per log line   tensorboard/   the same for TensorBoard
 ckpt/             checkpoints                        samples/       grids of samples
+evaluations.jsonl what train.eval measured           best/          checkpoint of the best of them
 provenance.json   versions, hardware, command, data  lock           held while a process trains here
 """
 
@@ -51,6 +52,14 @@ class RunFolder:
     @property
     def provenance(self) -> Path:
         return self.path / "provenance.json"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
 
     @property
     def lock(self) -> Path:

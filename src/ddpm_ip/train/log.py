@@ -34,7 +34,7 @@ class Metrics:
 
     def __init__(self, folder: RunFolder, step: int) -> None:
         self._path = folder.metrics
-        _drop_after(self._path, step)
+        drop_after(self._path, step)
         self._board = _tensorboard(folder.tensorboard, step)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -44,6 +44,13 @@ class Metrics:
         if self._board is not None:
             for name, value in numbers.items():
                 self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+    def evaluation(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows evaluations in TensorBoard."""
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"eval/{name}", value, step)
             self._board.flush()
 
     def image(self, step: int, path: Path) -> None:
@@ -162,7 +169,8 @@ def _git() -> dict[str, Any] | None:
         return None
 
 
-def _drop_after(path: Path, step: int) -> None:
+def drop_after(path: Path, step: int) -> None:
+    """Takes the lines of later steps, and lines that a kill cut off, out of a file of JSON lines."""
     if not path.exists():
         return
     kept = []

@@ -24,6 +24,7 @@ from ddpm_ip.engine import agreed, in_one_line, start_engine, why_not_fast
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from ddpm_ip.generate import preview
 from ddpm_ip.images import grid, save_png
+from ddpm_ip.nn.unet import UNet
 from ddpm_ip.train import checkpoint
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.folder import Lock, RunFolder, default_path
@@ -31,6 +32,7 @@ from ddpm_ip.train.log import Metrics, Rate, clock, provenance, setup
 from ddpm_ip.train.signals import StopRequest
 from ddpm_ip.train.state import Sums, TrainState
 from ddpm_ip.train.step import TrainStep, check_finite, learning_rate, own_rows
+from ddpm_ip.train.watch import Watch, save_best
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -57,7 +59,18 @@ NO_HOOKS = Hooks()
 Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]  # takes the next step; its loss and gradient norm
 
 
-def train(config: Config, exp_dir: Path | None = None, resume: str | None = None, hooks: Hooks = NO_HOOKS) -> Outcome:
+# Makes what judges the averaged network of a run; ddpm_ip.evaluate.during.Judge is one. (Evaluation knows training, not
+# the other way round.)
+MakeJudge = Callable[[Config, ImageSet, Accelerator], Callable[[UNet], Any]]
+
+
+def train(
+    config: Config,
+    exp_dir: Path | None = None,
+    resume: str | None = None,
+    hooks: Hooks = NO_HOOKS,
+    make_judge: MakeJudge | None = None,
+) -> Outcome:
     """Trains a model.
 
     Args:
@@ -65,6 +78,7 @@ def train(config: Config, exp_dir: Path | None = None, resume: str | None = None
         exp_dir: where results go; ``runs/exp-{current time}`` if None.
         resume: "latest" continues the newest whole checkpoint of ``exp_dir``; or a checkpoint, or the folder of a run.
         hooks: for tests.
+        make_judge: :class:`ddpm_ip.evaluate.during.Judge`, for ``train.eval``.
 
     Returns:
         How it ended. After SIGTERM or SIGINT the state is saved first.
@@ -82,7 +96,7 @@ def train(config: Config, exp_dir: Path | None = None, resume: str | None = None
     with Lock(folder.lock) if accelerator.is_main_process else nullcontext():
         setup(folder, accelerator.is_main_process)
         try:
-            return _train(config, folder, start, resume, accelerator, hooks)
+            return _train(config, folder, start, resume, accelerator, hooks, make_judge)
         except torch.OutOfMemoryError as error:
             raise _out_of_memory(config, accelerator) from error
 
@@ -94,6 +108,7 @@ def _train(
     resume: str | None,
     accelerator: Accelerator,
     hooks: Hooks,
+    make_judge: MakeJudge | None,
 ) -> Outcome:
     images = _open_data(config, accelerator)
     _set_backends(config)
@@ -108,13 +123,15 @@ def _train(
         log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
     if accelerator.is_main_process and state.step < config.train.n_steps:
         checkpoint.set_aside(folder.checkpoints, state.step)
+    judge = _judge(config, images, accelerator, make_judge)
     metrics = _announce(config, folder, images, state) if accelerator.is_main_process else None
     feed = make_feed(config, images, accelerator)
     try:
         if state.step >= config.train.n_steps:
             log.info("the run is already at step %d of %d: nothing to do", state.step, config.train.n_steps)
             return Outcome(folder.path, state.step)
-        return _steps(config, folder, accelerator, state, make_step(config, accelerator, feed, state), metrics, hooks)
+        step = make_step(config, accelerator, feed, state)
+        return _steps(config, folder, accelerator, state, step, judge, metrics, hooks)
     finally:
         feed.close()
         if metrics is not None:
@@ -127,10 +144,12 @@ def _steps(
     accelerator: Accelerator,
     state: TrainState,
     step: Step,
+    judge: Callable[[UNet], Any] | None,
     metrics: Metrics | None,
     hooks: Hooks,
 ) -> Outcome:
     t = config.train
+    watch = Watch(folder, state.step) if judge is not None and accelerator.is_main_process else None
     saved = state.step
     rate = Rate(t.n_steps, t.batch_size, state.step)
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if accelerator.is_main_process else True)
@@ -148,6 +167,8 @@ def _steps(
                 saved = done
             if t.sample_freq and (done % t.sample_freq == 0 or done == t.n_steps):
                 _sample(config, folder, accelerator, state, metrics)
+            if judge is not None and (done % t.eval.every == 0 or done == t.n_steps):
+                _evaluate(folder, state, judge, watch, metrics)
             if stopping is not None:
                 log.info("stopped by signal %d at step %d; continue with -r latest -e %s", stopping, done, folder.path)
                 return Outcome(folder.path, done, stopping)
@@ -199,6 +220,30 @@ def _sample(
         path = folder.samples / f"step{state.step:08d}.png"
         save_png(grid(images), path)
         metrics.image(state.step, path)
+
+
+def _judge(
+    config: Config, images: ImageSet, accelerator: Accelerator, make_judge: MakeJudge | None
+) -> Callable[[UNet], Any] | None:
+    if not config.train.eval.every:
+        return None
+    if make_judge is None:
+        raise ConfigError("train.eval.every is set: give train(..., make_judge=ddpm_ip.evaluate.during.Judge)")
+    return make_judge(config, images, accelerator)
+
+
+def _evaluate(
+    folder: RunFolder, state: TrainState, judge: Callable[[UNet], Any], watch: Watch | None, metrics: Metrics | None
+) -> None:
+    """Judges the averaged network; the main process keeps the numbers, and the weights if they are the best."""
+    evaluation = judge(state.ema.network)
+    if watch is not None and metrics is not None:
+        metrics.evaluation(state.step, evaluation.values)
+        watch.note(
+            state.step,
+            evaluation.to_dict(),
+            lambda: save_best(folder, state.step, state.tensors(), state.to_meta()),
+        )
 
 
 def _find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint | None:

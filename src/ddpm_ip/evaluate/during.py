@@ -1,0 +1,66 @@
+"""Evaluation during training: a distance between a few samples of the averaged network and the training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from accelerate import Accelerator
+
+from ddpm_ip.config import Config
+from ddpm_ip.data import ImageSet
+from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
+from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.generate import Generator, make_generator
+from ddpm_ip.images import UInt8
+from ddpm_ip.nn.unet import UNet
+from ddpm_ip.sampler import Ancestral, VarType
+from ddpm_ip.schedule import respace
+
+BLOCK = 256  # images at once; on the CPU a quarter
+
+
+class Judge:
+    """Judges a network as ``train.eval`` says: always the same starting noise, so that values can be compared.
+
+    Samples are drawn with small variance (with the learned one where there is one), since large variance leaves visible
+    noise at few steps. All processes share the samples, and all get the result.
+
+    Args:
+        config: of the run.
+        images: the training set, the reference.
+        accelerator: where.
+
+    Raises:
+        UserError: the extractor cannot be had, said before the first step rather than at the first evaluation.
+    """
+
+    def __init__(self, config: Config, images: ImageSet, accelerator: Accelerator) -> None:
+        self._config, self._images, self._accelerator = config, images, accelerator
+        self._extractor = find_extractor(config.train.eval.extractor, accelerator.device)
+
+    def __call__(self, network: UNet) -> Evaluation:
+        """The metrics of ``train.eval`` for a network in evaluation mode."""
+        config, chosen = self._config, self._config.train.eval
+        diffusion, device = config.diffusion, self._accelerator.device
+        var_type: VarType = "learned_range" if diffusion.learned_variance else "fixed_small"
+        steps = min(chosen.steps, diffusion.total_steps)
+        block = min(BLOCK if device.type == "cuda" else BLOCK // 4, chosen.n_samples)
+        times = respace(diffusion.total_steps, steps, "uniform-linspace")
+        generator = make_generator(config, network, Ancestral(var_type), times, config.seed, block, self._accelerator)
+        about = {"sampler": "ancestral", "var_type": var_type, "steps": steps, "seed": config.seed, "block": block}
+        return evaluate(
+            self._share(generator),
+            self._images,
+            extractor=self._extractor,
+            metrics=chosen.metrics,
+            n_images=chosen.n_samples,
+            device=device,
+            about=about,
+        )
+
+    def _share(self, generator: Generator) -> Iterator[UInt8]:
+        """This process's blocks."""
+        n, size = self._config.train.eval.n_samples, generator.block
+        blocks = range(-(-n // size))
+        for block in blocks[self._accelerator.process_index :: self._accelerator.num_processes]:
+            yield generator.images(block)[: n - block * size]
