@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +19,7 @@ from ddpm_ip.evaluate.features import Extractor
 from ddpm_ip.evaluate.inception import Inception
 from ddpm_ip.evaluate.stream import Source, from_first, open_samples
 from ddpm_ip.images import UInt8
+from ddpm_ip.train.log import versions
 
 PUBLISHED = 50_000  # images behind a published FID
 
@@ -292,7 +292,7 @@ def _protocol(
         # What is evaluated is uint8 already; the project's own samples say how they became that.
         "rounding": "to the nearest of 256 levels" if source.about else "unknown: the images came as uint8",
         "sampling": dict(source.about),
-        "versions": _versions("ddpm-ip", "torch", "torch-fidelity"),
+        "versions": versions("ddpm-ip", "torch", "torch-fidelity"),
     }
     if real is not None:
         protocol |= {
@@ -322,13 +322,3 @@ def _line(p: Mapping[str, Any]) -> str:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return f"{text[:8]}…" if len(text) == 64 else text  # a SHA-256
-
-
-def _versions(*names: str) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

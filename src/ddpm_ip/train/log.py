@@ -120,7 +120,7 @@ def provenance() -> dict[str, Any]:
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
-            **_versions("ddpm-ip", "torch", "accelerate", "numpy", "pillow"),
+            **versions("ddpm-ip", "torch", "accelerate", "numpy", "pillow"),
         },
         "hardware": hardware(),
         "git": _git(),
@@ -142,7 +142,8 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def _versions(*names: str) -> dict[str, str]:
+def versions(*names: str) -> dict[str, str]:
+    """The installed versions of some packages; of those that are not there, none."""
     found = {}
     for name in names:
         try:
