@@ -445,3 +445,17 @@ def test_an_average_that_forgets_too_slowly_is_warned_of(tmp_path):
     for decay, warned in ((0.9999, True), (0.0, False)):
         run(tiny(n_steps=2, ema_decay=decay), tmp_path / str(decay))
         assert ("lower train.ema_decay" in (tmp_path / str(decay) / "log.txt").read_text()) is warned
+
+
+def test_a_fast_path_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    """Here, without a GPU, it is compared in Triton's interpreter and then cannot be recorded; the plain path runs."""
+    pytest.importorskip("triton")
+    run(tiny(n_steps=3), tmp_path / "plain")
+    reasons = []
+    monkeypatch.setattr(loop, "why_not_fast", lambda *given: None)
+    monkeypatch.setattr(loop, "in_one_line", lambda error: reasons.append(error) or str(error))
+    run(tiny(n_steps=3), tmp_path / "fallen")
+    assert len(reasons) == 1
+    assert "CUDA" in str(reasons[0]) or "cuda" in str(reasons[0])
+    assert_same_state(tmp_path / "fallen", tmp_path / "plain", 3)
+    assert numbers(tmp_path / "fallen") == numbers(tmp_path / "plain")
