@@ -27,7 +27,7 @@ from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, merge
 from ddpm_ip.errors import CheckpointError, ConfigError, UserError
 from ddpm_ip.objective import Objective
-from ddpm_ip.train import checkpoint, loop
+from ddpm_ip.train import checkpoint, loop, path
 from ddpm_ip.train.loop import Hooks
 from ddpm_ip.train.step import TrainStep
 
@@ -452,8 +452,8 @@ def test_a_fast_path_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     pytest.importorskip("triton")
     run(tiny(n_steps=3), tmp_path / "plain")
     reasons = []
-    monkeypatch.setattr(loop, "why_not_fast", lambda *given: None)
-    monkeypatch.setattr(loop, "in_one_line", lambda error: reasons.append(error) or str(error))
+    monkeypatch.setattr(path, "why_not_fast", lambda *given: None)
+    monkeypatch.setattr(path, "in_one_line", lambda error: reasons.append(error) or str(error))
     run(tiny(n_steps=3), tmp_path / "fallen")
     assert len(reasons) == 1
     assert "CUDA" in str(reasons[0]) or "cuda" in str(reasons[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
-from ddpm_ip.engine import agreed, in_one_line, start_engine, why_not_fast
+from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from ddpm_ip.generate import preview
 from ddpm_ip.images import grid, save_png
@@ -29,9 +28,10 @@ from ddpm_ip.train import checkpoint
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.folder import Lock, RunFolder, default_path
 from ddpm_ip.train.log import Metrics, Rate, clock, provenance, setup
+from ddpm_ip.train.path import Step, make_step
 from ddpm_ip.train.signals import StopRequest
 from ddpm_ip.train.state import Sums, TrainState
-from ddpm_ip.train.step import TrainStep, check_finite, learning_rate, own_rows
+from ddpm_ip.train.step import check_finite, learning_rate, own_rows
 from ddpm_ip.train.watch import Watch, save_best
 
 log = logging.getLogger("ddpm_ip.train")
@@ -55,8 +55,6 @@ class Outcome:
 
 
 NO_HOOKS = Hooks()
-
-Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]  # takes the next step; its loss and gradient norm
 
 
 # Makes what judges the averaged network of a run; ddpm_ip.evaluate.during.Judge is one. (Evaluation knows training, not
@@ -284,60 +282,6 @@ def make_feed(config: Config, images: ImageSet, accelerator: Accelerator) -> Fee
     """This process's share of the images of each step."""
     t = config.train
     return Feed(images, config.seed, t.batch_size, own_rows(config, accelerator), t.flip, accelerator.device)
-
-
-def make_step(config: Config, accelerator: Accelerator, feed: Feed, state: TrainState) -> Step:
-    """The step: captured where that is possible, and else plain, with one line that says why."""
-    start = time.monotonic()
-    reason, errors = _compared(config, accelerator, state)
-    if reason is None:
-        try:
-            step = _captured(config, accelerator, feed, state)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a compiler or a driver comes up with: the plain path needs neither
-            if accelerator.num_processes > 1:  # the others are waiting in the fast path
-                raise
-            reason = in_one_line(error)
-        else:
-            log.info(
-                "fast path (%s): fused kernels, each step one CUDA graph; against the plain network in float32 outputs "
-                "differ by %.1e, gradients by %.1e; ready in %.1f s",
-                "bf16" if accelerator.mixed_precision == "bf16" else "float32", *errors, time.monotonic() - start,
-            )  # fmt: skip
-            return step
-    if accelerator.device.type == "cuda":
-        log.warning("fast path off (%s); the plain path is used", reason)
-    network, optimizer = accelerator.prepare(state.network, state.optimizer)
-    return TrainStep(config, accelerator, network, optimizer, feed, state)
-
-
-def _compared(config: Config, accelerator: Accelerator, state: TrainState) -> tuple[str | None, tuple[float, float]]:
-    """Why some process cannot take the fast path, or None and the errors of the fused network on the actual weights."""
-    reason, errors = why_not_fast(config.train.fast, accelerator), (0.0, 0.0)
-    if reason is None:
-        try:
-            from ddpm_ip.nn.check import compare
-            from ddpm_ip.train.captured import compute_type
-
-            errors = compare(state.network, compute_type(accelerator), config.data.image_size)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            reason = in_one_line(error)
-    return agreed(accelerator, reason), errors
-
-
-def _captured(config: Config, accelerator: Accelerator, feed: Feed, state: TrainState) -> Step:
-    from ddpm_ip.train.captured import CapturedStep
-
-    plain = [group["lr"] for group in state.optimizer.param_groups]
-    try:
-        return CapturedStep(config, accelerator, feed, state)
-    except Exception:
-        for group, rate in zip(state.optimizer.param_groups, plain, strict=True):
-            group.update(lr=rate, capturable=False)
-        raise
 
 
 def _open_data(config: Config, accelerator: Accelerator) -> ImageSet:
