@@ -3,7 +3,7 @@
 Feature maps lie in memory as (B, H, W, C). A program takes some whole groups of one image and walks over its places
 twice: for the statistics, and for the result. What it reads the second time is a short while old and partly still in
 a cache; a small map stays in registers. The next places are on their way to shared memory while the present ones are
-worked on, which is what makes these kernels fast: without it they wait.
+worked on, which the backward pass gains from most.
 
 Nothing is added up by atomics: the same inputs give the same bits.
 """
@@ -334,7 +334,7 @@ class _Plan(NamedTuple):
 def _plan(c1: int, c2: int, places: int, group: int) -> _Plan:
     """A program takes whole groups of one image: ``BLOCK_C`` channels on ``LANES`` lanes, ``ROWS`` places at a time.
 
-    The sizes are those that were fastest in a sweep on an H200 (docs/performance.md).
+    The sizes are among the fastest of a sweep on an H200 (docs/performance.md).
 
     Args:
         c1, c2: channels of the maps that are joined.
