@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Parameter
 
 from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused import Shadow
@@ -35,21 +37,11 @@ def compare(network: UNet, dtype: torch.dtype, image_size: int, images: int = 8)
     Raises:
         FastPathError: an error is beyond the limit.
     """
-    plain = copy.deepcopy(network).eval().requires_grad_(True)
-    _fill_zeros(plain)
-    device = next(plain.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    shape = (images, plain.conv_in.in_channels, image_size, image_size)
-    x = torch.randn(shape, generator=generator).to(device)
-    t = torch.linspace(0, 999, images).long().to(device)
-    direction = torch.randn((images, plain.conv_out.out_channels, *shape[2:]), generator=generator).to(device)
+    plain = _filled(network)
     shadow = Shadow(plain, dtype)
     shadow.module.eval()
-    truth, gradients = _outputs(plain, list(plain.parameters()), x, t, direction)
-    out, fused = _outputs(shadow, [run for _, run in shadow.pairs], x, t, direction)
-    ordered = {id(p): g for p, g in zip(plain.parameters(), gradients, strict=True)}
-    true = [ordered[id(p)] for p, _ in shadow.pairs]
-    errors = _relative([out], [truth]), _relative(fused, true)
+    probe = _probe(plain, image_size, images)
+    errors = _errors(plain, shadow, shadow.pairs, probe)
     if not all(e <= limit for e, limit in zip(errors, LIMITS[dtype], strict=True)):
         raise FastPathError(
             f"the fused network differs from the plain one by {errors[0]:.1e} in its outputs and {errors[1]:.1e} in "
@@ -83,12 +75,45 @@ def compare_outputs(network: UNet, x: Tensor, t: Tensor, output: Tensor, dtype: 
     return error
 
 
+class _Probe(NamedTuple):
+    """Images (B, C, H, W), their times (B,), and the direction in which gradients are taken, as the output."""
+
+    x: Tensor
+    t: Tensor
+    direction: Tensor
+
+
+def _probe(network: UNet, image_size: int, images: int) -> _Probe:
+    device = network.conv_in.weight.device
+    generator = torch.Generator().manual_seed(0)
+    x, direction = (
+        torch.randn((images, channels, image_size, image_size), generator=generator).to(device)
+        for channels in (network.conv_in.in_channels, network.conv_out.out_channels)
+    )
+    return _Probe(x, torch.linspace(0, 999, images).long().to(device), direction)
+
+
+def _filled(network: UNet) -> UNet:
+    plain = copy.deepcopy(network).eval().requires_grad_(True)
+    _fill_zeros(plain)
+    return plain
+
+
+def _errors(
+    plain: UNet, other: Callable[[Tensor, Tensor], Tensor], pairs: list[tuple[Parameter, Parameter]], probe: _Probe
+) -> tuple[float, float]:
+    """Of the outputs and the gradients of ``other``, whose parameters stand beside those of ``plain`` in ``pairs``."""
+    truth, true = _outputs(plain, [mine for mine, _ in pairs], probe)
+    out, gradients = _outputs(other, [run for _, run in pairs], probe)
+    return _relative([out], [truth]), _relative(gradients, true)
+
+
 def _outputs(
-    network: Callable[[Tensor, Tensor], Tensor], parameters: list[nn.Parameter], x: Tensor, t: Tensor, direction: Tensor
+    network: Callable[[Tensor, Tensor], Tensor], parameters: list[Parameter], probe: _Probe
 ) -> tuple[Tensor, list[Tensor]]:
-    with torch.autocast(x.device.type, enabled=False):
-        out = network(x, t).float()
-        gradients = torch.autograd.grad((out * direction).mean(), parameters)
+    with torch.autocast(probe.x.device.type, enabled=False):
+        out = network(probe.x, probe.t).float()
+        gradients = torch.autograd.grad((out * probe.direction).mean(), parameters)
     return out.detach(), list(gradients)
 
 

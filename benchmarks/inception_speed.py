@@ -1,0 +1,93 @@
+"""How long judging 50,000 images of CIFAR-10's size takes, in all five Inception metrics, sampling not counted.
+
+    python benchmarks/inception_speed.py --out benchmarks/results/NAME.json [--images 50000]
+
+The weights are random, in the format of the real file: the work is the same, the numbers mean nothing. The images are
+random, too, and in memory. Three rounds: the features of the reference (kept from then on), FID and IS alone, and all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddpm_ip.data.imageset import from_arrays
+from ddpm_ip.evaluate import inception, weights
+from ddpm_ip.evaluate.evaluate import METRICS, evaluate
+from ddpm_ip.images import UInt8
+from ddpm_ip.train.log import provenance
+
+BATCH = 256
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["DDPM_IP_CACHE"] = folder
+        extractor = random_inception(Path(folder), device)
+        reference = from_arrays(pictures(args.images, 1), None, "random", 32, progress=False)
+        fake = pictures(args.images, 0)
+        extractor(torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8, device=device))  # starts cuDNN
+        seconds = {}
+        rounds = {"reference and samples, all metrics": [*METRICS], "samples, FID and IS": ["fid", "isc"]}
+        rounds["samples, all metrics"] = [*METRICS]
+        for name, metrics in rounds.items():
+            start = time.perf_counter()
+            blocks = (fake[i : i + BATCH] for i in range(0, len(fake), BATCH))
+            evaluate(blocks, reference, extractor=extractor, metrics=metrics, batch_size=BATCH, device=device)
+            seconds[name] = round(time.perf_counter() - start, 1)
+            print(f"{name}: {seconds[name]} s", flush=True)
+    here = provenance()
+    record = {
+        "date": date.today().isoformat(),
+        **{key: here[key] for key in ("hardware", "versions", "git")},
+        "made_by": f"benchmarks/inception_speed.py --images {args.images}",
+        "weights": "random, in the format of the real file",
+        "images": args.images,
+        "seconds": seconds,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def random_inception(folder: Path, device: torch.device) -> inception.Inception:
+    """The extractor, of a file of random weights whose hash the loader is told."""
+    network = inception.import_torch_fidelity().feature_extractor_inceptionv3.FeatureExtractorInceptionV3
+    load, network.load_state_dict = network.load_state_dict, lambda self, state: None
+    try:
+        module = inception._build({})
+    finally:
+        network.load_state_dict = load
+    torch.manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(part.weight)
+    path = folder / weights.INCEPTION.name
+    torch.save(module.state_dict(), path)
+    weights.INCEPTION = dataclasses.replace(weights.INCEPTION, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    return inception.Inception(device, path)
+
+
+def pictures(n: int, seed: int) -> UInt8:
+    """Blocks of colour and some noise, ``uint8`` (N, 3, 32, 32)."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 235, size=(n, 3, 2, 2), dtype=np.uint8).repeat(16, axis=2).repeat(16, axis=3)
+    return coarse + rng.integers(0, 20, size=(n, 3, 32, 32), dtype=np.uint8)
+
+
+if __name__ == "__main__":
+    main()
