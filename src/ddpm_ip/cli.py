@@ -187,7 +187,8 @@ def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
         "--extractor",
         default="inception",
         metavar="NAME",
-        help="whose features: inception, pixels, or your own as package.module:object (default: %(default)s)",
+        help="whose features: inception, pixels, one that an installed package offers, or your own as "
+        "package.module:object (default: %(default)s)",
     )
     p.add_argument(
         "--n_samples", type=int, metavar="N", help="take the first N samples; fewer are refused (default: all)"
