@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.evaluate.weights import DINOV2
 from ddpm_ip.images import UInt8
 
 
@@ -109,7 +111,17 @@ def _inception(device: torch.device) -> Extractor:
     return Inception(device)
 
 
-BUILT_IN: dict[str, Callable[[torch.device], Extractor]] = {"inception": _inception, "pixels": Pixels}
+def _dinov2(name: str, device: torch.device) -> Extractor:
+    from ddpm_ip.evaluate.dinov2 import Dinov2
+
+    return Dinov2(name, device)
+
+
+BUILT_IN: dict[str, Callable[[torch.device], Extractor]] = {
+    "inception": _inception,
+    "pixels": Pixels,
+    **{name: partial(_dinov2, name) for name in DINOV2},
+}
 """The extractors of this package. Nobody else's can have their names: a number's name says what it was taken in."""
 
 GROUP = "ddpm_ip.extractors"
