@@ -1,5 +1,6 @@
 """The doctor: each trap is found, each has its cure, and what is broken does not break the doctor."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -97,9 +98,42 @@ def test_weights_are_absent_damaged_or_sound(tmp_path, monkeypatch):
     (finding,) = look()["weights"]
     assert finding.level == "problem"
     assert hashlib.sha256(content).hexdigest()[:8] in finding.text
-    sound = weights.WeightsFile(weights.INCEPTION.name, hashlib.sha256(content).hexdigest(), "https://there")
+    sound = dataclasses.replace(weights.INCEPTION, sha256=hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(weights, "INCEPTION", sound)
     assert levels(look()["weights"]) == ["OK"]
+
+
+def test_dinov2_is_mentioned_and_missed_by_nobody(tmp_path, monkeypatch):
+    (finding,) = look()["DINOv2"]
+    assert (finding.level, finding.cure) == ("OK", None)
+    assert str(tmp_path / "home/.cache/ddpm-ip/weights") in finding.text
+    monkeypatch.setenv("DDPM_IP_WEIGHTS", str(tmp_path))
+    for name in ("dinov2-vit-s-14", "dinov2-vit-b-14"):
+        file = weights.DINOV2[name]
+        (tmp_path / file.name).write_bytes(b"some weights")
+        sha256 = hashlib.sha256(b"some weights").hexdigest()
+        monkeypatch.setitem(weights.DINOV2, name, dataclasses.replace(file, sha256=sha256))
+    (finding,) = look()["DINOv2"]
+    assert (finding.level, finding.text) == (
+        "OK", f"dinov2-vit-s-14 (SHA-256 {sha256[:8]}), dinov2-vit-b-14 (SHA-256 {sha256[:8]})"
+    )  # fmt: skip
+    (tmp_path / file.name).write_bytes(b"some damage")
+    damaged, sound = look()["DINOv2"]
+    assert (damaged.level, sound.level) == ("problem", "OK")
+    assert file.url in damaged.cure
+    assert "vit-b" not in sound.text
+
+
+def test_a_file_that_takes_long_to_read_is_known_by_its_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_IP_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(module, "HASHED", 1e6)
+    file = weights.DINOV2["dinov2-vit-g-14"]
+    for megabytes, level in ((file.megabytes, "OK"), (4000, "problem")):
+        with open(tmp_path / file.name, "wb") as large:
+            large.truncate(megabytes * 10**6)  # takes no room
+        (finding,) = look()["DINOv2"]
+        assert finding.level == level
+        assert f"{megabytes:,} MB" in finding.text
 
 
 @pytest.mark.parametrize(("free", "level"), [(0.5e9, "problem"), (3e9, "note"), (50e9, "OK")])

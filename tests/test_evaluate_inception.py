@@ -20,7 +20,7 @@ from ddpm_ip.evaluate import inception, metrics
 from ddpm_ip.evaluate import weights as files
 from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
 from ddpm_ip.evaluate.features import find_extractor
-from ddpm_ip.evaluate.inception import Inception, import_torch_fidelity, read_weights
+from ddpm_ip.evaluate.inception import Inception, import_torch_fidelity
 
 CPU = torch.device("cpu")
 ALL = ["fid", "isc", "kid", "prc", "sfid"]
@@ -195,7 +195,7 @@ def test_damaged_weights_are_refused_before_they_are_looked_at(
     damaged.write_bytes(content)
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("it was opened"))
     with pytest.raises(UserError, match="damaged") as caught:
-        read_weights(damaged)
+        files.read_weights(files.INCEPTION, damaged)
     assert files.INCEPTION.url in str(caught.value)
 
 
@@ -210,7 +210,7 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path, monkeypatch: py
     torch.save({"a": Bomb()}, path)
     monkeypatch.setattr(files, "INCEPTION", with_hash_of(path))
     with pytest.raises(UserError, match="cannot read"):
-        read_weights(path)
+        files.read_weights(files.INCEPTION, path)
 
 
 def test_torchvision_is_neither_needed_nor_left_behind() -> None:

@@ -142,18 +142,18 @@ def called(tree: ast.AST) -> set[str]:
 def test_no_file_can_run_code(path: Path) -> None:
     """No pickle (but for CIFAR-10's own files), no eval, no YAML but with a safe loader.
 
-    Two modules have one exception each: the name of an extractor, which a person gives, is imported; and the Inception
-    weights, whose hash was checked, are read by PyTorch's loader of tensors only.
+    Two modules have one exception each: the name of an extractor, which a person gives, is imported; and the
+    evaluator's weights, whose hash was checked, are read by PyTorch's loader of tensors only.
     """
     module, tree = module_name(path), ast.parse(path.read_text(encoding="utf-8"))
     forbidden = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.hub.load", "os.system"}
     forbidden |= {"yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "importlib.import_module"}
-    forbidden -= {"evaluate.features": {"importlib.import_module"}, "evaluate.inception": {"torch.load"}}.get(
+    forbidden -= {"evaluate.features": {"importlib.import_module"}, "evaluate.weights": {"torch.load"}}.get(
         module, set()
     )
     assert not called(tree) & forbidden
     assert not {name.split(".")[0] for name in imports(tree)} & {"dill", "cloudpickle", "joblib", "shelve", "marshal"}
-    if module == "evaluate.inception":
+    if module == "evaluate.weights":
         assert {name for name in called(tree) if name.startswith("pickle.")} == set()  # it knows pickle's errors only
     elif module != "data.cifar10":
         assert "pickle" not in {name.split(".")[0] for name in imports(tree)}

@@ -187,7 +187,8 @@ def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
         "--extractor",
         default="inception",
         metavar="NAME",
-        help="whose features: inception, pixels, or your own as package.module:object (default: %(default)s)",
+        help="whose features: inception, pixels, dinov2-vit-s-14, -b-14, -l-14 or -g-14, one that an installed package "
+        "offers, or your own as package.module:object (default: %(default)s)",
     )
     p.add_argument(
         "--n_samples", type=int, metavar="N", help="take the first N samples; fewer are refused (default: all)"
@@ -321,7 +322,9 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
         help="of the sampling; with several, mean and standard deviation (default: 0)",
     )
     p.add_argument(
-        "--extractor", default="inception", help="of the features; FID is of inception alone (default: %(default)s)"
+        "--extractor",
+        default="inception",
+        help="of the features, as for `ddpm-ip evaluate`; FID is of inception alone (default: %(default)s)",
     )
     p.add_argument(
         "--metrics", nargs="+", metavar="M", help="default: fid isc for inception, else the Fréchet distance alone"

@@ -32,6 +32,7 @@ EXTRAS = {"tensorboard": "log", "matplotlib": "plot", "pyarrow": "parquet"}  # p
 GB = 1e9
 ROOM = (1 * GB, 5 * GB)  # free bytes below which there is a problem, and a note; a CIFAR-10 checkpoint has 0.57 GB
 FORGOTTEN = 0.01  # share of the initial weights in the average that does no harm
+HASHED = 2 * GB  # bytes of the largest file that is read through
 LOOKED_AT = 2000  # files of a folder of images
 CUDA = "https://pytorch.org/get-started/locally"
 
@@ -70,6 +71,7 @@ def doctor(config_path: Path | str | None, overrides: dict[str, Any], run: Path 
         ("accelerate", _accelerate),
         ("extras", _extras),
         ("weights", _weights),
+        ("DINOv2", _dinov2),
         ("disk", _disk),
     ]
     if config_path is not None or run is not None:
@@ -212,6 +214,32 @@ def _weights() -> Iterable[Finding]:
         yield Finding("problem", "weights", text, f"remove it, and fetch it again {get}")
     else:
         yield Finding("OK", "weights", f"{path} (SHA-256 {found[:8]})")
+
+
+def _dinov2() -> Iterable[Finding]:
+    """Weights that few need: what is there is looked at, what is absent is no matter."""
+    from ddpm_ip.evaluate.weights import DINOV2, find_weights, weights_folders
+    from ddpm_ip.train.checkpoint import sha256
+
+    sound = []
+    for name, file in DINOV2.items():
+        if (path := find_weights(file)) is None:
+            continue
+        if path.stat().st_size > HASHED:
+            found, wanted = (f"{mb:,} MB" for mb in (round(path.stat().st_size / 1e6), file.megabytes))
+            state = f"{found}; its SHA-256 is looked at when it is used"
+        else:
+            found, wanted = sha256(path)[:8], file.sha256[:8]
+            state = f"SHA-256 {found}"
+        if found == wanted:
+            sound.append(f"{name} ({state})")
+        else:
+            text = f"{path} is damaged: {found} instead of {wanted}"
+            yield Finding("problem", "DINOv2", text, f"remove it, and fetch it again from {file.url}")
+    if sound:
+        yield Finding("OK", "DINOv2", ", ".join(sound))
+    elif not any(map(find_weights, DINOV2.values())):
+        yield Finding("OK", "DINOv2", f"no weights in {weights_folders()[0]}; only --extractor dinov2-... needs them")
 
 
 def _disk() -> Iterable[Finding]:

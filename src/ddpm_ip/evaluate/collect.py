@@ -12,8 +12,10 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -133,8 +135,7 @@ def _features(
 def _extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
     if images.shape[1] == 1 and not getattr(extractor, "gray", False):
         images = images.repeat(1, 3, 1, 1)
-    # TF32 would move features by 1e-3.
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with torch.inference_mode(), _no_tf32():
         found = extractor(images)
     for kind in kinds:
         if kind not in found:
@@ -149,6 +150,23 @@ def _extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict
         if not torch.isfinite(found[kind]).all():
             raise DataError(f"the extractor {extractor.name} gives {kind} that is not finite")
     return {kind: _double(found[kind]) for kind in kinds}
+
+
+@contextmanager
+def _no_tf32() -> Iterator[None]:
+    """In convolutions and in products of matrices: TF32 would move features by 1e-3."""
+    put, exact = torch.set_float32_matmul_precision, "highest"
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # somebody chose in the newer way, with which this one does not mix
+        matmul: Any = torch.backends.cuda.matmul
+        before, put, exact = matmul.fp32_precision, partial(setattr, matmul, "fp32_precision"), "ieee"
+    put(exact)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        put(before)
 
 
 def _double(features: Tensor) -> Tensor:

@@ -80,14 +80,16 @@ class Evaluation:
 
     def text(self) -> str:
         """For a person."""
-        pairs = [(name, value, self.values.get(f"{name}_std")) for name, value in self.values.items()]
-        lines = [
-            f"{name:<20} {value:.6g}" + (f" ± {spread:.3g}" if spread is not None else "")
-            for name, value, spread in pairs
-            if not name.endswith("_std")
-        ]
-        lines += [f"{'protocol':<20} {self.protocol['line']}", *(f"{'WARNING':<20} {w}" for w in self.warnings)]
-        return "\n".join(lines)
+        shown = [name for name in self.values if not name.endswith("_std")]
+        width = max(20, *map(len, shown))
+        lines = []
+        for name in shown:
+            spread = self.values.get(f"{name}_std")
+            lines.append(
+                f"{name:<{width}} {self.values[name]:.6g}" + (f" ± {spread:.3g}" if spread is not None else "")
+            )
+        notes = [("protocol", self.protocol["line"]), *(("WARNING", text) for text in self.warnings)]
+        return "\n".join([*lines, *(f"{word:<{width}} {text}" for word, text in notes)])
 
 
 def evaluate(

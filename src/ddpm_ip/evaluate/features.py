@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.evaluate.weights import DINOV2
 from ddpm_ip.images import UInt8
 
 
@@ -78,35 +81,71 @@ def find_extractor(name: str, device: torch.device) -> Extractor:
     """An extractor by name.
 
     Args:
-        name: ``inception``, ``pixels``, or ``package.module:object``: an extractor, or a class or function that takes
-            the device and gives one. That module is imported, which runs its code: the name must come from the person
-            at the keyboard, never from a file.
+        name: one of :data:`BUILT_IN`; else that of an entry point of an installed package in the group :data:`GROUP`;
+            else ``package.module:object``. The latter two mean an extractor, or a class or function that takes the
+            device and gives one. Their module is imported, which runs its code: the name must come from the person at
+            the keyboard, never from a file.
         device: where it is to work.
 
     Raises:
         UserError: there is none of that name, or its weights are missing.
     """
-    if name == "inception":
-        from ddpm_ip.evaluate.inception import Inception
-
-        return Inception(device)
-    if name == "pixels":
-        return Pixels(device)
-    if ":" not in name:
-        raise ConfigError(
-            f"there is no extractor {name!r}: choose inception, pixels, or package.module:object for your own"
-        )
-    found = _import(name)
+    if name in BUILT_IN:
+        return BUILT_IN[name](device)
+    found = _import(_installed(name) or name)
     if isinstance(found, type) or not isinstance(found, Extractor):
         found = found(device) if callable(found) else found
     if not isinstance(found, Extractor) or not isinstance(found.name, str):
         raise ConfigError(f"{name} is no extractor: it needs name, identity() and a call (docs/EVALUATION.md)")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", found.name) or found.name in ("inception", "pixels"):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", found.name) or found.name in BUILT_IN:
         raise ConfigError(
             f"{name}: an extractor cannot be called {found.name!r}: letters, digits, '.', '_' and '-', and neither "
-            "inception nor pixels"
+            + " nor ".join(BUILT_IN)
         )
     return found
+
+
+def _inception(device: torch.device) -> Extractor:
+    from ddpm_ip.evaluate.inception import Inception
+
+    return Inception(device)
+
+
+def _dinov2(name: str, device: torch.device) -> Extractor:
+    from ddpm_ip.evaluate.dinov2 import Dinov2
+
+    return Dinov2(name, device)
+
+
+BUILT_IN: dict[str, Callable[[torch.device], Extractor]] = {
+    "inception": _inception,
+    "pixels": Pixels,
+    **{name: partial(_dinov2, name) for name in DINOV2},
+}
+"""The extractors of this package. Nobody else's can have their names: a number's name says what it was taken in."""
+
+GROUP = "ddpm_ip.extractors"
+"""The group of entry points in which an installed package offers extractors."""
+
+
+def _installed(name: str) -> str | None:
+    """The ``package.module:object`` that an installed package calls so; None if the name is one itself.
+
+    Raises:
+        ConfigError: nobody offers it, or two packages mean different things by it.
+    """
+    offered = entry_points(group=GROUP)
+    values = {entry.value.partition("[")[0].replace(" ", "") for entry in offered if entry.name == name}  # no [extra]
+    if len(values) > 1:
+        raise ConfigError(f"several installed packages offer an extractor {name!r}: say which, {' or '.join(values)}")
+    if values or ":" in name:
+        return next(iter(values), None)
+    others = sorted({entry.name for entry in offered} - set(BUILT_IN))
+    raise ConfigError(
+        f"there is no extractor {name!r}: choose {', '.join(BUILT_IN)}; "
+        + (f"of installed packages {', '.join(others)}; " if others else "no installed package offers any; ")
+        + "or package.module:object for your own"
+    )
 
 
 def _import(name: str) -> Any:

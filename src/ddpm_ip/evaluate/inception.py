@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import sys
 import types
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +37,7 @@ class Inception:
     name = "inception"
 
     def __init__(self, device: torch.device, file: Path | None = None) -> None:
-        state, self._sha256 = read_weights(file or _found())
+        state, self._sha256 = weights.read_weights(weights.INCEPTION, file)
         self._network = _build(state).to(device)
         self._spatial: list[Tensor] = []
         mixed_6 = self._network.get_submodule("Mixed_6d.branch1x1")
@@ -55,49 +52,6 @@ class Inception:
     def identity(self) -> Mapping[str, Any]:
         """What the features depend on."""
         return {"weights_sha256": self._sha256, "resize": "299 x 299, bilinear as TensorFlow 1", "precision": "float32"}
-
-
-def _found() -> Path:
-    path = weights.find_weights(weights.INCEPTION)
-    if path is None:
-        looked = weights.weights_folders()
-        raise UserError(
-            f"the Inception weights {weights.INCEPTION.name} are not in {' or '.join(map(str, looked))}. "
-            f"{_advice(looked[0])}"
-        )
-    return path
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors of the weights' file and its SHA-256, which is checked before anything in it is looked at.
-
-    Raises:
-        UserError: it cannot be read, or is another file, or damaged.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: the Inception weights cannot be read: {error.strerror or error}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    wanted = weights.INCEPTION.sha256
-    if digest != wanted:
-        raise UserError(
-            f"{path}: damaged, or not the Inception weights of FID: {len(content):,} bytes with SHA-256 "
-            f"{digest[:8]}… instead of {wanted[:8]}…. Remove it. {_advice(path.parent)}"
-        )
-    try:
-        state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: this PyTorch cannot read it: {error}") from error
-    return state, digest
-
-
-def _advice(folder: Path) -> str:
-    file = weights.INCEPTION
-    return (
-        f"Get it from {file.url} (96 MB, SHA-256 {file.sha256[:8]}…) and put it into {folder}, or into a folder "
-        "that DDPM_IP_WEIGHTS names. Without it: --extractor pixels, or an extractor of your own (docs/EVALUATION.md)"
-    )
 
 
 def _build(state: dict[str, Tensor]) -> nn.Module:
