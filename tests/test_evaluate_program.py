@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import sys
+import tempfile
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +24,7 @@ from ddpm_ip.data import Digits, ImageSet
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import collect
-from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
+from ddpm_ip.evaluate.evaluate import Comparison, Evaluation, compare, evaluate
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.stream import open_samples
 from ddpm_ip.images import save_png
@@ -178,6 +182,72 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         assert found.rows["pool"].shape == (n, 1024)
         assert found.rows["pool"][-1, 0] == np.float32((n // 100 - 1) / 255)
     assert peaks[1] < peaks[0] + 1_000_000
+
+
+def compared(reference: ImageSet) -> Comparison:
+    found = compare(open_samples([FAKE]), reference, extractor=Tiny(CPU), metrics=ALL, device=CPU)
+    assert found is not None
+    return found
+
+
+def test_what_is_compared_can_be_concluded_later_and_needs_no_files(
+    tmp_path: Path, reference: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The temporary files are gone by then, whatever happens to the process; and those of the reference may go."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    used: list[str] = []
+    ordinary = collect.collect
+
+    def look(source: object, extractor: object, wanted: object, folder: Path, *given: object) -> object:
+        found = ordinary(source, extractor, wanted, folder, *given)  # type: ignore[arg-type]
+        used.extend(path.name for path in folder.iterdir())
+        return found
+
+    monkeypatch.setattr("ddpm_ip.evaluate.evaluate.collect", look)
+    comparison = compared(reference)
+    assert sorted(used) == ["logits.f32", "pool.f32"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+    shutil.rmtree(collect.cache_folder())
+    assert comparison.conclude(CPU) == tiny([FAKE], reference)
+
+
+def test_what_is_compared_holds_on_to_no_model(reference: ImageSet) -> None:
+    """Else the memory of a sampler would stay taken on the GPU, and be given back by the thread that concludes."""
+    samples, extractor = (block for block in np.array_split(FAKE, 5)), Tiny(CPU)
+    held = [weakref.ref(samples), weakref.ref(extractor)]
+    comparison = compare(open_samples(samples), reference, extractor=extractor, metrics=ALL, n_images=40, device=CPU)
+    del samples, extractor
+    assert comparison is not None
+    assert [ref() for ref in held] == [None, None]
+
+
+def test_a_pass_that_fails_leaves_no_files(
+    tmp_path: Path, reference: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blocks() -> Iterator[np.ndarray]:
+        yield FAKE
+        assert {path.name for path in (tmp_path / "tmp").glob("*/fake/*")} == {"logits.f32", "pool.f32"}
+        raise KeyboardInterrupt
+
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    with pytest.raises(KeyboardInterrupt):
+        tiny(blocks(), reference)
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_conclusions_leave_the_random_state_alone(reference: ImageSet) -> None:
+    """Else one drawn in a thread would change the training beside it."""
+    comparison = compared(reference)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state(), random.getstate()  # type: ignore[union-attr]  # noqa: NPY002
+    threads = torch.get_num_threads()
+    assert set(comparison.conclude(CPU).values) >= {"FD-tiny", "CS-tiny", "KD-tiny", "precision-tiny", "sFD-tiny"}
+    after = np.random.get_state()[1], torch.get_rng_state(), random.getstate()  # type: ignore[union-attr]  # noqa: NPY002
+    assert np.array_equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+    assert before[2] == after[2]
+    assert torch.get_num_threads() == threads
 
 
 def test_fewer_images_than_asked_for_are_refused(tmp_path: Path, reference: ImageSet) -> None:

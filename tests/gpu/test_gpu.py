@@ -23,6 +23,7 @@ from ddpm_ip.data.imageset import ImageSet
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
+from ddpm_ip.evaluate.during import Judge
 from ddpm_ip.nn import check, fused, norm_kernels
 from ddpm_ip.nn.unet import UNet
 from ddpm_ip.sampling import SampleOptions, default_block, fitting_block, image_bytes, make_generator
@@ -183,6 +184,22 @@ def test_the_step_holds_everything_that_its_graph_reads() -> None:
         return found
 
     assert step_and_loss(True) == step_and_loss(False)
+
+
+def test_judging_beside_the_training_does_not_disturb_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread works the numbers out while graphs are captured (for the samples) and replayed: the same weights."""
+    monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
+    config = tiny(deterministic=True, sample_freq=10)
+    train(config, tmp_path / "alone")
+    chosen = {"every": 5, "n_samples": 300, "steps": 5, "metrics": ["fid", "kid", "prc"]}
+    tree = config.to_dict()
+    watched = from_dict({**tree, "train": {**tree["train"], "eval": chosen}})
+    train(watched, tmp_path / "watched", make_judge=Judge)
+    assert "fast path (bf16): fused kernels, each step one CUDA graph" in said(tmp_path / "watched")
+    lines = (tmp_path / "watched" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [*range(5, 41, 5)]
+    a, b = weights(tmp_path / "alone"), weights(tmp_path / "watched")
+    assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 CIFAR = {"data": {"name": "cifar10"}}

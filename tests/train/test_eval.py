@@ -8,6 +8,7 @@ import torch
 from tests.reliability.tiny import (
     TORCHRUN,
     TRAIN_SCRIPT,
+    assert_same_state,
     finish,
     one_thread,
     start,
@@ -68,7 +69,8 @@ def test_a_value_is_that_of_the_averaged_weights(tmp_path):
     from ddpm_ip.engine import start_engine
 
     again = Judge(config, config.data.open(progress=False), start_engine(None))(network)
-    assert again.values["FD-pixels"] == pytest.approx(values(run)[1][1], rel=1e-9)
+    assert again is not None
+    assert again().values["FD-pixels"] == pytest.approx(values(run)[1][1], rel=1e-9)
 
 
 def test_the_best_weights_are_kept_and_can_be_sampled_from(tmp_path):
@@ -82,10 +84,10 @@ def test_the_best_weights_are_kept_and_can_be_sampled_from(tmp_path):
 
 
 def test_training_is_not_disturbed(tmp_path):
-    judged(tmp_path / "judged")
-    train(tiny(**RUN), tmp_path / "plain")
-    a, b = (read_weights(tmp_path / name)[0] for name in ("judged", "plain"))
-    assert all(torch.equal(v, b[k]) for k, v in a.items())
+    """Nor by what is worked out meanwhile: every tensor is the same to the last bit."""
+    judged(tmp_path / "judged", eval={**EVAL, "metrics": ["fid", "kid", "prc"]}, n_steps=12)
+    train(tiny(**{**RUN, "n_steps": 12}), tmp_path / "plain")
+    assert_same_state(tmp_path / "judged", tmp_path / "plain", 12)
 
 
 def test_a_run_that_goes_on_measures_what_the_straight_one_does(tmp_path):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
+import torch
 from accelerate import Accelerator
 
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
-from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
+from ddpm_ip.evaluate.evaluate import Evaluation, compare
 from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.evaluate.stream import open_samples
 from ddpm_ip.generate import Generator, make_generator
 from ddpm_ip.images import UInt8
 from ddpm_ip.nn.unet import UNet
@@ -23,7 +26,7 @@ class Judge:
     """Judges a network as ``train.eval`` says: always the same starting noise, so that values can be compared.
 
     Samples are drawn with small variance (with the learned one where there is one), since large variance leaves visible
-    noise at few steps. All processes share the samples, and all get the result.
+    noise at few steps. All processes share the samples; only the first has anything to do after that.
 
     Args:
         config: of the run.
@@ -38,8 +41,16 @@ class Judge:
         self._config, self._images, self._accelerator = config, images, accelerator
         self._extractor = find_extractor(config.train.eval.extractor, accelerator.device)
 
-    def __call__(self, network: UNet) -> Evaluation:
-        """The metrics of ``train.eval`` for a network in evaluation mode."""
+    def __call__(self, network: UNet) -> Callable[[], Evaluation] | None:
+        """Samples of a network in evaluation mode and their features, by all processes together.
+
+        Returns:
+            On the first process what computes the metrics of ``train.eval`` from them, which may take a minute, on the
+            CPU alone: a thread may do it while a CUDA graph is captured or replayed. None on the others.
+
+        Raises:
+            UserError: as :func:`ddpm_ip.evaluate.evaluate.compare`.
+        """
         config, chosen = self._config, self._config.train.eval
         diffusion, device = config.diffusion, self._accelerator.device
         var_type: VarType = "learned_range" if diffusion.learned_variance else "fixed_small"
@@ -48,15 +59,15 @@ class Judge:
         times = respace(diffusion.total_steps, steps, "uniform-linspace")
         generator = make_generator(config, network, Ancestral(var_type), times, config.seed, block, self._accelerator)
         about = {"sampler": "ancestral", "var_type": var_type, "steps": steps, "seed": config.seed, "block": block}
-        return evaluate(
-            self._share(generator),
+        comparison = compare(
+            open_samples(self._share(generator), about),
             self._images,
             extractor=self._extractor,
             metrics=chosen.metrics,
             n_images=chosen.n_samples,
             device=device,
-            about=about,
         )
+        return None if comparison is None else partial(comparison.conclude, torch.device("cpu"))
 
     def _share(self, generator: Generator) -> Iterator[UInt8]:
         """This process's blocks."""

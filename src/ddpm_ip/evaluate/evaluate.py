@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ddpm_ip.data import ImageSet
-from ddpm_ip.errors import ConfigError, DataError, UserError
+from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import metrics as m
 from ddpm_ip.evaluate.collect import Features, Wanted, collect, reference_features
 from ddpm_ip.evaluate.features import Extractor
@@ -138,9 +138,67 @@ def evaluate_source(
     device: torch.device,
 ) -> Evaluation:
     """:func:`evaluate` of samples that are opened already."""
+    comparison = compare(
+        source, reference, extractor=extractor, metrics=metrics, n_images=n_images, batch_size=batch_size, device=device
+    )
+    evaluation: Evaluation = from_first(None if comparison is None else comparison.conclude(device))
+    return evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Samples and a reference set as features: all that the numbers follow from.
+
+    Nothing but arrays and plain values, so that a thread may conclude while the main one trains: nothing on a GPU is
+    held on to, no file has to be removed, and every :class:`UserError` was raised before.
+
+    Attributes:
+        names: of the values, by metric, in the order in which they are computed.
+        fake, real: the features of the samples and of the reference; no ``real`` where no metric needs it.
+        protocol, warnings: see :class:`Evaluation`.
+    """
+
+    names: Mapping[str, tuple[str, ...]]
+    fake: Features
+    real: Features | None
+    protocol: dict[str, Any]
+    warnings: list[str]
+
+    def conclude(self, device: torch.device) -> Evaluation:
+        """The numbers, which may take a minute. Uses no random numbers but its own.
+
+        Args:
+            device: where the distances of precision and recall are taken; all else is computed by NumPy.
+        """
+        values: dict[str, float] = {}
+        for metric, names in self.names.items():
+            values |= dict(zip(names, _COMPUTE[metric](self.fake, self.real, device), strict=True))
+        return Evaluation(values, self.protocol, self.warnings)
+
+
+def compare(
+    source: Source,
+    reference: ImageSet,
+    *,
+    extractor: Extractor,
+    metrics: Sequence[str],
+    n_images: int | None = None,
+    batch_size: int = 256,
+    device: torch.device,
+) -> Comparison | None:
+    """The part of :func:`evaluate_source` that the processes have in common: the passes through the extractor.
+
+    Returns:
+        What the numbers follow from, on the first process; None on the others, which are not needed any more.
+
+    Raises:
+        UserError: as :func:`evaluate`; that features do not fit together, on every process.
+    """
     asked = chosen(metrics)
     _check_count(source, asked, n_images, batch_size)
-    with TemporaryDirectory(prefix="ddpm-ip-") as scratch:
+    # The folder goes once the passes are over: what is mapped stays readable for as long as somebody holds it, and
+    # nothing that happens later can leave files behind. (Only NFS would object.)
+    with TemporaryDirectory(prefix="ddpm-ip-", ignore_cleanup_errors=True) as scratch:
         folders = [Path(scratch, name) for name in ("fake", "real")]
         for folder in folders:
             folder.mkdir()
@@ -150,17 +208,18 @@ def evaluate_source(
         if any(METRICS[name].binary for name in asked):
             wanted = _wanted(asked, binary=True)
             real = reference_features(reference, extractor, wanted, folders[1], batch_size, device)
-        result: Evaluation | UserError | None = None
-        if fake is not None:
-            try:
-                result = _result(source, reference, extractor, asked, fake, real, device)
-            except UserError as error:  # the others wait for it
-                result = error
-        result = from_first(result)
-    if isinstance(result, UserError):
-        raise result
-    assert result is not None
-    return result
+    unfit = from_first(None if fake is None else _unfit(asked, fake, real))
+    if unfit is not None:
+        raise DataError(unfit)
+    if fake is None:
+        return None
+    return Comparison(
+        {name: METRICS[name].names(extractor) for name in asked},
+        fake,
+        real,
+        _protocol(source, reference, extractor, asked, fake, real),
+        _warnings(reference, extractor, asked, fake, real),
+    )
 
 
 def chosen(metrics: Sequence[str]) -> list[str]:
@@ -190,37 +249,28 @@ def _wanted(asked: Sequence[str], binary: bool) -> Wanted:
     return Wanted(moments, rows)
 
 
-def _result(
-    source: Source,
-    reference: ImageSet,
-    extractor: Extractor,
-    asked: Sequence[str],
-    fake: Features,
-    real: Features | None,
-    device: torch.device,
-) -> Evaluation:
-    values: dict[str, float] = {}
+def _unfit(asked: Sequence[str], fake: Features, real: Features | None) -> str | None:
+    """Why these features do not give what is asked for, or None if they do."""
     for name in asked:
         metric = METRICS[name]
         fewest = fake.count
         if metric.binary and real is not None:
-            _check_widths(fake, real, metric.kind)
+            if (why := _other_widths(fake, real, metric.kind)) is not None:
+                return why
             fewest = min(fake.count, real.count)
         if fewest < metric.least:
-            raise DataError(f"{name} needs at least {metric.least} images, and there are {fewest}")
-        found = _COMPUTE[name](fake, real, device)
-        values |= dict(zip(metric.names(extractor), found, strict=True))
-    protocol = _protocol(source, reference, extractor, asked, fake, real)
-    return Evaluation(values, protocol, _warnings(reference, extractor, asked, fake, real))
+            return f"{name} needs at least {metric.least} images, and there are {fewest}"
+    return None
 
 
-def _check_widths(fake: Features, real: Features, kind: str) -> None:
+def _other_widths(fake: Features, real: Features, kind: str) -> str | None:
     ours, theirs = (f.moments[kind].dimensions if kind in f.moments else f.rows[kind].shape[1] for f in (fake, real))
-    if ours != theirs:
-        raise DataError(
-            f"samples of {fake.shape} have {ours:,} features ({kind}), reference images of {real.shape} have "
-            f"{theirs:,}: bring them to one size, or take an extractor that resizes"
-        )
+    if ours == theirs:
+        return None
+    return (
+        f"samples of {fake.shape} have {ours:,} features ({kind}), reference images of {real.shape} have "
+        f"{theirs:,}: bring them to one size, or take an extractor that resizes"
+    )
 
 
 def _frechet(kind: str) -> Callable[..., tuple[float, ...]]:

@@ -83,8 +83,8 @@ def find_extractor(name: str, device: torch.device) -> Extractor:
     Args:
         name: one of :data:`BUILT_IN`; else that of an entry point of an installed package in the group :data:`GROUP`;
             else ``package.module:object``. The latter two mean an extractor, or a class or function that takes the
-            device and gives one. Their module is imported, which runs its code: the name must come from the person at
-            the keyboard, never from a file.
+            device and gives one. Their module is imported, which runs its code: the name must come from the person who
+            starts the program (``--extractor``, or ``train.eval.extractor`` of their configuration).
         device: where it is to work.
 
     Raises:

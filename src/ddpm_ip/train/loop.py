@@ -32,7 +32,7 @@ from ddpm_ip.train.path import Step, make_step
 from ddpm_ip.train.signals import StopRequest
 from ddpm_ip.train.state import Sums, TrainState
 from ddpm_ip.train.step import check_finite, learning_rate, own_rows
-from ddpm_ip.train.watch import Watch, save_best
+from ddpm_ip.train.watch import Watch
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -57,9 +57,11 @@ class Outcome:
 NO_HOOKS = Hooks()
 
 
-# Makes what judges the averaged network of a run; ddpm_ip.evaluate.during.Judge is one. (Evaluation knows training, not
-# the other way round.)
-MakeJudge = Callable[[Config, ImageSet, Accelerator], Callable[[UNet], Any]]
+# Judges the averaged network of a run: all processes together take the samples; what it gives the main process, and no
+# other, works out the evaluation. ddpm_ip.evaluate.during.Judge is one. (Evaluation knows training, not the other way
+# round.)
+Judge = Callable[[UNet], Callable[[], Any] | None]
+MakeJudge = Callable[[Config, ImageSet, Accelerator], Judge]
 
 
 def train(
@@ -142,20 +144,22 @@ def _steps(
     accelerator: Accelerator,
     state: TrainState,
     step: Step,
-    judge: Callable[[UNet], Any] | None,
+    judge: Judge | None,
     metrics: Metrics | None,
     hooks: Hooks,
 ) -> Outcome:
     t = config.train
-    watch = Watch(folder, state.step) if judge is not None and accelerator.is_main_process else None
+    watch = Watch(folder, state.step, metrics) if judge is not None and accelerator.is_main_process else None
     saved = state.step
     rate = Rate(t.n_steps, t.batch_size, state.step)
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if accelerator.is_main_process else True)
-    with bar, StopRequest(accelerator) as stop:
+    with bar, StopRequest(accelerator) as stop, watch or nullcontext():
         while state.step < t.n_steps:
             state.sums.add(*step())
             bar.update()
             hooks.on_step(state.step)
+            if watch is not None:
+                watch.poll()
             done, stopping = state.step, stop.agreed(state.step)
             last = done == t.n_steps or stopping is not None
             if done % t.print_freq == 0 or done == t.n_steps:
@@ -166,7 +170,7 @@ def _steps(
             if t.sample_freq and (done % t.sample_freq == 0 or done == t.n_steps):
                 _sample(config, folder, accelerator, state, metrics)
             if judge is not None and (done % t.eval.every == 0 or done == t.n_steps):
-                _evaluate(folder, state, judge, watch, metrics)
+                _evaluate(state, judge, watch)
             if stopping is not None:
                 log.info("stopped by signal %d at step %d; continue with -r latest -e %s", stopping, done, folder.path)
                 return Outcome(folder.path, done, stopping)
@@ -220,9 +224,7 @@ def _sample(
         metrics.image(state.step, path)
 
 
-def _judge(
-    config: Config, images: ImageSet, accelerator: Accelerator, make_judge: MakeJudge | None
-) -> Callable[[UNet], Any] | None:
+def _judge(config: Config, images: ImageSet, accelerator: Accelerator, make_judge: MakeJudge | None) -> Judge | None:
     if not config.train.eval.every:
         return None
     if make_judge is None:
@@ -230,18 +232,11 @@ def _judge(
     return make_judge(config, images, accelerator)
 
 
-def _evaluate(
-    folder: RunFolder, state: TrainState, judge: Callable[[UNet], Any], watch: Watch | None, metrics: Metrics | None
-) -> None:
-    """Judges the averaged network; the main process keeps the numbers, and the weights if they are the best."""
-    evaluation = judge(state.ema.network)
-    if watch is not None and metrics is not None:
-        metrics.evaluation(state.step, evaluation.values)
-        watch.note(
-            state.step,
-            evaluation.to_dict(),
-            lambda: save_best(folder, state.step, state.tensors(), state.to_meta()),
-        )
+def _evaluate(state: TrainState, judge: Judge, watch: Watch | None) -> None:
+    """Takes samples of the averaged network; what they are worth is worked out beside the steps that follow."""
+    conclude = judge(state.ema.network)
+    if watch is not None and conclude is not None:
+        watch.begin(state, conclude)
 
 
 def _find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint | None:

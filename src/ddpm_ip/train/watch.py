@@ -1,37 +1,95 @@
-"""What becomes of the evaluations during a training: their curve, the best weights, and a warning when it turns."""
+"""Evaluations during a training: worked out beside it; their curve, the best weights, and a warning when it turns."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.train import checkpoint
 from ddpm_ip.train.folder import RunFolder
-from ddpm_ip.train.log import drop_after
+from ddpm_ip.train.log import Metrics, drop_after
+from ddpm_ip.train.state import TrainState
 
 log = logging.getLogger("ddpm_ip.train")
 
 IN_A_ROW = 3  # evaluations, each worse than the one before, that are a turn and not noise
+PENDING = 2  # evaluations, one that is worked out and one that is waiting for it
 HIGHER_IS_BETTER = ("IS", "CS", "precision", "recall")
 
 
 class Watch:
     """The evaluations of a run, on the main process.
 
-    The first metric decides what is best.
+    One thread works them out, one after the other, while training goes on. Their results are taken in on the main
+    thread, in order and under the step whose weights were judged. The first metric decides what is best.
+
+    Until it is known whether they are the best, the weights of each pending evaluation are held in CPU memory, as much
+    as a checkpoint takes on the disk, at most :data:`PENDING` times. Should evaluations come faster than they are
+    worked out, training waits for the oldest.
+
+    While entered, evaluations may begin; on leaving, also by an error, what is pending is waited for and taken in. Only
+    a second Ctrl-C gives up what has not begun.
 
     Args:
         folder: of the run; gets ``evaluations.jsonl`` and ``best/``, a checkpoint of the best weights.
-        step: where the run (re)starts: later evaluations, of steps that are done again, are dropped.
+        step: where the run (re)starts: later evaluations, of steps that are done again, are dropped,
+            and the best weights set aside if they are of such a step.
+        metrics: of the run, for TensorBoard.
     """
 
-    def __init__(self, folder: RunFolder, step: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: RunFolder, step: int, metrics: Metrics | None = None) -> None:
+        self._folder, self._metrics = folder, metrics
         drop_after(folder.evaluations, step)
+        checkpoint.set_aside(folder.best, step)
         self._values = [v for line in _lines(folder) if (v := _first(line["values"])) is not None]
+        self._thread = ThreadPoolExecutor(1, "evaluation")
+        self._pending: deque[tuple[int, Future[Any], Callable[[], None]]] = deque()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None or issubclass(kind, Exception):
+                self._take_in(wait_for=len(self._pending))
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def begin(self, state: TrainState, conclude: Callable[[], Any]) -> None:
+        """Has an evaluation of the present weights worked out.
+
+        Args:
+            state: copied, since training goes on.
+            conclude: gives the evaluation, see :meth:`note`, in the thread; must not touch a GPU, since the main thread
+                may be capturing a CUDA graph.
+
+        Raises:
+            Exception: what an earlier ``conclude`` raised.
+        """
+        self._take_in(wait_for=len(self._pending) - PENDING + 1)
+        save = partial(save_best, self._folder, state.step, *state.snapshot())
+        self._pending.append((state.step, self._thread.submit(conclude), save))
+
+    def poll(self) -> None:
+        """Takes in what has been worked out since the last call; waits for nothing.
+
+        Raises:
+            Exception: what a ``conclude`` raised.
+        """
+        self._take_in(wait_for=0)
+
+    def _take_in(self, wait_for: int) -> None:
+        """Takes in the oldest so many evaluations, and those after them that are ready, in order."""
+        while self._pending and (wait_for > 0 or self._pending[0][1].done()):
+            step, evaluation, save = self._pending.popleft()
+            self.note(step, evaluation.result().to_dict(), save)
+            wait_for -= 1
 
     def note(self, step: int, evaluation: Mapping[str, Any], save: Callable[[], None]) -> None:
         """Takes in an evaluation.
@@ -43,6 +101,8 @@ class Watch:
         """
         if (value := _first(evaluation["values"])) is None:
             return
+        if self._metrics is not None:
+            self._metrics.evaluation(step, evaluation["values"])
         with self._folder.evaluations.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **evaluation}) + "\n")
         name = next(iter(evaluation["values"]))

@@ -1,0 +1,255 @@
+"""Evaluations that are worked out while training goes on: their order, weights and errors, and how they end."""
+
+import json
+import os
+import signal
+import threading
+import time
+import weakref
+from types import SimpleNamespace
+
+import pytest
+from tests.reliability.tiny import TORCHRUN, finish, start, tiny, yaml_file
+
+from ddpm_ip.errors import DataError
+from ddpm_ip.evaluate.evaluate import Evaluation
+from ddpm_ip.train import checkpoint
+from ddpm_ip.train.folder import RunFolder
+from ddpm_ip.train.loop import Hooks, train
+from ddpm_ip.train.watch import PENDING, Watch
+
+LIMIT = 20  # seconds after which something that should come is taken to be late
+
+
+def evaluation(value):
+    return Evaluation({"FD-pixels": value}, {"line": ""}, [])
+
+
+def judge(*conclusions):
+    """Judges the first evaluation by the first conclusion, and so on."""
+    left = iter(conclusions)
+    return lambda config, images, accelerator: lambda network: next(left)
+
+
+def after(event, value):
+    """A conclusion that comes only then."""
+
+    def conclude():
+        assert event.wait(LIMIT), "training waited for the numbers"
+        return evaluation(value)
+
+    return conclude
+
+
+def at_once(value):
+    return lambda: evaluation(value)
+
+
+def judged(run, make_judge, on_step=lambda step: None, every=2, resume=None, **changes):
+    settings = {"n_steps": 6, "save_freq": 2, "keep_last": 9, "optim": {"lr": 1e-2}, "ema_decay": 0.5}
+    settings |= {"eval": {"every": every}, **changes}
+    return train(tiny(**settings), run, resume, Hooks(on_step=on_step), make_judge)
+
+
+def recorded(run):
+    lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    return [(line["step"], line["values"]["FD-pixels"]) for line in lines]
+
+
+def shown(run):
+    """Step and value of TensorBoard's points."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    return [(point.step, point.value) for point in board.Scalars("eval/FD-pixels")]
+
+
+def test_training_goes_on_meanwhile_and_the_best_weights_are_those_judged(tmp_path):
+    """The numbers of step 2 come at step 5; what is kept then is the checkpoint of step 2, to the last bit."""
+    come, seen = threading.Event(), []
+
+    def on_step(step):
+        if step == 5:
+            seen.extend(tmp_path.glob("run/evaluations.jsonl"))
+            come.set()
+
+    judged(tmp_path / "run", judge(after(come, 1.0), at_once(3.0), at_once(2.0)), on_step)
+    assert seen == []
+    assert recorded(tmp_path / "run") == shown(tmp_path / "run") == [(2, 1.0), (4, 3.0), (6, 2.0)]
+    best, then = checkpoint.find(tmp_path / "run" / "best"), tmp_path / "run" / "ckpt" / "step00000002"
+    assert best.hashes == checkpoint.read(then).hashes
+    assert best.hashes != checkpoint.read(then.with_name("step00000006")).hashes
+
+
+def test_numbers_are_taken_in_as_soon_as_they_are_there(tmp_path):
+    """At the next step, and not only when the run ends or the next evaluation begins."""
+    first = []
+
+    def on_step(step):
+        if step > 10 and not first:
+            time.sleep(0.05)
+            first.extend(step for _ in tmp_path.glob("run/evaluations.jsonl"))
+
+    judged(tmp_path / "run", judge(at_once(1.0), at_once(2.0)), on_step, every=10, n_steps=20)
+    assert first
+    assert 10 < first[0] <= 20
+    assert recorded(tmp_path / "run") == [(10, 1.0), (20, 2.0)]
+
+
+class Steps:
+    """What Watch knows of a training state, counting the copies that are held."""
+
+    def __init__(self):
+        self.step, self.held, self.most = 0, weakref.WeakSet(), 0
+
+    def snapshot(self):
+        copy = type("Copy", (dict,), {"__hash__": object.__hash__})()
+        self.held.add(copy)
+        self.most = max(self.most, len(self.held))
+        return copy, {}
+
+
+def test_order_is_kept_and_copies_do_not_pile_up(tmp_path, monkeypatch):
+    """A third evaluation waits for the first; a copy goes as soon as its weights are known not to be the best."""
+    saved, steps, come = [], Steps(), threading.Event()
+    monkeypatch.setattr("ddpm_ip.train.watch.save_best", lambda folder, step, tensors, meta: saved.append(step))
+    with Watch(RunFolder(tmp_path), 0) as watch:
+        for step, value in enumerate([5.0, 4.0, 6.0, 3.0], 1):
+            steps.step = step
+            if step == PENDING + 1:
+                assert not (tmp_path / "evaluations.jsonl").exists(), "nothing has been waited for"
+                threading.Timer(0.2, come.set).start()
+            watch.begin(steps, after(come, value))
+            assert come.is_set() is (step > PENDING)
+    assert recorded(tmp_path) == [(1, 5.0), (2, 4.0), (3, 6.0), (4, 3.0)]
+    assert saved == [1, 2, 4]
+    assert (steps.most, len(steps.held)) == (PENDING, 0)
+
+
+def test_a_poll_takes_what_is_ready_and_waits_for_nothing(tmp_path):
+    come, state = threading.Event(), SimpleNamespace(step=1, snapshot=lambda: ({}, {}))
+    with Watch(RunFolder(tmp_path), 0) as watch:
+        watch._values = [0.0]  # nothing will be the best
+        watch.begin(state, after(come, 5.0))
+        watch.poll()
+        assert not (tmp_path / "evaluations.jsonl").exists()
+        come.set()
+        end = time.monotonic() + LIMIT
+        while not (tmp_path / "evaluations.jsonl").exists():
+            assert time.monotonic() < end
+            watch.poll()
+        assert recorded(tmp_path) == [(1, 5.0)]
+
+
+@pytest.mark.parametrize("error", [DataError("the samples are of no use"), ZeroDivisionError("a bug")])
+def test_an_error_of_the_thread_ends_the_run_as_what_it_is(tmp_path, error):
+    def fail():
+        raise error
+
+    steps = []
+
+    def on_step(step):
+        steps.append(step)
+        time.sleep(0.05 if step > 10 else 0)
+
+    with pytest.raises(type(error)) as caught:
+        judged(tmp_path / "run", judge(fail, at_once(1.0)), on_step, every=10, n_steps=30)
+    assert caught.value is error
+    assert 10 < steps[-1] < 20, "it should be seen at once, and not only by the next evaluation"
+    assert not (tmp_path / "run" / "evaluations.jsonl").exists()
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("end", ["signal", "error"])
+def test_what_is_pending_when_the_run_stops_is_not_lost(tmp_path, end):
+    """Two are pending, and come only after the run has been told to stop."""
+    come = threading.Event()
+
+    def on_step(step):
+        if step == 5:
+            threading.Timer(0.2, come.set).start()
+            if end == "error":
+                raise Crash
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def go():
+        return judged(tmp_path / "run", judge(after(come, 1.0), after(come, 2.0)), on_step, n_steps=100)
+
+    if end == "error":
+        with pytest.raises(Crash):
+            go()
+    else:
+        outcome = go()
+        assert (outcome.step, outcome.signal) == (5, signal.SIGTERM)
+    assert recorded(tmp_path / "run") == [(2, 1.0), (4, 2.0)]
+    assert checkpoint.find(tmp_path / "run" / "best").step == 2
+
+
+def test_a_second_interrupt_gives_up_what_has_not_begun(tmp_path):
+    come, begun = threading.Event(), []
+
+    def on_step(step):
+        if step == 5:
+            threading.Timer(0.2, come.set).start()
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        judged(tmp_path / "run", judge(after(come, 1.0), lambda: begun.append(4)), on_step)
+    assert come.is_set(), "what had begun is waited for: no thread is left behind"
+    assert begun == []
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from ddpm_ip.config import load
+from ddpm_ip.evaluate.during import Judge
+from ddpm_ip.evaluate.evaluate import Comparison
+from ddpm_ip.train.loop import Hooks, train
+
+folder, process, ordinary = Path(sys.argv[2]), os.environ["RANK"], Comparison.conclude
+
+def conclude(self, device):
+    assert process == "0"
+    end = time.monotonic() + 30
+    while not (folder / "other-at-5").exists():
+        assert time.monotonic() < end, "the other process waited for the numbers"
+        time.sleep(0.01)
+    return ordinary(self, device)
+
+def on_step(step):
+    if process == "1" and step == 5:
+        assert not (folder / "run" / "evaluations.jsonl").exists()
+        (folder / "other-at-5").touch()
+
+Comparison.conclude = conclude
+train(load(sys.argv[1]), folder / "run", hooks=Hooks(on_step=on_step), make_judge=Judge)
+"""
+
+
+def test_the_other_process_does_not_wait(tmp_path, monkeypatch):
+    """The numbers of step 2 come only once the other process has done step 5."""
+    monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "worker.py").write_text(WORKER)
+    config = yaml_file(tmp_path, n_steps=7, save_freq=3, eval={"every": 2, "n_samples": 20, "steps": 3})
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", config, tmp_path), timeout=90)
+    assert code == 0, output
+    found = recorded(tmp_path / "run")
+    assert [step for step, _ in found] == [2, 4, 6, 7]
+    assert checkpoint.find(tmp_path / "run" / "best").step == min(found, key=lambda pair: pair[1])[0]
+
+
+def test_going_back_before_the_best_sets_it_aside(tmp_path):
+    """Else the weights of a step that is done again would stay in the place of the new best."""
+    run = tmp_path / "run"
+    judged(run, judge(at_once(3.0), at_once(2.0), at_once(1.0)))
+    assert checkpoint.find(run / "best").step == 6
+    back = str(run / "ckpt" / "step00000004")
+    judged(run, judge(at_once(2.5), at_once(1.5)), resume=back, n_steps=8, optim={"lr": 1e-3})
+    assert recorded(run) == [(2, 3.0), (4, 2.0), (6, 2.5), (8, 1.5)]
+    assert [path.name for path in sorted((run / "best").iterdir())] == ["step00000008", "superseded-step00000006"]
