@@ -105,7 +105,7 @@ def collect(
         for n, block in gathered(chain(blocks, repeat(None)), wanted.kinds):
             n = n if n_images is None else min(n, n_images - done)
             if block is not None:
-                sink.add({kind: rows[:n].cpu().numpy() for kind, rows in block.items()})
+                sink.add({kind: rows[:n] for kind, rows in block.items()})
             done += n
             bar.update(n)
             if done == n_images:
@@ -174,13 +174,14 @@ def _double(features: Tensor) -> Tensor:
 
 
 class _Sink:
-    """Takes blocks of features in: adds moments up, and appends rows to files."""
+    """Takes blocks of features in: adds moments up where the features are, and appends rows to files."""
 
     def __init__(self, wanted: Wanted, folder: Path) -> None:
         self._wanted, self._folder = wanted, folder
         self._files: dict[str, BinaryIO] = {}
         self._widths: dict[str, int] = {}
-        self.moments: dict[str, Moments] = {}
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self._count = 0
 
     def __enter__(self) -> _Sink:
         return self
@@ -189,16 +190,30 @@ class _Sink:
         for file in self._files.values():
             file.close()
 
-    def add(self, block: dict[str, Rows]) -> None:
-        """Rows (N, D) by kind."""
+    def add(self, block: dict[str, Tensor]) -> None:
+        """Rows (N, D) by kind, ``float64``."""
         for kind, rows in block.items():
+            width = rows.shape[1]
             if kind in self._wanted.moments:
-                self.moments.setdefault(kind, Moments(rows.shape[1])).add(rows)
+                if kind not in self._sums:
+                    self._sums[kind] = rows.new_zeros(width), rows.new_zeros(width, width)
+                total, outer = self._sums[kind]
+                total += rows.sum(dim=0)
+                outer.addmm_(rows.T, rows)
             if kind in self._wanted.rows:
                 if kind not in self._files:
                     self._files[kind] = open(self._folder / f"{kind}.f32", "wb")  # noqa: SIM115  (closed by __exit__)
-                    self._widths[kind] = rows.shape[1]
-                self._files[kind].write(rows.astype("<f4").tobytes())
+                    self._widths[kind] = width
+                self._files[kind].write(rows.cpu().numpy().astype("<f4").tobytes())
+        self._count += len(rows)
+
+    @property
+    def moments(self) -> dict[str, Moments]:
+        """Those of all rows so far."""
+        return {
+            kind: Moments(len(total), self._count, total.cpu().numpy(), outer.cpu().numpy())
+            for kind, (total, outer) in self._sums.items()
+        }
 
     def mapped(self) -> dict[str, Rows]:
         """The rows, from their files."""
@@ -290,10 +305,9 @@ def load(folder: Path) -> Features | None:
             raise ValueError(f"{', '.join(damaged)} changed")
         moments: dict[str, Moments] = {}
         with np.load(folder / MOMENTS, allow_pickle=False) as arrays:
-            for name in arrays.files:
-                kind = name.rpartition(".")[0]
-                m = moments.setdefault(kind, Moments(arrays[f"{kind}.total"].shape[0], about["count"]))
-                m.total, m.outer = arrays[f"{kind}.total"], arrays[f"{kind}.outer"]
+            for kind in {name.rpartition(".")[0] for name in arrays.files}:
+                total, outer = arrays[f"{kind}.total"], arrays[f"{kind}.outer"]
+                moments[kind] = Moments(len(total), about["count"], total, outer)
         rows = {kind: _map(folder, kind, width) for kind, width in about["widths"].items()}
         return Features(about["count"], tuple(about["shape"]), moments, rows)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +20,20 @@ NEIGHBOURS = 3
 DISTANCES = 16_000_000  # held at once, 128 MB
 
 
-@dataclass
 class Moments:
-    """Count, sum and sum of outer products of feature rows, in float64; memory does not grow with their number."""
+    """Count, sum and sum of outer products of feature rows, in float64; memory does not grow with their number.
 
-    dimensions: int
-    count: int = 0
-    total: Float64 = field(init=False)
-    outer: Float64 = field(init=False)
+    Args:
+        dimensions: D, of a row.
+        count, total, outer: N, (D,) and (D, D) of the rows so far; none by default.
+    """
 
-    def __post_init__(self) -> None:
-        self.total = np.zeros(self.dimensions)
-        self.outer = np.zeros((self.dimensions, self.dimensions))
+    def __init__(
+        self, dimensions: int, count: int = 0, total: Float64 | None = None, outer: Float64 | None = None
+    ) -> None:
+        self.dimensions, self.count = dimensions, count
+        self.total = np.zeros(dimensions) if total is None else total
+        self.outer = np.zeros((dimensions, dimensions)) if outer is None else outer
 
     def add(self, features: npt.NDArray[np.floating]) -> None:
         """Takes in rows (N, dimensions)."""
