@@ -3,8 +3,9 @@
 # every variance and number of steps; in calls of less than ten minutes, each of which continues after an interruption.
 #
 #   DATA=folder of the CIFAR-10 Parquet shards   C56_CLASSIFIER=resnet56-4bfd9763.th
-#   bash benchmarks/real_table.sh train ip      # MINUTES (7) of training, then SIGTERM: it saves; the same call goes on
-#   bash benchmarks/real_table.sh train ddpm    # as many steps as the first run has taken
+#   bash benchmarks/real_table.sh train ip      # MINUTES (4) of training, then SIGTERM: it saves
+#   bash benchmarks/real_table.sh train ip      # the same call goes on: 8 minutes in all, with one stop and a resume
+#   MINUTES=9 bash benchmarks/real_table.sh train ddpm    # as many steps as the first run has taken
 #   bash benchmarks/real_table.sh table ip      # 10,000 images at 10, 50, 100 steps, then 2,000 at 1,000
 #   bash benchmarks/real_table.sh table ddpm
 #   bash benchmarks/real_table.sh keep          # tables and speeds -> benchmarks/results/real_table.json, grids -> docs/
@@ -13,7 +14,7 @@
 # still average in the first, untrained weights; and 500 steps of warm-up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-DATA=${DATA:-data/cifar10} RUNS=${RUNS:-runs/real_table} MINUTES=${MINUTES:-7} PYTHON=${PYTHON:-python3} IMAGES=${IMAGES:-10000}
+DATA=${DATA:-data/cifar10} RUNS=${RUNS:-runs/real_table} MINUTES=${MINUTES:-4} PYTHON=${PYTHON:-python3} IMAGES=${IMAGES:-10000}
 export PYTHONPATH="src:benchmarks${PYTHONPATH:+:$PYTHONPATH}"
 run="$RUNS-${2:-}"
 
