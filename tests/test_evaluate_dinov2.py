@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -256,6 +257,28 @@ def test_tf32_is_off_while_features_are_made_and_as_it_was_afterwards() -> None:
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+NEWER = """
+import torch
+from ddpm_ip.evaluate import collect
+
+backends = torch.backends
+backends.fp32_precision = "tf32"
+kinds = backends.cuda.matmul, backends.cudnn.conv
+before = [kind.fp32_precision for kind in kinds]
+for _ in range(2):
+    with collect._no_tf32():
+        assert [kind.fp32_precision for kind in kinds] == ["ieee", "ieee"]
+    assert [kind.fp32_precision for kind in kinds] == before
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this PyTorch has no such setting")
+def test_tf32_is_off_too_where_it_was_chosen_in_the_newer_way() -> None:
+    """In a process of its own: the setting cannot be taken back."""
+    done = subprocess.run([sys.executable, "-c", NEWER], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(not REAL, reason="the real weights are not here")

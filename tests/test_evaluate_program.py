@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import tracemalloc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import collect
 from ddpm_ip.evaluate.evaluate import Comparison, Evaluation, compare, evaluate
-from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.evaluate.features import Pixels, find_extractor
 from ddpm_ip.evaluate.stream import open_samples
 from ddpm_ip.images import save_png
 
@@ -170,18 +171,42 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
     """1,024 features an image, in float32 4 MB for a thousand: they are in a file, and its map is no memory."""
-    peaks = []
+    peaks, held = [], []
+
+    class Watched(Pixels):
+        def __call__(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
+            # PyTorch's memory, which tracemalloc does not see
+            held.append(sum(x.nbytes for x in gc.get_objects() if type(x) is torch.Tensor))
+            return super().__call__(images)
+
     for n in (1000, 5000):
         images = (np.full((100, 1, 32, 32), i % 256, dtype=np.uint8) for i in range(n // 100))
         wanted = collect.Wanted(frozenset({"pool"}), frozenset({"pool"}))
         tracemalloc.start()
-        found = collect.collect(open_samples(images), find_extractor("pixels", CPU), wanted, tmp_path, 50, CPU)
-        peaks.append(tracemalloc.get_traced_memory()[1])
+        found = collect.collect(open_samples(images), Watched(CPU), wanted, tmp_path, 50, CPU)
+        peaks.append(tracemalloc.get_traced_memory()[1] + held[-1])
         tracemalloc.stop()
         assert found is not None
         assert found.rows["pool"].shape == (n, 1024)
         assert found.rows["pool"][-1, 0] == np.float32((n // 100 - 1) / 255)
+        del found  # with its moments
     assert peaks[1] < peaks[0] + 1_000_000
+
+
+def test_many_features_are_added_up_in_the_memory_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers are the same; a GPU would not hold the 19 GB that pixels of 128 x 128 images need."""
+    moved = []
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: moved.append(self.shape) or self)
+    wanted = collect.Wanted(frozenset({"pool"}), frozenset())
+    totals = []
+    for limit in (1024, 1023):
+        monkeypatch.setattr(collect, "ON_DEVICE", limit)
+        images = iter([np.arange(2048, dtype=np.uint16).astype(np.uint8).reshape(2, 1, 32, 32)])
+        found = collect.collect(open_samples(images), Pixels(CPU), wanted, tmp_path, 50, CPU)
+        assert found is not None
+        totals.append((found.moments["pool"].outer, moved.count((2, 1024))))
+    assert np.array_equal(totals[0][0], totals[1][0])
+    assert [count for _, count in totals] == [0, 1]
 
 
 def compared(reference: ImageSet) -> Comparison:
@@ -398,9 +423,9 @@ WORKER = """
 import json, pathlib, sys
 import numpy as np
 from ddpm_ip.data import Npz
-from ddpm_ip.engine import start_engine
+from ddpm_ip.engine import start_engine, stop_engine
 from ddpm_ip.evaluate.evaluate import evaluate
-from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.evaluate.features import Pixels, find_extractor
 
 engine, folder = start_engine("no"), pathlib.Path(sys.argv[1])
 images, real = np.load(folder / "fake.npy"), Npz(root=str(folder / "real.npz"), image_size=16).open()
@@ -410,6 +435,7 @@ found = evaluate(
     metrics=["fid", "isc", "kid", "prc", "sfid"], n_images=int(sys.argv[2]), device=engine.device,
 )
 (folder / f"{engine.process_index}.json").write_text(json.dumps(found.values))
+stop_engine()
 """
 
 

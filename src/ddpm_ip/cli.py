@@ -50,7 +50,12 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     # makes a small network crawl.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        return _COMMANDS[args.command][2](args, rest)
+        code = _COMMANDS[args.command][2](args, rest)
+        if "torch.distributed" in sys.modules:  # after an error not every process may get here
+            from ddpm_ip.engine import stop_engine
+
+            stop_engine()
+        return code
     except UserError as error:
         if os.environ.get("RANK", "0") == "0" or os.environ.get("DDPM_IP_TRACEBACK"):
             print(f"error: {error}", file=sys.stderr)
@@ -354,14 +359,12 @@ def _table(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"-e {args.exp_dir} is no folder of a run: it has no config.yaml")
     config = load(path, parse_overrides(rest))
     reference = load(args.reference).data if args.reference else None
-    from ddpm_ip.engine import stop_engine
     from ddpm_ip.evaluate.layout import as_text
     from ddpm_ip.evaluate.table import TableOptions, table
 
     names = ("steps", "n_samples", "seeds", "extractor", "metrics", "batch_size", "respace_type", "keep_images")
     options = TableOptions(args.variance, **{name: getattr(args, name) for name in names})
     grid = table(config, args.exp_dir, options, reference)
-    stop_engine()
     if os.environ.get("RANK", "0") == "0":
         print(as_text(grid))
         print(f"{args.exp_dir / 'table'}/table.txt, .md, .csv, .json")

@@ -18,6 +18,7 @@ from ddpm_ip.train.loop import NO_HOOKS, Outcome, train
 ROOT = Path(__file__).parents[2]
 TRAIN_SCRIPT, SAMPLE_SCRIPT = ROOT / "scripts/train_ddpm_ip.py", ROOT / "scripts/sample_uncond.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+CORES = sorted(os.sched_getaffinity(0))  # before a test tells the engine another number
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "meta.json", "manifest.json")
 
 
@@ -54,7 +55,8 @@ def one_thread(monkeypatch) -> None:
 
 def start(*arguments, cwd: Path = ROOT) -> subprocess.Popen:
     """``python ARGUMENTS`` on one core, in a process group of its own; its output goes to one pipe."""
-    core = sorted(os.sched_getaffinity(os.getppid()))[-1]
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw"))
+    core = CORES[worker % len(CORES)]
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,

@@ -122,9 +122,7 @@ def test_the_report_shows_the_curve(tmp_path):
 
 def note(watch, numbers, name="FD-pixels", saved=None):
     for step, number in enumerate(numbers, 1):
-        watch.note(
-            step, {"values": {name: number}}, lambda step=step: saved.append(step) if saved is not None else None
-        )
+        watch.note(step, {"values": {name: number}}, lambda step=step: saved is None or not saved.append(step))
 
 
 def test_a_curve_that_turns_up_is_warned_of(tmp_path, caplog, monkeypatch):

@@ -113,13 +113,14 @@ class Steps:
 def test_order_is_kept_and_copies_do_not_pile_up(tmp_path, monkeypatch):
     """A third evaluation waits for the first; a copy goes as soon as its weights are known not to be the best."""
     saved, steps, come = [], Steps(), threading.Event()
-    monkeypatch.setattr("ddpm_ip.train.watch.save_best", lambda folder, step, tensors, meta: saved.append(step))
+    monkeypatch.setattr("ddpm_ip.train.watch.save_best", lambda folder, step, tensors, meta: not saved.append(step))
     with Watch(RunFolder(tmp_path), 0) as watch:
         for step, value in enumerate([5.0, 4.0, 6.0, 3.0], 1):
             steps.step = step
             if step == PENDING + 1:
                 assert not (tmp_path / "evaluations.jsonl").exists(), "nothing has been waited for"
                 threading.Timer(0.2, come.set).start()
+            watch.make_room()
             watch.begin(steps, after(come, value))
             assert come.is_set() is (step > PENDING)
     assert recorded(tmp_path) == [(1, 5.0), (2, 4.0), (3, 6.0), (4, 3.0)]
@@ -127,10 +128,31 @@ def test_order_is_kept_and_copies_do_not_pile_up(tmp_path, monkeypatch):
     assert (steps.most, len(steps.held)) == (PENDING, 0)
 
 
+def test_samples_are_not_made_before_there_is_room_for_another_evaluation(tmp_path):
+    """They take memory, too: when the next are made, at most one evaluation has no numbers yet."""
+    unfinished = []
+
+    def conclude():
+        time.sleep(0.1)
+        unfinished.pop()
+        return evaluation(1.0)
+
+    def judge_of(config, images, accelerator):
+        def judge_one(network):
+            assert len(unfinished) < PENDING
+            unfinished.append(network)
+            return conclude
+
+        return judge_one
+
+    judged(tmp_path / "run", judge_of, every=1)
+    assert len(recorded(tmp_path / "run")) == 6
+
+
 def test_a_poll_takes_what_is_ready_and_waits_for_nothing(tmp_path):
     come, state = threading.Event(), SimpleNamespace(step=1, snapshot=lambda: ({}, {}))
     with Watch(RunFolder(tmp_path), 0) as watch:
-        watch._values = [0.0]  # nothing will be the best
+        watch._best = 0.0  # nothing will be the best
         watch.begin(state, after(come, 5.0))
         watch.poll()
         assert not (tmp_path / "evaluations.jsonl").exists()
@@ -202,12 +224,14 @@ def test_a_second_interrupt_gives_up_what_has_not_begun(tmp_path):
         judged(tmp_path / "run", judge(after(come, 1.0), lambda: begun.append(4)), on_step)
     assert come.is_set(), "what had begun is waited for: no thread is left behind"
     assert begun == []
+    assert recorded(tmp_path / "run") == [(2, 1.0)]
 
 
 WORKER = """
 import os, sys, time
 from pathlib import Path
 from ddpm_ip.config import load
+from ddpm_ip.engine import stop_engine
 from ddpm_ip.evaluate.during import Judge
 from ddpm_ip.evaluate.evaluate import Comparison
 from ddpm_ip.train.loop import Hooks, train
@@ -229,6 +253,7 @@ def on_step(step):
 
 Comparison.conclude = conclude
 train(load(sys.argv[1]), folder / "run", hooks=Hooks(on_step=on_step), make_judge=Judge)
+stop_engine()
 """
 
 
@@ -244,12 +269,29 @@ def test_the_other_process_does_not_wait(tmp_path, monkeypatch):
     assert checkpoint.find(tmp_path / "run" / "best").step == min(found, key=lambda pair: pair[1])[0]
 
 
-def test_going_back_before_the_best_sets_it_aside(tmp_path):
-    """Else the weights of a step that is done again would stay in the place of the new best."""
+@pytest.mark.parametrize("later", [1.5, 2.2])
+def test_going_back_before_the_best_sets_it_aside(tmp_path, later):
+    """Else the weights of a step that is done again would stay; kept is the best of those whose weights are there."""
     run = tmp_path / "run"
     judged(run, judge(at_once(3.0), at_once(2.0), at_once(1.0)))
     assert checkpoint.find(run / "best").step == 6
     back = str(run / "ckpt" / "step00000004")
-    judged(run, judge(at_once(2.5), at_once(1.5)), resume=back, n_steps=8, optim={"lr": 1e-3})
-    assert recorded(run) == [(2, 3.0), (4, 2.0), (6, 2.5), (8, 1.5)]
+    judged(run, judge(at_once(2.5), at_once(later)), resume=back, n_steps=8, optim={"lr": 1e-3})
+    assert recorded(run) == [(2, 3.0), (4, 2.0), (6, 2.5), (8, later)]
     assert [path.name for path in sorted((run / "best").iterdir())] == ["step00000008", "superseded-step00000006"]
+
+
+def test_best_weights_that_could_not_be_written_are_not_taken_for_the_best(tmp_path):
+    numbers = [({"values": {"FD-pixels": value}}, saves) for value, saves in ((5.0, True), (3.0, False), (4.0, True))]
+    saved = []
+    watch = Watch(RunFolder(tmp_path), 0)
+    for step, (found, saves) in enumerate(numbers, 1):
+        watch.note(step, found, lambda step=step, saves=saves: saved.append(step) or saves)
+    assert saved == [1, 2, 3]
+
+
+def test_a_run_that_goes_on_knows_what_its_best_is_worth(tmp_path):
+    run = tmp_path / "run"
+    judged(run, judge(at_once(3.0), at_once(1.0), at_once(2.0)))
+    judged(run, judge(at_once(1.5)), resume="latest", n_steps=8)
+    assert checkpoint.find(run / "best").step == 4

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,6 +34,7 @@ from ddpm_ip.train.checkpoint import sha256
 
 log = logging.getLogger("ddpm_ip.evaluate")
 
+ON_DEVICE = 4096  # features at most, whose products (134 MB) are added up on the device; else in the CPU's memory
 VERSION = 1  # of the files in the cache: raise it whenever the same images and extractor give other files
 MOMENTS, MANIFEST = "moments.npz", "manifest.json"
 
@@ -155,18 +155,28 @@ def _extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict
 @contextmanager
 def _no_tf32() -> Iterator[None]:
     """In convolutions and in products of matrices: TF32 would move features by 1e-3."""
-    put, exact = torch.set_float32_matmul_precision, "highest"
     try:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:  # somebody chose in the newer way, with which this one does not mix
-        matmul: Any = torch.backends.cuda.matmul
-        before, put, exact = matmul.fp32_precision, partial(setattr, matmul, "fp32_precision"), "ieee"
-    put(exact)
+        backends: Any = torch.backends
+        with _ieee(backends.cuda.matmul), _ieee(backends.cudnn.conv):
+            yield
+        return
+    torch.set_float32_matmul_precision("highest")
     try:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             yield
     finally:
-        put(before)
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _ieee(kind: Any) -> Iterator[None]:
+    before, kind.fp32_precision = kind.fp32_precision, "ieee"
+    try:
+        yield
+    finally:
+        kind.fp32_precision = before
 
 
 def _double(features: Tensor) -> Tensor:
@@ -192,20 +202,21 @@ class _Sink:
 
     def add(self, block: dict[str, Tensor]) -> None:
         """Rows (N, D) by kind, ``float64``."""
+        self._count += len(next(iter(block.values())))
         for kind, rows in block.items():
             width = rows.shape[1]
             if kind in self._wanted.moments:
+                here = rows if width <= ON_DEVICE else rows.cpu()
                 if kind not in self._sums:
-                    self._sums[kind] = rows.new_zeros(width), rows.new_zeros(width, width)
+                    self._sums[kind] = here.new_zeros(width), here.new_zeros(width, width)
                 total, outer = self._sums[kind]
-                total += rows.sum(dim=0)
-                outer.addmm_(rows.T, rows)
+                total += here.sum(dim=0)
+                outer.addmm_(here.T, here)
             if kind in self._wanted.rows:
                 if kind not in self._files:
                     self._files[kind] = open(self._folder / f"{kind}.f32", "wb")  # noqa: SIM115  (closed by __exit__)
                     self._widths[kind] = width
                 self._files[kind].write(rows.cpu().numpy().astype("<f4").tobytes())
-        self._count += len(rows)
 
     @property
     def moments(self) -> dict[str, Moments]:

@@ -45,7 +45,7 @@ class Judge:
         """Samples of a network in evaluation mode and their features, by all processes together.
 
         Returns:
-            On the first process what computes the metrics of ``train.eval`` from them, which may take a minute, on the
+            On the first process what computes the metrics of ``train.eval`` from them, which may take minutes, on the
             CPU alone: a thread may do it while a CUDA graph is captured or replayed. None on the others.
 
         Raises:

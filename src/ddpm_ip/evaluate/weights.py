@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from ddpm_ip.errors import UserError
+from ddpm_ip.train.checkpoint import sha256_of
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def read_weights(file: WeightsFile, path: Path | None = None) -> tuple[dict[str,
         )
     try:
         with open(path, "rb") as content:  # opened once: what is loaded is what was checked, even if it is replaced
-            digest = _sha256(content)
+            digest = sha256_of(content)
             if digest != file.sha256:
                 raise UserError(
                     f"{path}: damaged, or not the {file.what}: {content.tell():,} bytes with SHA-256 {digest[:8]}… "
@@ -113,10 +112,3 @@ def _advice(file: WeightsFile, folder: Path) -> str:
         "or into a folder that DDPM_IP_WEIGHTS names. Without it: --extractor pixels, or an extractor of your own "
         "(docs/EVALUATION.md)"
     )
-
-
-def _sha256(content: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := content.read(2**20):
-        digest.update(block)
-    return digest.hexdigest()

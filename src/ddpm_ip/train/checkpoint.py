@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -194,12 +194,22 @@ def set_aside(folder: Path, step: int) -> None:
             log.warning("%s is later than step %d, where the run goes on; it is now %s", path, step, aside.name)
 
 
+def steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, rising; whether they are whole is not looked at."""
+    return [_step(path) for path in _all(folder)]
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """SHA-256 of what is left of an open file, hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -234,6 +234,8 @@ def _judge(config: Config, images: ImageSet, accelerator: Accelerator, make_judg
 
 def _evaluate(state: TrainState, judge: Judge, watch: Watch | None) -> None:
     """Takes samples of the averaged network; what they are worth is worked out beside the steps that follow."""
+    if watch is not None:
+        watch.make_room()
     conclude = judge(state.ema.network)
     if watch is not None and conclude is not None:
         watch.begin(state, conclude)

@@ -47,19 +47,34 @@ class Watch:
         self._folder, self._metrics = folder, metrics
         drop_after(folder.evaluations, step)
         checkpoint.set_aside(folder.best, step)
-        self._values = [v for line in _lines(folder) if (v := _first(line["values"])) is not None]
+        found = {line["step"]: v for line in _lines(folder) if (v := _first(line["values"])) is not None}
+        self._values = list(found.values())
+        kept = [found[step] for step in checkpoint.steps(folder.best) if step in found]
+        self._best = kept[-1] if kept else None  # what the weights in best/ are worth
         self._thread = ThreadPoolExecutor(1, "evaluation")
-        self._pending: deque[tuple[int, Future[Any], Callable[[], None]]] = deque()
+        self._pending: deque[tuple[int, Future[Any], Callable[[], bool]]] = deque()
 
     def __enter__(self) -> Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pending:
+            log.info("waiting for the numbers of %d evaluations", len(self._pending))
+        if kind is not None and not issubclass(kind, Exception):
+            self._thread.shutdown(cancel_futures=True)
+            self._pending = deque(one for one in self._pending if not one[1].cancelled())
         try:
-            if kind is None or issubclass(kind, Exception):
-                self._take_in(wait_for=len(self._pending))
+            self._take_in(wait_for=len(self._pending))
         finally:
             self._thread.shutdown(cancel_futures=True)
+
+    def make_room(self) -> None:
+        """Waits until another evaluation may begin: before its samples are made, since they take memory, too.
+
+        Raises:
+            Exception: what an earlier ``conclude`` raised.
+        """
+        self._take_in(wait_for=len(self._pending) - PENDING + 1)
 
     def begin(self, state: TrainState, conclude: Callable[[], Any]) -> None:
         """Has an evaluation of the present weights worked out.
@@ -68,11 +83,7 @@ class Watch:
             state: copied, since training goes on.
             conclude: gives the evaluation, see :meth:`note`, in the thread; must not touch a GPU, since the main thread
                 may be capturing a CUDA graph.
-
-        Raises:
-            Exception: what an earlier ``conclude`` raised.
         """
-        self._take_in(wait_for=len(self._pending) - PENDING + 1)
         save = partial(save_best, self._folder, state.step, *state.snapshot())
         self._pending.append((state.step, self._thread.submit(conclude), save))
 
@@ -91,13 +102,13 @@ class Watch:
             self.note(step, evaluation.result().to_dict(), save)
             wait_for -= 1
 
-    def note(self, step: int, evaluation: Mapping[str, Any], save: Callable[[], None]) -> None:
+    def note(self, step: int, evaluation: Mapping[str, Any], save: Callable[[], bool]) -> None:
         """Takes in an evaluation.
 
         Args:
             step: optimizer steps done.
             evaluation: with ``values``, ``protocol`` and ``warnings``.
-            save: saves the weights as the best; called if they are.
+            save: saves the weights as the best, and says whether it could; called if they are.
         """
         if (value := _first(evaluation["values"])) is None:
             return
@@ -107,11 +118,11 @@ class Watch:
             file.write(json.dumps({"step": step, **evaluation}) + "\n")
         name = next(iter(evaluation["values"]))
         sign = -1 if name.split("-")[0].split("_")[0] in HIGHER_IS_BETTER else 1
-        best = not self._values or sign * value < min(sign * v for v in self._values)
+        best = self._best is None or sign * value < sign * self._best
         self._values.append(value)
-        log.info("step %d  %s%s", step, _text(evaluation["values"]), "  the best so far" if best else "")
-        if best:
-            save()
+        log.info("step %d  %s%s", step, _text(evaluation["values"]), "  kept as the best" if best else "")
+        if best and save():
+            self._best = value
         last = [sign * v for v in self._values[-IN_A_ROW - 1 :]]
         if len(last) == IN_A_ROW + 1 and last == sorted(last) and len(set(last)) == len(last):
             log.warning(
@@ -121,14 +132,15 @@ class Watch:
             )  # fmt: skip
 
 
-def save_best(folder: RunFolder, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+def save_best(folder: RunFolder, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
     """Keeps a checkpoint as the best, in place of the one before; if it cannot be written, training goes on."""
     try:
         checkpoint.save(folder.best, step, tensors, meta)
     except CheckpointError as error:
         log.error("%s. The best weights so far stay", error)
-    else:
-        checkpoint.prune(folder.best, 1, 0)
+        return False
+    checkpoint.prune(folder.best, 1, 0)
+    return True
 
 
 def _lines(folder: RunFolder) -> list[dict[str, Any]]:
