@@ -4,7 +4,7 @@
 
 The same seed gives the same images, times and noise on every path; the masks of dropout differ. As a measure of noise
 the fast path is run with another seed, too. Differences are of means over 50 steps, relative to the plain path in
-float32.
+float32. Each run is written when it is done, and a call that was ended goes on with the next.
 """
 
 from __future__ import annotations
@@ -43,18 +43,30 @@ def main() -> None:
     args, rest = parser.parse_known_args()
     always = {"data.root": args.data, "train.n_steps": args.steps, "train.print_freq": EVERY, "train.sample_freq": 0}
     always |= parse_overrides(rest)
-    curves = {name: curve(args.config, {**always, **run}) for name, run in RUNS.items()}
-    plain, *others = curves
+    curves = {name: np.array(losses) for name, losses in read(args.out).items() if name in RUNS}
+    for name in [name for name in RUNS if name not in curves]:
+        curves[name] = curve(args.config, {**always, **RUNS[name]})
+        write(args.out, curves, " ".join(["--config", args.config, "--steps", str(args.steps), *rest]))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The curves that an earlier call has left."""
+    return dict(json.loads(path.read_text())["losses"]) if path.exists() else {}
+
+
+def write(path: Path, curves: dict[str, npt.NDArray[np.float64]], settings: str) -> None:
+    """The curves so far, and how far they are from the first."""
+    plain, *others = (name for name in RUNS if name in curves)
     here = provenance()
     result = {
         "date": date.today().isoformat(),
         **{key: here[key] for key in ("hardware", "versions", "git")},
-        "made_by": " ".join(["benchmarks/curves.py --config", args.config, "--steps", str(args.steps), *rest]),
+        "made_by": f"benchmarks/curves.py {settings}",
         "differences": {f"{name} - {plain}": difference(curves[name], curves[plain]) for name in others},
         "losses": {"every": EVERY, **{name: c.round(6).tolist() for name, c in curves.items()}},
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["differences"], indent=1))
 
 

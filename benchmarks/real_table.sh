@@ -51,6 +51,7 @@ record = {"date": date.today().isoformat(), "made_by": "benchmarks/real_table.sh
     for name, run in runs.items()}}
 Path("benchmarks/results/real_table.json").write_text(json.dumps(record, indent=1) + "\n")
 PY
-    for name in ip ddpm; do cp "$(ls "$RUNS-$name"/samples/step*.png | tail -n 1)" "docs/real_table_$name.png"; done ;;
+    both=$(comm -12 <(ls "$RUNS-ip/samples") <(ls "$RUNS-ddpm/samples") | tail -n 1)  # the newest grid of the same step
+    for name in ip ddpm; do cp "$RUNS-$name/samples/$both" "docs/real_table_$name.png"; done ;;
   *) echo "say train ip, train ddpm, table ip, table ddpm or keep"; exit 2 ;;
 esac
