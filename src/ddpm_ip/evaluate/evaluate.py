@@ -93,7 +93,7 @@ class Evaluation:
 
 
 def evaluate(
-    samples: Path | str | Iterable[UInt8],
+    samples: Source | Path | str | Iterable[UInt8],
     reference: ImageSet,
     *,
     extractor: Extractor,
@@ -109,7 +109,8 @@ def evaluate(
     :mod:`ddpm_ip.evaluate.stream`), and all get the result.
 
     Args:
-        samples: a folder of PNG files, an ``.npz`` or ``.npy``, Parquet; or blocks of ``uint8`` (B, C, H, W).
+        samples: a folder of PNG files, an ``.npz`` or ``.npy``, Parquet; or blocks of ``uint8`` (B, C, H, W); or what
+            :func:`ddpm_ip.evaluate.stream.open_samples` made of them.
         reference: the real images, all of which are used.
         extractor: makes the features.
         metrics: of :data:`METRICS`.
@@ -121,23 +122,7 @@ def evaluate(
     Raises:
         UserError: the samples or the extractor are of no use, or there are fewer images than were asked for.
     """
-    source = open_samples(samples, about)
-    return evaluate_source(
-        source, reference, extractor=extractor, metrics=metrics, n_images=n_images, batch_size=batch_size, device=device
-    )
-
-
-def evaluate_source(
-    source: Source,
-    reference: ImageSet,
-    *,
-    extractor: Extractor,
-    metrics: Sequence[str],
-    n_images: int | None = None,
-    batch_size: int = 256,
-    device: torch.device,
-) -> Evaluation:
-    """:func:`evaluate` of samples that are opened already."""
+    source = samples if isinstance(samples, Source) else open_samples(samples, about)
     comparison = compare(
         source, reference, extractor=extractor, metrics=metrics, n_images=n_images, batch_size=batch_size, device=device
     )
@@ -186,7 +171,7 @@ def compare(
     batch_size: int = 256,
     device: torch.device,
 ) -> Comparison | None:
-    """The part of :func:`evaluate_source` that the processes have in common: the passes through the extractor.
+    """The part of :func:`evaluate` that the processes have in common: the passes through the extractor.
 
     Returns:
         What the numbers follow from, on the first process; None on the others, which are not needed any more.

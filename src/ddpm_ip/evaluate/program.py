@@ -19,7 +19,7 @@ from ddpm_ip.data import Cifar10, DataConfig, Digits, Folder, ImageSet, Mnist, N
 from ddpm_ip.data.arrays import read_arrays
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.evaluate.evaluate import Evaluation, chosen, evaluate_source
+from ddpm_ip.evaluate.evaluate import Evaluation, chosen, evaluate
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.stream import is_jpeg, list_files, open_samples
 from ddpm_ip.train.log import setup
@@ -73,7 +73,7 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     source = open_samples(samples)
     extractor = find_extractor(options.extractor, accelerator.device)
     reference = find_reference(options.reference, options.reference_root, source.size)
-    evaluation = evaluate_source(
+    evaluation = evaluate(
         source,
         _open(reference, accelerator),
         extractor=extractor,
