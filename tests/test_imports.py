@@ -27,6 +27,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "ema": ({"torch"}, set()),
     "schedule": ({"torch"}, {"errors"}),
     "nn": ({"torch"}, {"errors"}),
+    "nn.launch": ({"torch", "triton"}, set()),
     "nn.kernels": ({"torch", "triton"}, {"errors"}),
     "nn.norm_kernels": ({"torch", "triton"}, {"errors"}),
     "perturbation": ({"torch"}, {"draws", "errors"}),

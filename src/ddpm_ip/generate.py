@@ -112,12 +112,16 @@ def make_generator(
 def _replay(config: Config, network: UNet, plain: Generator, precision: str) -> Replayed:
     from ddpm_ip.nn.check import compare_outputs
     from ddpm_ip.nn.fused import Shadow
+    from ddpm_ip.nn.launch import compile_together
 
     start = time.monotonic()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     shadow = Shadow(network, dtype)
     shadow.module.eval()
     p = plain
+    first = torch.zeros(p.block, *p.shape, device=p.device), torch.zeros(p.block, dtype=torch.int64, device=p.device)
+    with torch.no_grad():
+        compile_together(lambda: shadow(*first))
     walk = Replayed(p.sampler, config.denoiser(shadow), p.times, p.seed, p.block, p.shape, p.device)
     xt, t, output = walk.first_step()
     error = compare_outputs(network, xt[:8], t[:8], output[:8], dtype)

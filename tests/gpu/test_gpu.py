@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import triton
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor
@@ -25,6 +26,7 @@ from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
 from ddpm_ip.evaluate.during import Judge
 from ddpm_ip.nn import check, fused, norm_kernels
+from ddpm_ip.nn.launch import compile_together
 from ddpm_ip.nn.unet import UNet
 from ddpm_ip.sampling import SampleOptions, default_block, fitting_block, image_bytes, make_generator
 from ddpm_ip.train import feed
@@ -227,6 +229,24 @@ def test_the_network_of_the_paper_fused_is_the_plain_one(monkeypatch: pytest.Mon
     assert max(single) < 2e-5
     assert half[0] <= theirs[0]
     assert half[1] <= theirs[1]
+
+
+def test_a_networks_kernels_are_compiled_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of backward, too, and so that the launches find them."""
+    compiled = []
+    monkeypatch.setattr(triton.knobs.compilation, "listener", lambda src, **_: compiled.append(src.name))
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    network = UNet(3, 3, dim=48, dim_mults=(1, 2), use_attn=(False, True), num_res_blocks=1, num_groups=8).cuda()
+    shadow = fused.Shadow(network, torch.bfloat16)
+
+    def work() -> None:
+        shadow(torch.zeros(4, 3, 16, 16, device="cuda"), torch.zeros(4, device="cuda").long()).float().sum().backward()
+
+    compile_together(work)
+    together = len(compiled)
+    assert {"_norm_forward", "_norm_backward", "_add_product", "_fold"} <= set(compiled)
+    work()
+    assert len(compiled) == together
 
 
 def test_samples_of_both_paths_are_the_same_pictures(tmp_path: Path) -> None:

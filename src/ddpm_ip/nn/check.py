@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused import Shadow
+from ddpm_ip.nn.launch import compile_together
 from ddpm_ip.nn.unet import UNet
 
 # Relative errors of outputs and gradients beyond which the fused form is not used. They tell a wrong kernel from
@@ -41,6 +42,7 @@ def compare(network: UNet, dtype: torch.dtype, image_size: int, images: int = 8)
     shadow = Shadow(plain, dtype)
     shadow.module.eval()
     probe = _probe(plain, image_size, images)
+    compile_together(lambda: _outputs(shadow, [run for _, run in shadow.pairs], probe))
     errors = _errors(plain, shadow, shadow.pairs, probe)
     if not all(e <= limit for e, limit in zip(errors, LIMITS[dtype], strict=True)):
         raise FastPathError(

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ddpm_ip.nn.launch import launch
 from ddpm_ip.nn.norm_kernels import INTERPRETED
 
 
@@ -91,7 +92,8 @@ def add_product(h: Tensor, bias: Tensor, x1: Tensor, x2: Tensor | None, weight: 
         tile |= {"BM": 64, "BN": 64, "BK": 16} if not INTERPRETED else {}
     # what cuDNN does with a float32 convolution
     precision = "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
-    _add_product[(triton.cdiv(n, tile["BN"]) * triton.cdiv(m, tile["BM"]),)](
+    launch(
+        _add_product, (triton.cdiv(n, tile["BN"]) * triton.cdiv(m, tile["BM"]),),
         h, bias, x1, x1 if x2 is None else x2, weight, out, m, N=n, K1=k1, K2=k2, **tile, PRECISION=precision,
         num_warps=4, num_stages=3,
     )  # fmt: skip
@@ -118,7 +120,7 @@ def add(h: Tensor, bias: Tensor, x: Tensor | None) -> Tensor:
     out = torch.empty_like(h)
     m = h.shape[0] * h.shape[2] * h.shape[3]
     grid, options = _tiles(m, h.shape[1])
-    _add[grid](h, bias, h if x is None else x, out, m, **options, X=x is not None)
+    launch(_add, grid, h, bias, h if x is None else x, out, m, **options, X=x is not None)
     return out
 
 
@@ -151,7 +153,7 @@ def column_sum(x: Tensor) -> Tensor:
     parts = triton.cdiv(m, turns * rows)
     out = torch.empty(k, parts, c, device=x.device)
     grid = (parts * triton.cdiv(c, lanes), k)
-    _column_sum[grid](x, out, m, C=c, LANES=lanes, ROWS=rows, TURNS=turns, num_warps=warps)
+    launch(_column_sum, grid, x, out, m, C=c, LANES=lanes, ROWS=rows, TURNS=turns, num_warps=warps)
     return column_sum(out) if parts > 1 else out[:, 0]
 
 
@@ -182,7 +184,7 @@ def frame(x: Tensor, height: int, width: int) -> Tensor:
     out = empty_maps(x, x.shape[1], height, width)
     m = x.shape[0] * height * width
     grid, options = _tiles(m, x.shape[1])
-    _frame[grid](x, out, m, x.shape[2], x.shape[3], height, width, **options)
+    launch(_frame, grid, x, out, m, x.shape[2], x.shape[3], height, width, **options)
     return out
 
 
@@ -263,7 +265,7 @@ def spread(z: Tensor, bias: Tensor, height: int, width: int) -> Tensor:
     out = torch.empty(b, 2 * height, 2 * width, c, dtype=z.dtype, device=z.device).permute(0, 3, 1, 2)
     m = b * 4 * height * width
     grid, options = _tiles(m, c)
-    _spread[grid](z, bias, out, m, height, width, **options)
+    launch(_spread, grid, z, bias, out, m, height, width, **options)
     return out
 
 
@@ -282,7 +284,7 @@ def _picked(x: Tensor, height: int, width: int, **where: int) -> Tensor:
     places = b * (height + 1) * (width + 1)
     out = torch.empty(places, 4 * c, dtype=x.dtype, device=x.device)
     grid, options = _tiles(4 * places, c)
-    _pick[grid](x, out, 4 * places, height, width, **where, **options)
+    launch(_pick, grid, x, out, 4 * places, height, width, **where, **options)
     return out
 
 
@@ -292,5 +294,5 @@ def fold(cols: Tensor, height: int, width: int) -> Tensor:
     out = torch.empty(b, height, width, c, dtype=cols.dtype, device=cols.device).permute(0, 3, 1, 2)
     m = b * height * width
     grid, options = _tiles(m, c)
-    _fold[grid](cols, out, m, height, width, **options)
+    launch(_fold, grid, cols, out, m, height, width, **options)
     return out

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ddpm_ip.nn.launch import launch
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -392,7 +394,8 @@ def norm_forward(
     plan = _plan(c1, c2, places, (c1 + c2) // groups)
     y = torch.empty(batch, c1 + c2, *x1.shape[2:], dtype=x1.dtype, device=x1.device, memory_format=torch.channels_last)
     stats = torch.empty(2, batch, groups, device=x1.device)
-    _norm_forward[(plan.blocks, batch)](
+    launch(
+        _norm_forward, (plan.blocks, batch),
         x1, x1 if x2 is None else x2, weight if shift is None else shift, weight, bias,
         stats if keys is None else keys, y, stats, 0 if shift is None else shift.stride(0), eps, layer,
         HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
@@ -423,7 +426,8 @@ def norm_backward(
     dx1 = torch.empty_like(x1)
     dx2 = None if x2 is None else torch.empty_like(x2)
     sums = torch.empty(4 if shift is not None else 3, batch, c1 + c2, device=x1.device)
-    _norm_backward[(plan.blocks, batch)](
+    launch(
+        _norm_backward, (plan.blocks, batch),
         x1, x1 if x2 is None else x2, weight if shift is None else shift, weight, bias,
         stats if keys is None else keys, stats, dy, dy if r1 is None else r1, dy if r2 is None else r2,
         dx1, dx1 if dx2 is None else dx2, sums, 0 if shift is None else shift.stride(0), layer,

@@ -17,6 +17,7 @@ from ddpm_ip.config import Config
 from ddpm_ip.draws import Draws
 from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused import Shadow
+from ddpm_ip.nn.launch import compile_together
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.state import TrainState
 from ddpm_ip.train.step import learning_rate, own_rows
@@ -125,6 +126,8 @@ class CapturedStep:
         stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(stream):
+                compile_together(self._work)
+                self._put_back(before)
                 for _ in range(2):
                     expected = torch.stack(self._work())
                     self._put_back(before)
