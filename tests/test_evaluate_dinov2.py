@@ -252,7 +252,7 @@ class Stand:
 def test_tf32_is_off_while_features_are_made_and_as_it_was_afterwards() -> None:
     torch.set_float32_matmul_precision("high")
     try:
-        collect._extract(Stand(), torch.zeros(1, 3, 2, 2, dtype=torch.uint8), ["pool"])
+        collect.extract(Stand(), torch.zeros(1, 3, 2, 2, dtype=torch.uint8), ["pool"])
         assert Stand.seen == "highest"
         assert torch.get_float32_matmul_precision() == "high"
     finally:

@@ -255,7 +255,7 @@ def test_progress_tells_rate_and_time_left(folder, capsys, monkeypatch):
 # The layout, on numbers as the Inception would give them.
 
 PROTOCOL = {
-    "extractor": "inception", "metrics": ["fid", "isc"], "data": "cifar10-train", "image_size": 32, "n_samples": 50000,
+    "extractor": "inception", "extractor_identity": {"weights_sha256": "6" * 64, "resize": "299"}, "metrics": ["fid", "isc"], "data": "cifar10-train", "image_size": 32, "n_samples": 50000,
     "weights": "ab" * 32, "reference": "cifar10-train", "reference_sha256": "cd" * 32, "n_reference": 50000,
     "sampler": "ancestral", "respace_type": "uniform-linspace", "precision": "bf16", "fast": True, "device": "cuda",
     "block": 1024, "diffusion": {"total_steps": 1000},

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
@@ -128,15 +128,26 @@ def _features(
     images: UInt8, extractor: Extractor, kinds: Sequence[str], batch_size: int, device: torch.device
 ) -> dict[str, Tensor]:
     """The features of a block by kind, ``float64`` (B, D)."""
-    parts = [_extract(extractor, x.to(device), kinds) for x in torch.split(torch.tensor(images), batch_size)]
+    parts = [extract(extractor, x.to(device), kinds) for x in torch.split(torch.tensor(images), batch_size)]
     return {kind: torch.cat([part[kind] for part in parts]) for kind in kinds}
 
 
-def _extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+def extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
+    """The features of ``uint8`` (B, C, H, W) by kind, ``float64`` (B, D).
+
+    Raises:
+        ConfigError: the extractor does not give what is wanted.
+        DataError: they are not finite.
+    """
     if images.shape[1] == 1 and not getattr(extractor, "gray", False):
         images = images.repeat(1, 3, 1, 1)
     with torch.inference_mode(), _no_tf32():
         found = extractor(images)
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f"the extractor {extractor.name} gives a {type(found).__name__}; it must be a mapping of features by kind, "
+            "such as {'pool': (B, D)}"
+        )
     for kind in kinds:
         if kind not in found:
             raise ConfigError(

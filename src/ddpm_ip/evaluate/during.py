@@ -10,14 +10,14 @@ from accelerate import Accelerator
 
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
-from ddpm_ip.evaluate.evaluate import Evaluation, compare
+from ddpm_ip.evaluate.evaluate import Evaluation, check, compare
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.stream import open_samples
 from ddpm_ip.generate import Generator, make_generator
 from ddpm_ip.images import UInt8
 from ddpm_ip.nn.unet import UNet
 from ddpm_ip.sampler import Ancestral, VarType
-from ddpm_ip.schedule import respace
+from ddpm_ip.schedule import RespaceType, respace
 
 BLOCK = 256  # images at once; on the CPU a quarter
 
@@ -34,12 +34,17 @@ class Judge:
         accelerator: where.
 
     Raises:
-        UserError: the extractor cannot be had, said before the first step rather than at the first evaluation.
+        UserError: the extractor cannot be had or does not give what the metrics need, or there are too few images for
+            them; said before the first step rather than at the first evaluation.
     """
 
     def __init__(self, config: Config, images: ImageSet, accelerator: Accelerator) -> None:
         self._config, self._images, self._accelerator = config, images, accelerator
-        self._extractor = find_extractor(config.train.eval.extractor, accelerator.device)
+        chosen, device = config.train.eval, accelerator.device
+        self._extractor = find_extractor(chosen.extractor, device)
+        check(
+            images, extractor=self._extractor, metrics=chosen.metrics, n_images=chosen.n_samples, device=device
+        )  # fmt: skip
 
     def __call__(self, network: UNet) -> Callable[[], Evaluation] | None:
         """Samples of a network in evaluation mode and their features, by all processes together.
@@ -56,9 +61,21 @@ class Judge:
         var_type: VarType = "learned_range" if diffusion.learned_variance else "fixed_small"
         steps = min(chosen.steps, diffusion.total_steps)
         block = min(BLOCK if device.type == "cuda" else BLOCK // 4, chosen.n_samples)
-        times = respace(diffusion.total_steps, steps, "uniform-linspace")
+        rule: RespaceType = "uniform-linspace"
+        times = respace(diffusion.total_steps, steps, rule)
         generator = make_generator(config, network, Ancestral(var_type), times, config.seed, block, self._accelerator)
-        about = {"sampler": "ancestral", "var_type": var_type, "steps": steps, "seed": config.seed, "block": block}
+        about = {
+            "averaged": True,
+            "sampler": "ancestral",
+            "var_type": var_type,
+            "respace_type": rule,
+            "steps": steps,
+            "seed": config.seed,
+            "block": block,
+            "precision": self._accelerator.mixed_precision,
+            "fast": generator.replayed is not None,
+            "device": device.type,
+        }
         comparison = compare(
             open_samples(self._share(generator), about),
             self._images,

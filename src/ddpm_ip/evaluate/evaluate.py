@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ import torch
 from ddpm_ip.data import ImageSet
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import metrics as m
-from ddpm_ip.evaluate.collect import Features, Wanted, collect, reference_features
-from ddpm_ip.evaluate.features import Extractor
+from ddpm_ip.evaluate.collect import Features, Wanted, collect, extract, reference_features
+from ddpm_ip.evaluate.features import Extractor, described, short
 from ddpm_ip.evaluate.inception import Inception
 from ddpm_ip.evaluate.stream import Source, from_first, open_samples
 from ddpm_ip.images import UInt8
@@ -208,7 +207,7 @@ def compare(
 
 
 def chosen(metrics: Sequence[str]) -> list[str]:
-    """The metrics, each once, in the order of :data:`METRICS`.
+    """The metrics, each once, in the order in which they are named.
 
     Raises:
         ConfigError: one is not known.
@@ -216,7 +215,23 @@ def chosen(metrics: Sequence[str]) -> list[str]:
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not metrics:
         raise ConfigError(f"metrics must be of {', '.join(METRICS)}; got {', '.join(unknown) or 'none'}")
-    return [name for name in METRICS if name in metrics]
+    return list(dict.fromkeys(metrics))
+
+
+def check(
+    reference: ImageSet, *, extractor: Extractor, metrics: Sequence[str], n_images: int, device: torch.device
+) -> None:
+    """Says before samples are made what :func:`compare` would say after that; looks at two images of the reference.
+
+    Raises:
+        UserError: the extractor does not give what a metric needs, or there are too few images for it.
+    """
+    asked = chosen(metrics)
+    for name in asked:
+        fewest = min(n_images, len(reference)) if METRICS[name].binary else n_images
+        if fewest < METRICS[name].least:
+            raise ConfigError(f"{name} needs at least {METRICS[name].least} images, and there are {fewest}")
+    extract(extractor, torch.tensor(reference.pixels[:2], device=device), _wanted(asked, binary=False).kinds)
 
 
 def _check_count(source: Source, asked: Sequence[str], n_images: int | None, batch_size: int) -> None:
@@ -320,10 +335,11 @@ def _protocol(
     real: Features | None,
 ) -> dict[str, Any]:
     protocol: dict[str, Any] = {
-        "metrics": list(asked),
+        "metrics": sorted(asked),
         "extractor": extractor.name,
         "extractor_identity": dict(extractor.identity()),
         "samples": source.name,
+        "samples_path": source.path,
         "n_images": fake.count,
         "image_shape": list(fake.shape),
         # What is evaluated is uint8 already; the project's own samples say how they became that.
@@ -346,16 +362,9 @@ def _protocol(
 def _line(p: Mapping[str, Any]) -> str:
     """A protocol in one line."""
     shape = " x ".join(map(str, p["image_shape"]))
-    identity = ", ".join(f"{key} {_short(value)}" for key, value in p["extractor_identity"].items())
-    parts = [f"{p['extractor']} ({identity})", f"{p['n_images']:,} images {shape}, rounding {p['rounding']}"]
+    extractor = described(p["extractor"], p["extractor_identity"])
+    parts = [extractor, f"{p['n_images']:,} images {shape}, rounding {p['rounding']}"]
     if "reference" in p:
-        parts.append(f"against {p['n_reference']:,} of {p['reference']} (sha256 {_short(p['reference_sha256'])})")
-    sampling = [
-        f"{key} {_short(value)}" for key, value in p["sampling"].items() if isinstance(value, (str, int, float))
-    ]
+        parts.append(f"against {p['n_reference']:,} of {p['reference']} (sha256 {short(p['reference_sha256'])})")
+    sampling = [f"{key} {short(value)}" for key, value in p["sampling"].items() if isinstance(value, (str, int, float))]
     return "; ".join([*parts, *([", ".join(sampling)] if sampling else [])])
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"{text[:8]}…" if len(text) == 64 else text  # a SHA-256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ddpm_ip.errors import ConfigError
+from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.evaluate.weights import DINOV2
 from ddpm_ip.images import UInt8
 
@@ -77,6 +78,17 @@ def pixels(images: UInt8) -> npt.NDArray[np.float64]:
     return images.reshape(len(images), -1).astype(np.float64) / 255
 
 
+def described(name: str, identity: Mapping[str, Any]) -> str:
+    """An extractor and its identity in a few words, such as ``pixels (range [0, 1], resize none)``."""
+    return f"{name} ({', '.join(f'{key} {short(value)}' for key, value in identity.items())})"
+
+
+def short(value: Any) -> str:
+    """A value of a protocol for a person, a SHA-256 by its beginning."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:8]}…" if len(text) == 64 else text
+
+
 def find_extractor(name: str, device: torch.device) -> Extractor:
     """An extractor by name.
 
@@ -88,21 +100,36 @@ def find_extractor(name: str, device: torch.device) -> Extractor:
         device: where it is to work.
 
     Raises:
-        UserError: there is none of that name, or its weights are missing.
+        UserError: there is none of that name, it cannot be made, or its weights are missing.
     """
     if name in BUILT_IN:
         return BUILT_IN[name](device)
     found = _import(_installed(name) or name)
     if isinstance(found, type) or not isinstance(found, Extractor):
-        found = found(device) if callable(found) else found
-    if not isinstance(found, Extractor) or not isinstance(found.name, str):
+        found = _called(name, found, device) if callable(found) else found
+    if not isinstance(found, Extractor) or not isinstance(found.name, str) or not callable(found):
         raise ConfigError(f"{name} is no extractor: it needs name, identity() and a call (docs/EVALUATION.md)")
+    try:
+        json.dumps(dict(found.identity()))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name}: its identity() must be a mapping of plain values, for JSON ({error})") from error
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", found.name) or found.name in BUILT_IN:
         raise ConfigError(
             f"{name}: an extractor cannot be called {found.name!r}: letters, digits, '.', '_' and '-', and neither "
             + " nor ".join(BUILT_IN)
         )
     return found
+
+
+def _called(name: str, make: Callable[[torch.device], Any], device: torch.device) -> Any:
+    try:
+        return make(device)
+    except UserError:
+        raise
+    except Exception as error:  # somebody's own code
+        raise ConfigError(
+            f"the extractor {name} could not be made: called with the device, it raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _inception(device: torch.device) -> Extractor:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
-from ddpm_ip.evaluate.features import pixels
+from ddpm_ip.evaluate.features import Pixels, described, pixels
 from ddpm_ip.evaluate.metrics import Moments, frechet_distance, moments
 from ddpm_ip.images import UInt8, grid, save_png
 from ddpm_ip.sampler import VarType
@@ -111,6 +112,7 @@ def _protocol(options: SampleOptions, weights: str, reference: ImageSet) -> dict
         "reference": reference.name,
         "reference_sha256": reference.fingerprint,
         "n_reference": len(reference),
+        "extractor": described(Pixels.name, Pixels(torch.device("cpu")).identity()),
         "protocol": f"Fréchet distance in pixels in [0, 1], {options.n_samples} samples (rounded to uint8, averaged "
         f"weights) against {len(reference)} images of {reference.name}",
     }

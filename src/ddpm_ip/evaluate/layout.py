@@ -16,6 +16,9 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from ddpm_ip.evaluate.features import described
+from ddpm_ip.evaluate.metrics import SPLITS, SUBSETS
+
 Grid = dict[str, Any]  # table.json
 Cell = Mapping[str, Any] | None  # value, spread or None, number of seeds, mark; None: not measured
 Source = tuple[str, str, str]  # where published numbers come from, how they were made, their respacing
@@ -77,12 +80,22 @@ def lay_out(
 def protocol_line(protocol: Mapping[str, Any]) -> str:
     """All that the numbers were measured under, as one sentence."""
     p = protocol
-    precision = ("float32" if p["precision"] == "no" else p["precision"]) + (", fused kernels" if p["fast"] else "")
     return (
         f"{p['n_samples']:,} images a cell, rounded to uint8, against {p['n_reference']:,} of {p['reference']} "
-        f"(SHA-256 {p['reference_sha256'][:12]}); extractor {p['extractor']}; averaged weights {p['weights'][:12]}; "
-        f"{p['sampler']} sampler, {p['respace_type']} times; blocks of {p['block']}, {precision}, on {p['device']}"
+        f"(SHA-256 {p['reference_sha256'][:12]}); extractor {_extractor(p)}; averaged weights {p['weights'][:12]}; "
+        f"{p['sampler']} sampler, {p['respace_type']} times; {_computed(p)}"
     )
+
+
+def _extractor(protocol: Mapping[str, Any]) -> str:
+    return described(protocol["extractor"], protocol["extractor_identity"])
+
+
+def _computed(protocol: Mapping[str, Any]) -> str:
+    """What moves an image by rounding."""
+    precision = "float32" if protocol["precision"] == "no" else protocol["precision"]
+    fused = ", fused kernels" if protocol["fast"] else ""
+    return f"blocks of {protocol['block']}, {precision}{fused}, on {protocol['device']}"
 
 
 def as_text(grid: Grid) -> str:
@@ -226,8 +239,10 @@ def _notes(
         notes.append(f"Not finished: {missing} of {len(settings)} cells are missing. The same call makes them.")
     if len(seeds) > 1:
         notes.append(f"Mean ± standard deviation over the sampling seeds {', '.join(map(str, seeds))}.")
-    elif split := [m for m in metrics if any(f"{m}_std" in cell["values"] for cell in measured)]:
-        notes.append(f"± of {', '.join(split)}: standard deviation over 10 splits of the images. One sampling seed.")
+    elif spread := [m for m in metrics if any(f"{m}_std" in cell["values"] for cell in measured)]:
+        parts = {True: f"{SUBSETS} subsets", False: f"{SPLITS} splits"}
+        over = ", ".join(f"of {m} over {parts[m.startswith('K')]}" for m in spread)
+        notes.append(f"± is a standard deviation, {over} of the images. One sampling seed.")
     if any(m.startswith("FD-") for m in metrics):
         notes.append("FD is the Fréchet distance in other features than the Inception's: it is not FID.")
     return notes + _unique(f"Warning: {text}" for cell in measured for text in cell["warnings"])
@@ -258,6 +273,8 @@ def _result(
         "spread": cell["values"].get(f"{metric}_std"),
         **{key: cell[key] for key in ("var_type", "steps", "seed")},
         **{key: protocol[key] for key in kept},
+        "extractor": _extractor(protocol),
+        "computed": _computed(protocol),
         "protocol": f"{metric}: {line} [{identity}]",
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Source:
         count: how many images there are; None if that is not known before.
         size: their height and width; None if that is not known before.
         about: what they are made of, if anything says so.
+        path: where they lie, if they are files: two may have one name.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source:
     count: int | None = None
     size: int | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
+    path: str | None = None
 
 
 def rank() -> int:
@@ -86,11 +88,16 @@ def open_samples(samples: Path | str | Iterable[UInt8], about: Mapping[str, Any]
         raise DataError(f"{samples} does not exist; it should be a folder of PNG files, an .npz, or a Parquet file")
     about = about if about is not None else _mark(samples)
     if samples.suffix in (".npz", ".npy"):
-        return from_pixels(samples.name, read_arrays(samples)[0], about)
+        return replace(from_pixels(samples.name, read_arrays(samples)[0], about), path=str(samples.resolve()))
     listing = list_files(samples)
     size, channels = _first_size(listing)
     return Source(
-        listing.name, lambda block, n: _decoded(listing, size, channels, block, n), listing.count, size, about
+        listing.name,
+        lambda block, n: _decoded(listing, size, channels, block, n),
+        listing.count,
+        size,
+        about,
+        str(samples.resolve()),
     )
 
 

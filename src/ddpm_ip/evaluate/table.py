@@ -2,7 +2,8 @@
 
     EXP_DIR/table/PROTOCOL/protocol.json     what all numbers beside it have in common; PROTOCOL is its hash
     EXP_DIR/table/PROTOCOL/cell-....json     one number of steps, variance and seed; appears whole
-    EXP_DIR/table/table.{txt,md,csv,json}    the table, written anew after every cell
+    EXP_DIR/table/PROTOCOL/table.{txt,...}   the table of these cells, written anew after every one
+    EXP_DIR/table/table.{txt,md,csv,json}    that of the newest call
 
 Images go from the sampler into the features, and are on no disk unless that is asked for. A call that was ended goes on
 with the cells that are missing. Whatever changes a number but is no row or column of the table (the weights, the number
@@ -28,7 +29,7 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import DataConfig, ImageSet
 from ddpm_ip.engine import start_engine, why_not_fast
 from ddpm_ip.errors import ConfigError, OutOfMemory, UserError
-from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
+from ddpm_ip.evaluate.evaluate import Evaluation, check, chosen, evaluate
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.layout import Grid, as_csv, as_markdown, as_text, lay_out
 from ddpm_ip.generate import Generator
@@ -47,7 +48,14 @@ METRICS: dict[str, Sequence[str]] = {
     "inception": ("fid", "isc")
 }  # of an extractor where nobody says; of any other the distance alone
 LOG_SECONDS = 10.0
-PLACE = ("var_type", "steps", "seed", "samples", "line")  # of an evaluation's protocol; what follows from the cell
+PLACE = (
+    "var_type",
+    "steps",
+    "seed",
+    "samples",
+    "samples_path",
+    "line",
+)  # of an evaluation's protocol; what follows from the cell
 T = TypeVar("T")
 
 
@@ -137,10 +145,12 @@ def table(
     source = reference or config.data
     with accelerator.main_process_first():
         images = source.open(progress=accelerator.is_main_process)
-    metrics = options.metrics or METRICS.get(extractor.name, ("fid",))
+    metrics = sorted(chosen(options.metrics or METRICS.get(extractor.name, ("fid",))))
+    check(images, extractor=extractor, metrics=metrics, n_images=options.n_samples, device=accelerator.device)
     common = {
         "extractor": extractor.name,
-        "metrics": list(metrics),
+        "extractor_identity": json.loads(json.dumps(dict(extractor.identity()))),  # as a file has it
+        "metrics": metrics,
         "weights": digest,
         **_reference_facts(source, images),
         **_sampling_facts(config, options, accelerator),
@@ -224,8 +234,9 @@ class _Sheet:
         places = [_place(cell) for cell in self.cells]
         grid = lay_out(self.method, self.folder.name, self.protocol, places, list(measured.values()))
         forms = {"txt": as_text(grid), "md": as_markdown(grid), "csv": as_csv(grid), "json": _json(grid)}
-        for suffix, text in forms.items():
-            _write(self.home / f"table.{suffix}", text)
+        for folder in (self.folder, self.home) if measured else (self.home,):
+            for suffix, text in forms.items():
+                _write(folder / f"table.{suffix}", text)
         return grid
 
 

@@ -25,6 +25,7 @@ METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 RESULTS = "results.json"
 TABLE = "table/table.json"
+TABLES = "table/*/table.json"
 PROVENANCE = "provenance.json"
 SAMPLES = "samples/step*.png"
 
@@ -46,6 +47,8 @@ class Result:
     reference: str | None = None
     reference_sha256: str | None = None
     n_reference: int | None = None
+    extractor: str | None = None
+    computed: str | None = None
     protocol: str | None = None
     grid: str | None = None
 
@@ -87,8 +90,9 @@ class Run:
         config: the resolved configuration, nested.
         metrics: logged lines in the order of their step; after a resume, the newer line of a step counts. What was
             measured by ``train.eval`` stands in the line of its step, under the name of the metric.
-        results: measured numbers, in file order; those of ``ddpm-ip table`` after those of ``results.json``.
-        table: what ``ddpm-ip table`` wrote, in its shape.
+        results: measured numbers, in file order; those of ``ddpm-ip table``, of every protocol, after those of
+            ``results.json``.
+        table: what ``ddpm-ip table`` wrote last, in its shape.
         provenance: command, versions, hardware and the rest, as far as known.
         grids: (step, file) of the sample grids made during training, in order.
         problems: what was damaged and therefore left out, one sentence each.
@@ -122,7 +126,11 @@ class Run:
         evaluations, more = _read_lines(folder / EVALUATIONS)
         table = _read_json(folder / TABLE, dict)
         rows = [(RESULTS, i, row) for i, row in enumerate(_read_json(folder / RESULTS, list) or [], 1)]
-        rows += [(TABLE, i, row) for i, row in enumerate(_results_of(table, folder / TABLE), 1)]
+        for path in sorted(folder.glob(TABLES)) or [folder / TABLE]:  # of every protocol
+            rows += [
+                (str(path.relative_to(folder)), i, row)
+                for i, row in enumerate(_results_of(_read_json(path, dict), path), 1)
+            ]
         return cls(
             path=folder,
             name=folder.name or "run",
@@ -230,10 +238,11 @@ def _results_of(table: Mapping[str, Any] | None, path: Path) -> Sequence[Any]:
 
 
 def _joined(metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The logged lines with what was measured at their steps, or at steps of their own."""
+    """The logged lines with what was measured at their steps, or at steps of their own; of the newest curve alone,
+    since values of others do not compare."""
     by_step = {row["step"]: dict(row) for row in metrics}
     for row in evaluations:
-        if isinstance(values := row.get("values"), Mapping):
+        if row.get("curve") == evaluations[-1].get("curve") and isinstance(values := row.get("values"), Mapping):
             by_step.setdefault(row["step"], {"step": row["step"]}).update(values)
     return tuple(by_step[step] for step in sorted(by_step))
 

@@ -1,6 +1,7 @@
 """Numbers side by side, and only those that may stand side by side.
 
-Two Fréchet distances compare only if metric, reference set and number of images agree. So rows of ``results.json`` are
+Two Fréchet distances compare only if metric, features, reference set, number of images and what they were computed with
+agree. So rows of ``results.json`` are
 first sorted into protocols, and each protocol gets a table of its own: rows are variance and steps, columns are runs.
 """
 
@@ -27,12 +28,22 @@ class Protocol:
     reference_sha256: str | None
     n_reference: int | None
     n_samples: int | None
+    extractor: str | None
+    computed: str | None
 
     @classmethod
     def of(cls, result: Result) -> Protocol:
         # The hash identifies the reference set; its name counts only where there is no hash.
         name = None if result.reference_sha256 else result.reference
-        return cls(result.metric, name, result.reference_sha256, result.n_reference, result.n_samples)
+        return cls(
+            result.metric,
+            name,
+            result.reference_sha256,
+            result.n_reference,
+            result.n_samples,
+            result.extractor,
+            result.computed,
+        )
 
 
 @dataclass(frozen=True)

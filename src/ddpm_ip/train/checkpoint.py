@@ -181,17 +181,22 @@ def prune(folder: Path, keep_last: int, keep_every: int) -> None:
             log.warning("cannot remove the old checkpoint %s: %s", path, error)
 
 
-def set_aside(folder: Path, step: int) -> None:
+def set_aside(folder: Path, step: int, why: str = "is later than step {step}, where the run goes on") -> None:
     """Renames the checkpoints of later steps, which a run that goes on at ``step`` makes anew.
 
     Under their names they would be taken for the newest, and retention would keep them in place of the new ones.
+
+    Args:
+        folder: of checkpoints.
+        step: those of later steps are meant; -1 for all.
+        why: for the log.
     """
     for path in _all(folder):
         if _step(path) > step:
             aside = path.with_name(f"superseded-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             os.rename(path, aside)
-            log.warning("%s is later than step %d, where the run goes on; it is now %s", path, step, aside.name)
+            log.warning("%s %s; it is now %s", path, why.format(step=step), aside.name)
 
 
 def steps(folder: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import deque
@@ -20,6 +21,7 @@ log = logging.getLogger("ddpm_ip.train")
 
 IN_A_ROW = 3  # evaluations, each worse than the one before, that are a turn and not noise
 PENDING = 2  # evaluations, one that is worked out and one that is waiting for it
+INCIDENTAL = ("line", "metrics", "versions")  # of a protocol: what may change along a curve
 HIGHER_IS_BETTER = ("IS", "CS", "precision", "recall")
 
 
@@ -27,7 +29,8 @@ class Watch:
     """The evaluations of a run, on the main process.
 
     One thread works them out, one after the other, while training goes on. Their results are taken in on the main
-    thread, in order and under the step whose weights were judged. The first metric decides what is best.
+    thread, in order and under the step whose weights were judged. The first metric decides what is best. Values compare
+    only if that metric and the protocol are the same: with other settings of ``train.eval`` a new curve begins.
 
     Until it is known whether they are the best, the weights of each pending evaluation are held in CPU memory, as much
     as a checkpoint takes on the disk, at most :data:`PENDING` times. Should evaluations come faster than they are
@@ -47,10 +50,17 @@ class Watch:
         self._folder, self._metrics = folder, metrics
         drop_after(folder.evaluations, step)
         checkpoint.set_aside(folder.best, step)
-        found = {line["step"]: v for line in _lines(folder) if (v := _first(line["values"])) is not None}
+        lines = _lines(folder)
+        self._curve = lines[-1].get("curve") if lines else None
+        found = {
+            line["step"]: value
+            for line in lines
+            if line.get("curve") == self._curve and (value := _first(line["values"])) is not None
+        }
         self._values = list(found.values())
         kept = [found[step] for step in checkpoint.steps(folder.best) if step in found]
         self._best = kept[-1] if kept else None  # what the weights in best/ are worth
+        self._warned: set[str] = set()
         self._thread = ThreadPoolExecutor(1, "evaluation")
         self._pending: deque[tuple[int, Future[Any], Callable[[], bool]]] = deque()
 
@@ -112,10 +122,15 @@ class Watch:
         """
         if (value := _first(evaluation["values"])) is None:
             return
+        self._begin_anew_if(_curve(evaluation))
+        for text in evaluation["warnings"]:
+            if text not in self._warned:
+                log.warning("train.eval: %s", text)
+                self._warned.add(text)
         if self._metrics is not None:
             self._metrics.evaluation(step, evaluation["values"])
         with self._folder.evaluations.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **evaluation}) + "\n")
+            file.write(json.dumps({"step": step, "curve": self._curve, **evaluation}) + "\n")
         name = next(iter(evaluation["values"]))
         sign = -1 if name.split("-")[0].split("_")[0] in HIGHER_IS_BETTER else 1
         best = self._best is None or sign * value < sign * self._best
@@ -130,6 +145,14 @@ class Watch:
                 "weights are kept in %s",
                 name, IN_A_ROW, self._folder.best,
             )  # fmt: skip
+
+    def _begin_anew_if(self, curve: str) -> None:
+        """Begins another curve if it is one, and keeps the best weights of the one before under another name."""
+        if self._curve is not None and curve != self._curve:
+            log.warning("train.eval measures otherwise than before: its curve begins anew")
+            checkpoint.set_aside(self._folder.best, -1, "was the best of the curve before")
+            self._values, self._best = [], None
+        self._curve = curve
 
 
 def save_best(folder: RunFolder, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
@@ -147,6 +170,13 @@ def _lines(folder: RunFolder) -> list[dict[str, Any]]:
     if not folder.evaluations.exists():
         return []
     return [json.loads(line) for line in folder.evaluations.read_text(encoding="utf-8").splitlines()]
+
+
+def _curve(evaluation: Mapping[str, Any]) -> str:
+    """What values must have in common to be compared, as a short hash."""
+    protocol = {k: v for k, v in evaluation["protocol"].items() if k not in INCIDENTAL}
+    text = json.dumps([next(iter(evaluation["values"])), protocol], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _first(values: Mapping[str, float]) -> float | None:
