@@ -343,6 +343,9 @@ def test_an_extractor_that_does_not_give_what_is_asked_for(reference: ImageSet) 
         ("tests.tiny_extractor:Big", "Big"),
         ("tests.tiny_extractor:nameless", "no extractor"),
         (":Tiny", "package.module:object"),
+        ("json:dumps", "could not be made: called with the device"),
+        ("tests.tiny_extractor:Deviceless", "could not be made"),
+        ("tests.tiny_extractor:Unnamable", "identity.. must be a mapping of plain values"),
     ],
 )
 def test_an_extractor_that_is_none(name: str, message: str) -> None:
@@ -356,6 +359,23 @@ def test_no_extractor_can_pass_for_inception(monkeypatch: pytest.MonkeyPatch, re
     with pytest.raises(ConfigError, match="neither inception"):
         find_extractor("tests.tiny_extractor:Tiny", CPU)
     assert set(tiny([FAKE], reference, metrics=["fid"]).values) == {"FD-inception"}
+
+
+def test_an_extractor_that_gives_no_mapping(reference: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tiny, "__call__", lambda self, images: images.double().flatten(1))
+    with pytest.raises(ConfigError, match="gives a Tensor; it must be a mapping"):
+        tiny([FAKE], reference, metrics=["fid"])
+
+
+def test_files_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    real = npz_file(tmp_path / "real.npz", REAL)
+    for folder, images in (("a", FAKE), ("b", FAKE[:50])):
+        (tmp_path / folder).mkdir()
+        file = npz_file(tmp_path / folder / "x.npz", images[:50])
+        given = ["--reference", str(real), "--extractor", "pixels", "--out", str(tmp_path / "all.json")]
+        for _ in range(2):
+            assert main(["evaluate", str(file), *given]) == 0
+    assert len(json.loads((tmp_path / "all.json").read_text())) == 2
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,12 @@ from ddpm_ip.config import from_dict, load, merge
 from ddpm_ip.data import Digits, Npz
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.evaluate import table as program
+from ddpm_ip.evaluate.features import Pixels
 from ddpm_ip.evaluate.layout import as_csv, as_markdown, as_text, lay_out
 from ddpm_ip.evaluate.table import TableOptions, table
 from ddpm_ip.generate import Generator
+from ddpm_ip.report.run import load_runs
+from ddpm_ip.report.table import tables
 
 OPTIONS = {"steps": (4, 2), "n_samples": 20, "batch_size": 8, "extractor": "pixels"}
 CELLS = [f"{variance}, {k} steps, seed 0" for k in (2, 4) for variance in ("fixed_large", "fixed_small")]
@@ -161,6 +164,32 @@ def test_another_protocol_begins_anew_and_the_old_cells_stay(folder, expected, c
     assert not any(name.startswith(grid["protocol_id"]) for name in cells)
 
 
+def test_another_identity_of_the_extractor_begins_anew(folder, monkeypatch):
+    """Under the same name its numbers would otherwise be taken for those of the old one."""
+    first = make(folder)
+    identity = Pixels.identity
+    monkeypatch.setattr(Pixels, "identity", lambda self: {**identity(self), "weights_sha256": "a" * 64})
+    made = []
+    grid = make(folder, made.append)
+    assert made == CELLS
+    assert "weights_sha256 aaaaaaaa…" in grid["line"]
+    assert {row["extractor"] for row in grid["results"]} != {row["extractor"] for row in first["results"]}
+    alone = [len(table.columns) for table in tables(load_runs([folder]))]
+    assert alone == [1, 1], "a table of each in the report"
+
+
+def test_a_call_that_is_refused_leaves_the_table_as_it_is(folder, expected):
+    make(folder)
+    with pytest.raises(ConfigError):
+        make(folder, metrics=["foo"])
+    assert contents(folder / "table") == expected
+
+
+def test_what_a_deviation_is_over_is_said_of_each_metric(folder):
+    grid = make(folder, steps=[2], metrics=["kid"])
+    assert "KD-pixels over 100 subsets" in as_text(grid)
+
+
 def few_digits(folder):
     """Sixteen of the digits, as a data set of its own."""
     np.savez(folder / "few.npz", images=Digits().open().pixels[:16])
@@ -200,6 +229,9 @@ def test_a_learned_variance_is_the_default_where_there_is_one(tmp_path):
         ({"seeds": []}, "--seeds must name at least one"),
         ({"n_samples": 0}, "--n_samples must be at least 1"),
         ({"seeds": [-1]}, "--seed must lie in"),
+        ({"metrics": ["foo"]}, "metrics must be of"),
+        ({"metrics": ["isc"]}, "needs logits"),
+        ({"n_samples": 1}, "fid needs at least 2 images"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_is_made(folder, changes, words):
@@ -255,7 +287,8 @@ def test_progress_tells_rate_and_time_left(folder, capsys, monkeypatch):
 # The layout, on numbers as the Inception would give them.
 
 PROTOCOL = {
-    "extractor": "inception", "extractor_identity": {"weights_sha256": "6" * 64, "resize": "299"}, "metrics": ["fid", "isc"], "data": "cifar10-train", "image_size": 32, "n_samples": 50000,
+    "extractor": "inception", "extractor_identity": {"weights_sha256": "6" * 64}, "metrics": ["fid", "isc"],
+    "data": "cifar10-train", "image_size": 32, "n_samples": 50000,
     "weights": "ab" * 32, "reference": "cifar10-train", "reference_sha256": "cd" * 32, "n_reference": 50000,
     "sampler": "ancestral", "respace_type": "uniform-linspace", "precision": "bf16", "fast": True, "device": "cuda",
     "block": 1024, "diffusion": {"total_steps": 1000},

@@ -28,5 +28,19 @@ class Tiny:
         return {"seed": 0, "resize": "4 x 4, mean"}
 
 
+class Deviceless(Tiny):
+    """Takes no device."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+
+
+class Unnamable(Tiny):
+    """Its identity cannot be written down."""
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"weight": self._weight}
+
+
 ready = Tiny(torch.device("cpu"))
 nameless = object()

@@ -53,7 +53,15 @@ def test_ties_and_non_finite_values(runs):
 
 
 @pytest.mark.parametrize(
-    "change", [{"metric": "FID"}, {"reference_sha256": "99" * 32}, {"n_samples": 50000}, {"n_reference": 10}]
+    "change",
+    [
+        {"metric": "FID"},
+        {"reference_sha256": "99" * 32},
+        {"n_samples": 50000},
+        {"n_reference": 10},
+        {"extractor": "x (sha 2)"},
+        {"computed": "blocks of 8, float32, on cpu"},
+    ],
 )
 def test_protocols_are_never_mixed(runs, change):
     write(runs[0], result(1.0))

@@ -113,6 +113,26 @@ def test_two_processes_share_the_samples(tmp_path, monkeypatch):
         assert a == pytest.approx(b, rel=1e-3)
 
 
+def test_the_metric_that_is_named_first_decides(tmp_path):
+    run = judged(tmp_path / "run", eval={**EVAL, "metrics": ["kid", "fid"]})
+    assert next(iter(lines(run)[0]["values"])) == "KD-pixels"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": ["isc"]}, "gives pool; what is asked for needs logits"),
+        ({"metrics": ["prc"], "n_samples": 3}, "prc needs at least 4 images, and there are 3"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_the_first_step(tmp_path, change, message):
+    def stepped(step):
+        pytest.fail("a step was taken")
+
+    with pytest.raises(ConfigError, match=message):
+        judged(tmp_path / "run", Hooks(on_step=stepped), eval={**EVAL, **change})
+
+
 def test_the_report_shows_the_curve(tmp_path):
     run = judged(tmp_path / "run")
     steps, found = series_of(Run.load(run), "FD-pixels")
@@ -122,7 +142,8 @@ def test_the_report_shows_the_curve(tmp_path):
 
 def note(watch, numbers, name="FD-pixels", saved=None):
     for step, number in enumerate(numbers, 1):
-        watch.note(step, {"values": {name: number}}, lambda step=step: saved is None or not saved.append(step))
+        found = {"values": {name: number}, "protocol": {}, "warnings": []}
+        watch.note(step, found, lambda step=step: saved is None or not saved.append(step))
 
 
 def test_a_curve_that_turns_up_is_warned_of(tmp_path, caplog, monkeypatch):

@@ -1,6 +1,7 @@
 """Evaluations that are worked out while training goes on: their order, weights and errors, and how they end."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from tests.reliability.tiny import TORCHRUN, finish, start, tiny, yaml_file
 
 from ddpm_ip.errors import DataError
 from ddpm_ip.evaluate.evaluate import Evaluation
+from ddpm_ip.report.run import Run
 from ddpm_ip.train import checkpoint
 from ddpm_ip.train.folder import RunFolder
 from ddpm_ip.train.loop import Hooks, train
@@ -282,12 +284,42 @@ def test_going_back_before_the_best_sets_it_aside(tmp_path, later):
 
 
 def test_best_weights_that_could_not_be_written_are_not_taken_for_the_best(tmp_path):
-    numbers = [({"values": {"FD-pixels": value}}, saves) for value, saves in ((5.0, True), (3.0, False), (4.0, True))]
+    numbers = [(evaluation(value).to_dict(), saves) for value, saves in ((5.0, True), (3.0, False), (4.0, True))]
     saved = []
     watch = Watch(RunFolder(tmp_path), 0)
     for step, (found, saves) in enumerate(numbers, 1):
         watch.note(step, found, lambda step=step, saves=saves: saved.append(step) or saves)
     assert saved == [1, 2, 3]
+
+
+@pytest.mark.parametrize("change", [{"n_images": 96}, {"sampling": {"steps": 50}}])
+def test_values_of_another_protocol_begin_a_curve_of_their_own(tmp_path, change):
+    """Nothing is the best because it was measured otherwise, and nothing is lost."""
+    run = tmp_path / "run"
+    judged(run, judge(at_once(3.0), at_once(2.0), at_once(4.0)))
+    other = lambda value: lambda: Evaluation({"FD-pixels": value}, {"line": "", **change}, [])  # noqa: E731
+    judged(run, judge(other(9.0), other(8.0)), resume="latest", n_steps=10)
+    assert recorded(run) == [(2, 3.0), (4, 2.0), (6, 4.0), (8, 9.0), (10, 8.0)]
+    assert sorted(path.name for path in (run / "best").iterdir()) == ["step00000010", "superseded-step00000004"]
+    shown_in_report = [line["step"] for line in Run.load(run).metrics if "FD-pixels" in line]
+    assert shown_in_report == [8, 10]
+
+
+def test_another_metric_begins_a_curve_and_other_versions_do_not(tmp_path):
+    watch = Watch(RunFolder(tmp_path), 0)
+    saved = []
+    for step, (name, value, version) in enumerate([("KD-x", 0.5, 1), ("KD-x", 0.6, 2), ("FD-x", 8.0, 2)]):
+        found = Evaluation({name: value}, {"versions": {"torch": version}}, []).to_dict()
+        watch.note(step, found, lambda step=step: saved.append(step) or True)
+    assert saved == [0, 2]
+
+
+def test_what_speaks_against_the_numbers_is_said_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("ddpm_ip"), "propagate", True)
+    watch = Watch(RunFolder(tmp_path), 0)
+    for step in range(2):
+        watch.note(step, Evaluation({"FD-x": 1.0}, {}, ["too few images"]).to_dict(), lambda: True)
+    assert caplog.text.count("too few images") == 1
 
 
 def test_a_run_that_goes_on_knows_what_its_best_is_worth(tmp_path):
