@@ -171,12 +171,63 @@ def test_missing_data(tmp_path):
 @pytest.mark.parametrize(("suffix", "found"), [("jpg", True), ("png", False)])
 def test_a_jpeg_reference(tmp_path, suffix, found):
     (tmp_path / "images").mkdir()
-    Image.new("L", (8, 8)).save(tmp_path / "images" / f"a.{suffix}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"a.{suffix}")
     (tmp_path / "images" / "notes.txt").touch()
     changes = {"data.name": "folder", "data.root": str(tmp_path / "images"), "data.image_size": 8, "data.mode": "rgb"}
     findings = look(yaml_file(tmp_path, {"in_channels": 3}), **changes)["data"]
     assert any("100% of the images are JPEG" in finding.text for finding in findings) == found
     assert not any("gray" in finding.text for finding in findings)
+
+
+@pytest.mark.parametrize("kind", ["a png that is a jpeg", "parquet"])
+def test_a_jpeg_is_known_by_its_bytes(tmp_path, kind):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    name = "folder"
+    if kind == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        table = pa.table({"img": [{"bytes": (tmp_path / "a.jpg").read_bytes(), "path": None}]})
+        pq.write_table(table, tmp_path / "images" / "train-0.parquet")
+        name = "parquet"
+    else:
+        (tmp_path / "a.jpg").rename(tmp_path / "images" / "a.png")
+    changes = {"data.name": name, "data.root": str(tmp_path / "images"), "data.image_size": 8, "data.mode": "rgb"}
+    findings = look(yaml_file(tmp_path, {"in_channels": 3}), **changes)["data"]
+    assert any("100% of the images are JPEG" in finding.text for finding in findings)
+
+
+def test_gray_files_for_a_network_in_colour(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "images" / "a.png")
+    changes = {"data.name": "folder", "data.root": str(tmp_path / "images"), "data.image_size": 8, "data.mode": "rgb"}
+    findings = look(yaml_file(tmp_path, {"in_channels": 3}), **changes)["data"]
+    assert any("three equal channels" in finding.text for finding in findings)
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "b.png")
+    assert levels(look(yaml_file(tmp_path, {"in_channels": 3}), **changes)["data"]) == ["OK"]
+
+
+def test_an_empty_folder_is_no_data(tmp_path):
+    (tmp_path / "images").mkdir()
+    root = {"data.root": str(tmp_path / "images"), "data.image_size": 8}
+    (finding, *_) = look(yaml_file(tmp_path), **{"data.name": "folder", **root})["data"]
+    assert (finding.level, "is empty" in finding.text) == ("problem", True)
+    (finding, *_) = look(yaml_file(tmp_path), **{"data.name": "cifar10", "data.root": root["data.root"]})["data"]
+    assert (finding.level, "fetches" in finding.text) == ("note", True)
+
+
+def test_an_extractor_that_training_would_miss(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDPM_IP_WEIGHTS", str(tmp_path / "weights"))
+    config = yaml_file(tmp_path)
+    for name, level in (("inception", "problem"), ("dinov2-vit-s-14", "problem"), ("pixels", None)):
+        findings = look(config, **{"train.eval.every": 5, "train.eval.extractor": name}).get("train.eval", [])
+        assert levels(findings) == ([level] if level else [])
+    assert "train.eval" not in look(config, **{"train.eval.extractor": "inception"})
+
+
+def test_torch_fidelity_is_missed(monkeypatch):
+    for version, level in ((None, "note"), ("0.4.0", "OK")):
+        monkeypatch.setattr(module, "_version", lambda package, version=version: version)
+        assert levels(look()["torch-fidelity"]) == [level]
 
 
 def test_a_gray_reference(tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import tracemalloc
@@ -129,8 +131,10 @@ def test_closed_form_for_two_gaussians() -> None:
 
 
 def test_the_reference_is_made_once_and_made_again_when_its_file_is_damaged(
-    reference: ImageSet, caplog: pytest.LogCaptureFixture
+    reference: ImageSet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("ddpm_ip"), "propagate", True)
+    caplog.set_level(logging.WARNING, "ddpm_ip")
     extractor = Tiny(CPU)
     first = tiny([FAKE], reference, extractor).values
     assert sum(shape[0] for shape in extractor.seen) == 70 + 90
@@ -365,6 +369,34 @@ def test_an_extractor_that_gives_no_mapping(reference: ImageSet, monkeypatch: py
     monkeypatch.setattr(Tiny, "__call__", lambda self, images: images.double().flatten(1))
     with pytest.raises(ConfigError, match="gives a Tensor; it must be a mapping"):
         tiny([FAKE], reference, metrics=["fid"])
+
+
+SLOW = """
+import sys, time, torch
+from tiny_extractor import Tiny
+from ddpm_ip.cli import main
+
+def slow(self, images):
+    print("started", flush=True)
+    time.sleep(60)
+
+Tiny.__call__ = slow
+main(sys.argv[1:])
+"""
+
+
+def test_sigterm_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    fake, real = (npz_file(tmp_path / name, FAKE) for name in ("fake.npz", "real.npz"))
+    given = ["evaluate", fake, "--reference", real, "--extractor", "tiny_extractor:Tiny", "--metrics", "kid"]
+    process = start("-c", SLOW, *given)
+    assert any(line.strip() == "started" for line in process.stdout or ())
+    assert list((tmp_path / "scratch").glob("ddpm-ip-*"))
+    process.terminate()
+    code, output = finish(process)
+    assert code == 128 + signal.SIGTERM, output
+    assert not list((tmp_path / "scratch").glob("ddpm-ip-*"))
 
 
 def test_files_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:

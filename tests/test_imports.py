@@ -48,7 +48,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"generate", "train", "sampling", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"generate", "train", "sampling", "__init__"}),
-    "doctor": ({"torch"}, MODEL | {"train", "evaluate", "__init__"}),
+    "doctor": ({"torch", "PIL"}, MODEL | {"train", "evaluate", "__init__"}),
     "report": ({"numpy", "PIL", "yaml", "matplotlib"}, {"errors", "images", "__init__"}),
     "cli": (set(), MODEL | {"generate", "train", "sampling", "evaluate", "bench", "doctor", "report", "__init__"}),
 }  # fmt: skip

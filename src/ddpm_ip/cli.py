@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from ddpm_ip import __version__
@@ -50,7 +52,8 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     # makes a small network crawl.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        code = _COMMANDS[args.command][2](args, rest)
+        with _tidy_on_sigterm() if args.command in ("evaluate", "table") else nullcontext():
+            code = _COMMANDS[args.command][2](args, rest)
         if "torch.distributed" in sys.modules:  # after an error not every process may get here
             from ddpm_ip.engine import stop_engine
 
@@ -64,6 +67,20 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+@contextmanager
+def _tidy_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends a program as an error does, which removes what is temporary."""
+    try:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    except ValueError:  # not in the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _train_arguments(p: argparse.ArgumentParser) -> None:
@@ -212,10 +229,15 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"unexpected argument {rest[0]!r}")
     from ddpm_ip.evaluate.program import EvaluateOptions, evaluate_files
 
-    metrics = None if args.metrics is None else [name.strip() for name in args.metrics.split(",")]
+    metrics = None if args.metrics is None else _names(args.metrics)
     names = ("reference", "reference_root", "extractor", "out", "batch_size", "n_samples")
     evaluate_files(args.samples, EvaluateOptions(metrics=metrics, **{name: getattr(args, name) for name in names}))
     return 0
+
+
+def _names(text: str) -> list[str]:
+    """Of a list with commas, spaces or both."""
+    return text.replace(",", " ").split()
 
 
 def _data_arguments(p: argparse.ArgumentParser) -> None:
@@ -332,7 +354,10 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
         help="of the features, as for `ddpm-ip evaluate`; FID is of inception alone (default: %(default)s)",
     )
     p.add_argument(
-        "--metrics", nargs="+", metavar="M", help="default: fid isc for inception, else the Fréchet distance alone"
+        "--metrics",
+        nargs="+",
+        metavar="M",
+        help="as for `ddpm-ip evaluate` (default: fid isc for inception, else the Fréchet distance alone)",
     )
     p.add_argument("--batch_size", type=int, help="images at once; part of what makes the image (default: what fits)")
     p.add_argument(
@@ -362,8 +387,9 @@ def _table(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.evaluate.layout import as_text
     from ddpm_ip.evaluate.table import TableOptions, table
 
-    names = ("steps", "n_samples", "seeds", "extractor", "metrics", "batch_size", "respace_type", "keep_images")
-    options = TableOptions(args.variance, **{name: getattr(args, name) for name in names})
+    metrics = None if args.metrics is None else _names(" ".join(args.metrics))
+    names = ("steps", "n_samples", "seeds", "extractor", "batch_size", "respace_type", "keep_images")
+    options = TableOptions(args.variance, metrics=metrics, **{name: getattr(args, name) for name in names})
     grid = table(config, args.exp_dir, options, reference)
     if os.environ.get("RANK", "0") == "0":
         print(as_text(grid))

@@ -14,10 +14,11 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,13 +28,15 @@ from ddpm_ip.errors import CheckpointError, UserError
 
 if TYPE_CHECKING:
     from ddpm_ip.config import Config
+    from ddpm_ip.data.decoded import Item
 
 EXTRAS = {"tensorboard": "log", "matplotlib": "plot", "pyarrow": "parquet"}  # package -> the extra that brings it
 GB = 1e9
 ROOM = (1 * GB, 5 * GB)  # free bytes below which there is a problem, and a note; a CIFAR-10 checkpoint has 0.57 GB
 FORGOTTEN = 0.01  # share of the initial weights in the average that does no harm
 HASHED = 2 * GB  # bytes of the largest file that is read through
-LOOKED_AT = 2000  # files of a folder of images
+LOOKED_AT, OPENED = 2000, 20  # images whose first bytes are read, and those whose mode is looked at
+GRAY = ("1", "L", "LA", "I", "I;16", "F")
 CUDA = "https://pytorch.org/get-started/locally"
 
 
@@ -71,6 +74,7 @@ def doctor(config_path: Path | str | None, overrides: dict[str, Any], run: Path 
         ("accelerate", _accelerate),
         ("extras", _extras),
         ("weights", _weights),
+        ("torch-fidelity", _torch_fidelity),
         ("DINOv2", _dinov2),
         ("disk", _disk),
     ]
@@ -216,6 +220,17 @@ def _weights() -> Iterable[Finding]:
         yield Finding("OK", "weights", f"{path} (SHA-256 {found[:8]})")
 
 
+def _torch_fidelity() -> Iterable[Finding]:
+    if found := _version("torch-fidelity"):
+        yield Finding("OK", "torch-fidelity", found)
+    else:
+        text = "not installed, so neither FID nor IS can be measured"
+        cure = (
+            "if wanted: pip install torch-fidelity; on a CPU with --no-deps, or a torchvision comes that does not fit"
+        )
+        yield Finding("note", "torch-fidelity", text, cure)
+
+
 def _dinov2() -> Iterable[Finding]:
     """Weights that few need: what is there is looked at, what is absent is no matter."""
     from ddpm_ip.evaluate.weights import DINOV2, find_weights, weights_folders
@@ -243,8 +258,12 @@ def _dinov2() -> Iterable[Finding]:
 
 
 def _disk() -> Iterable[Finding]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddpm-ip"
-    for what, folder in (("disk", Path.cwd()), ("cache", cache)):
+    from ddpm_ip.evaluate.collect import cache_folder
+
+    decoded = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddpm-ip"
+    features = cache_folder().parent
+    places = [("disk", Path.cwd()), ("cache", decoded), *([("features", features)] if features != decoded else [])]
+    for what, folder in places:
         place = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(place).free
         level: Literal["OK", "note", "problem"] = "problem" if free < ROOM[0] else "note" if free < ROOM[1] else "OK"
@@ -262,6 +281,23 @@ def _configuration(path: Path | str | None, overrides: dict[str, Any], run: Path
     yield Finding("OK", "config", f"{path} can be used")
     yield from _data(config)
     yield from _average(config, "train.n_steps", config.train.n_steps)
+    yield from _evaluation(config)
+
+
+def _evaluation(config: Config) -> Iterable[Finding]:
+    """Whether train.eval has its extractor's weights; without them training refuses to start."""
+    from ddpm_ip.evaluate.weights import DINOV2, INCEPTION, find_weights, weights_folders
+
+    chosen = config.train.eval
+    file = {"inception": INCEPTION, **DINOV2}.get(chosen.extractor)
+    if chosen.every and file is not None and find_weights(file) is None:
+        yield Finding(
+            "problem",
+            "train.eval",
+            f"{file.name} is not here, without which training with train.eval.extractor {chosen.extractor} does not "
+            "start",
+            f"put it into {weights_folders()[0]}, from {file.url}; or choose --train.eval.extractor pixels",
+        )
 
 
 def _data(config: Config) -> Iterable[Finding]:
@@ -270,6 +306,11 @@ def _data(config: Config) -> Iterable[Finding]:
     place = Path(root).expanduser() if root is not None else None
     if place is None:
         yield Finding("OK", "data", f"{data.name}, in the package")
+    elif place.is_dir() and not any(place.iterdir()):
+        if getattr(data, "download", False):
+            yield Finding("note", "data", f"{data.name}: {place} is empty; the first use fetches it")
+        else:
+            yield Finding("problem", "data", f"data.root: {place} is empty", "set --data.root to where the images are")
     elif place.exists():
         yield Finding("OK", "data", f"{data.name}, {place} is there (not opened: `ddpm-ip data inspect` does)")
     elif getattr(data, "download", False):
@@ -285,11 +326,21 @@ def _data(config: Config) -> Iterable[Finding]:
             "gray images: the Inception sees them as three equal channels",
             "compare their FID only with FIDs of the same set taken the same way",
         )
-    if place is not None and data.name == "folder" and (share := _jpeg_share(place)):
+    if place is None or data.name not in ("folder", "parquet"):
+        return
+    jpeg, gray = _shares(place)
+    if gray == 1 and config.model.in_channels == 3:
         yield Finding(
             "note",
             "data",
-            f"{share:.0%} of the images are JPEG: its artefacts are in the reference, and move a FID by points",
+            "the images that were looked at are gray: network and Inception see them as three equal channels",
+            "--model.in_channels 1 --data.mode gray; compare their FID only with FIDs of the same set taken so",
+        )
+    if jpeg:
+        yield Finding(
+            "note",
+            "data",
+            f"{jpeg:.0%} of the images are JPEG: its artefacts are in the reference, and move a FID by points",
             "take lossless originals if there are any; never compare with a FID of PNG references",
         )
 
@@ -338,13 +389,36 @@ def _run(run: Path) -> Iterable[Finding]:
         yield from _average(config, "newest checkpoint", found.step)
 
 
-def _jpeg_share(root: Path) -> float:
-    """The share of JPEG among the first images below a folder, by suffix; 0 if there is none."""
-    from ddpm_ip.data.folder import SUFFIXES
+def _shares(root: Path) -> tuple[float, float]:
+    """The shares of JPEG and of gray images among the first of a folder or of Parquet, by their bytes; 0 of none."""
+    from PIL import Image
 
-    names = (name for _, _, files in os.walk(root) for name in files)
-    suffixes = [suffix for name in islice(names, LOOKED_AT) if (suffix := Path(name).suffix.lower()) in SUFFIXES]
-    return sum(suffix in (".jpg", ".jpeg", ".jfif") for suffix in suffixes) / max(len(suffixes), 1)
+    from ddpm_ip.evaluate.stream import is_jpeg
+
+    items = list(islice(_first_images(root), LOOKED_AT))
+    jpeg = sum(map(is_jpeg, items)) / max(len(items), 1)
+    modes = []
+    for item in items[:OPENED]:
+        try:
+            with Image.open(BytesIO(item.source) if isinstance(item.source, bytes) else item.source) as image:
+                modes.append(image.mode)
+        except OSError:
+            continue  # `ddpm-ip data inspect` counts what is no image
+    return jpeg, sum(mode in GRAY for mode in modes) / max(len(modes), 1)
+
+
+def _first_images(root: Path) -> Iterator[Item]:
+    from ddpm_ip.data.decoded import Item
+    from ddpm_ip.data.folder import SUFFIXES
+    from ddpm_ip.evaluate.stream import list_files
+
+    if root.suffix == ".parquet" or any(root.glob("*.parquet")):
+        yield from list_files(root).items()
+        return
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if Path(name).suffix.lower() in SUFFIXES:
+                yield Item(name, Path(folder, name), None)
 
 
 def _has_nvidia_device() -> bool:

@@ -116,7 +116,8 @@ def sample(
     options = replace(options, batch_size=block)
     try:
         generator = make_generator(config, tensors, options, accelerator)
-        store.claim(_identity(config, generator, options, digest, accelerator.mixed_precision), accelerator)
+        made_of = {"weights": digest, "averaged": _averaged(weights)}
+        store.claim(made_of | _identity(config, generator, options, accelerator.mixed_precision), accelerator)
         sampling, waiting = _fill(generator, store, options, accelerator, on_block)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
@@ -214,6 +215,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     return found.tensors("ema"), found.hashes["ema.safetensors"]
 
 
+def _averaged(path: Path) -> bool | str:
+    """Whether weights are of the averaged network; of a file that somebody has renamed nobody knows."""
+    return path.is_dir() or {"ema.safetensors": True, "model.safetensors": False}.get(path.name, "unknown")
+
+
 def _missing(generator: Generator, store: _Store, n_samples: int, accelerator: Accelerator) -> dict[int, range]:
     """The blocks that this process has to make, each with its image indices; they are dealt out to all in turn."""
     size = generator.block
@@ -290,13 +296,10 @@ def _frames(generator: Generator, block: int, mode: Mode, count: int) -> Iterato
             yield array
 
 
-def _identity(
-    config: Config, generator: Generator, options: SampleOptions, weights: str, precision: str
-) -> dict[str, Any]:
-    """What every image of a folder is made of."""
+def _identity(config: Config, generator: Generator, options: SampleOptions, precision: str) -> dict[str, Any]:
+    """What every image of a folder is made of, beside the weights."""
     frames = {"denoise": options.n_denoise, "progressive": options.n_progressive}.get(options.mode)
     return {
-        "weights": weights,
         "sampler": "ancestral",
         "var_type": generator.sampler.var_type,
         "respace_type": options.respace_type,
