@@ -279,6 +279,12 @@ def test_conclusions_leave_the_random_state_alone(reference: ImageSet) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_an_empty_folder_is_named_without_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="^no image file"):
+        open_samples(tmp_path / "empty")
+
+
 def test_fewer_images_than_asked_for_are_refused(tmp_path: Path, reference: ImageSet) -> None:
     with pytest.raises(DataError, match="71 images were asked for, and there are 70"):
         tiny(png_folder(tmp_path / "png"), reference, n_images=71)

@@ -7,6 +7,7 @@ import re
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from ddpm_ip.errors import CheckpointError, ConfigError, OutOfMemory, UserError
 from ddpm_ip.generate import Generator
 from ddpm_ip.images import save_png
 from ddpm_ip.sampling import SampleOptions, fitting_block, image_bytes, sample, sample_files
+from ddpm_ip.train import checkpoint
 
 OPTIONS = {"n_samples": 20, "batch_size": 8, "respace_steps": 4, "seed": 3}
 
@@ -204,7 +206,17 @@ def test_without_a_batch_size_a_folder_keeps_its_block(trained, tmp_path, monkey
     assert make(trained, tmp_path / "a", batch_size=None) == expected
     for folder, n in (("b", 3), ("c", 9)):
         make(trained, tmp_path / folder, batch_size=None, n_samples=n)
-        assert json.loads((tmp_path / folder / "sampling.json").read_text())["block"] == 4
+        about = json.loads((tmp_path / folder / "sampling.json").read_text())
+        assert (about["block"], about["averaged"]) == (4, True)
+
+
+@pytest.mark.parametrize(("name", "averaged"), [("ema", True), ("model", False), ("renamed", "unknown")])
+def test_whether_weights_are_averaged_is_noted(trained, tmp_path, name, averaged):
+    newest = checkpoint.find(trained).path
+    source = newest / f"{'ema' if name == 'renamed' else name}.safetensors"
+    weights = shutil.copy(source, tmp_path / f"{name}.safetensors")
+    make(Path(weights), tmp_path / "a", n_samples=1)
+    assert json.loads((tmp_path / "a" / "sampling.json").read_text())["averaged"] == averaged
 
 
 def test_the_default_block_of_a_cpu(trained, tmp_path):

@@ -137,7 +137,18 @@ def test_the_report_shows_the_curve(tmp_path):
     run = judged(tmp_path / "run")
     steps, found = series_of(Run.load(run), "FD-pixels")
     assert list(zip(steps.tolist(), found.tolist(), strict=True)) == values(run)
-    assert "FD-pixels over training steps" in write_report([run], tmp_path / "report.html").read_text()
+    page = write_report([run], tmp_path / "report.html").read_text()
+    assert page.count("FD-pixels over training steps") == 1
+    assert "20 images 1 x 8 x 8" in page
+    assert "Warning: 20 images are too few for 64 features" in page
+
+
+def test_curves_of_two_protocols_share_no_plot(tmp_path):
+    runs = [judged(tmp_path / str(n), eval={**EVAL, "n_samples": n}) for n in (20, 24)]
+    page = write_report(runs, tmp_path / "report.html").read_text()
+    assert page.count("FD-pixels over training steps") == 2
+    again = write_report([runs[0], judged(tmp_path / "same")], tmp_path / "report.html").read_text()
+    assert again.count("FD-pixels over training steps") == 1
 
 
 def note(watch, numbers, name="FD-pixels", saved=None):

@@ -121,12 +121,13 @@ def from_set(images: ImageSet) -> Source:
 
 def list_files(path: Path) -> Listing:
     """The images of a folder, of a Parquet file, or of a folder of Parquet files."""
-    # the size plays no part before decoding
-    if path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet"))):
-        return Parquet(root=str(path), image_size=1).listing()
-    if path.is_file():
+    if path.is_file() and path.suffix != ".parquet":
         raise DataError(f"{path}: images come as a folder of PNG files, an .npz or .npy file, or Parquet")
-    return Folder(root=str(path), image_size=1).listing()
+    kind = Parquet if path.suffix == ".parquet" or any(path.glob("*.parquet")) else Folder
+    try:
+        return kind(root=str(path), image_size=1).listing()  # the size plays no part before decoding
+    except DataError as error:  # which takes it for the data of a configuration
+        raise DataError(str(error).removeprefix("data.root: ")) from error
 
 
 def is_jpeg(item: Item) -> bool:

@@ -90,6 +90,8 @@ class Run:
         config: the resolved configuration, nested.
         metrics: logged lines in the order of their step; after a resume, the newer line of a step counts. What was
             measured by ``train.eval`` stands in the line of its step, under the name of the metric.
+        evaluation: the newest of ``train.eval``, with ``values``, ``protocol``, ``warnings`` and ``curve``, which is
+            the same only for values that compare.
         results: measured numbers, in file order; those of ``ddpm-ip table``, of every protocol, after those of
             ``results.json``.
         table: what ``ddpm-ip table`` wrote last, in its shape.
@@ -102,6 +104,7 @@ class Run:
     name: str
     config: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...] = ()
+    evaluation: Mapping[str, Any] | None = None
     results: tuple[Result, ...] = ()
     table: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
@@ -136,6 +139,7 @@ class Run:
             name=folder.name or "run",
             config=_read_config(folder / CONFIG),
             metrics=_joined(metrics, evaluations),
+            evaluation=evaluations[-1] if evaluations else None,
             results=tuple(Result.from_row(row, f"{folder / file}, row {i}") for file, i, row in rows),
             table=table,
             provenance=_read_json(folder / PROVENANCE, dict),

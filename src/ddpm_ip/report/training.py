@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ def training_section(runs: Sequence[Run]) -> Markup:
     if not logged:
         return tag("section", tag("h2", "Training"), tag("p", "No run has logged metrics."))
     extra = dict.fromkeys(key for _, run in logged for row in run.metrics for key in row if key not in NOT_PLOTTED)
-    found = (_panel(logged, key, f"curve{i}") for i, key in enumerate(["images_per_s", *extra]))
+    drawn = [(key, group) for key in ["images_per_s", *extra] for group in _comparable(logged, key)]
+    found = (_panel(group, key, f"curve{i}") for i, (key, group) in enumerate(drawn))
     panels = [panel for panel in found if panel]
     widths = [str(width) for width in sorted({window(len(run.metrics)) for _, run in logged})]
     left_out = len(panels) - MAX_PANELS
@@ -37,7 +38,30 @@ def training_section(runs: Sequence[Run]) -> Markup:
         _panel(logged, "loss", "loss"),
         tag("div.panels", panels[:MAX_PANELS]),
         tag("p.quiet", f"{left_out} more logged quantities are not drawn.") if left_out > 0 else None,
+        [tag("p.quiet", text) for text in _evaluated(logged)],
     )
+
+
+def _comparable(logged: Sequence[tuple[int, Run]], key: str) -> list[list[tuple[int, Run]]]:
+    """The runs whose values may share a plot: what ``train.eval`` measured compares under one protocol only."""
+    groups: dict[Any, list[tuple[int, Run]]] = {}
+    for i, run in logged:
+        newest = run.evaluation or {}
+        measured = isinstance(values := newest.get("values"), Mapping) and key in values
+        groups.setdefault(str(newest.get("curve")) if measured else None, []).append((i, run))
+    return list(groups.values())
+
+
+def _evaluated(logged: Sequence[tuple[int, Run]]) -> list[str]:
+    """Under which protocol each run was evaluated during training, and what speaks against the numbers."""
+    sentences = []
+    for _, run in logged:
+        newest = run.evaluation or {}
+        protocol, warnings = newest.get("protocol"), newest.get("warnings")
+        if isinstance(protocol, Mapping) and protocol.get("line"):
+            notes = [f"Warning: {text}." for text in warnings] if isinstance(warnings, list) else []
+            sentences.append(" ".join([f"{run.name}, during training: {protocol['line']}.", *notes]))
+    return sentences
 
 
 def series_of(run: Run, key: str) -> tuple[Floats, Floats]:
