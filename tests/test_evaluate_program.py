@@ -281,7 +281,7 @@ def test_conclusions_leave_the_random_state_alone(reference: ImageSet) -> None:
 
 def test_an_empty_folder_is_named_without_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="^no image file"):
+    with pytest.raises(DataError, match=r"^no image file"):
         open_samples(tmp_path / "empty")
 
 
