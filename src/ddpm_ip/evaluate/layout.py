@@ -128,7 +128,7 @@ def as_csv(grid: Grid) -> str:
             for steps, cell in zip(grid["steps"], row["cells"], strict=True):
                 if cell is not None:
                     numbers = [cell[key] for key in ("value", "mark", "spread", "seeds")]
-                    own = "" if row["source"] else grid["protocol_id"]
+                    own = "" if row["source"] else f"{grid['line']} [{grid['protocol_id']}]"
                     writer.writerow([block["metric"], row["label"], steps, *numbers, row["source"], own])
     return file.getvalue()
 
