@@ -196,6 +196,25 @@ def test_a_jpeg_is_known_by_its_bytes(tmp_path, kind):
     assert any("100% of the images are JPEG" in finding.text for finding in findings)
 
 
+def test_the_split_and_the_column_of_the_configuration_are_looked_at(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "images" / "data").mkdir(parents=True)
+    encoded = {}
+    for suffix in ("jpg", "png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix}")
+        encoded[suffix] = (tmp_path / f"a.{suffix}").read_bytes()
+    table = pa.table({"thumb": [{"bytes": encoded["png"]}], "photo": [{"bytes": encoded["jpg"]}]})
+    pq.write_table(table, tmp_path / "images" / "data" / "test-0.parquet")
+    changes = {"data.name": "parquet", "data.root": str(tmp_path / "images"), "data.split": "test"}
+    changes |= {"data.image_column": "photo", "data.image_size": 8}
+    findings = look(yaml_file(tmp_path, {"in_channels": 3}), **changes)
+    assert any("JPEG" in finding.text for finding in findings["data"])
+    assert "EMA" in findings
+    findings = look(yaml_file(tmp_path, {"in_channels": 3}), **{**changes, "data.image_column": "none"})
+    assert levels(findings["data"]) == ["OK", "problem"]
+    assert "EMA" in findings, "one problem hides nothing else"
+
+
 def test_gray_files_for_a_network_in_colour(tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("L", (8, 8)).save(tmp_path / "images" / "a.png")

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import tracemalloc
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -371,9 +371,21 @@ def test_no_extractor_can_pass_for_inception(monkeypatch: pytest.MonkeyPatch, re
     assert set(tiny([FAKE], reference, metrics=["fid"]).values) == {"FD-inception"}
 
 
-def test_an_extractor_that_gives_no_mapping(reference: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tiny, "__call__", lambda self, images: images.double().flatten(1))
-    with pytest.raises(ConfigError, match="gives a Tensor; it must be a mapping"):
+@pytest.mark.parametrize(
+    ("gives", "message"),
+    [
+        (lambda images: images.double().flatten(1), "gives a Tensor; it must be a mapping"),
+        (lambda images: {"pool": images.double().flatten(1).numpy()}, "pool as ndarray of shape .70, 768."),
+        (lambda images: {"pool": torch.tensor(1.0)}, "pool as Tensor of shape ..; for|pool as Tensor of shape"),
+        (lambda images: {0: images}, "gives 0; what is asked for needs pool"),
+        (lambda images: {"pool": images @ images[0, 0, 0, :3]}, "raised RuntimeError"),
+    ],
+)
+def test_an_extractor_that_gives_something_else(
+    reference: ImageSet, monkeypatch: pytest.MonkeyPatch, gives: Callable[[torch.Tensor], object], message: str
+) -> None:
+    monkeypatch.setattr(Tiny, "__call__", lambda self, images: gives(images))
+    with pytest.raises(ConfigError, match=message):
         tiny([FAKE], reference, metrics=["fid"])
 
 
@@ -414,6 +426,19 @@ def test_files_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
         for _ in range(2):
             assert main(["evaluate", str(file), *given]) == 0
     assert len(json.loads((tmp_path / "all.json").read_text())) == 2
+
+
+def test_a_reference_of_another_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "real").mkdir()
+    parquet_file(tmp_path / "real" / "test-0.parquet", png_folder(tmp_path / "png", REAL))
+    data = f"{{name: parquet, root: {tmp_path / 'real'}, split: test, image_size: 16}}"
+    (tmp_path / "ref.yaml").write_text(f"data: {data}\n")
+    file = npz_file(tmp_path / "fake.npz", FAKE)
+    given = ["--reference", str(tmp_path / "ref.yaml"), "--extractor", "pixels"]
+    assert main(["evaluate", str(file), *given]) == 0
+    assert "FD-pixels" in capsys.readouterr().out
+    assert main(["evaluate", str(file), *given, "--metrics", ","]) == 2
+    assert "got none" in capsys.readouterr().err
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

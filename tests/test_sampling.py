@@ -219,6 +219,12 @@ def test_whether_weights_are_averaged_is_noted(trained, tmp_path, name, averaged
     assert json.loads((tmp_path / "a" / "sampling.json").read_text())["averaged"] == averaged
 
 
+def test_the_same_weights_under_another_name_continue(trained, tmp_path, expected):
+    make(trained, tmp_path / "a", n_samples=5)
+    weights = shutil.copy(checkpoint.find(trained).path / "ema.safetensors", tmp_path / "mine.safetensors")
+    assert make(Path(weights), tmp_path / "a") == expected
+
+
 def test_the_default_block_of_a_cpu(trained, tmp_path):
     make(trained, tmp_path / "a", batch_size=None, n_samples=1)
     assert json.loads((tmp_path / "a" / "sampling.json").read_text())["block"] == 64

@@ -178,6 +178,28 @@ def test_another_identity_of_the_extractor_begins_anew(folder, monkeypatch):
     assert alone == [1, 1], "a table of each in the report"
 
 
+def test_the_table_beside_the_cells_has_all_of_them(folder):
+    """So the report keeps its numbers when a call asks for less."""
+    make(folder)
+    make(folder, lambda name: pytest.fail("made anew"), steps=[2])
+    assert len(values(json.loads((folder / "table" / "table.json").read_text()))) == 2
+    (run,) = load_runs([folder])
+    assert len(run.results) == 4
+    assert any(name.startswith("table/") and name.count("/") == 2 for name in run.hashes)
+
+
+def test_a_new_table_takes_the_place_of_the_old_with_its_first_cell(folder, expected, monkeypatch):
+    make(folder)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make(folder, n_samples=16)
+    assert contents(folder / "table").items() >= expected.items()
+
+
 def test_a_call_that_is_refused_leaves_the_table_as_it_is(folder, expected):
     make(folder)
     with pytest.raises(ConfigError):
@@ -230,6 +252,7 @@ def test_a_learned_variance_is_the_default_where_there_is_one(tmp_path):
         ({"n_samples": 0}, "--n_samples must be at least 1"),
         ({"seeds": [-1]}, "--seed must lie in"),
         ({"metrics": ["foo"]}, "metrics must be of"),
+        ({"metrics": []}, "got none"),
         ({"metrics": ["isc"]}, "needs logits"),
         ({"n_samples": 1}, "fid needs at least 2 images"),
     ],

@@ -28,6 +28,7 @@ from ddpm_ip.errors import CheckpointError, UserError
 
 if TYPE_CHECKING:
     from ddpm_ip.config import Config
+    from ddpm_ip.data import Folder, Parquet
     from ddpm_ip.data.decoded import Item
 
 EXTRAS = {"tensorboard": "log", "matplotlib": "plot", "pyarrow": "parquet"}  # package -> the extra that brings it
@@ -298,6 +299,11 @@ def _evaluation(config: Config) -> Iterable[Finding]:
             "start",
             f"put it into {weights_folders()[0]}, from {file.url}; or choose --train.eval.extractor pixels",
         )
+    if chosen.every and chosen.extractor == "inception" and _version("torch-fidelity") is None:
+        text = (
+            "torch-fidelity is not installed, without which training with train.eval.extractor inception does not start"
+        )
+        yield Finding("problem", "train.eval", text, "pip install torch-fidelity; on a CPU with --no-deps")
 
 
 def _data(config: Config) -> Iterable[Finding]:
@@ -326,9 +332,15 @@ def _data(config: Config) -> Iterable[Finding]:
             "gray images: the Inception sees them as three equal channels",
             "compare their FID only with FIDs of the same set taken the same way",
         )
-    if place is None or data.name not in ("folder", "parquet"):
+    from ddpm_ip.data import Folder, Parquet
+
+    if not isinstance(data, Folder | Parquet) or not place or not place.exists():
         return
-    jpeg, gray = _shares(place)
+    try:
+        jpeg, gray = _shares(data)
+    except UserError as error:
+        yield Finding("problem", "data", str(error), "see `ddpm-ip data inspect`")
+        return
     if gray == 1 and config.model.in_channels == 3:
         yield Finding(
             "note",
@@ -389,36 +401,38 @@ def _run(run: Path) -> Iterable[Finding]:
         yield from _average(config, "newest checkpoint", found.step)
 
 
-def _shares(root: Path) -> tuple[float, float]:
-    """The shares of JPEG and of gray images among the first of a folder or of Parquet, by their bytes; 0 of none."""
+def _shares(data: Folder | Parquet) -> tuple[float, float]:
+    """The shares of JPEG and of gray images among the first of a set, by their bytes; 0 of none."""
     from PIL import Image
 
     from ddpm_ip.evaluate.stream import is_jpeg
 
-    items = list(islice(_first_images(root), LOOKED_AT))
-    jpeg = sum(map(is_jpeg, items)) / max(len(items), 1)
-    modes = []
-    for item in items[:OPENED]:
-        try:
-            with Image.open(BytesIO(item.source) if isinstance(item.source, bytes) else item.source) as image:
-                modes.append(image.mode)
-        except OSError:
-            continue  # `ddpm-ip data inspect` counts what is no image
-    return jpeg, sum(mode in GRAY for mode in modes) / max(len(modes), 1)
+    looked_at, jpeg = 0, 0
+    gray: list[bool] = []
+    for item in islice(_first_images(data), LOOKED_AT):
+        looked_at += 1
+        jpeg += is_jpeg(item)
+        if len(gray) < OPENED:
+            try:
+                with Image.open(BytesIO(item.source) if isinstance(item.source, bytes) else item.source) as image:
+                    gray.append(image.mode in GRAY)
+            except Exception:
+                continue  # `ddpm-ip data inspect` counts what is no image
+    return jpeg / max(looked_at, 1), sum(gray) / max(len(gray), 1)
 
 
-def _first_images(root: Path) -> Iterator[Item]:
+def _first_images(data: Folder | Parquet) -> Iterator[Item]:
+    """In the order of the disk, since listing a large folder takes long."""
+    from ddpm_ip.data import Parquet
     from ddpm_ip.data.decoded import Item
-    from ddpm_ip.data.folder import SUFFIXES
-    from ddpm_ip.evaluate.stream import list_files
+    from ddpm_ip.data.folder import is_image_name
 
-    if root.suffix == ".parquet" or any(root.glob("*.parquet")):
-        yield from list_files(root).items()
+    if isinstance(data, Parquet):
+        yield from data.listing().items()
         return
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if Path(name).suffix.lower() in SUFFIXES:
-                yield Item(name, Path(folder, name), None)
+    for folder, subfolders, names in os.walk(Path(data.root).expanduser()):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        yield from (Item(name, Path(folder, name), None) for name in names if is_image_name(name))
 
 
 def _has_nvidia_device() -> bool:

@@ -365,7 +365,8 @@ class _Store:
                 return (
                     f"{mark} cannot be read ({error}), so what is in the folder is unknown: choose another --save_dir"
                 )
-            changed = [f"{k}: {old.get(k)} -> {v}" for k, v in identity.items() if old.get(k) != v]
+            # Whether weights are averaged is known by their hash, whatever their file is called.
+            changed = [f"{k}: {old.get(k)} -> {v}" for k, v in identity.items() if k != "averaged" and old.get(k) != v]
             if changed:
                 return f"{self.folder} holds images made otherwise ({'; '.join(changed)}): choose another --save_dir"
             return None

@@ -118,6 +118,17 @@ def test_the_metric_that_is_named_first_decides(tmp_path):
     assert next(iter(lines(run)[0]["values"])) == "KD-pixels"
 
 
+def test_a_metric_more_is_no_other_curve(tmp_path):
+    run = judged(tmp_path / "run")
+    for n, metrics in ((8, ["fid", "kid"]), (10, ["fid"])):
+        judged(run, resume="latest", n_steps=n, eval={**EVAL, "metrics": metrics})
+    assert len({line["curve"] for line in lines(run)}) == 1
+    assert not list((run / "best").glob("superseded-*"))
+    judged(run, resume="latest", n_steps=12, eval={**EVAL, "metrics": ["kid", "fid"]})
+    assert len({line["curve"] for line in lines(run)}) == 2
+    assert len(list((run / "best").glob("superseded-*"))) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -305,6 +305,24 @@ def test_values_of_another_protocol_begin_a_curve_of_their_own(tmp_path, change)
     assert shown_in_report == [8, 10]
 
 
+@pytest.mark.parametrize(("images", "kept"), [(20, 2), (96, 4)])
+def test_lines_of_an_older_version_have_their_curve_too(tmp_path, images, kept):
+    """Whether the run goes on once or twice: better weights are not thrown away, and other protocols do not win."""
+
+    def found(value, n):
+        return Evaluation({"FD-x": value}, {"n_images": n}, []).to_dict()
+
+    folder = RunFolder(tmp_path)
+    lines = [{"step": step, **found(value, 20)} for step, value in ((1, 3.0), (2, 2.0))]
+    folder.evaluations.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder.best / "step00000002").mkdir(parents=True)
+    saved = [2]
+    for step, value in ((3, 6.0), (4, 5.0)):
+        Watch(folder, step - 1).note(step, found(value, images), lambda step=step: saved.append(step) or True)
+    assert saved[-1] == kept
+    assert (folder.best / "superseded-step00000002").exists() == (images != 20)
+
+
 def test_another_metric_begins_a_curve_and_other_versions_do_not(tmp_path):
     watch = Watch(RunFolder(tmp_path), 0)
     saved = []

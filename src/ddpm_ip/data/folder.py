@@ -82,11 +82,12 @@ def _image_paths(root: Path) -> list[Path]:
     paths = []
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        paths += [Path(folder, name) for name in files if _is_image_name(name)]
+        paths += [Path(folder, name) for name in files if is_image_name(name)]
     return sorted(paths, key=lambda path: path.relative_to(root).parts)
 
 
-def _is_image_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
+    """Whether a file counts as an image: by its suffix, and hidden ones never."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_ip.data import ImageSet
-from ddpm_ip.errors import ConfigError, DataError
+from ddpm_ip.errors import ConfigError, DataError, UserError
 from ddpm_ip.evaluate.features import Extractor
 from ddpm_ip.evaluate.metrics import Moments, Rows
 from ddpm_ip.evaluate.stream import Source, from_first, from_set, gathered, rank
@@ -141,8 +141,16 @@ def extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[
     """
     if images.shape[1] == 1 and not getattr(extractor, "gray", False):
         images = images.repeat(1, 3, 1, 1)
-    with torch.inference_mode(), _no_tf32():
-        found = extractor(images)
+    try:
+        with torch.inference_mode(), _no_tf32():
+            found = extractor(images)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # perhaps somebody's own code
+        raise ConfigError(
+            f"the extractor {extractor.name}, called with images {tuple(images.shape)}, raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if not isinstance(found, Mapping):
         raise ConfigError(
             f"the extractor {extractor.name} gives a {type(found).__name__}; it must be a mapping of features by kind, "
@@ -151,12 +159,13 @@ def extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[
     for kind in kinds:
         if kind not in found:
             raise ConfigError(
-                f"the extractor {extractor.name} gives {', '.join(found)}; what is asked for needs {kind}"
+                f"the extractor {extractor.name} gives {', '.join(map(str, found))}; what is asked for needs {kind}"
             )
-        if found[kind].shape != (len(images), found[kind].shape[-1]):
+        if not isinstance(found[kind], Tensor) or found[kind].ndim != 2 or len(found[kind]) != len(images):
+            shape = tuple(getattr(found[kind], "shape", ()))
             raise ConfigError(
-                f"the extractor {extractor.name} gives {kind} of shape {tuple(found[kind].shape)} for {len(images)} "
-                "images; it must be (images, features)"
+                f"the extractor {extractor.name} gives {kind} as {type(found[kind]).__name__} of shape {shape} for "
+                f"{len(images)} images; it must be a tensor (images, features)"
             )
         if not torch.isfinite(found[kind]).all():
             raise DataError(f"the extractor {extractor.name} gives {kind} that is not finite")

@@ -110,8 +110,8 @@ def find_extractor(name: str, device: torch.device) -> Extractor:
     if not isinstance(found, Extractor) or not isinstance(found.name, str) or not callable(found):
         raise ConfigError(f"{name} is no extractor: it needs name, identity() and a call (docs/EVALUATION.md)")
     try:
-        json.dumps(dict(found.identity()))
-    except (TypeError, ValueError) as error:
+        json.dumps(dict(found.identity()), sort_keys=True)
+    except Exception as error:  # somebody's own code
         raise ConfigError(f"{name}: its identity() must be a mapping of plain values, for JSON ({error})") from error
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", found.name) or found.name in BUILT_IN:
         raise ConfigError(
@@ -186,6 +186,8 @@ def _import(name: str) -> Any:
         ) from error
     except ValueError as error:  # an empty name
         raise ConfigError(f"{name!r} is not of the form package.module:object") from error
+    except Exception as error:  # somebody's own code
+        raise ConfigError(f"the extractor {name} cannot be imported: {type(error).__name__}: {error}") from error
     try:
         for part in attribute.split("."):
             found = getattr(found, part)

@@ -21,7 +21,7 @@ from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.evaluate.evaluate import Evaluation, chosen, evaluate
 from ddpm_ip.evaluate.features import find_extractor
-from ddpm_ip.evaluate.stream import is_jpeg, list_files, open_samples
+from ddpm_ip.evaluate.stream import is_jpeg, open_samples
 from ddpm_ip.train.log import setup
 
 log = logging.getLogger("ddpm_ip.evaluate")
@@ -67,7 +67,7 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     accelerator = start_engine("no")
     setup(None, accelerator.is_main_process)
     inception = options.extractor == "inception"
-    metrics = chosen(options.metrics or (["fid", "isc"] if inception else ["fid"]))
+    metrics = chosen((["fid", "isc"] if inception else ["fid"]) if options.metrics is None else options.metrics)
     out = options.out or default_out(samples)
     _read(out)  # refused now rather than after the work
     source = open_samples(samples)
@@ -134,7 +134,7 @@ def _jpeg(reference: DataConfig) -> str | None:
     """An image that is a JPEG, of ten that are looked at."""
     if not isinstance(reference, (Folder, Parquet)):
         return None
-    items = islice(list_files(Path(reference.root)).items(), 0, 10_000, 1000)
+    items = islice(reference.listing().items(), 0, 10_000, 1000)
     return next((item.where for item in items if is_jpeg(item)), None)
 
 

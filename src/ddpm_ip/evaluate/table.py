@@ -2,8 +2,8 @@
 
     EXP_DIR/table/PROTOCOL/protocol.json     what all numbers beside it have in common; PROTOCOL is its hash
     EXP_DIR/table/PROTOCOL/cell-....json     one number of steps, variance and seed; appears whole
-    EXP_DIR/table/PROTOCOL/table.{txt,...}   the table of these cells, written anew after every one
-    EXP_DIR/table/table.{txt,md,csv,json}    that of the newest call
+    EXP_DIR/table/PROTOCOL/table.{txt,...}   the table of all these cells, written anew after every one
+    EXP_DIR/table/table.{txt,md,csv,json}    that of the newest call, of what it asked for
 
 Images go from the sampler into the features, and are on no disk unless that is asked for. A call that was ended goes on
 with the cells that are missing. Whatever changes a number but is no row or column of the table (the weights, the number
@@ -145,7 +145,8 @@ def table(
     source = reference or config.data
     with accelerator.main_process_first():
         images = source.open(progress=accelerator.is_main_process)
-    metrics = sorted(chosen(options.metrics or METRICS.get(extractor.name, ("fid",))))
+    asked = METRICS.get(extractor.name, ("fid",)) if options.metrics is None else options.metrics
+    metrics = sorted(chosen(asked))
     check(images, extractor=extractor, metrics=metrics, n_images=options.n_samples, device=accelerator.device)
     common = {
         "extractor": extractor.name,
@@ -228,16 +229,23 @@ class _Sheet:
         self.publish()
 
     def publish(self) -> Grid:
-        """Writes the table of all cells that are there."""
-        measured = {str(file): _read(file) for cell in self.cells if (file := self.file(cell)).exists()}
-        _refuse_mixture(measured)
+        """Writes the table of the cells that are asked for, and beside the cells that of all; none before the first."""
+        there = {str(file): _read(file) for file in sorted(self.folder.glob("cell-*.json"))}
+        _refuse_mixture(there)
         places = [_place(cell) for cell in self.cells]
-        grid = lay_out(self.method, self.folder.name, self.protocol, places, list(measured.values()))
-        forms = {"txt": as_text(grid), "md": as_markdown(grid), "csv": as_csv(grid), "json": _json(grid)}
-        for folder in (self.folder, self.home) if measured else (self.home,):
-            for suffix, text in forms.items():
-                _write(folder / f"table.{suffix}", text)
+        every = sorted(
+            ({key: cell[key] for key in places[0]} for cell in there.values()),
+            key=lambda p: (p["var_type"], -p["steps"], p["seed"]),
+        )
+        grid = self._lay_out(places, there)
+        if there:
+            _write_forms(self.folder, self._lay_out(every, there))
+            _write_forms(self.home, grid)
         return grid
+
+    def _lay_out(self, places: Sequence[dict[str, Any]], there: Mapping[str, Mapping[str, Any]]) -> Grid:
+        measured = [cell for cell in there.values() if {key: cell[key] for key in places[0]} in places]
+        return lay_out(self.method, self.folder.name, self.protocol, places, measured)
 
 
 def _reference_facts(source: DataConfig, images: ImageSet) -> dict[str, Any]:
@@ -359,6 +367,13 @@ def _agreed(value: T, accelerator: Accelerator) -> T:
     if accelerator.num_processes > 1:
         torch.distributed.broadcast_object_list(box)
     return box[0]
+
+
+def _write_forms(folder: Path, grid: Grid) -> None:
+    for suffix, text in {
+        "txt": as_text(grid), "md": as_markdown(grid), "csv": as_csv(grid), "json": _json(grid)
+    }.items():  # fmt: skip
+        _write(folder / f"table.{suffix}", text)
 
 
 def _json(value: Any) -> str:

@@ -90,8 +90,8 @@ class Run:
         config: the resolved configuration, nested.
         metrics: logged lines in the order of their step; after a resume, the newer line of a step counts. What was
             measured by ``train.eval`` stands in the line of its step, under the name of the metric.
-        evaluation: the newest of ``train.eval``, with ``values``, ``protocol``, ``warnings`` and ``curve``, which is
-            the same only for values that compare.
+        evaluations: of ``train.eval``, those of the newest curve, in order, with ``values``, ``protocol``, ``warnings``
+            and ``curve``, which is the same only for values that compare.
         results: measured numbers, in file order; those of ``ddpm-ip table``, of every protocol, after those of
             ``results.json``.
         table: what ``ddpm-ip table`` wrote last, in its shape.
@@ -104,7 +104,7 @@ class Run:
     name: str
     config: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...] = ()
-    evaluation: Mapping[str, Any] | None = None
+    evaluations: tuple[Mapping[str, Any], ...] = ()
     results: tuple[Result, ...] = ()
     table: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
@@ -126,7 +126,8 @@ class Run:
                 f"{RESULTS} and {PROVENANCE}. Give the folder that training wrote (its EXP_DIR)."
             )
         metrics, problems = _read_lines(folder / METRICS)
-        evaluations, more = _read_lines(folder / EVALUATIONS)
+        lines, more = _read_lines(folder / EVALUATIONS)
+        evaluations = tuple(line for line in lines if curve_of(line) == curve_of(lines[-1]))
         table = _read_json(folder / TABLE, dict)
         rows = [(RESULTS, i, row) for i, row in enumerate(_read_json(folder / RESULTS, list) or [], 1)]
         for path in sorted(folder.glob(TABLES)) or [folder / TABLE]:  # of every protocol
@@ -139,7 +140,7 @@ class Run:
             name=folder.name or "run",
             config=_read_config(folder / CONFIG),
             metrics=_joined(metrics, evaluations),
-            evaluation=evaluations[-1] if evaluations else None,
+            evaluations=evaluations,
             results=tuple(Result.from_row(row, f"{folder / file}, row {i}") for file, i, row in rows),
             table=table,
             provenance=_read_json(folder / PROVENANCE, dict),
@@ -155,9 +156,9 @@ class Run:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files that the report was made from."""
-        present = [
-            name for name in (CONFIG, METRICS, EVALUATIONS, RESULTS, TABLE, PROVENANCE) if (self.path / name).is_file()
-        ]
+        names = (CONFIG, METRICS, EVALUATIONS, RESULTS, TABLE, PROVENANCE)
+        present = [name for name in names if (self.path / name).is_file()]
+        present += [str(path.relative_to(self.path)) for path in sorted(self.path.glob(TABLES))]
         return {name: hashlib.sha256((self.path / name).read_bytes()).hexdigest() for name in present}
 
     def file(self, relative: str) -> Path | None:
@@ -242,13 +243,19 @@ def _results_of(table: Mapping[str, Any] | None, path: Path) -> Sequence[Any]:
 
 
 def _joined(metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """The logged lines with what was measured at their steps, or at steps of their own; of the newest curve alone,
-    since values of others do not compare."""
+    """The logged lines with what was measured at their steps, or at steps of their own."""
     by_step = {row["step"]: dict(row) for row in metrics}
     for row in evaluations:
-        if row.get("curve") == evaluations[-1].get("curve") and isinstance(values := row.get("values"), Mapping):
+        if isinstance(values := row.get("values"), Mapping):
             by_step.setdefault(row["step"], {"step": row["step"]}).update(values)
     return tuple(by_step[step] for step in sorted(by_step))
+
+
+def curve_of(evaluation: Mapping[str, Any]) -> str:
+    """What the values of two evaluations must have in common to share a curve; older versions wrote no ``curve``."""
+    protocol = evaluation.get("protocol")
+    line = protocol.get("line") if isinstance(protocol, Mapping) else None
+    return str(evaluation.get("curve") or line)
 
 
 def _read_lines(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:

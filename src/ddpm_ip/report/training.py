@@ -9,7 +9,7 @@ import numpy as np
 
 from ddpm_ip.report.markup import Markup, sentence_list, tag
 from ddpm_ip.report.plots import Floats, curve, window
-from ddpm_ip.report.run import Run
+from ddpm_ip.report.run import Run, curve_of
 from ddpm_ip.report.svg import run_label, to_svg
 
 MAX_PANELS = 12
@@ -46,9 +46,8 @@ def _comparable(logged: Sequence[tuple[int, Run]], key: str) -> list[list[tuple[
     """The runs whose values may share a plot: what ``train.eval`` measured compares under one protocol only."""
     groups: dict[Any, list[tuple[int, Run]]] = {}
     for i, run in logged:
-        newest = run.evaluation or {}
-        measured = isinstance(values := newest.get("values"), Mapping) and key in values
-        groups.setdefault(str(newest.get("curve")) if measured else None, []).append((i, run))
+        measured = any(isinstance(v := row.get("values"), Mapping) and key in v for row in run.evaluations)
+        groups.setdefault(curve_of(run.evaluations[-1]) if measured else None, []).append((i, run))
     return list(groups.values())
 
 
@@ -56,7 +55,7 @@ def _evaluated(logged: Sequence[tuple[int, Run]]) -> list[str]:
     """Under which protocol each run was evaluated during training, and what speaks against the numbers."""
     sentences = []
     for _, run in logged:
-        newest = run.evaluation or {}
+        newest = run.evaluations[-1] if run.evaluations else {}
         protocol, warnings = newest.get("protocol"), newest.get("warnings")
         if isinstance(protocol, Mapping) and protocol.get("line"):
             notes = [f"Warning: {text}." for text in warnings] if isinstance(warnings, list) else []

@@ -22,6 +22,9 @@ log = logging.getLogger("ddpm_ip.train")
 IN_A_ROW = 3  # evaluations, each worse than the one before, that are a turn and not noise
 PENDING = 2  # evaluations, one that is worked out and one that is waiting for it
 INCIDENTAL = ("line", "metrics", "versions")  # of a protocol: what may change along a curve
+OF_A_KERNEL = ("kid_subset_size",)  # what only a kernel distance depends on
+OF_A_DISTANCE = ("reference", "reference_sha256", "n_reference", "reference_shape")  # and all but class scores
+CLASS_SCORES = ("IS", "CS")
 HIGHER_IS_BETTER = ("IS", "CS", "precision", "recall")
 
 
@@ -51,11 +54,11 @@ class Watch:
         drop_after(folder.evaluations, step)
         checkpoint.set_aside(folder.best, step)
         lines = _lines(folder)
-        self._curve = lines[-1].get("curve") if lines else None
+        self._curve = lines[-1]["curve"] if lines else None
         found = {
             line["step"]: value
             for line in lines
-            if line.get("curve") == self._curve and (value := _first(line["values"])) is not None
+            if line["curve"] == self._curve and (value := _first(line["values"])) is not None
         }
         self._values = list(found.values())
         kept = [found[step] for step in checkpoint.steps(folder.best) if step in found]
@@ -132,7 +135,7 @@ class Watch:
         with self._folder.evaluations.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "curve": self._curve, **evaluation}) + "\n")
         name = next(iter(evaluation["values"]))
-        sign = -1 if name.split("-")[0].split("_")[0] in HIGHER_IS_BETTER else 1
+        sign = -1 if _word(name) in HIGHER_IS_BETTER else 1
         best = self._best is None or sign * value < sign * self._best
         self._values.append(value)
         log.info("step %d  %s%s", step, _text(evaluation["values"]), "  kept as the best" if best else "")
@@ -169,14 +172,23 @@ def save_best(folder: RunFolder, step: int, tensors: Mapping[str, Any], meta: Ma
 def _lines(folder: RunFolder) -> list[dict[str, Any]]:
     if not folder.evaluations.exists():
         return []
-    return [json.loads(line) for line in folder.evaluations.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in folder.evaluations.read_text(encoding="utf-8").splitlines()]
+    return [{**line, "curve": line.get("curve") or _curve(line)} for line in lines]  # older versions wrote none
 
 
 def _curve(evaluation: Mapping[str, Any]) -> str:
-    """What values must have in common to be compared, as a short hash."""
-    protocol = {k: v for k, v in evaluation["protocol"].items() if k not in INCIDENTAL}
-    text = json.dumps([next(iter(evaluation["values"])), protocol], sort_keys=True)
+    """What the values of the first metric must have in common to be compared, as a short hash."""
+    name = next(iter(evaluation["values"]), "")
+    skipped = INCIDENTAL + (() if name.startswith("K") else OF_A_KERNEL)
+    skipped += OF_A_DISTANCE if _word(name) in CLASS_SCORES else ()
+    protocol = {k: v for k, v in evaluation["protocol"].items() if k not in skipped}
+    text = json.dumps([name, protocol], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _word(name: str) -> str:
+    """``CS`` of ``CS-mine`` and of ``CS_std``."""
+    return name.split("-")[0].split("_")[0]
 
 
 def _first(values: Mapping[str, float]) -> float | None:
