@@ -370,10 +370,9 @@ def _agreed(value: T, accelerator: Accelerator) -> T:
 
 
 def _write_forms(folder: Path, grid: Grid) -> None:
-    for suffix, text in {
-        "txt": as_text(grid), "md": as_markdown(grid), "csv": as_csv(grid), "json": _json(grid)
-    }.items():  # fmt: skip
-        _write(folder / f"table.{suffix}", text)
+    forms = {"txt": as_text, "md": as_markdown, "csv": as_csv, "json": _json}
+    for suffix, form in forms.items():
+        _write(folder / f"table.{suffix}", form(grid))
 
 
 def _json(value: Any) -> str:
