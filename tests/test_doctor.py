@@ -241,6 +241,9 @@ def test_an_extractor_that_training_would_miss(tmp_path, monkeypatch):
         findings = look(config, **{"train.eval.every": 5, "train.eval.extractor": name}).get("train.eval", [])
         assert levels(findings) == ([level] if level else [])
     assert "train.eval" not in look(config, **{"train.eval.extractor": "inception"})
+    monkeypatch.setattr(module, "_version", lambda package: None if package == "torch-fidelity" else "1")
+    findings = look(config, **{"train.eval.every": 5, "train.eval.extractor": "inception"})["train.eval"]
+    assert "torch-fidelity is not installed" in findings[-1].text
 
 
 def test_torch_fidelity_is_missed(monkeypatch):

@@ -39,6 +39,7 @@ HASHED = 2 * GB  # bytes of the largest file that is read through
 LOOKED_AT, OPENED = 2000, 20  # images whose first bytes are read, and those whose mode is looked at
 GRAY = ("1", "L", "LA", "I", "I;16", "F")
 CUDA = "https://pytorch.org/get-started/locally"
+TORCH_FIDELITY = "pip install torch-fidelity; on a CPU with --no-deps, or a torchvision comes that does not fit"
 
 
 @dataclass(frozen=True)
@@ -226,10 +227,7 @@ def _torch_fidelity() -> Iterable[Finding]:
         yield Finding("OK", "torch-fidelity", found)
     else:
         text = "not installed, so neither FID nor IS can be measured"
-        cure = (
-            "if wanted: pip install torch-fidelity; on a CPU with --no-deps, or a torchvision comes that does not fit"
-        )
-        yield Finding("note", "torch-fidelity", text, cure)
+        yield Finding("note", "torch-fidelity", text, f"if wanted: {TORCH_FIDELITY}")
 
 
 def _dinov2() -> Iterable[Finding]:
@@ -300,10 +298,8 @@ def _evaluation(config: Config) -> Iterable[Finding]:
             f"put it into {weights_folders()[0]}, from {file.url}; or choose --train.eval.extractor pixels",
         )
     if chosen.every and chosen.extractor == "inception" and _version("torch-fidelity") is None:
-        text = (
-            "torch-fidelity is not installed, without which training with train.eval.extractor inception does not start"
-        )
-        yield Finding("problem", "train.eval", text, "pip install torch-fidelity; on a CPU with --no-deps")
+        text = "torch-fidelity is not installed, without which training with this extractor does not start"
+        yield Finding("problem", "train.eval", text, TORCH_FIDELITY)
 
 
 def _data(config: Config) -> Iterable[Finding]:
@@ -325,6 +321,14 @@ def _data(config: Config) -> Iterable[Finding]:
         yield Finding(
             "problem", "data", f"data.root: {place} does not exist", "set --data.root to where the images are"
         )
+    yield from _images(config, place)
+
+
+def _images(config: Config, place: Path | None) -> Iterable[Finding]:
+    """Gray and JPEG images, which make a reference that does not compare with others."""
+    from ddpm_ip.data import Folder, Parquet
+
+    data = config.data
     if config.model.in_channels == 1:
         yield Finding(
             "note",
@@ -332,8 +336,6 @@ def _data(config: Config) -> Iterable[Finding]:
             "gray images: the Inception sees them as three equal channels",
             "compare their FID only with FIDs of the same set taken the same way",
         )
-    from ddpm_ip.data import Folder, Parquet
-
     if not isinstance(data, Folder | Parquet) or not place or not place.exists():
         return
     try:
@@ -425,14 +427,12 @@ def _first_images(data: Folder | Parquet) -> Iterator[Item]:
     """In the order of the disk, since listing a large folder takes long."""
     from ddpm_ip.data import Parquet
     from ddpm_ip.data.decoded import Item
-    from ddpm_ip.data.folder import is_image_name
+    from ddpm_ip.data.folder import walk
 
     if isinstance(data, Parquet):
         yield from data.listing().items()
-        return
-    for folder, subfolders, names in os.walk(Path(data.root).expanduser()):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        yield from (Item(name, Path(folder, name), None) for name in names if is_image_name(name))
+    else:
+        yield from (Item(path.name, path, None) for path in walk(Path(data.root).expanduser()))
 
 
 def _has_nvidia_device() -> bool:

@@ -60,7 +60,7 @@ class Folder:
             DataError: the folder is missing or holds no image.
         """
         root = existing(self.root, "a folder of images")
-        paths = _image_paths(root)
+        paths = sorted(walk(root), key=lambda path: path.relative_to(root).parts)
         if not paths:
             raise DataError(f"data.root: no image file below {root} (looked for {', '.join(sorted(SUFFIXES))})")
         first = [path.relative_to(root).parts[0] for path in paths]
@@ -75,19 +75,22 @@ class Folder:
         return Listing(root.resolve().name, len(paths), items, identity, classes)
 
 
-def _image_paths(root: Path) -> list[Path]:
+def walk(root: Path) -> Iterator[Path]:
+    """The image files below a folder, by their suffixes, in the order of the disk; what is hidden is passed over.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+
     def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it cannot list
         raise DataError(f"data.root: cannot list {error.filename}: {error.strerror}") from error
 
-    paths = []
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        paths += [Path(folder, name) for name in files if is_image_name(name)]
-    return sorted(paths, key=lambda path: path.relative_to(root).parts)
+        yield from (Path(folder, name) for name in files if _is_image_name(name))
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file counts as an image: by its suffix, and hidden ones never."""
+def _is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 

@@ -30,7 +30,7 @@ from ddpm_ip.data import DataConfig, ImageSet
 from ddpm_ip.engine import start_engine, why_not_fast
 from ddpm_ip.errors import ConfigError, OutOfMemory, UserError
 from ddpm_ip.evaluate.evaluate import Evaluation, check, chosen, evaluate
-from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.evaluate.features import Extractor, find_extractor
 from ddpm_ip.evaluate.layout import Grid, as_csv, as_markdown, as_text, lay_out
 from ddpm_ip.generate import Generator
 from ddpm_ip.images import UInt8
@@ -145,12 +145,10 @@ def table(
     source = reference or config.data
     with accelerator.main_process_first():
         images = source.open(progress=accelerator.is_main_process)
-    asked = METRICS.get(extractor.name, ("fid",)) if options.metrics is None else options.metrics
-    metrics = sorted(chosen(asked))
+    metrics = sorted(chosen(METRICS.get(extractor.name, ("fid",)) if options.metrics is None else options.metrics))
     check(images, extractor=extractor, metrics=metrics, n_images=options.n_samples, device=accelerator.device)
     common = {
-        "extractor": extractor.name,
-        "extractor_identity": json.loads(json.dumps(dict(extractor.identity()))),  # as a file has it
+        **_extractor_facts(extractor),
         "metrics": metrics,
         "weights": digest,
         **_reference_facts(source, images),
@@ -246,6 +244,11 @@ class _Sheet:
     def _lay_out(self, places: Sequence[dict[str, Any]], there: Mapping[str, Mapping[str, Any]]) -> Grid:
         measured = [cell for cell in there.values() if {key: cell[key] for key in places[0]} in places]
         return lay_out(self.method, self.folder.name, self.protocol, places, measured)
+
+
+def _extractor_facts(extractor: Extractor) -> dict[str, Any]:
+    identity = json.loads(json.dumps(dict(extractor.identity())))  # as a file has it
+    return {"extractor": extractor.name, "extractor_identity": identity}
 
 
 def _reference_facts(source: DataConfig, images: ImageSet) -> dict[str, Any]:
