@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cifar_features import Reference, load_extractor, read_cifar
 
-from ddpm_ip.train.log import provenance
+from ddpm_ip.run.provenance import provenance
 
 
 def main() -> None:

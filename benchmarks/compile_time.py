@@ -2,7 +2,7 @@
 
     python benchmarks/compile_time.py --out benchmarks/results/NAME.json
 
-One after the other, as a training step meets them, and together (ddpm_ip.nn.launch), each in a process and with a
+One after the other, as a training step meets them, and together (ddpm_ip.nn.fused.launch), each in a process and with a
 cache of its own, the network's operations on the CPU included. They are those of a step in bf16, forward and backward.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from ddpm_ip.config import load
-from ddpm_ip.train.log import provenance
+from ddpm_ip.run.provenance import provenance
 
 
 def main() -> None:
@@ -58,8 +58,8 @@ def measure(together: bool) -> dict[str, float]:
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
-    from ddpm_ip.nn.fused import Shadow
-    from ddpm_ip.nn.launch import compile_together
+    from ddpm_ip.nn.fused.launch import compile_together
+    from ddpm_ip.nn.fused.operations import Shadow
 
     class Hopper:
         def get_current_target(self) -> GPUTarget:

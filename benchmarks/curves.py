@@ -21,7 +21,7 @@ import numpy.typing as npt
 from accelerate.state import AcceleratorState
 
 from ddpm_ip.config import load, parse_overrides
-from ddpm_ip.train.log import provenance
+from ddpm_ip.run.provenance import provenance
 from ddpm_ip.train.loop import train
 
 EVERY = 10  # steps a point of the curve

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 
 from ddpm_ip.data.imageset import from_arrays
-from ddpm_ip.evaluate import inception, weights
 from ddpm_ip.evaluate.collect import reference_features
 from ddpm_ip.evaluate.evaluate import METRICS, _wanted, compare
-from ddpm_ip.evaluate.stream import open_samples
+from ddpm_ip.evaluate.extractors import inception, weights
+from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import UInt8
-from ddpm_ip.train.log import provenance
+from ddpm_ip.run.provenance import provenance
 
 BATCH = 256
 

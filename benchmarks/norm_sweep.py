@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.bench.measure import peak
-from ddpm_ip.nn import norm_kernels
-from ddpm_ip.train.log import provenance
+from ddpm_ip.nn.fused import norm as norm_kernels
+from ddpm_ip.run.provenance import provenance
 
 BATCH = 512
 # channels of the two maps that are joined, height and width, with a shift and dropout or with a residual's gradient

@@ -23,7 +23,7 @@ from ddpm_ip.bench.measure import forget
 from ddpm_ip.config import from_dict, merge, parse_overrides
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.engine import start_engine
-from ddpm_ip.train.log import provenance
+from ddpm_ip.run.provenance import provenance
 from ddpm_ip.train.loop import build
 
 STEPS = 5

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from cifar_features import Reference, load_extractor, read_cifar, read_images
 
-from ddpm_ip.train.log import provenance
+from ddpm_ip.run.provenance import provenance
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from ddpm_ip.errors import UserError
 from ddpm_ip.evaluate.judge import floor, judge
 from ddpm_ip.images import grid
 from ddpm_ip.report.page import markdown_table, write_report
-from ddpm_ip.train.log import clock
+from ddpm_ip.run.log import clock
 from ddpm_ip.train.loop import train
 
 CONFIG = Path(__file__).parent.parent / "configs" / "ddpm_ip_digits.yaml"

@@ -16,7 +16,7 @@ from tests.reliability.tiny import ROOT, finish, one_thread, run, start, tiny, y
 from ddpm_ip import doctor as module
 from ddpm_ip.cli import main
 from ddpm_ip.doctor import doctor
-from ddpm_ip.evaluate import weights
+from ddpm_ip.evaluate.extractors import weights
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +152,7 @@ def test_a_gpu_beside_a_cpu_torch(monkeypatch):
 
 
 def test_a_check_that_breaks_is_a_finding(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ddpm_ip.evaluate.weights", None)
+    monkeypatch.setitem(sys.modules, "ddpm_ip.evaluate.extractors.weights", None)
     findings = look()
     assert levels(findings["weights"]) == ["problem"]
     assert levels(findings["torch"]) == ["OK"]

@@ -171,7 +171,7 @@ def _sample(args: argparse.Namespace, rest: list[str]) -> int:
             f"give the configuration with -c: {args.weights} lies in no folder of a run that holds its config.yaml"
         )
     config = load(path, parse_overrides(rest))
-    from ddpm_ip.sampling import SampleOptions, sample
+    from ddpm_ip.sample.program import SampleOptions, sample
 
     names = (
         "n_samples",
@@ -384,8 +384,8 @@ def _table(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"-e {args.exp_dir} is no folder of a run: it has no config.yaml")
     config = load(path, parse_overrides(rest))
     reference = load(args.reference).data if args.reference else None
-    from ddpm_ip.evaluate.layout import as_text
-    from ddpm_ip.evaluate.table import TableOptions, table
+    from ddpm_ip.table.layout import as_text
+    from ddpm_ip.table.program import TableOptions, table
 
     metrics = None if args.metrics is None else _names(" ".join(args.metrics))
     names = ("steps", "n_samples", "seeds", "extractor", "batch_size", "respace_type", "keep_images")

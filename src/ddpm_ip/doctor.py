@@ -207,8 +207,8 @@ class _Torchvision:
 
 
 def _weights() -> Iterable[Finding]:
-    from ddpm_ip.evaluate.weights import INCEPTION, find_weights, weights_folders
-    from ddpm_ip.train.checkpoint import sha256
+    from ddpm_ip.evaluate.extractors.weights import INCEPTION, find_weights, weights_folders
+    from ddpm_ip.run.checkpoint import sha256
 
     path = find_weights(INCEPTION)
     get = f"from {INCEPTION.url}"
@@ -232,8 +232,8 @@ def _torch_fidelity() -> Iterable[Finding]:
 
 def _dinov2() -> Iterable[Finding]:
     """Weights that few need: what is there is looked at, what is absent is no matter."""
-    from ddpm_ip.evaluate.weights import DINOV2, find_weights, weights_folders
-    from ddpm_ip.train.checkpoint import sha256
+    from ddpm_ip.evaluate.extractors.weights import DINOV2, find_weights, weights_folders
+    from ddpm_ip.run.checkpoint import sha256
 
     sound = []
     for name, file in DINOV2.items():
@@ -285,7 +285,7 @@ def _configuration(path: Path | str | None, overrides: dict[str, Any], run: Path
 
 def _evaluation(config: Config) -> Iterable[Finding]:
     """Whether train.eval has its extractor's weights; without them training refuses to start."""
-    from ddpm_ip.evaluate.weights import DINOV2, INCEPTION, find_weights, weights_folders
+    from ddpm_ip.evaluate.extractors.weights import DINOV2, INCEPTION, find_weights, weights_folders
 
     chosen = config.train.eval
     file = {"inception": INCEPTION, **DINOV2}.get(chosen.extractor)
@@ -377,7 +377,7 @@ def _average(config: Config, name: str, steps: int) -> Iterable[Finding]:
 
 def _run(run: Path) -> Iterable[Finding]:
     from ddpm_ip.config import load
-    from ddpm_ip.train.checkpoint import newest
+    from ddpm_ip.run.checkpoint import newest
 
     if not run.is_dir():
         yield Finding("problem", "run", f"{run} does not exist", "give the folder that training wrote (its EXP_DIR)")
@@ -407,7 +407,7 @@ def _shares(data: Folder | Parquet) -> tuple[float, float]:
     """The shares of JPEG and of gray images among the first of a set, by their bytes; 0 of none."""
     from PIL import Image
 
-    from ddpm_ip.evaluate.stream import is_jpeg
+    from ddpm_ip.evaluate.images import is_jpeg
 
     looked_at, jpeg = 0, 0
     gray: list[bool] = []

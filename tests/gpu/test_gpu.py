@@ -25,10 +25,12 @@ from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
 from ddpm_ip.evaluate.during import Judge
-from ddpm_ip.nn import check, fused, norm_kernels
-from ddpm_ip.nn.launch import compile_together
+from ddpm_ip.nn.fused import check
+from ddpm_ip.nn.fused import norm as norm_kernels
+from ddpm_ip.nn.fused import operations as fused
+from ddpm_ip.nn.fused.launch import compile_together
 from ddpm_ip.nn.unet import UNet
-from ddpm_ip.sampling import SampleOptions, default_block, fitting_block, image_bytes, make_generator
+from ddpm_ip.sample.program import SampleOptions, default_block, fitting_block, image_bytes, make_generator
 from ddpm_ip.train import feed
 from ddpm_ip.train.loop import build, train
 

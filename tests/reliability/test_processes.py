@@ -22,7 +22,7 @@ from tests.reliability.tiny import (
     yaml_file,
 )
 
-from ddpm_ip.train import checkpoint
+from ddpm_ip.run import checkpoint
 from ddpm_ip.train.loop import Hooks
 
 SLOW_RUN = """

@@ -22,11 +22,11 @@ from ddpm_ip.evaluate.during import Judge
 from ddpm_ip.report.page import write_report
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.training import series_of
-from ddpm_ip.sampling import read_weights
-from ddpm_ip.train import checkpoint
-from ddpm_ip.train.folder import RunFolder
+from ddpm_ip.run import checkpoint
+from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.run.weights import read_weights
 from ddpm_ip.train.loop import Hooks, train
-from ddpm_ip.train.watch import Watch
+from ddpm_ip.train.monitor import Watch
 
 EVAL = {"every": 2, "n_samples": 20, "steps": 3}
 RUN = {"n_steps": 6, "save_freq": 2, "optim": {"lr": 1e-2}, "ema_decay": 0.5}

@@ -27,7 +27,8 @@ from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, merge
 from ddpm_ip.errors import CheckpointError, ConfigError, UserError
 from ddpm_ip.objective import Objective
-from ddpm_ip.train import checkpoint, loop, path
+from ddpm_ip.run import checkpoint
+from ddpm_ip.train import loop, path
 from ddpm_ip.train.loop import Hooks
 from ddpm_ip.train.step import TrainStep
 

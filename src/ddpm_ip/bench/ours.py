@@ -17,7 +17,7 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.draws import Draws
 from ddpm_ip.images import to_unit
-from ddpm_ip.sampling import SampleOptions, make_generator
+from ddpm_ip.sample.program import SampleOptions, make_generator
 from ddpm_ip.train import feed
 from ddpm_ip.train.loop import build, make_feed
 from ddpm_ip.train.step import TrainStep, own_rows

@@ -29,7 +29,8 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.train.log import provenance, setup
+from ddpm_ip.run.log import setup
+from ddpm_ip.run.provenance import provenance
 
 log = logging.getLogger("ddpm_ip.bench")
 

@@ -27,10 +27,10 @@ from tqdm import tqdm
 from ddpm_ip.data import ImageSet
 from ddpm_ip.errors import ConfigError, DataError, UserError
 from ddpm_ip.evaluate.features import Extractor
+from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank
 from ddpm_ip.evaluate.metrics import Moments, Rows
-from ddpm_ip.evaluate.stream import Source, from_first, from_set, gathered, rank
 from ddpm_ip.images import UInt8
-from ddpm_ip.train.checkpoint import sha256
+from ddpm_ip.run.checkpoint import sha256
 
 log = logging.getLogger("ddpm_ip.evaluate")
 

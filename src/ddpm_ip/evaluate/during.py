@@ -12,10 +12,10 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.evaluate.evaluate import Evaluation, check, compare
 from ddpm_ip.evaluate.features import find_extractor
-from ddpm_ip.evaluate.stream import open_samples
-from ddpm_ip.generate import Generator, make_generator
+from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import UInt8
 from ddpm_ip.nn.unet import UNet
+from ddpm_ip.sample.generator import Generator, make_generator
 from ddpm_ip.sampler import Ancestral, VarType
 from ddpm_ip.schedule import RespaceType, respace
 

@@ -14,11 +14,11 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import metrics as m
 from ddpm_ip.evaluate.collect import Features, Wanted, collect, extract, reference_features
+from ddpm_ip.evaluate.extractors.inception import Inception
 from ddpm_ip.evaluate.features import Extractor, described, short
-from ddpm_ip.evaluate.inception import Inception
-from ddpm_ip.evaluate.stream import Source, from_first, open_samples
+from ddpm_ip.evaluate.images import Source, from_first, open_samples
 from ddpm_ip.images import UInt8
-from ddpm_ip.train.log import versions
+from ddpm_ip.run.provenance import versions
 
 PUBLISHED = 50_000  # images behind a published FID
 
@@ -105,11 +105,11 @@ def evaluate(
     """Compares samples with a reference set.
 
     With several processes all of them call this, each with its own share of a generator's images (see
-    :mod:`ddpm_ip.evaluate.stream`), and all get the result.
+    :mod:`ddpm_ip.evaluate.images`), and all get the result.
 
     Args:
         samples: a folder of PNG files, an ``.npz`` or ``.npy``, Parquet; or blocks of ``uint8`` (B, C, H, W); or what
-            :func:`ddpm_ip.evaluate.stream.open_samples` made of them.
+            :func:`ddpm_ip.evaluate.images.open_samples` made of them.
         reference: the real images, all of which are used.
         extractor: makes the features.
         metrics: of :data:`METRICS`.

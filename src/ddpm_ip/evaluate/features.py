@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.evaluate.weights import DINOV2
+from ddpm_ip.evaluate.extractors.weights import DINOV2
 from ddpm_ip.images import UInt8
 
 
@@ -133,13 +133,13 @@ def _called(name: str, make: Callable[[torch.device], Any], device: torch.device
 
 
 def _inception(device: torch.device) -> Extractor:
-    from ddpm_ip.evaluate.inception import Inception
+    from ddpm_ip.evaluate.extractors.inception import Inception
 
     return Inception(device)
 
 
 def _dinov2(name: str, device: torch.device) -> Extractor:
-    from ddpm_ip.evaluate.dinov2 import Dinov2
+    from ddpm_ip.evaluate.extractors.dinov2 import Dinov2
 
     return Dinov2(name, device)
 

@@ -23,8 +23,9 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.evaluate.features import Pixels, described, pixels
 from ddpm_ip.evaluate.metrics import Moments, frechet_distance, moments
 from ddpm_ip.images import UInt8, grid, save_png
+from ddpm_ip.run.weights import read_weights
+from ddpm_ip.sample.program import SampleOptions, make_generator
 from ddpm_ip.sampler import VarType
-from ddpm_ip.sampling import SampleOptions, make_generator, read_weights
 
 log = logging.getLogger("ddpm_ip.evaluate")
 

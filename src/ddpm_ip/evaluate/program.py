@@ -21,8 +21,8 @@ from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.evaluate.evaluate import Evaluation, chosen, evaluate
 from ddpm_ip.evaluate.features import find_extractor
-from ddpm_ip.evaluate.stream import is_jpeg, open_samples
-from ddpm_ip.train.log import setup
+from ddpm_ip.evaluate.images import is_jpeg, open_samples
+from ddpm_ip.run.log import setup
 
 log = logging.getLogger("ddpm_ip.evaluate")
 

@@ -1,8 +1,8 @@
 """The few operations that dominate the cost of the U-Net, one signature each.
 
 :class:`Operations` is the plain PyTorch form: the reference, and what the CPU runs. The fused form for GPUs
-(:class:`ddpm_ip.nn.fused.FusedOperations`) has the same signatures and is tested against this one. The signatures say
-what can be done in one pass over memory: they join a layer with what is done to its output.
+(:class:`ddpm_ip.nn.fused.operations.FusedOperations`) has the same signatures and is tested against this one. The
+signatures say what can be done in one pass over memory: they join a layer with what is done to its output.
 """
 
 from __future__ import annotations

@@ -21,18 +21,19 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, OutOfMemory
-from ddpm_ip.generate import preview
 from ddpm_ip.images import grid, save_png
 from ddpm_ip.nn.unet import UNet
-from ddpm_ip.train import checkpoint
+from ddpm_ip.run import checkpoint
+from ddpm_ip.run.folder import Lock, RunFolder, default_path
+from ddpm_ip.run.log import Metrics, Rate, clock, setup
+from ddpm_ip.run.provenance import provenance
+from ddpm_ip.sample.generator import preview
 from ddpm_ip.train.feed import Feed
-from ddpm_ip.train.folder import Lock, RunFolder, default_path
-from ddpm_ip.train.log import Metrics, Rate, clock, provenance, setup
+from ddpm_ip.train.monitor import Watch
 from ddpm_ip.train.path import Step, make_step
 from ddpm_ip.train.signals import StopRequest
 from ddpm_ip.train.state import Sums, TrainState
 from ddpm_ip.train.step import check_finite, learning_rate, own_rows
-from ddpm_ip.train.watch import Watch
 
 log = logging.getLogger("ddpm_ip.train")
 

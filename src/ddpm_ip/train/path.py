@@ -51,8 +51,8 @@ def _compared(config: Config, accelerator: Accelerator, state: TrainState) -> tu
     reason, errors = why_not_fast(config.train.fast, accelerator), (0.0, 0.0)
     if reason is None:
         try:
-            from ddpm_ip.nn.check import compare
-            from ddpm_ip.train.captured import compute_type
+            from ddpm_ip.nn.fused.check import compare
+            from ddpm_ip.train.graph import compute_type
 
             errors = compare(state.network, compute_type(accelerator), config.data.image_size)
         except torch.OutOfMemoryError:
@@ -63,7 +63,7 @@ def _compared(config: Config, accelerator: Accelerator, state: TrainState) -> tu
 
 
 def _captured(config: Config, accelerator: Accelerator, feed: Feed, state: TrainState) -> Step:
-    from ddpm_ip.train.captured import CapturedStep
+    from ddpm_ip.train.graph import CapturedStep
 
     plain = [group["lr"] for group in state.optimizer.param_groups]
     try:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_ip.ema import EMA
-from ddpm_ip.errors import CheckpointError
 from ddpm_ip.nn.unet import UNet
-from ddpm_ip.train.checkpoint import Checkpoint
+from ddpm_ip.run.checkpoint import Checkpoint
+from ddpm_ip.run.weights import load_weights
 
 
 @dataclass
@@ -93,28 +93,3 @@ class TrainState:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Copies weights into a network, in place.
-
-    Raises:
-        CheckpointError: names or shapes differ; says which, and where the weights came from.
-    """
-    own = network.state_dict()
-    wrong = [f"{k} is missing" for k in own.keys() - weights.keys()]
-    wrong += [f"{k} is not part of this network" for k in weights.keys() - own.keys()]
-    wrong += [
-        f"{k} has shape {tuple(weights[k].shape)}, the network {tuple(v.shape)}"
-        for k, v in own.items()
-        if k in weights and weights[k].shape != v.shape
-    ]
-    if wrong:
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(
-            f"the weights of {origin} do not fit the network of this configuration (check the model section and "
-            "diffusion.var_type):\n" + "\n".join(f"  {w}" for w in sorted(wrong)[:5]) + more
-        )
-    with torch.no_grad():
-        for k, v in own.items():
-            v.copy_(weights[k])

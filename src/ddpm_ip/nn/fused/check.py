@@ -1,0 +1,133 @@
+"""Does the fused network compute what the plain one does? Asked on the actual weights, before they are trusted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ddpm_ip.errors import FastPathError
+from ddpm_ip.nn.fused.launch import compile_together
+from ddpm_ip.nn.fused.operations import Shadow
+from ddpm_ip.nn.unet import UNet
+
+# Relative errors of outputs and gradients beyond which the fused form is not used. They tell a wrong kernel from
+# rounding; how near the errors are to autocast's own is asked in tests/gpu.
+LIMITS = {torch.bfloat16: (0.06, 0.12), torch.float32: (0.01, 0.02)}
+
+
+def compare(network: UNet, dtype: torch.dtype, image_size: int, images: int = 8) -> tuple[float, float]:
+    """The relative errors of the fused network's outputs and gradients, against the plain one in float32.
+
+    In evaluation mode, since dropout differs. Layers that are still exactly zero, as at the start of a training, would
+    hide what lies before them, so a copy is used in which they are random.
+
+    Args:
+        network: on a GPU.
+        dtype: of the fused network.
+        image_size: height and width.
+        images: how many random images are put through.
+
+    Returns:
+        ``|fused - plain| / |plain|`` of all outputs, and of all gradients.
+
+    Raises:
+        FastPathError: an error is beyond the limit.
+    """
+    plain = _filled(network)
+    shadow = Shadow(plain, dtype)
+    shadow.module.eval()
+    probe = _probe(plain, image_size, images)
+    compile_together(lambda: _outputs(shadow, [run for _, run in shadow.pairs], probe))
+    errors = _errors(plain, shadow, shadow.pairs, probe)
+    if not all(e <= limit for e, limit in zip(errors, LIMITS[dtype], strict=True)):
+        raise FastPathError(
+            f"the fused network differs from the plain one by {errors[0]:.1e} in its outputs and {errors[1]:.1e} in "
+            f"its gradients (at most {LIMITS[dtype][0]} and {LIMITS[dtype][1]}): its results are not used"
+        )
+    return errors
+
+
+def compare_outputs(network: UNet, x: Tensor, t: Tensor, output: Tensor, dtype: torch.dtype) -> float:
+    """The relative error of a fused network's output against the plain one in float32.
+
+    Args:
+        network: the plain one.
+        x, t: what the fused one was given, (B, C, H, W) and (B,).
+        output: what it put out, or the first of its channels.
+        dtype: that it works in.
+
+    Raises:
+        FastPathError: the error is beyond the limit.
+    """
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        truth = network(x, t)[:, : output.shape[1]]
+    if not truth.any():  # an untrained network
+        return float((output - truth).norm())
+    error = _relative([output], [truth])
+    if not error <= LIMITS[dtype][0]:
+        raise FastPathError(
+            f"the fused network differs from the plain one by {error:.1e} (at most {LIMITS[dtype][0]}): its images are "
+            "not made"
+        )
+    return error
+
+
+class _Probe(NamedTuple):
+    """Images (B, C, H, W), their times (B,), and the direction in which gradients are taken, as the output."""
+
+    x: Tensor
+    t: Tensor
+    direction: Tensor
+
+
+def _probe(network: UNet, image_size: int, images: int) -> _Probe:
+    device = network.conv_in.weight.device
+    generator = torch.Generator().manual_seed(0)
+    x, direction = (
+        torch.randn((images, channels, image_size, image_size), generator=generator).to(device)
+        for channels in (network.conv_in.in_channels, network.conv_out.out_channels)
+    )
+    return _Probe(x, torch.linspace(0, 999, images).long().to(device), direction)
+
+
+def _filled(network: UNet) -> UNet:
+    plain = copy.deepcopy(network).eval().requires_grad_(True)
+    _fill_zeros(plain)
+    return plain
+
+
+def _errors(
+    plain: UNet, other: Callable[[Tensor, Tensor], Tensor], pairs: list[tuple[Parameter, Parameter]], probe: _Probe
+) -> tuple[float, float]:
+    """Of the outputs and the gradients of ``other``, whose parameters stand beside those of ``plain`` in ``pairs``."""
+    truth, true = _outputs(plain, [mine for mine, _ in pairs], probe)
+    out, gradients = _outputs(other, [run for _, run in pairs], probe)
+    return _relative([out], [truth]), _relative(gradients, true)
+
+
+def _outputs(
+    network: Callable[[Tensor, Tensor], Tensor], parameters: list[Parameter], probe: _Probe
+) -> tuple[Tensor, list[Tensor]]:
+    with torch.autocast(probe.x.device.type, enabled=False):
+        out = network(probe.x, probe.t).float()
+        gradients = torch.autograd.grad((out * probe.direction).mean(), parameters)
+    return out.detach(), list(gradients)
+
+
+def _relative(some: list[Tensor], truth: list[Tensor]) -> float:
+    difference = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(some, truth, strict=True))
+    return float((difference / sum(float(b.double().square().sum()) for b in truth)) ** 0.5)
+
+
+@torch.no_grad()
+def _fill_zeros(network: UNet) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for parameter in network.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            values = torch.randn(parameter.shape, generator=generator) * parameter[0].numel() ** -0.5
+            parameter.copy_(values)

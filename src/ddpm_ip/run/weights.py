@@ -1,0 +1,74 @@
+"""Weights: from a run, a checkpoint or a file, and into a network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ddpm_ip.errors import CheckpointError
+from ddpm_ip.run.checkpoint import find, sha256
+
+log = logging.getLogger("ddpm_ip.sample")
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The averaged network's tensors, and the SHA-256 of their file.
+
+    Args:
+        path: folder of a run (its newest whole checkpoint), a checkpoint, or a safetensors file.
+
+    Raises:
+        CheckpointError: there are no weights, or they are damaged.
+    """
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise CheckpointError(
+                f"--weights {path} is not a .safetensors file; nothing else is read, since it could run code"
+            )
+        try:
+            return load_file(path), sha256(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"--weights {path} is damaged: {error}") from None
+    if not path.exists():
+        raise CheckpointError(
+            f"--weights {path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file"
+        )
+    found = find(path)
+    log.info("weights: the average of %s", found.path)
+    return found.tensors("ema"), found.hashes["ema.safetensors"]
+
+
+def averaged(path: Path) -> bool | str:
+    """Whether weights are of the averaged network; of a file that somebody has renamed nobody knows."""
+    return path.is_dir() or {"ema.safetensors": True, "model.safetensors": False}.get(path.name, "unknown")
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Copies weights into a network, in place.
+
+    Raises:
+        CheckpointError: names or shapes differ; says which, and where the weights came from.
+    """
+    own = network.state_dict()
+    wrong = [f"{k} is missing" for k in own.keys() - weights.keys()]
+    wrong += [f"{k} is not part of this network" for k in weights.keys() - own.keys()]
+    wrong += [
+        f"{k} has shape {tuple(weights[k].shape)}, the network {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in weights and weights[k].shape != v.shape
+    ]
+    if wrong:
+        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise CheckpointError(
+            f"the weights of {origin} do not fit the network of this configuration (check the model section and "
+            "diffusion.var_type):\n" + "\n".join(f"  {w}" for w in sorted(wrong)[:5]) + more
+        )
+    with torch.no_grad():
+        for k, v in own.items():
+            v.copy_(weights[k])

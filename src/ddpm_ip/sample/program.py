@@ -1,0 +1,274 @@
+"""The program ``sample``: weights in, image files out; any number of processes, and an interrupted call continues.
+
+A folder of samples says in ``sampling.json`` what its images are made of. The same call again makes only what is
+missing; a call with other settings is refused rather than mixed in. While a block of images is made, threads write the
+one before.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm import tqdm
+
+from ddpm_ip.config import Config
+from ddpm_ip.engine import start_engine
+from ddpm_ip.errors import ConfigError, OutOfMemory
+from ddpm_ip.images import UInt8, grid, to_uint8
+from ddpm_ip.run.log import clock, setup
+from ddpm_ip.run.weights import averaged, load_weights, read_weights
+from ddpm_ip.sample import generator as generate
+from ddpm_ip.sample.generator import Generator
+from ddpm_ip.sample.store import Mode, Store
+from ddpm_ip.sampler import Ancestral, VarType
+from ddpm_ip.schedule import RespaceType, respace
+
+log = logging.getLogger("ddpm_ip.sample")
+
+WRITERS = 4  # threads; on two cores, of 256x256 pixels 100 files/s on one and 196 on two, of 32x32 2,200 on any number
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What to make.
+
+    Args:
+        n_samples: images, with indices 0 .. n_samples - 1.
+        seed: image i of a seed is always the same image.
+        var_type: variance of the reverse process; None takes the configuration's.
+        batch_size: images that go through the network together, the block; None for that of the images that are there
+            already, else for 64 on a CPU and on a GPU for what its free memory holds (:func:`default_block`).
+        respace_type, respace_steps: which times are visited; all if ``respace_steps`` is None.
+        mode: finished images, or for each a strip of its states (``denoise``) or of predicted clean images
+            (``progressive``).
+        n_denoise, n_progressive: pictures in a strip.
+    """
+
+    n_samples: int
+    seed: int = 0
+    var_type: VarType | None = None
+    batch_size: int | None = None
+    respace_type: RespaceType = "uniform-linspace"
+    respace_steps: int | None = None
+    mode: Mode = "sample"
+    n_denoise: int = 20
+    n_progressive: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("n_samples", "batch_size", "n_denoise", "n_progressive"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name} must be at least 1, got {value}")
+        if not 0 <= self.seed < 2**64:
+            raise ConfigError(f"--seed must lie in 0..2^64-1, got {self.seed}")
+        if self.mode not in get_args(Mode):
+            raise ConfigError(f"--mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+
+
+def sample(
+    config: Config,
+    weights: Path,
+    save_dir: Path,
+    options: SampleOptions,
+    on_block: Callable[[int], None] = lambda block: None,
+) -> Path:
+    """Makes images.
+
+    Args:
+        config: of the model.
+        weights: folder of a run (its newest EMA), a checkpoint, or a safetensors file.
+        save_dir: a folder, which gets ``000000.png``, ...; or a file that ends in ``.npz``, which gets one array
+            ``images``, uint8 (N, H, W, C).
+        options: what to make.
+        on_block: called after each block is on the disk; for tests.
+
+    Returns:
+        ``save_dir``.
+
+    Raises:
+        UserError: anything that the user can put right; images that exist stay.
+    """
+    accelerator = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
+    setup(None, accelerator.is_main_process)
+    tensors, digest = read_weights(weights)
+    store = Store.at(save_dir, options.mode)
+    block = _agreed_block(config, options, store, accelerator)
+    options = replace(options, batch_size=block)
+    try:
+        generator = make_generator(config, tensors, options, accelerator)
+        made_of = {"weights": digest, "averaged": averaged(weights)}
+        store.claim(made_of | _identity(config, generator, options, accelerator.mixed_precision), accelerator)
+        sampling, waiting = _fill(generator, store, options, accelerator, on_block)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"the GPU has too little memory to sample {block} images of {config.data.image_size} px. "
+            f"Images that were made stay; choose another --save_dir and --batch_size {max(1, block // 2)}, "
+            "or --train.mixed_precision bf16, or a GPU that nothing else is using"
+        ) from error
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        store.finish(options.n_samples)
+        log.info(
+            "%d images in %s (sampling %.1f s, waiting for the disk %.1f s)",
+            options.n_samples, save_dir, sampling, waiting,
+        )  # fmt: skip
+    accelerator.wait_for_everyone()
+    return save_dir
+
+
+def make_generator(
+    config: Config, weights: dict[str, Tensor], options: SampleOptions, accelerator: Accelerator
+) -> Generator:
+    """The model with its weights, and how it is sampled."""
+    d = config.diffusion
+    var_type = options.var_type or d.var_type
+    if var_type == "learned_range" and not d.learned_variance:
+        raise ConfigError(
+            "--var_type learned_range needs a model that was trained with diffusion.var_type: learned_range; "
+            "choose fixed_large or fixed_small"
+        )
+    network = config.build_network().to(accelerator.device).eval().requires_grad_(False)
+    load_weights(network, weights, "--weights")
+    times = respace(d.total_steps, options.respace_steps, options.respace_type)
+    block = options.batch_size or default_block(config, accelerator)
+    return generate.make_generator(config, network, Ancestral(var_type), times, options.seed, block, accelerator)
+
+
+def default_block(config: Config, accelerator: Accelerator) -> int:
+    """Images that go through the network together where nobody says: 64 on a CPU, on a GPU what its memory holds."""
+    if accelerator.device.type != "cuda":
+        return 64
+    free, _ = torch.cuda.mem_get_info(accelerator.device)
+    return fitting_block(free, image_bytes(config, accelerator.mixed_precision))
+
+
+def fitting_block(free: int, per_image: int) -> int:
+    """The largest power of two in 64..1024 of which so many images fit into ``free`` bytes; 64 if none does."""
+    return next((block for block in (1024, 512, 256, 128) if block * per_image <= free), 64)
+
+
+def image_bytes(config: Config, precision: str) -> int:
+    """An estimate, on the safe side, of the GPU memory that one image takes while the network is evaluated.
+
+    What is alive at one time is about ten activations of full resolution and greatest width: the CIFAR-10 network
+    takes 5 MB an image in bf16, an activation 32 * 32 * 256 * 2 bytes. The estimate is twice that.
+    """
+    size, model = config.data.image_size, config.model
+    activation = size * size * model.dim * max(model.dim_mults) * (4 if precision == "no" else 2)
+    return 2 * 10 * activation
+
+
+def _agreed_block(config: Config, options: SampleOptions, store: Store, accelerator: Accelerator) -> int:
+    """The main process's choice of the block, since free memory differs."""
+    chosen: list[int] = [0]
+    if accelerator.is_main_process:
+        chosen = [options.batch_size or store.block() or default_block(config, accelerator)]
+    if accelerator.num_processes > 1:
+        torch.distributed.broadcast_object_list(chosen)
+    return chosen[0]
+
+
+def _missing(generator: Generator, store: Store, n_samples: int, accelerator: Accelerator) -> dict[int, range]:
+    """The blocks that this process has to make, each with its image indices; they are dealt out to all in turn."""
+    size = generator.block
+    starts = range(0, n_samples, size)
+    wanted = {block: range(start, min(start + size, n_samples)) for block, start in enumerate(starts)}
+    missing = [block for block, indices in wanted.items() if not store.has(indices)]
+    accelerator.wait_for_everyone()  # whoever looks later must not find what another has made since
+    if len(missing) < len(wanted):
+        log.info("%d of %d blocks are there already", len(wanted) - len(missing), len(wanted))
+    return {block: wanted[block] for block in missing[accelerator.process_index :: accelerator.num_processes]}
+
+
+def _fill(
+    generator: Generator,
+    store: Store,
+    options: SampleOptions,
+    accelerator: Accelerator,
+    on_block: Callable[[int], None],
+) -> tuple[float, float]:
+    """Makes the blocks that are missing, and hands each to threads that write it while the next is made.
+
+    At most two blocks are in memory, one that is being written and one that is being made. What was handed over is
+    written even when an error or an interruption ends the loop.
+
+    Returns:
+        The seconds that this process spent on making images, and those that waiting for the disk added.
+    """
+    wanted = _missing(generator, store, options.n_samples, accelerator)
+    total = sum(map(len, wanted.values()))
+    done, sampling, waiting = 0, 0.0, 0.0
+    hidden = None if accelerator.is_main_process else True
+    with ThreadPoolExecutor(WRITERS, "write") as pool, tqdm(total=total, unit="img", disable=hidden) as bar:
+        writing: list[Future[None]] = []
+        for before, block in pairwise([None, *wanted, None]):
+            start = time.monotonic()
+            pictures = [] if block is None else _pictures(generator, block, options)[: len(wanted[block])]
+            made = time.monotonic()
+            for file in writing:
+                file.result()
+            sampling, waiting = sampling + made - start, waiting + time.monotonic() - made
+            if before is not None:
+                done += len(writing)
+                bar.update(len(writing))
+                rate = done / (sampling + waiting)
+                if bar.disable:
+                    log.info("%d/%d images  %.1f images/s  ETA %s", done, total, rate, clock((total - done) / rate))
+                on_block(before)
+            if block is not None:
+                writing = [pool.submit(store.put, i, p) for i, p in zip(wanted[block], pictures, strict=True)]
+    return sampling, waiting
+
+
+def _pictures(generator: Generator, block: int, options: SampleOptions) -> list[UInt8]:
+    """One ``uint8`` (C, H, W) picture an image: the image, or the strip of how it came about."""
+    if options.mode == "sample":
+        return list(generator.images(block))
+    count = options.n_denoise if options.mode == "denoise" else options.n_progressive
+    frames = list(_frames(generator, block, options.mode, count))
+    strips = []
+    for row in np.stack(frames, axis=1):  # (frames, C, H, W) of one image
+        strip = np.asarray(grid(row, columns=len(row), scale=1))
+        strips.append(strip[None] if strip.ndim == 2 else strip.transpose(2, 0, 1))
+    return strips
+
+
+def _frames(generator: Generator, block: int, mode: Mode, count: int) -> Iterator[UInt8]:
+    steps = len(generator.times)
+    first = 0 if mode == "denoise" else 1  # nothing is predicted yet at the start
+    keep = {steps - round(i * (steps - first) / max(count - 1, 1)) for i in range(count)}
+    for i, state in enumerate(generator.states(block)):
+        picture = state.xt if mode == "denoise" else state.x0
+        if i in keep and picture is not None:
+            array: UInt8 = to_uint8(picture).cpu().numpy()
+            yield array
+
+
+def _identity(config: Config, generator: Generator, options: SampleOptions, precision: str) -> dict[str, Any]:
+    """What every image of a folder is made of, beside the weights."""
+    frames = {"denoise": options.n_denoise, "progressive": options.n_progressive}.get(options.mode)
+    return {
+        "sampler": "ancestral",
+        "var_type": generator.sampler.var_type,
+        "respace_type": options.respace_type,
+        "steps": len(generator.times),
+        "seed": options.seed,
+        "block": generator.block,
+        "mode": options.mode,
+        "frames": frames,
+        "diffusion": config.to_dict()["diffusion"],
+        "precision": precision,
+        "fast": generator.replayed is not None,
+        "device": generator.device.type,
+    }

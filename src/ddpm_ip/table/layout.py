@@ -1,0 +1,292 @@
+"""The results table in the published shape: rows are variances, columns are steps; beside it what others published.
+
+:func:`lay_out` makes it as plain values, which is what ``table.json`` holds; text, Markdown, CSV and the page of
+``ddpm-ip report`` are renderings of that.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+import textwrap
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from ddpm_ip.evaluate.features import described
+from ddpm_ip.evaluate.metrics import SPLITS, SUBSETS
+
+Grid = dict[str, Any]  # table.json
+Cell = Mapping[str, Any] | None  # value, spread or None, number of seeds, mark; None: not measured
+Source = tuple[str, str, str]  # where published numbers come from, how they were made, their respacing
+LEADING = {"uniform": "uniform-leading"}  # two names of one rule
+
+
+def lay_out(
+    method: str,
+    identity: str,
+    protocol: Mapping[str, Any],
+    settings: Sequence[Mapping[str, Any]],
+    measured: Sequence[Mapping[str, Any]],
+) -> Grid:
+    """The table.
+
+    Args:
+        method: what was trained, such as ``DDPM-IP, gamma 0.1``.
+        identity: short hash of the protocol.
+        protocol: what all cells have in common.
+        settings: ``var_type``, ``steps`` and ``seed`` of every cell that was asked for, in order.
+        measured: of those that are there, the same with ``values``, ``protocol`` and ``warnings`` of the evaluation.
+
+    Returns:
+        ``blocks``, one a metric, with ``rows`` of ``cells`` in the order of ``steps``, to be shown with ``decimals``;
+        ``notes``, sentences beneath it; ``results``, the numbers of single cells as ``results.json`` has them; and the
+        protocol.
+    """
+    steps, seeds = (_unique(s[key] for s in settings) for key in ("steps", "seed"))
+    variances = _unique(s["var_type"] for s in settings)
+    metrics = _unique(m for cell in measured for m in cell["values"] if not m.endswith("_std"))
+    found = {(c["var_type"], c["steps"], c["seed"]): c["values"] for c in measured}
+    line = protocol_line(protocol)
+    known = _published(protocol, variances, steps)
+    published = [entry for entry in known if entry["n_samples"] == protocol["n_samples"]]
+    blocks = []
+    for metric in metrics:
+        ours = [
+            _row(v, None, [_cell([found.get((v, k, seed)) for seed in seeds], metric) for k in steps])
+            for v in variances
+        ]
+        rows = [*ours, *_published_rows(published, metric, steps, protocol)]
+        blocks.append({"metric": metric, "decimals": _decimals(ours), "rows": rows})
+    return {
+        "method": method,
+        "protocol_id": identity,
+        "line": line,
+        "steps": steps,
+        "seeds": seeds,
+        "blocks": blocks,
+        "notes": [
+            *_notes(settings, measured, seeds, metrics),
+            *_notes_on_published(protocol, published, bool(known)),
+        ],
+        "results": [_result(cell, metric, protocol, line, identity) for cell in measured for metric in metrics],
+        "protocol": {**protocol, "evaluation": _evaluation(measured)},
+    }
+
+
+def protocol_line(protocol: Mapping[str, Any]) -> str:
+    """All that the numbers were measured under, as one sentence."""
+    p = protocol
+    return (
+        f"{p['n_samples']:,} images a cell, rounded to uint8, against {p['n_reference']:,} of {p['reference']} "
+        f"(SHA-256 {p['reference_sha256'][:12]}); extractor {_extractor(p)}; averaged weights {p['weights'][:12]}; "
+        f"{p['sampler']} sampler, {p['respace_type']} times; {_computed(p)}"
+    )
+
+
+def _extractor(protocol: Mapping[str, Any]) -> str:
+    return described(protocol["extractor"], protocol["extractor_identity"])
+
+
+def _computed(protocol: Mapping[str, Any]) -> str:
+    """What moves an image by rounding."""
+    precision = "float32" if protocol["precision"] == "no" else protocol["precision"]
+    fused = ", fused kernels" if protocol["fast"] else ""
+    return f"blocks of {protocol['block']}, {precision}{fused}, on {protocol['device']}"
+
+
+def as_text(grid: Grid) -> str:
+    """For a terminal: one block a metric, columns aligned."""
+    parts = [_filled(f"{grid['method']}. Protocol {grid['protocol_id']}: {grid['line']}.")]
+    for block in grid["blocks"]:
+        lines = _lines(grid, block)
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        parts.append("\n".join(_aligned(line, widths) for line in lines))
+    return "\n\n".join([*parts, *(["\n".join(map(_filled, grid["notes"]))] if grid["notes"] else [])]) + "\n"
+
+
+def as_markdown(grid: Grid) -> str:
+    """The same in Markdown."""
+    parts = [f"**{grid['method']}.** Protocol `{grid['protocol_id']}`: {grid['line']}."]
+    for block in grid["blocks"]:
+        head, *rows = _lines(grid, block)
+        lines = [head, ["---", *["--:"] * len(grid["steps"])], *rows]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join([*parts, *(["\n".join(f"* {note}" for note in grid["notes"])] if grid["notes"] else [])]) + "\n"
+
+
+def as_csv(grid: Grid) -> str:
+    """One line a number, unrounded; those of others name their source."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["metric", "row", "steps", "value", "mark", "spread", "seeds", "source", "protocol"])
+    for block in grid["blocks"]:
+        for row in block["rows"]:
+            for steps, cell in zip(grid["steps"], row["cells"], strict=True):
+                if cell is not None:
+                    numbers = [cell[key] for key in ("value", "mark", "spread", "seeds")]
+                    own = "" if row["source"] else f"{grid['line']} [{grid['protocol_id']}]"
+                    writer.writerow([block["metric"], row["label"], steps, *numbers, row["source"], own])
+    return file.getvalue()
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _lines(grid: Grid, block: Mapping[str, Any]) -> list[list[str]]:
+    """The cells of a block as text, the header first."""
+    head = [block["metric"], *(f"{k} steps" if i == 0 else str(k) for i, k in enumerate(grid["steps"]))]
+    return [
+        head,
+        *([row["label"], *(_show(cell, block["decimals"]) for cell in row["cells"])] for row in block["rows"]),
+    ]
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+    numbers = [text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True)]
+    return "  ".join([line[0].ljust(widths[0]), *numbers])
+
+
+def _show(cell: Cell, decimals: int) -> str:
+    if cell is None:
+        return "–"
+    spread = "" if cell["spread"] is None else f" ± {cell['spread']:.{decimals}f}"
+    return f"{cell['value']:.{decimals}f}{cell['mark']}{spread}"
+
+
+def _decimals(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Two as in papers, or as many as give the smallest number that was measured here three figures."""
+    values = (cell["value"] for row in rows for cell in row["cells"] if cell)
+    sizes = [abs(value) for value in values if value and math.isfinite(value)]
+    return min(6, max(2, 2 - math.floor(math.log10(min(sizes))))) if sizes else 2
+
+
+def _row(label: str, source: str | None, cells: Sequence[Cell]) -> dict[str, Any]:
+    return {"label": label, "source": source, "cells": list(cells)}
+
+
+def _cell(values: Sequence[Mapping[str, float] | None], metric: str) -> Cell:
+    """Of one seed its value and, where there is one, its deviation over splits; else mean and deviation over seeds."""
+    whole = [v for v in values if v is not None]
+    if len(whole) < len(values):
+        return None
+    if len(whole) == 1:
+        return _number(whole[0][metric], whole[0].get(f"{metric}_std"), 1)
+    numbers = [v[metric] for v in whole]
+    return _number(statistics.fmean(numbers), statistics.stdev(numbers), len(numbers))
+
+
+def _number(value: float, spread: float | None, seeds: int, mark: str = "") -> dict[str, Any]:
+    return {"value": value, "spread": spread, "seeds": seeds, "mark": mark}
+
+
+def _published(protocol: Mapping[str, Any], variances: Sequence[str], steps: Sequence[int]) -> list[Mapping[str, Any]]:
+    """What others measured with the same extractor, data and variance, of any number of images."""
+    entries = json.loads(files("ddpm_ip.table").joinpath("published.json").read_text(encoding="utf-8"))
+    same = ("extractor", "data", "image_size")
+    return [
+        entry
+        for variance in variances
+        for entry in entries
+        if entry["variance"] == variance
+        and all(entry[key] == protocol[key] for key in same)
+        and any(str(k) in entry["values"] for k in steps)
+    ]
+
+
+def _sources(published: Sequence[Mapping[str, Any]]) -> list[Source]:
+    return _unique(_source(entry) for entry in published)
+
+
+def _source(entry: Mapping[str, Any]) -> Source:
+    return entry["source"], entry["note"], entry["respace_type"]
+
+
+def _published_rows(
+    published: Sequence[Mapping[str, Any]], metric: str, steps: Sequence[int], protocol: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Numbers of others; marked where the sampling visits other times, which with all steps cannot be."""
+    sources, total = _sources(published), protocol["diffusion"]["total_steps"]
+    rows = []
+    for entry in published:
+        numbers = [(k, entry["values"].get(str(k), {}).get(metric)) for k in steps]
+        other = _other_times(entry["respace_type"], protocol)
+        cells = [None if v is None else _number(v, None, 1, "†" if other and k < total else "") for k, v in numbers]
+        if any(cells):
+            place = sources.index(_source(entry)) + 1
+            rows.append(_row(f"published: {entry['method']}, {entry['variance']} [{place}]", entry["source"], cells))
+    return rows
+
+
+def _other_times(respace_type: str, protocol: Mapping[str, Any]) -> bool:
+    mine: str = protocol["respace_type"]
+    return LEADING.get(mine, mine) != respace_type
+
+
+def _notes(
+    settings: Sequence[Mapping[str, Any]],
+    measured: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+    metrics: Sequence[str],
+) -> list[str]:
+    """What must be known to read the table."""
+    notes = []
+    if missing := len(settings) - len(measured):
+        notes.append(f"Not finished: {missing} of {len(settings)} cells are missing. The same call makes them.")
+    if len(seeds) > 1:
+        notes.append(f"Mean ± standard deviation over the sampling seeds {', '.join(map(str, seeds))}.")
+    elif spread := [m for m in metrics if any(f"{m}_std" in cell["values"] for cell in measured)]:
+        parts = {True: f"{SUBSETS} subsets", False: f"{SPLITS} splits"}
+        over = ", ".join(f"of {m} over {parts[m.startswith('K')]}" for m in spread)
+        notes.append(f"± is a standard deviation, {over} of the images. One sampling seed.")
+    if any(m.startswith("FD-") for m in metrics):
+        notes.append("FD is the Fréchet distance in other features than the Inception's: it is not FID.")
+    return notes + _unique(f"Warning: {text}" for cell in measured for text in cell["warnings"])
+
+
+def _notes_on_published(
+    protocol: Mapping[str, Any], published: Sequence[Mapping[str, Any]], are_there_others: bool
+) -> list[str]:
+    """The sources, by number; or why there are none."""
+    if are_there_others and not published:
+        return ["Numbers published for these rows are of 50,000 images a cell, and so have no place here."]
+    notes = []
+    for number, (source, how, respace_type) in enumerate(_sources(published), 1):
+        other = _other_times(respace_type, protocol)
+        caveat = f" † Its times are {respace_type}, so this does not compare." if other else ""
+        notes.append(f"[{number}] Not measured here: {source}. {how}.{caveat}")
+    return notes
+
+
+def _result(
+    cell: Mapping[str, Any], metric: str, protocol: Mapping[str, Any], line: str, identity: str
+) -> dict[str, Any]:
+    """One number as a row of ``results.json``."""
+    kept = ("respace_type", "n_samples", "sampler", "weights", "reference", "reference_sha256", "n_reference")
+    return {
+        "metric": metric,
+        "value": cell["values"][metric],
+        "spread": cell["values"].get(f"{metric}_std"),
+        **{key: cell[key] for key in ("var_type", "steps", "seed")},
+        **{key: protocol[key] for key in kept},
+        "extractor": _extractor(protocol),
+        "computed": _computed(protocol),
+        "protocol": f"{metric}: {line} [{identity}]",
+    }
+
+
+def _evaluation(measured: Sequence[Mapping[str, Any]]) -> Any:
+    """What the evaluation says of itself, which is the same for all cells."""
+    return (
+        {k: v for k, v in measured[0]["protocol"].items() if k not in ("about", "var_type", "steps", "seed")}
+        if measured
+        else None
+    )
+
+
+def _unique(items: Any) -> list[Any]:
+    return list(dict.fromkeys(items))

@@ -1,0 +1,199 @@
+"""Evaluations during a training: worked out beside it; their curve, the best weights, and a warning when it turns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from ddpm_ip.errors import CheckpointError
+from ddpm_ip.run import checkpoint
+from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.run.log import Metrics, drop_after
+from ddpm_ip.train.state import TrainState
+
+log = logging.getLogger("ddpm_ip.train")
+
+IN_A_ROW = 3  # evaluations, each worse than the one before, that are a turn and not noise
+PENDING = 2  # evaluations, one that is worked out and one that is waiting for it
+INCIDENTAL = ("line", "metrics", "versions")  # of a protocol: what may change along a curve
+OF_A_KERNEL = ("kid_subset_size",)  # what only a kernel distance depends on
+OF_A_DISTANCE = ("reference", "reference_sha256", "n_reference", "reference_shape")  # and all but class scores
+CLASS_SCORES = ("IS", "CS")
+HIGHER_IS_BETTER = ("IS", "CS", "precision", "recall")
+
+
+class Watch:
+    """The evaluations of a run, on the main process.
+
+    One thread works them out, one after the other, while training goes on. Their results are taken in on the main
+    thread, in order and under the step whose weights were judged. The first metric decides what is best. Values compare
+    only if that metric and the protocol are the same: with other settings of ``train.eval`` a new curve begins.
+
+    Until it is known whether they are the best, the weights of each pending evaluation are held in CPU memory, as much
+    as a checkpoint takes on the disk, at most :data:`PENDING` times. Should evaluations come faster than they are
+    worked out, training waits for the oldest.
+
+    While entered, evaluations may begin; on leaving, also by an error, what is pending is waited for and taken in. Only
+    a second Ctrl-C gives up what has not begun.
+
+    Args:
+        folder: of the run; gets ``evaluations.jsonl`` and ``best/``, a checkpoint of the best weights.
+        step: where the run (re)starts: later evaluations, of steps that are done again, are dropped,
+            and the best weights set aside if they are of such a step.
+        metrics: of the run, for TensorBoard.
+    """
+
+    def __init__(self, folder: RunFolder, step: int, metrics: Metrics | None = None) -> None:
+        self._folder, self._metrics = folder, metrics
+        drop_after(folder.evaluations, step)
+        checkpoint.set_aside(folder.best, step)
+        lines = _lines(folder)
+        self._curve = lines[-1]["curve"] if lines else None
+        found = {
+            line["step"]: value
+            for line in lines
+            if line["curve"] == self._curve and (value := _first(line["values"])) is not None
+        }
+        self._values = list(found.values())
+        kept = [found[step] for step in checkpoint.steps(folder.best) if step in found]
+        self._best = kept[-1] if kept else None  # what the weights in best/ are worth
+        self._warned: set[str] = set()
+        self._thread = ThreadPoolExecutor(1, "evaluation")
+        self._pending: deque[tuple[int, Future[Any], Callable[[], bool]]] = deque()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pending:
+            log.info("waiting for the numbers of %d evaluations", len(self._pending))
+        if kind is not None and not issubclass(kind, Exception):
+            self._thread.shutdown(cancel_futures=True)
+            self._pending = deque(one for one in self._pending if not one[1].cancelled())
+        try:
+            self._take_in(wait_for=len(self._pending))
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+    def make_room(self) -> None:
+        """Waits until another evaluation may begin: before its samples are made, since they take memory, too.
+
+        Raises:
+            Exception: what an earlier ``conclude`` raised.
+        """
+        self._take_in(wait_for=len(self._pending) - PENDING + 1)
+
+    def begin(self, state: TrainState, conclude: Callable[[], Any]) -> None:
+        """Has an evaluation of the present weights worked out.
+
+        Args:
+            state: copied, since training goes on.
+            conclude: gives the evaluation, see :meth:`note`, in the thread; must not touch a GPU, since the main thread
+                may be capturing a CUDA graph.
+        """
+        save = partial(save_best, self._folder, state.step, *state.snapshot())
+        self._pending.append((state.step, self._thread.submit(conclude), save))
+
+    def poll(self) -> None:
+        """Takes in what has been worked out since the last call; waits for nothing.
+
+        Raises:
+            Exception: what a ``conclude`` raised.
+        """
+        self._take_in(wait_for=0)
+
+    def _take_in(self, wait_for: int) -> None:
+        """Takes in the oldest so many evaluations, and those after them that are ready, in order."""
+        while self._pending and (wait_for > 0 or self._pending[0][1].done()):
+            step, evaluation, save = self._pending.popleft()
+            self.note(step, evaluation.result().to_dict(), save)
+            wait_for -= 1
+
+    def note(self, step: int, evaluation: Mapping[str, Any], save: Callable[[], bool]) -> None:
+        """Takes in an evaluation.
+
+        Args:
+            step: optimizer steps done.
+            evaluation: with ``values``, ``protocol`` and ``warnings``.
+            save: saves the weights as the best, and says whether it could; called if they are.
+        """
+        if (value := _first(evaluation["values"])) is None:
+            return
+        self._begin_anew_if(_curve(evaluation))
+        for text in evaluation["warnings"]:
+            if text not in self._warned:
+                log.warning("train.eval: %s", text)
+                self._warned.add(text)
+        if self._metrics is not None:
+            self._metrics.evaluation(step, evaluation["values"])
+        with self._folder.evaluations.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "curve": self._curve, **evaluation}) + "\n")
+        name = next(iter(evaluation["values"]))
+        sign = -1 if _word(name) in HIGHER_IS_BETTER else 1
+        best = self._best is None or sign * value < sign * self._best
+        self._values.append(value)
+        log.info("step %d  %s%s", step, _text(evaluation["values"]), "  kept as the best" if best else "")
+        if best and save():
+            self._best = value
+        last = [sign * v for v in self._values[-IN_A_ROW - 1 :]]
+        if len(last) == IN_A_ROW + 1 and last == sorted(last) and len(set(last)) == len(last):
+            log.warning(
+                "%s has become worse %d evaluations in a row: the run may be overfitting or diverging; the best "
+                "weights are kept in %s",
+                name, IN_A_ROW, self._folder.best,
+            )  # fmt: skip
+
+    def _begin_anew_if(self, curve: str) -> None:
+        """Begins another curve if it is one, and keeps the best weights of the one before under another name."""
+        if self._curve is not None and curve != self._curve:
+            log.warning("train.eval measures otherwise than before: its curve begins anew")
+            checkpoint.set_aside(self._folder.best, -1, "was the best of the curve before")
+            self._values, self._best = [], None
+        self._curve = curve
+
+
+def save_best(folder: RunFolder, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
+    """Keeps a checkpoint as the best, in place of the one before; if it cannot be written, training goes on."""
+    try:
+        checkpoint.save(folder.best, step, tensors, meta)
+    except CheckpointError as error:
+        log.error("%s. The best weights so far stay", error)
+        return False
+    checkpoint.prune(folder.best, 1, 0)
+    return True
+
+
+def _lines(folder: RunFolder) -> list[dict[str, Any]]:
+    if not folder.evaluations.exists():
+        return []
+    lines = [json.loads(line) for line in folder.evaluations.read_text(encoding="utf-8").splitlines()]
+    return [{**line, "curve": line.get("curve") or _curve(line)} for line in lines]  # older versions wrote none
+
+
+def _curve(evaluation: Mapping[str, Any]) -> str:
+    """What the values of the first metric must have in common to be compared, as a short hash."""
+    name = next(iter(evaluation["values"]), "")
+    skipped = INCIDENTAL + (() if name.startswith("K") else OF_A_KERNEL)
+    skipped += OF_A_DISTANCE if _word(name) in CLASS_SCORES else ()
+    protocol = {k: v for k, v in evaluation["protocol"].items() if k not in skipped}
+    text = json.dumps([name, protocol], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _word(name: str) -> str:
+    """``CS`` of ``CS-mine`` and of ``CS_std``."""
+    return name.split("-")[0].split("_")[0]
+
+
+def _first(values: Mapping[str, float]) -> float | None:
+    return next(iter(values.values()), None)
+
+
+def _text(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())

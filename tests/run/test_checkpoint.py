@@ -1,0 +1,203 @@
+"""A checkpoint is whole or it is not used."""
+
+import hashlib
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from tests.reliability.tiny import FILES, tree
+
+from ddpm_ip.config import from_dict
+from ddpm_ip.errors import CheckpointError, ConfigError
+from ddpm_ip.run import checkpoint
+
+
+def write(folder, step):
+    tensors = {name: {"w": torch.full((50,), float(step))} for name in checkpoint.TENSORS}
+    return checkpoint.save(folder, step, tensors, {"sums": [0.0, 0.0]})
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def delete(path):
+    path.unlink()
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def resign(path):
+    """Makes the manifest agree with the files, as somebody would who tampers with them."""
+    entries = {f: (path / f).read_bytes() for f in FILES if f != "manifest.json"}
+    manifest = {f: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for f, d in entries.items()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_what_was_saved_is_read_back(tmp_path):
+    write(tmp_path, 3)
+    found = checkpoint.newest(tmp_path)
+    assert found.step == 3
+    assert torch.equal(found.tensors("ema")["w"], torch.full((50,), 3.0))
+    assert sorted(p.name for p in (tmp_path / "step00000003").iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", [truncate, flip, delete, empty])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path, warnings_of, damage, name):
+    write(tmp_path, 1)
+    damage(write(tmp_path, 2) / name)
+    assert checkpoint.newest(tmp_path).step == 1
+    (warning,) = warnings_of()
+    assert "step00000002" in warning
+    if name != "manifest.json":  # a bit of the manifest may make any of the files look wrong
+        assert name in warning
+    elif damage is not flip:
+        assert "manifest.json" in warning
+
+
+def test_when_all_are_damaged_every_reason_is_told(tmp_path):
+    truncate(write(tmp_path, 1) / "ema.safetensors")
+    delete(write(tmp_path, 2) / "meta.json")
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.newest(tmp_path)
+    message = str(caught.value)
+    assert "step00000001: ema.safetensors has" in message
+    assert "step00000002: meta.json is missing" in message
+    assert "-e" in message
+
+
+def test_no_checkpoint_at_all_is_no_error(tmp_path):
+    assert checkpoint.newest(tmp_path) is None
+    assert checkpoint.newest(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("key", ["../secret", "/etc/passwd", "more.safetensors"])
+def test_a_manifest_that_names_another_file_is_refused(tmp_path, key):
+    path = write(tmp_path, 1)
+    (tmp_path / "secret").write_text("x")
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, key: {"bytes": 1, "sha256": "0"}}))
+    with pytest.raises(CheckpointError, match="does not list exactly"):
+        checkpoint.read(path)
+
+
+def test_a_symbolic_link_in_place_of_a_file_is_refused(tmp_path):
+    path = write(tmp_path, 1)
+    os.rename(path / "model.safetensors", tmp_path / "elsewhere")
+    (path / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "meta.json"])
+@pytest.mark.parametrize("bomb", ["[" * 200_000, '{"a":' * 200_000, "9" * 10_000, "[]", "null", '"x"', "\ud800"])
+def test_json_that_is_none_or_a_bomb_is_refused(tmp_path, name, bomb):
+    path = write(tmp_path, 1)
+    (path / name).write_bytes(bomb.encode("utf-8", "surrogatepass"))
+    if name == "meta.json":
+        resign(path)
+    with pytest.raises(CheckpointError, match=name):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("entry", [None, 3, [], {}, {"bytes": 1}, {"sha256": None}])
+def test_a_manifest_with_another_shape_is_refused(tmp_path, entry):
+    path = write(tmp_path, 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "ema.safetensors": entry}))
+    with pytest.raises(CheckpointError, match=r"ema\.safetensors"):
+        checkpoint.read(path)
+
+
+class Evil:
+    def __init__(self, sentinel):
+        self.sentinel = sentinel
+
+    def __reduce__(self):
+        return (open, (self.sentinel, "w"))
+
+
+def test_a_pickle_with_a_right_hash_is_not_executed(tmp_path):
+    path = write(tmp_path, 1)
+    (path / "model.safetensors").write_bytes(pickle.dumps(Evil(str(tmp_path / "executed"))))
+    resign(path)
+    with pytest.raises(CheckpointError):
+        checkpoint.read(path).tensors("model")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_retention(tmp_path):
+    for step in range(1, 11):
+        write(tmp_path, step)
+        checkpoint.prune(tmp_path, keep_last=2, keep_every=4)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"step{n:08d}" for n in (4, 8, 9, 10)]
+
+
+def test_retention_removes_what_a_kill_left(tmp_path):
+    (tmp_path / ".tmp-step00000001-99").mkdir(parents=True)
+    (tmp_path / ".tmp-step00000001-99" / "model.safetensors").write_text("half")
+    (tmp_path / "notes").mkdir()
+    write(tmp_path, 1)
+    checkpoint.prune(tmp_path, keep_last=2, keep_every=0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes", "step00000001"]
+
+
+def test_old_checkpoints_that_cannot_be_removed_are_only_a_warning(tmp_path, monkeypatch, warnings_of):
+    for step in (1, 2, 3):
+        write(tmp_path, step)
+
+    def fail(path):
+        raise PermissionError("no")
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", fail)
+    checkpoint.prune(tmp_path, keep_last=2, keep_every=0)
+    assert len(warnings_of()) == 1
+    assert checkpoint.newest(tmp_path).step == 3
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_keeping_fewer_than_two_is_refused(count):
+    with pytest.raises(ConfigError, match=r"train\.keep_last"):
+        from_dict(tree(keep_last=count))
+
+
+def test_a_write_that_fails_leaves_nothing_and_touches_nothing(tmp_path):
+    def full(name):
+        raise OSError(28, "No space left on device")
+
+    before = (write(tmp_path, 1) / "manifest.json").read_bytes()
+    tensors = {name: {"w": torch.zeros(50)} for name in checkpoint.TENSORS}
+    with pytest.raises(CheckpointError, match=r"step00000002.*No space left.*needs.*MB.*free"):
+        checkpoint.save(tmp_path, 2, tensors, {}, full)
+    assert [p.name for p in tmp_path.iterdir()] == ["step00000001"]
+    assert (tmp_path / "step00000001" / "manifest.json").read_bytes() == before
+
+
+def test_a_folder_that_is_none_is_an_error_that_says_where(tmp_path):
+    (tmp_path / "ckpt").write_text("a file is in the way")
+    with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
+        write(tmp_path / "ckpt", 1)
+
+
+def test_the_same_step_is_written_again(tmp_path):
+    write(tmp_path, 1)
+    checkpoint.save(tmp_path, 1, {name: {"w": torch.ones(2)} for name in checkpoint.TENSORS}, {})
+    assert checkpoint.newest(tmp_path).tensors("model")["w"].shape == (2,)
+
+
+def test_find_takes_a_run_its_checkpoints_or_one(tmp_path):
+    path = write(tmp_path / "ckpt", 7)
+    assert [checkpoint.find(p).step for p in (tmp_path, tmp_path / "ckpt", path)] == [7, 7, 7]
+    with pytest.raises(CheckpointError, match="neither a checkpoint"):
+        checkpoint.find(tmp_path / "ckpt" / "nothing")

@@ -1,0 +1,390 @@
+"""The results table: every cell, however often the call is ended, and nothing side by side that does not compare."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from tests.reliability.tiny import ROOT, TORCHRUN, contents, finish, one_thread, run, start, tiny, tree
+
+from ddpm_ip.cli import main
+from ddpm_ip.config import from_dict, load, merge
+from ddpm_ip.data import Digits, Npz
+from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.evaluate.features import Pixels
+from ddpm_ip.report.run import load_runs
+from ddpm_ip.report.table import tables
+from ddpm_ip.sample.generator import Generator
+from ddpm_ip.table import program
+from ddpm_ip.table.layout import as_csv, as_markdown, as_text, lay_out
+from ddpm_ip.table.program import TableOptions, table
+
+OPTIONS = {"steps": (4, 2), "n_samples": 20, "batch_size": 8, "extractor": "pixels"}
+CELLS = [f"{variance}, {k} steps, seed 0" for k in (2, 4) for variance in ("fixed_large", "fixed_small")]
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    one_thread(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        one_thread(patch)
+        folder = tmp_path_factory.mktemp("trained") / "run"
+        run(tiny(n_steps=6, save_freq=6, optim={"lr": 1e-2}), folder)
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def expected(trained, tmp_path_factory):
+    """The files of one uninterrupted call."""
+    with pytest.MonkeyPatch.context() as patch:
+        one_thread(patch)
+        folder = shutil.copytree(trained, tmp_path_factory.mktemp("expected") / "run")
+        make(folder)
+    return contents(folder / "table")
+
+
+def make(folder, on_cell=lambda name: None, reference=None, **changes):
+    return table(load(folder / "config.yaml"), folder, TableOptions(**{**OPTIONS, **changes}), reference, on_cell)
+
+
+def values(grid, metric="FD-pixels"):
+    """(variance, steps) -> cell, of what was measured here."""
+    (block,) = [block for block in grid["blocks"] if block["metric"] == metric]
+    ours = [row for row in block["rows"] if row["source"] is None]
+    return {(r["label"], k): c for r in ours for k, c in zip(grid["steps"], r["cells"], strict=True)}
+
+
+def test_every_cell_is_measured_cheap_ones_first_and_no_image_is_written(folder, expected):
+    made = []
+    grid = make(folder, made.append)
+    assert made == CELLS
+    found = values(grid)
+    assert list(found) == [(v, k) for v in ("fixed_large", "fixed_small") for k in (4, 2)]
+    assert len({cell["value"] for cell in found.values()}) == 4
+    assert grid == json.loads((folder / "table" / "table.json").read_text())
+    assert contents(folder / "table") == expected
+    assert {name.rpartition(".")[2] for name in expected} == {"json", "txt", "md", "csv"}
+    assert "FID" not in str(expected["table.md"]).replace("it is not FID", "")
+    make(folder, lambda name: pytest.fail("nothing is left to be made"))
+
+
+@pytest.mark.parametrize("cell", [0, 2])
+def test_an_interrupted_call_continues(folder, expected, cell):
+    def stop(name):
+        if name == CELLS[cell]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make(folder, stop)
+    early = json.loads((folder / "table" / "table.json").read_text())
+    assert sum(c is not None for c in values(early).values()) == cell + 1
+    assert f"{3 - cell} of 4 cells are missing" in (folder / "table" / "table.txt").read_text()
+    made = []
+    make(folder, made.append)
+    assert made == CELLS[cell + 1 :]
+    assert contents(folder / "table") == expected
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from ddpm_ip.config import load
+from ddpm_ip.table.program import TableOptions, table
+
+folder = Path(sys.argv[1])
+options = TableOptions(None, (4, 2), 20, extractor="pixels", batch_size=8)
+table(load(folder / "config.yaml"), folder, options, on_cell=lambda name: (print("cell", flush=True), time.sleep(60)))
+"""
+
+
+def test_kill_9_between_cells_changes_nothing(folder, expected):
+    process = start("-c", SLOW, folder)
+    assert any(line.strip() == "cell" for line in process.stdout)
+    process.kill()
+    process.communicate()
+    made = []
+    make(folder, made.append)
+    assert made == CELLS[1:]
+    assert contents(folder / "table") == expected
+
+
+def test_without_batch_size_the_block_of_the_cells_that_are_there_is_taken(folder, expected):
+    make(folder)
+    make(folder, lambda name: pytest.fail("made anew"), batch_size=None)
+    assert contents(folder / "table") == expected
+
+
+def test_two_processes_measure_the_same(folder, expected):
+    given = ["-e", folder, "--steps", 4, 2, "--n_samples", 20, "--batch_size", 8, "--extractor", "pixels"]
+    code, output = finish(start(*TORCHRUN, ROOT / "scripts/table.py", *given), timeout=120)
+    assert code == 0, output
+    assert output.count("FD-pixels  ") == 1, "printed once"
+    two, one = json.loads((folder / "table" / "table.json").read_text()), json.loads(expected["table.json"])
+    assert two["protocol"] == one["protocol"]
+    for place, cell in values(one).items():
+        assert values(two)[place]["value"] == pytest.approx(cell["value"], rel=1e-6)
+
+
+def test_kept_images_give_the_same_numbers(folder, expected):
+    make(folder, steps=[2])
+    made = []
+    grid = make(folder, made.append, steps=[2], keep_images=True)
+    assert made == CELLS[:2], "measured, but the images were not there"
+    for place, cell in values(grid).items():
+        assert cell["value"] == pytest.approx(values(json.loads(expected["table.json"]))[place]["value"], rel=1e-6)
+    assert len(list((folder / "table").glob("*/images-fixed_large-2-seed0/*.png"))) == 20
+    make(folder, lambda name: pytest.fail("made anew"), steps=[2], keep_images=True)
+
+
+@pytest.mark.parametrize("change", ["weights", "n_samples", "batch_size", "reference"])
+def test_another_protocol_begins_anew_and_the_old_cells_stay(folder, expected, change):
+    make(folder)
+    if change == "weights":
+        run(tiny(n_steps=8, save_freq=8, optim={"lr": 1e-2}), folder, "latest")
+        changes = {}
+    else:
+        changes = {"n_samples": {"n_samples": 16}, "batch_size": {"batch_size": 4}}.get(change, {})
+    made = []
+    grid = make(folder, made.append, few_digits(folder) if change == "reference" else None, **changes)
+    assert made == CELLS
+    assert len(list((folder / "table").glob("*/protocol.json"))) == 2
+    cells = {name: text for name, text in expected.items() if "cell-" in name}
+    assert len(cells) == 4
+    assert contents(folder / "table").items() >= cells.items()
+    assert not any(name.startswith(grid["protocol_id"]) for name in cells)
+
+
+def test_another_identity_of_the_extractor_begins_anew(folder, monkeypatch):
+    """Under the same name its numbers would otherwise be taken for those of the old one."""
+    first = make(folder)
+    identity = Pixels.identity
+    monkeypatch.setattr(Pixels, "identity", lambda self: {**identity(self), "weights_sha256": "a" * 64})
+    made = []
+    grid = make(folder, made.append)
+    assert made == CELLS
+    assert "weights_sha256 aaaaaaaa…" in grid["line"]
+    assert {row["extractor"] for row in grid["results"]} != {row["extractor"] for row in first["results"]}
+    alone = [len(table.columns) for table in tables(load_runs([folder]))]
+    assert alone == [1, 1], "a table of each in the report"
+
+
+def test_the_table_beside_the_cells_has_all_of_them(folder):
+    """So the report keeps its numbers when a call asks for less."""
+    make(folder)
+    make(folder, lambda name: pytest.fail("made anew"), steps=[2])
+    assert len(values(json.loads((folder / "table" / "table.json").read_text()))) == 2
+    (run,) = load_runs([folder])
+    assert len(run.results) == 4
+    assert any(name.startswith("table/") and name.count("/") == 2 for name in run.hashes)
+
+
+def test_a_new_table_takes_the_place_of_the_old_with_its_first_cell(folder, expected, monkeypatch):
+    make(folder)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        make(folder, n_samples=16)
+    assert contents(folder / "table").items() >= expected.items()
+
+
+def test_a_call_that_is_refused_leaves_the_table_as_it_is(folder, expected):
+    make(folder)
+    with pytest.raises(ConfigError):
+        make(folder, metrics=["foo"])
+    assert contents(folder / "table") == expected
+
+
+def test_what_a_deviation_is_over_is_said_of_each_metric(folder):
+    grid = make(folder, steps=[2], metrics=["kid"])
+    assert "KD-pixels over 100 subsets" in as_text(grid)
+
+
+def few_digits(folder):
+    """Sixteen of the digits, as a data set of its own."""
+    np.savez(folder / "few.npz", images=Digits().open().pixels[:16])
+    return Npz(root=str(folder / "few.npz"), image_size=8)
+
+
+def test_several_seeds_give_mean_and_deviation(folder):
+    both = values(make(folder, seeds=[0, 1], steps=[2]))["fixed_small", 2]
+    alone = [values(make(folder, seeds=[s], steps=[2]))["fixed_small", 2] for s in (0, 1)]
+    a, b = (cell["value"] for cell in alone)
+    assert a != b
+    assert both == {
+        "value": pytest.approx((a + b) / 2),
+        "spread": pytest.approx(abs(a - b) / 2**0.5),
+        "seeds": 2,
+        "mark": "",
+    }
+    assert [cell["seeds"] for cell in alone] == [1, 1]
+    assert [cell["spread"] for cell in alone] == [None, None]
+
+
+def test_a_learned_variance_is_the_default_where_there_is_one(tmp_path):
+    learned = {"diffusion.total_steps": 50, "diffusion.var_type": "learned_range"}
+    run(from_dict(merge(tree(n_steps=1, save_freq=1), learned)), tmp_path / "run")
+    grid = make(tmp_path / "run", steps=None, n_samples=4)
+    assert list(values(grid)) == [("learned_range", 50), ("learned_range", 10)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"variances": ["fixed_huge"]}, "fixed_huge: this model has fixed_large, fixed_small$"),
+        ({"variances": ["learned_range"]}, "learned_range: this model has fixed_large, fixed_small$"),
+        ({"steps": [1001]}, r"--steps 1001: choose from 1\.\.1000"),
+        ({"steps": [0]}, r"--steps 0: choose from 1\.\.1000"),
+        ({"steps": [2, 2]}, "--steps .* none twice"),
+        ({"seeds": []}, "--seeds must name at least one"),
+        ({"n_samples": 0}, "--n_samples must be at least 1"),
+        ({"seeds": [-1]}, "--seed must lie in"),
+        ({"metrics": ["foo"]}, "metrics must be of"),
+        ({"metrics": []}, "got none"),
+        ({"metrics": ["isc"]}, "needs logits"),
+        ({"n_samples": 1}, "fid needs at least 2 images"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_made(folder, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        make(folder, **changes)
+    assert not (folder / "table").exists()
+
+
+def test_too_few_images_are_no_cell(folder, monkeypatch):
+    ordinary = Generator.images
+    monkeypatch.setattr(Generator, "images", lambda self, block: ordinary(self, block)[: 8 - block])
+    with pytest.raises(UserError, match="were asked for"):
+        make(folder)
+    assert list((folder / "table").glob("*/cell-*")) == []
+
+
+def test_cells_that_were_measured_otherwise_are_refused_by_name(folder):
+    make(folder)
+    (file,) = (folder / "table").glob("*/cell-fixed_small-2-seed0.json")
+    cell = json.loads(file.read_text())
+    cell["protocol"]["extractor"] = "other"
+    file.write_text(json.dumps(cell))
+    with pytest.raises(ConfigError, match=r"cell-fixed_small-2-seed0\.json: measured otherwise"):
+        make(folder)
+    file.write_text("{")
+    with pytest.raises(UserError, match="remove it"):
+        make(folder)
+    file.unlink()
+    made = []
+    make(folder, made.append)
+    assert made == ["fixed_small, 2 steps, seed 0"]
+
+
+def test_the_command_and_its_files(folder, expected, capsys):
+    given = ["--steps", "4", "2", "--n_samples", "20", "--batch_size", "8", "--extractor", "pixels"]
+    assert main(["table", "-e", str(folder), *given, "--data.name", "digits"]) == 0
+    shown = capsys.readouterr().out
+    assert (folder / "table" / "table.txt").read_text() in shown
+    assert contents(folder / "table") == expected
+    assert main(["table", "-e", str(folder / "none"), *given]) == 2
+    assert "no folder of a run" in capsys.readouterr().err
+
+
+def test_progress_tells_rate_and_time_left(folder, capsys, monkeypatch):
+    monkeypatch.setattr(program, "LOG_SECONDS", 0.0)
+    make(folder)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "images/s" in line]
+    assert len(lines) == 4 * 3
+    assert "20/20 images" in lines[-1]
+    assert lines[-1].endswith("ETA of the table 0:00:00")
+
+
+# The layout, on numbers as the Inception would give them.
+
+PROTOCOL = {
+    "extractor": "inception", "extractor_identity": {"weights_sha256": "6" * 64}, "metrics": ["fid", "isc"],
+    "data": "cifar10-train", "image_size": 32, "n_samples": 50000,
+    "weights": "ab" * 32, "reference": "cifar10-train", "reference_sha256": "cd" * 32, "n_reference": 50000,
+    "sampler": "ancestral", "respace_type": "uniform-linspace", "precision": "bf16", "fast": True, "device": "cuda",
+    "block": 1024, "diffusion": {"total_steps": 1000},
+}  # fmt: skip
+
+
+def inception_grid(variances=("fixed_large", "fixed_small"), steps=(1000, 100), seeds=(0,), **changes):
+    places = [{"var_type": v, "steps": k, "seed": s} for v in variances for k in steps for s in seeds]
+    cells = [
+        {**p, "values": {"FID": 3.0 + i, "IS": 9.0 + i, "IS_std": 0.1}, "protocol": {}, "warnings": []}
+        for i, p in enumerate(places)
+    ]
+    return lay_out("DDPM-IP, gamma 0.1", "0123456789ab", {**PROTOCOL, **changes}, places, cells)
+
+
+def published(grid, metric="FID"):
+    (block,) = [block for block in grid["blocks"] if block["metric"] == metric]
+    return {r["label"]: [c and c["value"] for c in r["cells"]] for r in block["rows"] if r["source"]}
+
+
+def test_published_numbers_stand_beside_the_same_rows():
+    found = published(inception_grid())
+    assert found["published: DDPM-IP, fixed_large [1]"] == [3.2497, 46.80]
+    assert found["published: DDPM, fixed_small [1]"] == [5.3727, 11.2191]
+    assert published(inception_grid(), "IS")["published: DDPM-IP, fixed_small [1]"] == [9.1092, 8.7068]
+    learned = published(inception_grid(["learned_range"], (1000, 100, 50)))
+    assert learned == {
+        "published: ADM, learned_range [1]": [2.99, 3.37, None],
+        "published: ADM-IP, learned_range [1]": [2.76, 2.70, None],
+    }
+
+
+def test_published_numbers_of_other_times_are_marked():
+    text = as_text(inception_grid())
+    assert max(map(len, text.splitlines())) <= 120
+    (line,) = [line for line in text.splitlines() if "DDPM-IP, fixed_large" in line and "46.80" in line]
+    assert line.split()[-2:] == ["3.25", "46.80†"], "with all steps the times are the same"
+    assert text.count("Not measured here") == 1
+    assert "† Its times are uniform-leading, so this does not compare." in " ".join(text.split())
+    for same in ("uniform", "uniform-leading"):
+        assert "†" not in as_text(inception_grid(respace_type=same))
+    assert "†" not in as_text(inception_grid(["learned_range"]))
+
+
+@pytest.mark.parametrize(
+    "change", [{"extractor": "pixels"}, {"data": "cifar10-test"}, {"n_samples": 10000}, {"image_size": 64}]
+)
+def test_published_numbers_of_another_protocol_are_left_out(change):
+    grid = inception_grid(**change)
+    assert published(grid) == {}
+    assert len(grid["blocks"]) == 2
+    assert ("are of 50,000 images a cell" in as_text(grid)) == ("n_samples" in change)
+
+
+def test_deviations_are_of_splits_or_of_seeds():
+    one, two = inception_grid(), inception_grid(seeds=(0, 1))
+    assert values(one, "IS")["fixed_large", 1000] == {"value": 9.0, "spread": 0.1, "seeds": 1, "mark": ""}
+    assert values(two, "IS")["fixed_large", 1000] == {
+        "value": 9.5, "spread": pytest.approx(0.5**0.5), "seeds": 2, "mark": "",
+    }  # fmt: skip
+    assert "10 splits" in as_text(one)
+    assert "over the sampling seeds 0, 1" in as_text(two)
+
+
+def test_markdown_and_csv_hold_the_same_numbers():
+    grid = inception_grid()
+    rows = list(csv.DictReader(as_csv(grid).splitlines()))
+    ours = {(r["metric"], r["row"], int(r["steps"])): float(r["value"]) for r in rows if not r["source"]}
+    assert len(ours) == 8
+    assert ours["FID", "fixed_small", 100] == 6.0
+    assert {r["protocol"] for r in rows if r["source"]} == {""}
+    lines = [line for line in as_markdown(grid).splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {4}
+    assert "| fixed_small | 5.00 | 6.00 |" in lines
+    assert "| IS | 1000 steps | 100 |" in lines
+    assert "| fixed_large | 9.00 ± 0.10 | 10.00 ± 0.10 |" in lines

@@ -1,0 +1,348 @@
+"""Evaluations that are worked out while training goes on: their order, weights and errors, and how they end."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+import weakref
+from types import SimpleNamespace
+
+import pytest
+from tests.reliability.tiny import TORCHRUN, finish, start, tiny, yaml_file
+
+from ddpm_ip.errors import DataError
+from ddpm_ip.evaluate.evaluate import Evaluation
+from ddpm_ip.report.run import Run
+from ddpm_ip.run import checkpoint
+from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.train.loop import Hooks, train
+from ddpm_ip.train.monitor import PENDING, Watch
+
+LIMIT = 20  # seconds after which something that should come is taken to be late
+
+
+def evaluation(value):
+    return Evaluation({"FD-pixels": value}, {"line": ""}, [])
+
+
+def judge(*conclusions):
+    """Judges the first evaluation by the first conclusion, and so on."""
+    left = iter(conclusions)
+    return lambda config, images, accelerator: lambda network: next(left)
+
+
+def after(event, value):
+    """A conclusion that comes only then."""
+
+    def conclude():
+        assert event.wait(LIMIT), "training waited for the numbers"
+        return evaluation(value)
+
+    return conclude
+
+
+def at_once(value):
+    return lambda: evaluation(value)
+
+
+def judged(run, make_judge, on_step=lambda step: None, every=2, resume=None, **changes):
+    settings = {"n_steps": 6, "save_freq": 2, "keep_last": 9, "optim": {"lr": 1e-2}, "ema_decay": 0.5}
+    settings |= {"eval": {"every": every}, **changes}
+    return train(tiny(**settings), run, resume, Hooks(on_step=on_step), make_judge)
+
+
+def recorded(run):
+    lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    return [(line["step"], line["values"]["FD-pixels"]) for line in lines]
+
+
+def shown(run):
+    """Step and value of TensorBoard's points."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    return [(point.step, point.value) for point in board.Scalars("eval/FD-pixels")]
+
+
+def test_training_goes_on_meanwhile_and_the_best_weights_are_those_judged(tmp_path):
+    """The numbers of step 2 come at step 5; what is kept then is the checkpoint of step 2, to the last bit."""
+    come, seen = threading.Event(), []
+
+    def on_step(step):
+        if step == 5:
+            seen.extend(tmp_path.glob("run/evaluations.jsonl"))
+            come.set()
+
+    judged(tmp_path / "run", judge(after(come, 1.0), at_once(3.0), at_once(2.0)), on_step)
+    assert seen == []
+    assert recorded(tmp_path / "run") == shown(tmp_path / "run") == [(2, 1.0), (4, 3.0), (6, 2.0)]
+    best, then = checkpoint.find(tmp_path / "run" / "best"), tmp_path / "run" / "ckpt" / "step00000002"
+    assert best.hashes == checkpoint.read(then).hashes
+    assert best.hashes != checkpoint.read(then.with_name("step00000006")).hashes
+
+
+def test_numbers_are_taken_in_as_soon_as_they_are_there(tmp_path):
+    """At the next step, and not only when the run ends or the next evaluation begins."""
+    first = []
+
+    def on_step(step):
+        if step > 10 and not first:
+            time.sleep(0.05)
+            first.extend(step for _ in tmp_path.glob("run/evaluations.jsonl"))
+
+    judged(tmp_path / "run", judge(at_once(1.0), at_once(2.0)), on_step, every=10, n_steps=20)
+    assert first
+    assert 10 < first[0] <= 20
+    assert recorded(tmp_path / "run") == [(10, 1.0), (20, 2.0)]
+
+
+class Steps:
+    """What Watch knows of a training state, counting the copies that are held."""
+
+    def __init__(self):
+        self.step, self.held, self.most = 0, weakref.WeakSet(), 0
+
+    def snapshot(self):
+        copy = type("Copy", (dict,), {"__hash__": object.__hash__})()
+        self.held.add(copy)
+        self.most = max(self.most, len(self.held))
+        return copy, {}
+
+
+def test_order_is_kept_and_copies_do_not_pile_up(tmp_path, monkeypatch):
+    """A third evaluation waits for the first; a copy goes as soon as its weights are known not to be the best."""
+    saved, steps, come = [], Steps(), threading.Event()
+    monkeypatch.setattr("ddpm_ip.train.monitor.save_best", lambda folder, step, tensors, meta: not saved.append(step))
+    with Watch(RunFolder(tmp_path), 0) as watch:
+        for step, value in enumerate([5.0, 4.0, 6.0, 3.0], 1):
+            steps.step = step
+            if step == PENDING + 1:
+                assert not (tmp_path / "evaluations.jsonl").exists(), "nothing has been waited for"
+                threading.Timer(0.2, come.set).start()
+            watch.make_room()
+            watch.begin(steps, after(come, value))
+            assert come.is_set() is (step > PENDING)
+    assert recorded(tmp_path) == [(1, 5.0), (2, 4.0), (3, 6.0), (4, 3.0)]
+    assert saved == [1, 2, 4]
+    assert (steps.most, len(steps.held)) == (PENDING, 0)
+
+
+def test_samples_are_not_made_before_there_is_room_for_another_evaluation(tmp_path):
+    """They take memory, too: when the next are made, at most one evaluation has no numbers yet."""
+    unfinished = []
+
+    def conclude():
+        time.sleep(0.1)
+        unfinished.pop()
+        return evaluation(1.0)
+
+    def judge_of(config, images, accelerator):
+        def judge_one(network):
+            assert len(unfinished) < PENDING
+            unfinished.append(network)
+            return conclude
+
+        return judge_one
+
+    judged(tmp_path / "run", judge_of, every=1)
+    assert len(recorded(tmp_path / "run")) == 6
+
+
+def test_a_poll_takes_what_is_ready_and_waits_for_nothing(tmp_path):
+    come, state = threading.Event(), SimpleNamespace(step=1, snapshot=lambda: ({}, {}))
+    with Watch(RunFolder(tmp_path), 0) as watch:
+        watch._best = 0.0  # nothing will be the best
+        watch.begin(state, after(come, 5.0))
+        watch.poll()
+        assert not (tmp_path / "evaluations.jsonl").exists()
+        come.set()
+        end = time.monotonic() + LIMIT
+        while not (tmp_path / "evaluations.jsonl").exists():
+            assert time.monotonic() < end
+            watch.poll()
+        assert recorded(tmp_path) == [(1, 5.0)]
+
+
+@pytest.mark.parametrize("error", [DataError("the samples are of no use"), ZeroDivisionError("a bug")])
+def test_an_error_of_the_thread_ends_the_run_as_what_it_is(tmp_path, error):
+    def fail():
+        raise error
+
+    steps = []
+
+    def on_step(step):
+        steps.append(step)
+        time.sleep(0.05 if step > 10 else 0)
+
+    with pytest.raises(type(error)) as caught:
+        judged(tmp_path / "run", judge(fail, at_once(1.0)), on_step, every=10, n_steps=30)
+    assert caught.value is error
+    assert 10 < steps[-1] < 20, "it should be seen at once, and not only by the next evaluation"
+    assert not (tmp_path / "run" / "evaluations.jsonl").exists()
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("end", ["signal", "error"])
+def test_what_is_pending_when_the_run_stops_is_not_lost(tmp_path, end):
+    """Two are pending, and come only after the run has been told to stop."""
+    come = threading.Event()
+
+    def on_step(step):
+        if step == 5:
+            threading.Timer(0.2, come.set).start()
+            if end == "error":
+                raise Crash
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def go():
+        return judged(tmp_path / "run", judge(after(come, 1.0), after(come, 2.0)), on_step, n_steps=100)
+
+    if end == "error":
+        with pytest.raises(Crash):
+            go()
+    else:
+        outcome = go()
+        assert (outcome.step, outcome.signal) == (5, signal.SIGTERM)
+    assert recorded(tmp_path / "run") == [(2, 1.0), (4, 2.0)]
+    assert checkpoint.find(tmp_path / "run" / "best").step == 2
+
+
+def test_a_second_interrupt_gives_up_what_has_not_begun(tmp_path):
+    come, begun = threading.Event(), []
+
+    def on_step(step):
+        if step == 5:
+            threading.Timer(0.2, come.set).start()
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        judged(tmp_path / "run", judge(after(come, 1.0), lambda: begun.append(4)), on_step)
+    assert come.is_set(), "what had begun is waited for: no thread is left behind"
+    assert begun == []
+    assert recorded(tmp_path / "run") == [(2, 1.0)]
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from ddpm_ip.config import load
+from ddpm_ip.engine import stop_engine
+from ddpm_ip.evaluate.during import Judge
+from ddpm_ip.evaluate.evaluate import Comparison
+from ddpm_ip.train.loop import Hooks, train
+
+folder, process, ordinary = Path(sys.argv[2]), os.environ["RANK"], Comparison.conclude
+
+def conclude(self, device):
+    assert process == "0"
+    end = time.monotonic() + 30
+    while not (folder / "other-at-5").exists():
+        assert time.monotonic() < end, "the other process waited for the numbers"
+        time.sleep(0.01)
+    return ordinary(self, device)
+
+def on_step(step):
+    if process == "1" and step == 5:
+        assert not (folder / "run" / "evaluations.jsonl").exists()
+        (folder / "other-at-5").touch()
+
+Comparison.conclude = conclude
+train(load(sys.argv[1]), folder / "run", hooks=Hooks(on_step=on_step), make_judge=Judge)
+stop_engine()
+"""
+
+
+def test_the_other_process_does_not_wait(tmp_path, monkeypatch):
+    """The numbers of step 2 come only once the other process has done step 5."""
+    monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "worker.py").write_text(WORKER)
+    config = yaml_file(tmp_path, n_steps=7, save_freq=3, eval={"every": 2, "n_samples": 20, "steps": 3})
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", config, tmp_path), timeout=90)
+    assert code == 0, output
+    found = recorded(tmp_path / "run")
+    assert [step for step, _ in found] == [2, 4, 6, 7]
+    assert checkpoint.find(tmp_path / "run" / "best").step == min(found, key=lambda pair: pair[1])[0]
+
+
+@pytest.mark.parametrize("later", [1.5, 2.2])
+def test_going_back_before_the_best_sets_it_aside(tmp_path, later):
+    """Else the weights of a step that is done again would stay; kept is the best of those whose weights are there."""
+    run = tmp_path / "run"
+    judged(run, judge(at_once(3.0), at_once(2.0), at_once(1.0)))
+    assert checkpoint.find(run / "best").step == 6
+    back = str(run / "ckpt" / "step00000004")
+    judged(run, judge(at_once(2.5), at_once(later)), resume=back, n_steps=8, optim={"lr": 1e-3})
+    assert recorded(run) == [(2, 3.0), (4, 2.0), (6, 2.5), (8, later)]
+    assert [path.name for path in sorted((run / "best").iterdir())] == ["step00000008", "superseded-step00000006"]
+
+
+def test_best_weights_that_could_not_be_written_are_not_taken_for_the_best(tmp_path):
+    numbers = [(evaluation(value).to_dict(), saves) for value, saves in ((5.0, True), (3.0, False), (4.0, True))]
+    saved = []
+    watch = Watch(RunFolder(tmp_path), 0)
+    for step, (found, saves) in enumerate(numbers, 1):
+        watch.note(step, found, lambda step=step, saves=saves: saved.append(step) or saves)
+    assert saved == [1, 2, 3]
+
+
+@pytest.mark.parametrize("change", [{"n_images": 96}, {"sampling": {"steps": 50}}])
+def test_values_of_another_protocol_begin_a_curve_of_their_own(tmp_path, change):
+    """Nothing is the best because it was measured otherwise, and nothing is lost."""
+    run = tmp_path / "run"
+    judged(run, judge(at_once(3.0), at_once(2.0), at_once(4.0)))
+    other = lambda value: lambda: Evaluation({"FD-pixels": value}, {"line": "", **change}, [])  # noqa: E731
+    judged(run, judge(other(9.0), other(8.0)), resume="latest", n_steps=10)
+    assert recorded(run) == [(2, 3.0), (4, 2.0), (6, 4.0), (8, 9.0), (10, 8.0)]
+    assert sorted(path.name for path in (run / "best").iterdir()) == ["step00000010", "superseded-step00000004"]
+    shown_in_report = [line["step"] for line in Run.load(run).metrics if "FD-pixels" in line]
+    assert shown_in_report == [8, 10]
+
+
+@pytest.mark.parametrize(("images", "kept"), [(20, 2), (96, 4)])
+def test_lines_of_an_older_version_have_their_curve_too(tmp_path, images, kept):
+    """Whether the run goes on once or twice: better weights are not thrown away, and other protocols do not win."""
+
+    def found(value, n):
+        return Evaluation({"FD-x": value}, {"n_images": n}, []).to_dict()
+
+    folder = RunFolder(tmp_path)
+    lines = [{"step": step, **found(value, 20)} for step, value in ((1, 3.0), (2, 2.0))]
+    folder.evaluations.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder.best / "step00000002").mkdir(parents=True)
+    saved = [2]
+    for step, value in ((3, 6.0), (4, 5.0)):
+        Watch(folder, step - 1).note(step, found(value, images), lambda step=step: saved.append(step) or True)
+    assert saved[-1] == kept
+    assert (folder.best / "superseded-step00000002").exists() == (images != 20)
+
+
+def test_another_metric_begins_a_curve_and_other_versions_do_not(tmp_path):
+    watch = Watch(RunFolder(tmp_path), 0)
+    saved = []
+    for step, (name, value, version) in enumerate([("KD-x", 0.5, 1), ("KD-x", 0.6, 2), ("FD-x", 8.0, 2)]):
+        found = Evaluation({name: value}, {"versions": {"torch": version}}, []).to_dict()
+        watch.note(step, found, lambda step=step: saved.append(step) or True)
+    assert saved == [0, 2]
+
+
+def test_what_speaks_against_the_numbers_is_said_once(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging.getLogger("ddpm_ip.train"), "warning", lambda *message: said.append(message[-1]))
+    watch = Watch(RunFolder(tmp_path), 0)
+    for step in range(2):
+        watch.note(step, Evaluation({"FD-x": 1.0}, {}, ["too few images"]).to_dict(), lambda: True)
+    assert said == ["too few images"]
+
+
+def test_a_run_that_goes_on_knows_what_its_best_is_worth(tmp_path):
+    run = tmp_path / "run"
+    judged(run, judge(at_once(3.0), at_once(1.0), at_once(2.0)))
+    judged(run, judge(at_once(1.5)), resume="latest", n_steps=8)
+    assert checkpoint.find(run / "best").step == 4
