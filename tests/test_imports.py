@@ -37,7 +37,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "data": ({"numpy", "PIL", "tqdm", "pyarrow"}, {"errors"}),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
     "engine": ({"torch", "accelerate"}, {"errors"}),
-    "config": ({"yaml", "pydantic"}, CORE | {"data"}),
+    "config": ({"yaml", "pydantic", "pydantic_core"}, CORE | {"data"}),
     "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, {"errors", "images", "__init__"}),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "__init__"}),
     "evaluate": (

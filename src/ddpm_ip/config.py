@@ -16,16 +16,32 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from ddpm_ip.data import DataConfig
 from ddpm_ip.denoiser import Denoiser, Network, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn.unet import UNet
 from ddpm_ip.objective import Objective
-from ddpm_ip.perturbation import InputPerturbation, NoPerturbation
+from ddpm_ip.perturbation import NoPerturbation, Perturbation
 from ddpm_ip.sampler import VarType
 from ddpm_ip.schedule import BetaSchedule, Schedule
+
+
+@dataclass(frozen=True)
+class ByName:
+    """Marks a field whose value is one of several dataclasses, told apart by their ``name``.
+
+    pydantic's own discriminator refuses a union of one; a place for variants may begin with a single one.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        variants = _variants(source)
+        return core_schema.tagged_union_schema(
+            {_variant_name(v): handler.generate_schema(v) for v in variants}, discriminator="name"
+        )
+
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NaturalInt = Annotated[int, Field(ge=0)]
@@ -148,12 +164,10 @@ class Train:
 class Config:
     """Everything that a run is made of."""
 
-    data: Annotated[DataConfig, Field(discriminator="name")]
+    data: Annotated[DataConfig, ByName()]
     model: Model = field(default_factory=Model)
     diffusion: Diffusion = field(default_factory=Diffusion)
-    perturbation: Annotated[NoPerturbation | InputPerturbation, Field(discriminator="name")] = field(
-        default_factory=NoPerturbation
-    )
+    perturbation: Annotated[Perturbation, ByName()] = field(default_factory=NoPerturbation)
     train: Train = field(default_factory=Train)
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
@@ -326,7 +340,7 @@ def _variants(annotation: Any) -> list[type]:
     """The dataclasses that a field can hold; none for a plain value."""
     if get_origin(annotation) is Annotated:
         return _variants(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
+    if get_origin(annotation) in (Union, types.UnionType, tuple):  # a tuple: any number of them
         return [v for arm in get_args(annotation) for v in _variants(arm)]
     return [annotation] if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) else []
 
@@ -348,17 +362,25 @@ def _forbid_unknown_keys(cls: type) -> None:
 _forbid_unknown_keys(Config)
 
 
-def _with_default_names(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Names the variant of a section that leaves it out where its other keys fit only one variant."""
+def _with_default_names(tree: Mapping[str, Any], cls: type | None = None) -> dict[str, Any]:
+    """Names the variant of a section that leaves it out where its other keys fit only one variant; at any depth."""
     named = dict(tree)
-    for section, variants in _sections(Config).items():
+    for section, variants in _sections(cls or Config).items():
         value = named.get(section)
-        if not isinstance(value, dict) or "name" in value or len(variants) < 2:
+        if not isinstance(value, dict):
             continue
-        fitting = [v for v in variants if set(value) <= {f.name for f in dataclasses.fields(v)}]
-        if value and len(fitting) == 1:
-            named[section] = {"name": _variant_name(fitting[0]), **value}
+        if not _is_by_name(variants):
+            named[section] = _with_default_names(value, variants[0])
+        elif "name" not in value and value:
+            fitting = [v for v in variants if set(value) <= {f.name for f in dataclasses.fields(v)}]
+            if len(fitting) == 1:
+                named[section] = {"name": _variant_name(fitting[0]), **value}
     return named
+
+
+def _is_by_name(variants: Sequence[type]) -> bool:
+    """Whether a section is one of several dataclasses (:class:`ByName`), though there may be a single one so far."""
+    return any(f.name == "name" for f in dataclasses.fields(variants[0]))
 
 
 def _variant_name(cls: type) -> str:
@@ -393,11 +415,13 @@ def _place(loc: Sequence[Any]) -> tuple[list[str], list[type]]:
     path: list[str] = []
     variants: list[type] = [Config]
     for part in loc:
-        by_name = {_variant_name(v): v for v in variants} if len(variants) > 1 else {}
+        by_name = {_variant_name(v): v for v in variants} if variants and _is_by_name(variants) else {}
         if part in by_name:
             variants = [by_name[part]]
             continue
         path.append(str(part))
+        if isinstance(part, int):  # a place in a list of variants
+            continue
         variants = _sections(variants[0]).get(str(part), []) if len(variants) == 1 else []
     return path, variants
 
