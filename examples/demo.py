@@ -12,13 +12,18 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from ddpm_ip.config import load
-from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import UserError
-from ddpm_ip.evaluate.judge import floor, judge
+from ddpm_ip.evaluate.features import Pixels
+from ddpm_ip.evaluate.floor import floor
 from ddpm_ip.images import grid
 from ddpm_ip.report.page import markdown_table, write_report
 from ddpm_ip.run.log import clock
+from ddpm_ip.sampler import Ancestral
+from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.table.program import TableOptions, table
 from ddpm_ip.train.loop import train
 
 CONFIG = Path(__file__).parent.parent / "configs" / "ddpm_ip_digits.yaml"
@@ -41,9 +46,13 @@ def main() -> int:
             print(f"stopped; run the same command again to continue in {args.out}")
             return 130
     images = config.data.open()
+    options = TableOptions(
+        [Ancestral(v) for v in VAR_TYPES], STEPS, n_samples=N_SAMPLES, extractor="pixels", sampling=Sampling(block=256)
+    )
     for name in RUNS:
-        print(f"\n=== judging {name} ===", flush=True)
-        judge(config, args.out / name, images, VAR_TYPES, STEPS, N_SAMPLES, start_engine(None))
+        print(f"\n=== measuring {name} ===", flush=True)
+        table(load(args.out / name / "config.yaml"), args.out / name, options)
+    device = torch.device("cpu")
     runs = [args.out / name for name in RUNS]
     page = write_report(
         runs,
@@ -54,7 +63,7 @@ def main() -> int:
             "are the same in both runs."
         ],
         real=grid(images.pixels[:64]),
-        floors={"FD-pixels": floor(images)},
+        floors=floor(images, Pixels(device), ["fid"], device),
     )
     print(f"\n{markdown_table(runs)}\n\nfinished in {clock(time.monotonic() - start)}. The report:\n{page.resolve()}")
     return 0

@@ -1,9 +1,8 @@
-"""Noise schedules against numpy and diffusers, respacing against the programs that published the rules."""
+"""Noise schedules against numpy and diffusers."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.schedule import Schedule, posterior, respace
+from ddpm_ip.schedule import Schedule, posterior
 
 SCHEDULES = ("linear", "quad", "const", "cosine")
-KINDS = ("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad")
 
 
 def numpy_betas(kind: str, n: int, start: float, end: float) -> np.ndarray:
@@ -114,84 +112,33 @@ def test_two_hops_of_the_posterior_are_one(bars: list[float]) -> None:
     assert (1 - first.beta) * (1 - second.beta) == pytest.approx(1 - whole.beta, rel=1e-6)
 
 
-# --- respacing -------------------------------------------------------------------------------------------------------
-
-COUNTS = (1, 2, 3, 7, 10, 30, 33, 50, 99, 100, 250, 300, 333, 500, 999, 1000)
+# --- levels ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-def test_respacing_equals_diffusers(spacing: str) -> None:
-    compared = 0
-    for total in (1000, 400, 37):
-        reference = DDPMScheduler(total, timestep_spacing=spacing)
-        for n in (n for n in COUNTS if n <= total):
-            if n == 1 and spacing == "linspace":
-                continue  # numpy's linspace of one point is time 0: nothing but noise; ours is T - 1
-            reference.set_timesteps(n)
-            theirs = reference.timesteps.tolist()
-            if len(set(theirs)) != n:
-                continue
-            assert respace(total, n, f"uniform-{spacing}") == theirs, (total, n)
-            compared += 1
-    assert compared >= 30
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_level_is_that_of_the_tables(kind: str) -> None:
+    schedule = Schedule(50, kind)
+    assert schedule.level(-1) == (1.0, 0.0)
+    bars = schedule.alpha_bars()
+    for t in range(50):
+        level = schedule.level(t)
+        assert level == (math.sqrt(float(bars[t])), math.sqrt(1 - float(bars[t])))
+        like = torch.zeros(1, 1)
+        assert torch.tensor(level.alpha).float() == schedule.alpha(torch.tensor([t]), like)
+        assert torch.tensor(level.sigma).float() == schedule.sigma(torch.tensor([t]), like)
 
 
-def test_uniform_is_leading() -> None:
-    assert all(respace(1000, n, "uniform") == respace(1000, n, "uniform-leading") for n in COUNTS)
+def test_between_two_times_the_logarithm_of_alpha_is_linear() -> None:
+    """As in DPM-Solver's discrete schedule."""
+    schedule = Schedule(100)
+    for t in (-0.75, 0.5, 41.25, 98.5):
+        below, above = math.floor(t), math.floor(t) + 1
+        logs = [math.log(schedule.level(s).alpha) for s in (below, above)]
+        assert math.log(schedule.level(t).alpha) == pytest.approx(float(np.interp(t, [below, above], logs)), rel=1e-12)
+        assert schedule.level(above).alpha < schedule.level(t).alpha < schedule.level(below).alpha
 
 
-def test_one_step_starts_from_the_noisiest_time() -> None:
-    assert respace(1000, 1, "uniform-linspace") == respace(1000, 1, "uniform-trailing") == [999]
-
-
-@pytest.mark.parametrize("n", [2, 10, 20, 33, 50, 80, 100, 250, 300, 998])
-def test_linspace_is_the_rule_of_guided_diffusion(n: int) -> None:
-    """``space_timesteps(1000, [n])``: a running sum of a fractional stride, rounded, kept in a set."""
-    stride, at, times = (1000 - 1) / (n - 1), 0.0, set()
-    for _ in range(n):
-        times.add(round(at))
-        at += stride
-    assert respace(1000, n, "uniform-linspace") == sorted(times, reverse=True)
-
-
-@pytest.mark.parametrize("n", [2, 10, 20, 50, 100, 150])
-def test_quad_is_the_rule_of_ddim(n: int) -> None:
-    times = [int(x) for x in np.linspace(0, np.sqrt(1000 * 0.8), n) ** 2]
-    if len(set(times)) == n:
-        assert respace(1000, n, "quad") == times[::-1]
-    else:
-        with pytest.raises(ConfigError, match="uniform-linspace"):
-            respace(1000, n, "quad")
-
-
-def test_quad_is_compared_where_it_matters() -> None:
-    """The counts of DDIM's tables exist; a count that does not is refused (so the test above has both branches)."""
-    assert len(respace(1000, 20, "quad")) == 20
-    with pytest.raises(ConfigError, match=r"quad has only \d+ different times for 1000 steps"):
-        respace(1000, 1000, "quad")
-
-
-@given(st.integers(2, 1500), st.integers(-1, 1501), st.sampled_from(KINDS))
-@settings(max_examples=300, deadline=None)
-def test_exactly_as_many_times_as_asked_or_an_error(total: int, steps: int, kind: str) -> None:
-    try:
-        times = respace(total, steps, kind)
-    except ConfigError:
-        assert kind == "quad" or not 1 <= steps <= total  # the uniform rules always have as many
-        return
-    assert 1 <= steps <= total
-    assert len(times) == steps
-    assert all(a > b for a, b in pairwise(times))
-    assert all(type(t) is int for t in times)
-    assert times[0] <= total - 1
-    assert times[-1] >= 0
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_without_a_count_every_time_is_visited(kind: str) -> None:
-    assert respace(12, None, kind) == list(range(11, -1, -1))
-
-
-def test_an_unknown_rule_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"logsnr.*uniform-linspace"):
-        respace(10, 5, "logsnr")
+@pytest.mark.parametrize("t", [-1.5, 99.5, 1000])
+def test_a_time_outside_has_no_level(t: float) -> None:
+    with pytest.raises(ConfigError, match=r"outside -1\.\.99"):
+        Schedule(100).level(t)

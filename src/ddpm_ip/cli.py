@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from ddpm_ip import __version__
+from ddpm_ip import __version__, options
 from ddpm_ip.errors import ConfigError, UserError
 
 _OVERRIDES = "--key value overrides any item of the config by its dotted path, as in --perturbation.gamma 0.15"
@@ -125,27 +125,8 @@ def _sample_arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--n_samples", type=int, required=True, metavar="N", help="how many images")
     p.add_argument("--save_dir", type=Path, required=True, help="folder for PNG files, or a file that ends in .npz")
-    p.add_argument("--seed", type=int, default=0, help="image i of a seed is always the same image (default: 0)")
-    p.add_argument(
-        "--var_type",
-        choices=("fixed_large", "fixed_small", "learned_range"),
-        help="default: diffusion.var_type of the config",
-    )
-    p.add_argument(
-        "--batch_size",
-        type=int,
-        help="images at once; part of what makes the image (default: that of the images in SAVE_DIR; for a new folder "
-        "64 on a CPU, on a GPU what its free memory holds, 64 to 1024)",
-    )
-    p.add_argument(
-        "--respace_type",
-        default="uniform-linspace",
-        choices=("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad"),
-        help="which times are visited with fewer steps (default: uniform-linspace, guided-diffusion's rule)",
-    )
-    p.add_argument(
-        "--respace_steps", type=int, metavar="K", help="number of sampling steps; default all of diffusion.total_steps"
-    )
+    options.add_single(p)
+    options.add_common(p)
     p.add_argument(
         "--mode",
         default="sample",
@@ -170,21 +151,11 @@ def _sample(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(
             f"give the configuration with -c: {args.weights} lies in no folder of a run that holds its config.yaml"
         )
-    config = load(path, parse_overrides(rest))
+    config = load(path, options.single_overrides(args, parse_overrides(rest)))
     from ddpm_ip.sample.program import SampleOptions, sample
 
-    names = (
-        "n_samples",
-        "seed",
-        "var_type",
-        "batch_size",
-        "respace_type",
-        "respace_steps",
-        "mode",
-        "n_denoise",
-        "n_progressive",
-    )
-    sample(config, args.weights, args.save_dir, SampleOptions(**{name: getattr(args, name) for name in names}))
+    wanted = {name: getattr(args, name) for name in ("n_samples", "mode", "n_denoise", "n_progressive")}
+    sample(config, args.weights, args.save_dir, SampleOptions(sampling=config.sampling, **wanted))
     return 0
 
 
@@ -335,10 +306,20 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
         "--variance",
         nargs="+",
         metavar="V",
-        help="rows: fixed_large, fixed_small, learned_range (default: both fixed ones, or the learned one of a model "
-        "that has it)",
+        help="rows of the ancestral sampler: fixed_large, fixed_small, learned_range (default: both fixed ones, or the "
+        "learned one of a model that has it)",
     )
-    p.add_argument("--steps", type=int, nargs="+", metavar="K", help="columns (default: 1000 100 50 10)")
+    p.add_argument(
+        "--sampler", nargs="+", metavar="NAME[,KEY=VALUE...]", help="further rows, as in ddim,eta=0 (default: none)"
+    )
+    p.add_argument(
+        "--steps",
+        "--respace_steps",
+        type=options.steps,
+        nargs="+",
+        metavar="K",
+        help="columns; guided-diffusion's strings, too (default: 1000 100 50 10)",
+    )
     p.add_argument("--n_samples", type=int, default=50_000, metavar="N", help="images a cell (default: %(default)s)")
     p.add_argument(
         "--seeds",
@@ -359,13 +340,7 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
         metavar="M",
         help="as for `ddpm-ip evaluate` (default: fid isc for inception, else the Fréchet distance alone)",
     )
-    p.add_argument("--batch_size", type=int, help="images at once; part of what makes the image (default: what fits)")
-    p.add_argument(
-        "--respace_type",
-        default="uniform-linspace",
-        choices=("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad"),
-        help="which times are visited with fewer steps (default: %(default)s)",
-    )
+    options.add_common(p)
     p.add_argument(
         "--keep_images", action="store_true", help="write the images, too (default: they go straight into the features)"
     )
@@ -382,15 +357,22 @@ def _table(args: argparse.Namespace, rest: list[str]) -> int:
     path = args.exp_dir / "config.yaml"
     if not path.is_file():
         raise ConfigError(f"-e {args.exp_dir} is no folder of a run: it has no config.yaml")
-    config = load(path, parse_overrides(rest))
+    overrides = options.common_overrides(args, parse_overrides(rest))
+    config = load(path, overrides)
     reference = load(args.reference).data if args.reference else None
     from ddpm_ip.table.layout import as_text
     from ddpm_ip.table.program import TableOptions, table
 
+    rows = options.variances_as_samplers(args.variance, args.sampler)
+    samplers = (
+        None
+        if rows is None
+        else [load(path, {**overrides, **options.sampler_overrides(row)}).sampling.sampler for row in rows]
+    )
     metrics = None if args.metrics is None else _names(" ".join(args.metrics))
-    names = ("steps", "n_samples", "seeds", "extractor", "batch_size", "respace_type", "keep_images")
-    options = TableOptions(args.variance, metrics=metrics, **{name: getattr(args, name) for name in names})
-    grid = table(config, args.exp_dir, options, reference)
+    named = {name: getattr(args, name) for name in ("steps", "n_samples", "seeds", "extractor", "keep_images")}
+    wanted = TableOptions(samplers, metrics=metrics, sampling=config.sampling, **named)
+    grid = table(config, args.exp_dir, wanted, reference)
     if os.environ.get("RANK", "0") == "0":
         print(as_text(grid))
         print(f"{args.exp_dir / 'table'}/table.txt, .md, .csv, .json")

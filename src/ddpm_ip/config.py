@@ -9,15 +9,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, core_schema
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ddpm_ip.data import DataConfig
 from ddpm_ip.denoiser import Denoiser, Network, PredictionType
@@ -26,22 +24,9 @@ from ddpm_ip.nn.unet import UNet
 from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import NoPerturbation, Perturbation
 from ddpm_ip.sampler import VarType
+from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
-
-
-@dataclass(frozen=True)
-class ByName:
-    """Marks a field whose value is one of several dataclasses, told apart by their ``name``.
-
-    pydantic's own discriminator refuses a union of one; a place for variants may begin with a single one.
-    """
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        variants = _variants(source)
-        return core_schema.tagged_union_schema(
-            {_variant_name(v): handler.generate_schema(v) for v in variants}, discriminator="name"
-        )
-
+from ddpm_ip.variants import ByName, has_name, variant_name, variants
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NaturalInt = Annotated[int, Field(ge=0)]
@@ -168,6 +153,7 @@ class Config:
     model: Model = field(default_factory=Model)
     diffusion: Diffusion = field(default_factory=Diffusion)
     perturbation: Annotated[Perturbation, ByName()] = field(default_factory=NoPerturbation)
+    sampling: Sampling = field(default_factory=Sampling)
     train: Train = field(default_factory=Train)
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
@@ -185,6 +171,17 @@ class Config:
     def objective(self) -> Objective:
         """The training loss."""
         return Objective(self.perturbation)
+
+    def sampling_in_training(self, steps: int) -> Sampling:
+        """How preview grids and evaluations during training are made.
+
+        Sampler, corrections, clipping and spacing are those of the section ``sampling``; the number of steps is the
+        caller's (``train.sample_steps``, ``train.eval.steps``), the seed that of the run, so that pictures compare. A
+        variance that ``sampling.sampler`` leaves open is the small one (the learned one where there is one), since the
+        large one leaves visible noise at few steps.
+        """
+        wanted = dataclasses.replace(self.sampling, steps=min(steps, self.diffusion.total_steps), seed=self.seed)
+        return wanted.filled("learned_range" if self.diffusion.learned_variance else "fixed_small")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; ``from_dict`` of them gives an equal configuration."""
@@ -336,26 +333,15 @@ def _adapter() -> TypeAdapter[Config]:
 _ADAPTER: TypeAdapter[Config] | None = None
 
 
-def _variants(annotation: Any) -> list[type]:
-    """The dataclasses that a field can hold; none for a plain value."""
-    if get_origin(annotation) is Annotated:
-        return _variants(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType, tuple):  # a tuple: any number of them
-        return [v for arm in get_args(annotation) for v in _variants(arm)]
-    return [annotation] if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) else []
-
-
 def _sections(cls: type) -> dict[str, list[type]]:
     """The fields of a dataclass that are sections themselves, and what each can be."""
-    return {
-        name: found for name, hint in get_type_hints(cls, include_extras=True).items() if (found := _variants(hint))
-    }
+    return {name: found for name, hint in get_type_hints(cls, include_extras=True).items() if (found := variants(hint))}
 
 
 def _forbid_unknown_keys(cls: type) -> None:
     cls.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
-    for variants in _sections(cls).values():
-        for variant in variants:
+    for found in _sections(cls).values():
+        for variant in found:
             _forbid_unknown_keys(variant)
 
 
@@ -365,26 +351,17 @@ _forbid_unknown_keys(Config)
 def _with_default_names(tree: Mapping[str, Any], cls: type | None = None) -> dict[str, Any]:
     """Names the variant of a section that leaves it out where its other keys fit only one variant; at any depth."""
     named = dict(tree)
-    for section, variants in _sections(cls or Config).items():
+    for section, known in _sections(cls or Config).items():
         value = named.get(section)
         if not isinstance(value, dict):
             continue
-        if not _is_by_name(variants):
-            named[section] = _with_default_names(value, variants[0])
+        if not has_name(known):
+            named[section] = _with_default_names(value, known[0])
         elif "name" not in value and value:
-            fitting = [v for v in variants if set(value) <= {f.name for f in dataclasses.fields(v)}]
+            fitting = [v for v in known if set(value) <= {f.name for f in dataclasses.fields(v)}]
             if len(fitting) == 1:
-                named[section] = {"name": _variant_name(fitting[0]), **value}
+                named[section] = {"name": variant_name(fitting[0]), **value}
     return named
-
-
-def _is_by_name(variants: Sequence[type]) -> bool:
-    """Whether a section is one of several dataclasses (:class:`ByName`), though there may be a single one so far."""
-    return any(f.name == "name" for f in dataclasses.fields(variants[0]))
-
-
-def _variant_name(cls: type) -> str:
-    return str(next(f.default for f in dataclasses.fields(cls) if f.name == "name"))
 
 
 def _explain(error: Mapping[str, Any]) -> str:
@@ -396,7 +373,7 @@ def _explain(error: Mapping[str, Any]) -> str:
         known = [f.name for parent in parents for f in dataclasses.fields(parent)]
         return f"{key}: unknown key" + _suggest(path[-1], known, f"the keys of {'.'.join(section) or 'a config'} are")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tag, known = error["ctx"].get("tag"), [_variant_name(v) for v in variants]
+        tag, known = error["ctx"].get("tag"), [variant_name(v) for v in variants]
         wrong = "not given" if tag is None else f"unknown name {tag!r}"
         return f"{key}.name: {wrong}" + _suggest(tag or "", known, "choose one of")
     if kind == "missing":
@@ -415,7 +392,7 @@ def _place(loc: Sequence[Any]) -> tuple[list[str], list[type]]:
     path: list[str] = []
     variants: list[type] = [Config]
     for part in loc:
-        by_name = {_variant_name(v): v for v in variants} if variants and _is_by_name(variants) else {}
+        by_name = {variant_name(v): v for v in variants} if variants and has_name(variants) else {}
         if part in by_name:
             variants = [by_name[part]]
             continue

@@ -59,11 +59,21 @@ class Denoiser:
 
     def __call__(self, xt: Tensor, t: Tensor) -> Prediction:
         """Predicts from noisy images ``xt`` (B, C, H, W) at int64 times ``t`` (B,) in 0..T-1."""
+        return self.at(xt, t, self.schedule.alpha(t, xt), self.schedule.sigma(t, xt))
+
+    def at(self, xt: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+        """Predicts at a level that is given, and not looked up: that of a row of a sampler's plan.
+
+        Args:
+            xt: noisy images (B, C, H, W).
+            t: what the network is told, (B,), whole or fractional.
+            alpha, sigma: float32, of a shape that multiplies ``xt``.
+        """
         output, fraction = self.network(xt, t).float(), None
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             fraction = (v + 1) / 2
-        a, s = self.schedule.alpha(t, xt), self.schedule.sigma(t, xt)
+        a, s = alpha, sigma
         if self.objective == "pred_eps":
             x0, eps = (xt - s * output) / a, output
         elif self.objective == "pred_x0":

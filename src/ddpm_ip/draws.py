@@ -41,17 +41,17 @@ class Stream(IntEnum):
     STEP = 6  # sampling: the noise of one reverse step
 
 
-def philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox-4x32-10: four counters and a 64-bit key to four random 32-bit words.
 
     Args:
         c0, c1, c2, c3: int64 tensors of broadcastable shapes with values in [0, 2^32).
-        seed: the key, in [0, 2^64).
+        seed: the key, in [0, 2^64); or its low and high word, int64 (2,).
 
     Returns:
         Four int64 tensors of the broadcast shape, values uniform in [0, 2^32).
     """
-    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
+    k0, k1 = seed.unbind(0) if isinstance(seed, Tensor) else (seed & _MASK, (seed >> 32) & _MASK)
     for _ in range(10):
         # A product of two 32-bit words wraps around in int64, but its 64 bits are right.
         p0, p1 = c0 * _MULTIPLY[0], c2 * _MULTIPLY[1]
@@ -69,13 +69,13 @@ class Draws:
     and ``step`` the time that is left.
 
     Args:
-        seed: in [0, 2^64).
+        seed: in [0, 2^64); or its low and high word, int64 (2,) on the rows' device (:func:`words`).
         step: in [0, 2^32); or an int64 tensor with one such number on the rows' device, so that a captured graph can
             be replayed for every step.
         rows: int64 (B,), values in [0, 2^32); its device is where the numbers are made.
     """
 
-    seed: int
+    seed: int | Tensor
     step: int | Tensor
     rows: Tensor
 
@@ -144,6 +144,11 @@ def _kernel() -> ModuleType | None:
     except ImportError:
         return None
     return draws_kernel
+
+
+def words(seed: int) -> Tensor:
+    """The low and the high word of a seed in [0, 2^64), int64 (2,)."""
+    return torch.tensor([seed & _MASK, (seed >> 32) & _MASK])
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:

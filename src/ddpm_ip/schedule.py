@@ -1,4 +1,4 @@
-r"""Noise schedules and respacing.
+r"""Noise schedules.
 
 The kernel everywhere is ``p(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I)`` with ``alpha_t = sqrt(alpha_bar_t)``,
 ``sigma_t = sqrt(1 - alpha_bar_t)`` and ``alpha_bar_t = prod_{i <= t} (1 - beta_i)``. Times count from 0 to ``T - 1``,
@@ -22,7 +22,13 @@ from torch import Tensor
 from ddpm_ip.errors import ConfigError
 
 BetaSchedule = Literal["linear", "quad", "const", "cosine"]
-RespaceType = Literal["uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad"]
+
+
+class Level(NamedTuple):
+    """``x_t = alpha x_0 + sigma eps``, with ``alpha^2 + sigma^2 = 1``."""
+
+    alpha: float
+    sigma: float
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,9 @@ class Schedule:
         """``beta_t``, float64 (T,) on the CPU."""
         n, start, end = self.total_steps, self.beta_start, self.beta_end
         if self.beta_schedule == "linear":
-            return _linspace(start, end, n)
+            return linspace(start, end, n)
         if self.beta_schedule == "quad":
-            return _linspace(start**0.5, end**0.5, n) ** 2
+            return linspace(start**0.5, end**0.5, n) ** 2
         if self.beta_schedule == "const":
             return torch.full((n,), end, dtype=torch.float64)
         if self.beta_schedule == "cosine":
@@ -64,9 +70,28 @@ class Schedule:
         """``alpha_bar_t``, float64 (T,) on the CPU."""
         return _alpha_bars(self)
 
-    def alpha_bar(self, t: int) -> float:
-        """``alpha_bar`` at one time in -1..T-1; 1 at t = -1, the clean image."""
-        return 1.0 if t < 0 else float(_alpha_bars(self)[t])
+    def alpha_bar(self, t: float) -> float:
+        """``alpha_bar`` at one time in [-1, T - 1]; 1 at t = -1, the clean image.
+
+        Between two whole times its logarithm is linear (as in DPM-Solver's discrete schedule, arXiv 2206.00927,
+        appendix D).
+
+        Raises:
+            ConfigError: ``t`` is outside.
+        """
+        if not -1 <= t <= self.total_steps - 1:
+            raise ConfigError(f"the time {t} lies outside -1..{self.total_steps - 1} (diffusion.total_steps)")
+        below = math.floor(t)
+        at_below = 1.0 if below < 0 else float(_alpha_bars(self)[below])
+        if below == t:
+            return at_below
+        share, at_above = t - below, float(_alpha_bars(self)[below + 1])
+        return math.exp((1 - share) * math.log(at_below) + share * math.log(at_above))
+
+    def level(self, t: float) -> Level:
+        """``alpha_t`` and ``sigma_t`` at one time in [-1, T - 1]; (1, 0) at t = -1, the clean image."""
+        alpha_bar = self.alpha_bar(t)
+        return Level(math.sqrt(alpha_bar), math.sqrt(1.0 - alpha_bar))
 
     def alpha(self, t: Tensor, like: Tensor) -> Tensor:
         """``sqrt(alpha_bar_t)`` for int64 times (B,), float32 and shaped to multiply ``like`` (B, ...)."""
@@ -102,49 +127,7 @@ def expand_like(v: Tensor, x: Tensor) -> Tensor:
     return v.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def respace(total_steps: int, steps: int | None, kind: RespaceType = "uniform-linspace") -> list[int]:
-    """Chooses the times that sampling visits, falling.
-
-    ``uniform`` and ``uniform-leading``: ``0, r, 2r, ...`` with ``r = T // steps`` (DDIM; diffusers ``leading``); the
-    noisiest time T-1 is never visited. ``uniform-linspace``: both ends, rounded (diffusers ``linspace``; the rule of
-    guided-diffusion, whose running sum rounds elsewhere for some odd counts). ``uniform-trailing``: ``T-1`` downwards
-    (diffusers ``trailing``). ``quad``: squares of evenly spaced numbers up to ``sqrt(0.8 T)`` (DDIM's code), dense near
-    the data.
-
-    Args:
-        total_steps: T.
-        steps: how many; all T if None.
-        kind: the rule.
-
-    Returns:
-        Exactly ``steps`` different times in 0..T-1, falling.
-
-    Raises:
-        ConfigError: the rule has no such number of different times.
-    """
-    if steps is None or (steps == total_steps and kind != "quad"):
-        return list(range(total_steps - 1, -1, -1))
-    if not 1 <= steps <= total_steps:
-        raise ConfigError(f"respace_steps is {steps}; it must lie in 1..{total_steps} (diffusion.total_steps)")
-    if kind in ("uniform", "uniform-leading"):
-        times = [i * (total_steps // steps) for i in range(steps)]
-    elif kind == "uniform-linspace":
-        times = _linspace(0, total_steps - 1, steps).round().long().tolist() if steps > 1 else [total_steps - 1]
-    elif kind == "uniform-trailing":
-        times = [round(total_steps - i * total_steps / steps) - 1 for i in range(steps)]
-    elif kind == "quad":
-        times = (_linspace(0, math.sqrt(0.8 * total_steps), steps) ** 2).long().tolist()
-    else:
-        raise ConfigError(f"unknown respace_type {kind!r}: choose one of {', '.join(get_args(RespaceType))}")
-    if len(set(times)) != steps:
-        raise ConfigError(
-            f"respace_type {kind} has only {len(set(times))} different times for {steps} steps out of {total_steps}; "
-            "ask for fewer steps or use uniform-linspace"
-        )
-    return sorted(times, reverse=True)
-
-
-def _linspace(start: float, end: float, n: int) -> Tensor:
+def linspace(start: float, end: float, n: int) -> Tensor:
     """numpy's ``linspace`` to the last bit (torch's own differs there): the published tables were made with it."""
     points = torch.arange(n, dtype=torch.float64) * ((end - start) / max(n - 1, 1)) + start
     if n > 1:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from ddpm_ip.config import Config, from_dict
-from ddpm_ip.data import Digits
-from ddpm_ip.engine import start_engine
 from ddpm_ip.evaluate.extractors.inception import import_torch_fidelity
 from ddpm_ip.evaluate.features import pixels
-from ddpm_ip.evaluate.judge import floor, judge, real_moments
 from ddpm_ip.evaluate.metrics import Moments, class_score, frechet_distance, kernel_distance, moments, precision_recall
-from ddpm_ip.train.loop import train
 
 
 def exact(mean: np.ndarray, covariance: np.ndarray) -> Moments:
@@ -98,35 +90,3 @@ def test_fewer_images_than_features_are_no_source_of_noise() -> None:
 def test_pixels_are_the_image() -> None:
     images = np.array([[[[0, 255], [51, 102]]]], dtype=np.uint8)
     np.testing.assert_allclose(pixels(images), [[0, 1, 0.2, 0.4]])
-
-
-def test_floor_is_small_and_not_zero() -> None:
-    images = Digits().open()
-    noise = np.random.default_rng(0).integers(0, 256, size=(500, 1, 8, 8), dtype=np.uint8)
-    far = frechet_distance(real_moments(images), moments([pixels(noise)], 64))
-    assert 0 < floor(images) < far / 20
-
-
-@pytest.fixture
-def config() -> Config:
-    model = {"in_channels": 1, "dim": 8, "dim_mults": [1, 2], "use_attn": [False, False], "num_groups": 4}
-    training = {"n_steps": 2, "batch_size": 8, "flip": False, "sample_freq": 0, "save_freq": 2, "print_freq": 2}
-    return from_dict({"data": {"name": "digits"}, "model": {**model, "num_res_blocks": 1}, "train": training})
-
-
-def test_judging_reuses_rows_of_the_same_weights_only(config: Config, tmp_path: Path) -> None:
-    run, images, engine = tmp_path / "run", config.data.open(), start_engine(None)
-    train(config, run)
-    first = judge(config, run, images, ["fixed_small"], [2], 20, engine, batch_size=16)
-    again = judge(config, run, images, ["fixed_small", "fixed_large"], [2], 20, engine, batch_size=16)
-    assert again[0] == first[0]
-    assert [r["var_type"] for r in again] == ["fixed_small", "fixed_large"]
-    assert json.loads((run / "results.json").read_text()) == again
-    assert (run / again[1]["grid"]).is_file()
-    assert again[0]["reference_sha256"] == images.fingerprint
-    longer = from_dict({**config.to_dict(), "train": {**config.to_dict()["train"], "n_steps": 4}})
-    train(longer, run, "latest")
-    rows = judge(longer, run, images, ["fixed_small"], [2], 20, engine, batch_size=16)
-    assert len(rows) == 1
-    assert rows[0]["weights"] != first[0]["weights"]
-    assert torch.isfinite(torch.tensor(rows[0]["value"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import os
@@ -30,7 +31,10 @@ from ddpm_ip.nn.fused import norm as norm_kernels
 from ddpm_ip.nn.fused import operations as fused
 from ddpm_ip.nn.fused.launch import compile_together
 from ddpm_ip.nn.unet import UNet
-from ddpm_ip.sample.program import SampleOptions, default_block, fitting_block, image_bytes, make_generator
+from ddpm_ip.sample.generator import Generator
+from ddpm_ip.sample.program import default_block, fitting_block, image_bytes, load_model
+from ddpm_ip.sampler import Ancestral
+from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.train import feed
 from ddpm_ip.train.loop import build, train
 
@@ -251,17 +255,24 @@ def test_a_networks_kernels_are_compiled_together(tmp_path: Path, monkeypatch: p
     assert len(compiled) == together
 
 
+SMALL = Sampling(Ancestral("fixed_small"), steps=20, block=64)
+
+
+def generator_of(config: Config, run: Path, sampling: Sampling, precision: str | None) -> Generator:
+    AcceleratorState._reset_state(True)
+    return load_model(config, weights(run), start_engine(precision)).generator(sampling)
+
+
 def test_samples_of_both_paths_are_the_same_pictures(tmp_path: Path) -> None:
     run = train_anew(tiny(n_steps=300, mixed_precision="no"), tmp_path / "run")
-    options = SampleOptions(n_samples=64, batch_size=64, respace_steps=20, var_type="fixed_small")
     pictures = {}
     for fast in ("off", "auto"):
         config = tiny(fast=fast, mixed_precision="no")
-        generator = make_generator(config, weights(run), options, start_engine("no"))
-        assert (generator.replayed is not None) is (fast == "auto")
+        generator = generator_of(config, run, SMALL, "no")
+        assert (generator.graph is not None) is (fast == "auto")
         pictures[fast] = generator.images(0).astype(int)
         states = [(s.t, s.xt.clone(), None if s.x0 is None else s.x0.clone()) for s in generator.states(0)]
-        assert [t for t, _, _ in states] == [*generator.times, -1]
+        assert [t for t, _, _ in states] == generator.plan.times()
         assert states[0][2] is None
     assert np.abs(pictures["auto"] - pictures["off"]).mean() < 1
 
@@ -275,8 +286,8 @@ def test_a_network_with_other_weights_makes_no_images(tmp_path: Path, monkeypatc
             return super().__call__(x, t) * 0
 
     monkeypatch.setattr(fused, "Shadow", Broken)
-    generator = make_generator(tiny(), weights(run), SampleOptions(8, batch_size=8), start_engine("no"))
-    assert generator.replayed is None
+    generator = generator_of(tiny(), run, Sampling(block=8), "no")
+    assert generator.graph is None
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
@@ -299,8 +310,7 @@ def test_two_gpus_train_as_one(tmp_path: Path) -> None:
 def test_an_image_does_not_depend_on_how_many_are_made(tmp_path: Path) -> None:
     config = tiny(n_steps=2, save_freq=2)
     train(config, tmp_path / "run")
-    options = SampleOptions(n_samples=64, batch_size=32, respace_steps=20, var_type="fixed_small")
-    generator = make_generator(config, weights(tmp_path / "run"), options, start_engine(None))
+    generator = generator_of(config, tmp_path / "run", dataclasses.replace(SMALL, block=32), None)
     assert np.array_equal(generator.images(1), generator.images(1))
 
 

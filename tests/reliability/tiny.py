@@ -13,6 +13,9 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from ddpm_ip.config import Config, from_dict
+from ddpm_ip.sample.program import SampleOptions
+from ddpm_ip.sampler import Ancestral
+from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.train.loop import NO_HOOKS, Outcome, train
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +36,15 @@ def tree(model=None, **settings) -> dict:
 
 def tiny(model=None, **settings) -> Config:
     return from_dict(tree(model, **settings))
+
+
+def options(n_samples=20, mode="sample", n_denoise=20, n_progressive=20, **flat) -> SampleOptions:
+    """What `ddpm-ip sample` makes of its published options."""
+    names = {"batch_size": "block", "respace_steps": "steps", "respace_type": "spacing"}
+    settings = {names.get(key, key): value for key, value in flat.items()}
+    if "var_type" in settings:
+        settings["sampler"] = Ancestral(settings.pop("var_type"))
+    return SampleOptions(n_samples, Sampling(**settings), mode, n_denoise, n_progressive)
 
 
 def yaml_file(folder: Path, model=None, **settings) -> Path:

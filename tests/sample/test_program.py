@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.reliability.tiny import SAMPLE_SCRIPT, TORCHRUN, finish, one_thread, run, start, step_folder, tiny, tree
+from tests.reliability.tiny import (
+    SAMPLE_SCRIPT,
+    TORCHRUN,
+    finish,
+    one_thread,
+    options,
+    run,
+    start,
+    step_folder,
+    tiny,
+    tree,
+)
 
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, merge
@@ -23,7 +34,7 @@ from ddpm_ip.run import checkpoint
 from ddpm_ip.sample import program as sampling
 from ddpm_ip.sample import store
 from ddpm_ip.sample.generator import Generator
-from ddpm_ip.sample.program import SampleOptions, fitting_block, image_bytes, sample
+from ddpm_ip.sample.program import fitting_block, image_bytes, sample
 from ddpm_ip.sample.store import sample_files
 
 OPTIONS = {"n_samples": 20, "batch_size": 8, "respace_steps": 4, "seed": 3}
@@ -52,7 +63,7 @@ def expected(trained, tmp_path_factory):
 
 
 def make(weights, folder, on_block=lambda block: None, config=None, **changes):
-    sample(config or tiny(), weights, folder, SampleOptions(**{**OPTIONS, **changes}), on_block)
+    sample(config or tiny(), weights, folder, options(**{**OPTIONS, **changes}), on_block)
     return hashes(folder)
 
 
@@ -184,7 +195,8 @@ def test_the_last_line_says_what_the_disk_added(trained, tmp_path, caplog, monke
     monkeypatch.setattr(sampling, "setup", setup)
     with caplog.at_level("INFO"):
         make(trained, tmp_path / "a")
-    assert re.search(r"20 images in .* \(sampling \d+\.\d s, waiting for the disk \d+\.\d s\)", caplog.text)
+    assert re.search(r"20 images in .*: fixed_large, 4 network evaluations each", caplog.text)
+    assert re.search(r"\(sampling \d+\.\d s, waiting for the disk \d+\.\d s\)", caplog.text)
 
 
 @pytest.mark.parametrize(
@@ -376,11 +388,15 @@ def test_learned_variance_needs_such_a_model(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"n_samples": 0}, {"batch_size": 0}, {"seed": -1}, {"seed": 2**64}, {"n_denoise": 0}]
+    "change",
+    [{"n_samples": 0}, {"batch_size": 0}, {"seed": -1}, {"seed": 2**64}, {"n_denoise": 0}, {"respace_steps": 0}],
 )
-def test_options_out_of_range(change):
-    with pytest.raises(ConfigError, match=f"--{next(iter(change))}"):
-        SampleOptions(**{**OPTIONS, **change})
+def test_options_out_of_range(trained, tmp_path, capsys, change):
+    given = [f"--{key}={value}" for key, value in {**OPTIONS, **change}.items()]
+    assert main(["sample", "--weights", str(trained), "--save_dir", str(tmp_path / "a"), *given]) == 2
+    said = capsys.readouterr().err
+    assert {"respace_steps": "steps"}.get(name := next(iter(change)), name) in said
+    assert not (tmp_path / "a").exists()
 
 
 def test_too_little_memory_names_the_settings_and_keeps_what_was_made(trained, tmp_path, monkeypatch, expected):

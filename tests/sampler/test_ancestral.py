@@ -9,26 +9,29 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusers.schedulers import scheduling_ddpm
+from tests.sampler.oracle import (
+    DEVIATION,
+    MEAN,
+    ROWS,
+    SHAPE,
+    TYPES,
+    gaussian_denoiser,
+    gaussian_moments,
+    network,
+    network_with_variance,
+)
 from torch import Tensor
 
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.sampler import Ancestral, trajectory
-from ddpm_ip.schedule import Schedule, posterior, respace
-
-ROWS = torch.arange(4)
-SHAPE = (3, 4, 4)
-TYPES = {"pred_eps": "epsilon", "pred_x0": "sample", "pred_v": "v_prediction"}
+from ddpm_ip.sampler import Ancestral, respace, walk
+from ddpm_ip.sampler.correction import Clip
+from ddpm_ip.schedule import Schedule, posterior
 
 
-def network(x: Tensor, t: Tensor) -> Tensor:
-    """Any smooth function of image and time."""
-    return torch.tanh(1.3 * x) + 0.1 * torch.cos(t.reshape(-1, 1, 1, 1) / 100)
-
-
-def network_with_variance(x: Tensor, t: Tensor) -> Tensor:
-    return torch.cat((network(x, t), torch.sin(2 * x)), dim=1)
+def trajectory(sampler, denoiser, times, seed, rows, shape, clip="rederive"):
+    return walk(sampler.plan(denoiser.schedule, times), denoiser, seed, rows, shape, [Clip(clip)])
 
 
 def compare(
@@ -55,7 +58,7 @@ def compare(
     noise: Tensor
     monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda shape, **_: noise)
     for before, after in pairwise(states):
-        t = before.t
+        t = int(before.t)
         # diffusers adds noise in the last step too, unless it leaves time 0; the algorithm has none there.
         noise = Draws(3, t, ROWS).noise(SHAPE) * (after.t >= 0)
         theirs = scheduler.step(function(before.xt, torch.full((4,), t)), t, before.xt)
@@ -86,21 +89,9 @@ def test_the_other_prediction_types_equal_diffusers(kind: str, monkeypatch: pyte
 
 # --- Gaussian data ---------------------------------------------------------------------------------------------------
 
-MEAN, DEVIATION = 0.3, 0.25
 
-
-def gaussian_denoiser(schedule: Schedule) -> Denoiser:
-    """The exact eps of data N(MEAN, DEVIATION^2)."""
-
-    def eps(x: Tensor, t: Tensor) -> Tensor:
-        a, s = schedule.alpha(t, x), schedule.sigma(t, x)
-        return s * (x - a * MEAN) / (a**2 * DEVIATION**2 + s**2)
-
-    return Denoiser(eps, schedule)
-
-
-def expected_moments(schedule: Schedule, times: list[int], var_type: str) -> tuple[float, float]:
-    """Mean and variance of the samples: the chain is linear and Gaussian, so both go through it exactly."""
+def chain_moments(schedule: Schedule, times: list[int], var_type: str) -> tuple[float, float]:
+    """Mean and variance of the samples, from the formulas of one step."""
     mean, variance = 0.0, 1.0
     for t, s in zip(times, [*times[1:], -1], strict=True):
         bar_t, bar_s = schedule.alpha_bar(t), schedule.alpha_bar(s)
@@ -113,15 +104,23 @@ def expected_moments(schedule: Schedule, times: list[int], var_type: str) -> tup
 
 
 @pytest.mark.parametrize("var_type", ["fixed_small", "fixed_large"])
+@pytest.mark.parametrize("steps", [1000, 50, 10])
+def test_the_table_carries_gaussian_data_as_the_formulas_do(var_type: str, steps: int) -> None:
+    schedule, times = Schedule(), respace(1000, steps)
+    found = gaussian_moments(Ancestral(var_type).plan(schedule, times))
+    assert found == pytest.approx(chain_moments(schedule, times, var_type), rel=1e-12)
+
+
+@pytest.mark.parametrize("var_type", ["fixed_small", "fixed_large"])
 @pytest.mark.parametrize("steps", [1000, 20])
 def test_gaussian_data_come_out_as_they_are(var_type: str, steps: int) -> None:
     """Samples have the moments of the linear chain; with 1000 steps these are those of the data."""
     schedule, n, shape = Schedule(), 40, (1, 8, 8)
     times = respace(1000, steps)
     *_, last = trajectory(
-        Ancestral(var_type, clip=False), gaussian_denoiser(schedule), times, 0, torch.arange(n), shape
+        Ancestral(var_type), gaussian_denoiser(schedule), times, 0, torch.arange(n), shape, clip="none"
     )
-    mean, variance = expected_moments(schedule, times, var_type)
+    mean, variance = gaussian_moments(Ancestral(var_type).plan(schedule, times))
     count = last.xt.numel()
     assert abs(last.xt.double().mean() - mean) < 5 * math.sqrt(variance / count)
     assert last.xt.double().var() == pytest.approx(variance, rel=5 * math.sqrt(2 / count))
@@ -132,66 +131,33 @@ def test_gaussian_data_come_out_as_they_are(var_type: str, steps: int) -> None:
 
 def test_the_two_variances_err_on_their_own_side() -> None:
     """At few steps fixed_small gives too little variance and fixed_large too much (Ho et al., section 3.2)."""
-    times = respace(1000, 50)
-    small, large = (expected_moments(Schedule(), times, v)[1] for v in ("fixed_small", "fixed_large"))
+    plans = (Ancestral(v).plan(Schedule(), respace(1000, 50)) for v in ("fixed_small", "fixed_large"))
+    small, large = (gaussian_moments(plan)[1] for plan in plans)
     assert small < DEVIATION**2 < large
 
 
-# --- the loop --------------------------------------------------------------------------------------------------------
+# --- one step --------------------------------------------------------------------------------------------------------
 
 
-def test_the_trajectory_is_lazy_and_complete() -> None:
-    """One network call a state, none before it is asked for; from noise at times[0] to the image at -1."""
-    calls: list[int] = []
-
-    def counting(x: Tensor, t: Tensor) -> Tensor:
-        calls.append(int(t[0]))
-        assert (t == t[0]).all()
-        assert not torch.is_grad_enabled()
-        return network(x, t)
-
-    times = respace(1000, 5)
-    states = trajectory(Ancestral(), Denoiser(counting, Schedule()), times, 3, ROWS, SHAPE)
-    first = next(states)
-    assert calls == []
-    assert (first.t, first.x0) == (999, None)
-    assert torch.equal(first.xt, Draws(3, 0, ROWS).start(SHAPE))
-    second = next(states)
-    assert calls == [999]
-    assert second.t == times[1]
-    rest = list(states)
-    assert calls == times
-    assert [s.t for s in rest] == [*times[2:], -1]
-    assert torch.equal(rest[-1].xt, rest[-1].x0)  # the last step has no noise: its mean is the clipped prediction
-    assert all(s.x0.min() >= -1 and s.x0.max() <= 1 for s in rest)
-    assert torch.is_grad_enabled()
-
-
-def test_an_image_is_the_same_whatever_the_batch_around_it() -> None:
-    def images(indices: list[int], seed: int = 3) -> Tensor:
-        denoiser = Denoiser(network, Schedule())
-        *_, last = trajectory(Ancestral(), denoiser, respace(1000, 8), seed, torch.tensor(indices), SHAPE)
-        return last.xt
-
-    whole = images(list(range(8)))
-    assert torch.equal(images([5, 2]), whole[[5, 2]])
-    assert torch.equal(images([7]), whole[[7]])
-    assert not torch.equal(images([5], seed=4), whole[[5]])
-    assert len({tuple(image.flatten().tolist()) for image in whole}) == 8
-
-
-def test_clipping_is_what_clip_says() -> None:
-    denoiser = Denoiser(lambda x, t: 5 + 0 * x, Schedule(), "pred_x0")
-    x = torch.zeros(1, 1, 2, 2)
-    assert Ancestral(clip=True).step(denoiser, x, 500, 400, x).x0.unique().tolist() == [1]
-    assert Ancestral(clip=False).step(denoiser, x, 500, 400, x).x0.unique().tolist() == [5]
+def one_step(var_type: str, denoiser: Denoiser, x: Tensor, times: tuple[int, int], noise: Tensor) -> Tensor:
+    """From ``times[0]`` to ``times[1]``, which the plan has as its first row (or its only one)."""
+    t, s = times
+    plan = Ancestral(var_type).plan(denoiser.schedule, [t] if s < 0 else [t, s])
+    first = plan._replace(**{
+        name: value[:1] for name, value in plan._asdict().items() if isinstance(value, Tensor)
+    })  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Draws, "start", lambda self, shape: x)
+        patch.setattr(Draws, "noise", lambda self, shape: noise)
+        *_, last = walk(first, denoiser, 0, torch.arange(len(x)), x.shape[1:], [Clip()])
+    return last.xt
 
 
 def test_the_last_step_uses_no_noise() -> None:
     x, denoiser = torch.ones(1, 1, 2, 2), Denoiser(network, Schedule())
     for var_type in ("fixed_large", "fixed_small"):
-        last = Ancestral(var_type).step(denoiser, x, 40, -1, torch.full_like(x, torch.nan))
-        assert torch.equal(last.xs, last.x0)
+        last = one_step(var_type, denoiser, x, (40, -1), torch.full_like(x, torch.nan))
+        assert torch.equal(last, denoiser(x, torch.tensor([40])).x0.clamp(-1, 1))
 
 
 def test_learned_range_lies_between_the_fixed_ones() -> None:
@@ -201,7 +167,7 @@ def test_learned_range_lies_between_the_fixed_ones() -> None:
     def deviation(var_type: str, v: float = 0.0) -> float:
         function = (lambda x, t: torch.cat((x, x + v), 1)) if var_type == "learned_range" else (lambda x, t: x)
         denoiser = Denoiser(function, Schedule(), "pred_x0", var_type == "learned_range")
-        return float(Ancestral(var_type).step(denoiser, x, 300, 200, noise).xs[0, 0, 0, 0])
+        return float(one_step(var_type, denoiser, x, (300, 200), noise)[0, 0, 0, 0])
 
     small, large = deviation("fixed_small"), deviation("fixed_large")
     assert small < 0.95 * large
@@ -211,8 +177,9 @@ def test_learned_range_lies_between_the_fixed_ones() -> None:
 
 
 def test_variances_that_cannot_be_had_are_refused() -> None:
-    x, denoiser = torch.zeros(1, 1, 2, 2), Denoiser(network, Schedule())
+    denoiser = Denoiser(network, Schedule())
     with pytest.raises(ConfigError, match=r"learned_range needs a network with learned variance"):
-        Ancestral("learned_range").step(denoiser, x, 5, 4, x)
-    with pytest.raises(ConfigError, match=r"analytic.*fixed_large, fixed_small, learned_range"):
-        Ancestral("analytic").step(denoiser, x, 5, 4, x)
+        next(trajectory(Ancestral("learned_range"), denoiser, [5, 4], 0, ROWS, SHAPE))
+    for wrong in ("analytic", None):
+        with pytest.raises(ConfigError, match=r"fixed_large, fixed_small, learned_range"):
+            Ancestral(wrong).plan(Schedule(), [5, 4])

@@ -16,11 +16,13 @@ from ddpm_ip.evaluate.features import Pixels
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
 from ddpm_ip.sample.generator import Generator
+from ddpm_ip.sampler import Ancestral
+from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.table import program
 from ddpm_ip.table.layout import as_csv, as_markdown, as_text, lay_out
 from ddpm_ip.table.program import TableOptions, table
 
-OPTIONS = {"steps": (4, 2), "n_samples": 20, "batch_size": 8, "extractor": "pixels"}
+OPTIONS = {"steps": (4, 2), "n_samples": 20, "extractor": "pixels"}
 CELLS = [f"{variance}, {k} steps, seed 0" for k in (2, 4) for variance in ("fixed_large", "fixed_small")]
 
 
@@ -53,8 +55,11 @@ def expected(trained, tmp_path_factory):
     return contents(folder / "table")
 
 
-def make(folder, on_cell=lambda name: None, reference=None, **changes):
-    return table(load(folder / "config.yaml"), folder, TableOptions(**{**OPTIONS, **changes}), reference, on_cell)
+def make(folder, on_cell=lambda name: None, reference=None, block=8, variances=None, **changes):
+    if variances is not None:
+        changes["samplers"] = [Ancestral(v) for v in variances]
+    options = TableOptions(**{**OPTIONS, "sampling": Sampling(block=block), **changes})
+    return table(load(folder / "config.yaml"), folder, options, reference, on_cell)
 
 
 def values(grid, metric="FD-pixels"):
@@ -73,7 +78,7 @@ def test_every_cell_is_measured_cheap_ones_first_and_no_image_is_written(folder,
     assert len({cell["value"] for cell in found.values()}) == 4
     assert grid == json.loads((folder / "table" / "table.json").read_text())
     assert contents(folder / "table") == expected
-    assert {name.rpartition(".")[2] for name in expected} == {"json", "txt", "md", "csv"}
+    assert {name.rpartition(".")[2] for name in expected} == {"json", "txt", "md", "csv", "png"}
     assert "FID" not in str(expected["table.md"]).replace("it is not FID", "")
     make(folder, lambda name: pytest.fail("nothing is left to be made"))
 
@@ -99,10 +104,11 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from ddpm_ip.config import load
+from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.table.program import TableOptions, table
 
 folder = Path(sys.argv[1])
-options = TableOptions(None, (4, 2), 20, extractor="pixels", batch_size=8)
+options = TableOptions(steps=(4, 2), n_samples=20, extractor="pixels", sampling=Sampling(block=8))
 table(load(folder / "config.yaml"), folder, options, on_cell=lambda name: (print("cell", flush=True), time.sleep(60)))
 """
 
@@ -120,7 +126,7 @@ def test_kill_9_between_cells_changes_nothing(folder, expected):
 
 def test_without_batch_size_the_block_of_the_cells_that_are_there_is_taken(folder, expected):
     make(folder)
-    make(folder, lambda name: pytest.fail("made anew"), batch_size=None)
+    make(folder, lambda name: pytest.fail("made anew"), block=None)
     assert contents(folder / "table") == expected
 
 
@@ -153,13 +159,13 @@ def test_another_protocol_begins_anew_and_the_old_cells_stay(folder, expected, c
         run(tiny(n_steps=8, save_freq=8, optim={"lr": 1e-2}), folder, "latest")
         changes = {}
     else:
-        changes = {"n_samples": {"n_samples": 16}, "batch_size": {"batch_size": 4}}.get(change, {})
+        changes = {"n_samples": {"n_samples": 16}, "batch_size": {"block": 4}}.get(change, {})
     made = []
     grid = make(folder, made.append, few_digits(folder) if change == "reference" else None, **changes)
     assert made == CELLS
     assert len(list((folder / "table").glob("*/protocol.json"))) == 2
     cells = {name: text for name, text in expected.items() if "cell-" in name}
-    assert len(cells) == 4
+    assert len(cells) == 8, "numbers and pictures"
     assert contents(folder / "table").items() >= cells.items()
     assert not any(name.startswith(grid["protocol_id"]) for name in cells)
 
@@ -250,7 +256,7 @@ def test_a_learned_variance_is_the_default_where_there_is_one(tmp_path):
         ({"steps": [2, 2]}, "--steps .* none twice"),
         ({"seeds": []}, "--seeds must name at least one"),
         ({"n_samples": 0}, "--n_samples must be at least 1"),
-        ({"seeds": [-1]}, "--seed must lie in"),
+        ({"seeds": [-1]}, "seed must lie in"),
         ({"metrics": ["foo"]}, "metrics must be of"),
         ({"metrics": []}, "got none"),
         ({"metrics": ["isc"]}, "needs logits"),
@@ -313,13 +319,14 @@ PROTOCOL = {
     "extractor": "inception", "extractor_identity": {"weights_sha256": "6" * 64}, "metrics": ["fid", "isc"],
     "data": "cifar10-train", "image_size": 32, "n_samples": 50000,
     "weights": "ab" * 32, "reference": "cifar10-train", "reference_sha256": "cd" * 32, "n_reference": 50000,
-    "sampler": "ancestral", "respace_type": "uniform-linspace", "precision": "bf16", "fast": True, "device": "cuda",
+    "spacing": "uniform-linspace", "precision": "bf16", "fast": True, "device": "cuda",
     "block": 1024, "diffusion": {"total_steps": 1000},
 }  # fmt: skip
 
 
 def inception_grid(variances=("fixed_large", "fixed_small"), steps=(1000, 100), seeds=(0,), **changes):
-    places = [{"var_type": v, "steps": k, "seed": s} for v in variances for k in steps for s in seeds]
+    rows = [{"sampler": {"name": "ancestral", "var_type": v}, "corrections": [], "clip": "rederive"} for v in variances]
+    places = [{**row, "steps": k, "seed": s} for row in rows for k in steps for s in seeds]
     cells = [
         {**p, "values": {"FID": 3.0 + i, "IS": 9.0 + i, "IS_std": 0.1}, "protocol": {}, "warnings": []}
         for i, p in enumerate(places)
@@ -352,7 +359,7 @@ def test_published_numbers_of_other_times_are_marked():
     assert text.count("Not measured here") == 1
     assert "† Its times are uniform-leading, so this does not compare." in " ".join(text.split())
     for same in ("uniform", "uniform-leading"):
-        assert "†" not in as_text(inception_grid(respace_type=same))
+        assert "†" not in as_text(inception_grid(spacing=same))
     assert "†" not in as_text(inception_grid(["learned_range"]))
 
 

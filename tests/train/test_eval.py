@@ -25,6 +25,7 @@ from ddpm_ip.report.training import series_of
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.weights import read_weights
+from ddpm_ip.sample.generator import Model
 from ddpm_ip.train.loop import Hooks, train
 from ddpm_ip.train.monitor import Watch
 
@@ -68,7 +69,7 @@ def test_a_value_is_that_of_the_averaged_weights(tmp_path):
     network.load_state_dict(read_weights(run / "ckpt" / "step00000004")[0])
     from ddpm_ip.engine import start_engine
 
-    again = Judge(config, config.data.open(progress=False), start_engine(None))(network)
+    again = Judge(config, config.data.open(progress=False), Model(config, network, start_engine(None)))()
     assert again is not None
     assert again().values["FD-pixels"] == pytest.approx(values(run)[1][1], rel=1e-9)
 

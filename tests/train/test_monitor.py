@@ -30,7 +30,7 @@ def evaluation(value):
 def judge(*conclusions):
     """Judges the first evaluation by the first conclusion, and so on."""
     left = iter(conclusions)
-    return lambda config, images, accelerator: lambda network: next(left)
+    return lambda config, images, model: lambda: next(left)
 
 
 def after(event, value):
@@ -139,10 +139,10 @@ def test_samples_are_not_made_before_there_is_room_for_another_evaluation(tmp_pa
         unfinished.pop()
         return evaluation(1.0)
 
-    def judge_of(config, images, accelerator):
-        def judge_one(network):
+    def judge_of(config, images, model):
+        def judge_one():
             assert len(unfinished) < PENDING
-            unfinished.append(network)
+            unfinished.append(model)
             return conclude
 
         return judge_one

@@ -17,7 +17,8 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.draws import Draws
 from ddpm_ip.images import to_unit
-from ddpm_ip.sample.program import SampleOptions, make_generator
+from ddpm_ip.sample.program import load_model
+from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.train import feed
 from ddpm_ip.train.loop import build, make_feed
 from ddpm_ip.train.step import TrainStep, own_rows
@@ -34,10 +35,10 @@ def train(config: Config, images: ImageSet, accelerator: Accelerator) -> Step:
 def sample(config: Config, evaluations: int, accelerator: Accelerator) -> Step:
     """One batch of images (``train.batch_size`` over all processes), from noise to ``uint8`` in host memory."""
     share = config.train.batch_size // accelerator.num_processes
-    options = SampleOptions(n_samples=share, batch_size=share, respace_steps=evaluations)
-    generator = make_generator(config, _weights(config), options, accelerator)
+    model = load_model(config, _weights(config), accelerator)
+    generator = model.generator(Sampling(block=share, steps=evaluations))
     step: Step = lambda: generator.images(accelerator.process_index)  # noqa: E731
-    return _fast(step, generator.replayed is not None, config, accelerator)
+    return _fast(step, generator.graph is not None, config, accelerator)
 
 
 def _fast(step: Step, captured: bool, config: Config, accelerator: Accelerator) -> Step:

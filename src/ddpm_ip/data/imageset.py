@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,17 @@ def from_arrays(
         if array is not None:
             array.setflags(write=False)
     return ImageSet(pixels, numbers, name, fingerprint(pixels, numbers))
+
+
+def subset(images: ImageSet, indices: Int64) -> ImageSet:
+    """Some images of a set, in memory, as a set of its own; ``indices`` int64 (n,)."""
+    pixels = np.ascontiguousarray(images.pixels[indices])
+    labels = None if images.labels is None else np.ascontiguousarray(images.labels[indices])
+    for array in (pixels, labels):
+        if array is not None:
+            array.setflags(write=False)
+    name = f"{len(pixels)} of {images.name}"
+    return replace(images, pixels=pixels, labels=labels, name=name, fingerprint=fingerprint(pixels, labels))
 
 
 def fingerprint(pixels: UInt8, labels: Int64 | None) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from ddpm_ip.errors import UserError
+from ddpm_ip.run.record import row_label
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -62,6 +63,9 @@ class Result:
         """
         if not isinstance(row, Mapping):
             raise UserError(f"{where}: a row must be an object with metric, value, var_type and steps.")
+        if isinstance(row.get("sampler"), Mapping):
+            row = {**row, "sampler": row["sampler"].get("name"), "var_type": row_label(row)}
+            row["respace_type"] = row.get("spacing")
         known = {field.name: row[field.name] for field in fields(cls) if row.get(field.name) is not None}
         if missing := [key for key in ("metric", "value", "var_type", "steps") if key not in known]:
             raise UserError(f"{where}: {', '.join(missing)} missing. Evaluate the run again.")

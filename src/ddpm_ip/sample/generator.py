@@ -1,72 +1,73 @@
 """Images from a model: fixed blocks of consecutive indices, whichever process makes them.
 
-Image ``i`` depends on (weights, sampler, seed, i, block size) only. Each block of ``block`` consecutive indices goes
-through the network as one batch, padded to that size, so that the number of GPUs, an interruption, or how many images
-are wanted change no byte.
+Image ``i`` depends on (weights, sampling, i) only, and the block is part of the sampling. Each block of ``block``
+consecutive indices goes through the network as one batch, padded to that size, so that the number of GPUs, an
+interruption, or how many images are wanted change no byte.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.engine import agreed, in_one_line, why_not_fast
+from ddpm_ip.errors import ConfigError
 from ddpm_ip.images import UInt8, to_uint8
 from ddpm_ip.nn.unet import UNet
-from ddpm_ip.sampler import Ancestral, State, trajectory
-from ddpm_ip.sampler.graph import Replayed
-from ddpm_ip.schedule import respace
+from ddpm_ip.sampler import Plan, State, walk
+from ddpm_ip.sampler.graph import Graph, Kind, kinds
+from ddpm_ip.sampler.sampling import Computed, Sampling
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from ddpm_ip.config import Config
+    from ddpm_ip.nn.fused.operations import Shadow
 
-log = logging.getLogger("ddpm_ip.sample.generator")
+log = logging.getLogger("ddpm_ip.generate")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Generator:
-    """A model and how it is sampled.
+    """A model and how it is sampled; made by :meth:`Model.generator`.
 
     Args:
-        denoiser: the model, in evaluation mode.
-        sampler: the algorithm.
-        times: the times to visit, falling.
-        shape: (C, H, W).
-        seed: of the random numbers.
-        block: images that go through the network together.
-        device: where.
-        autocast: makes the precision context; full precision by default.
-        replayed: the walk as a CUDA graph, where there is one.
+        model: the network, where it runs, and its graphs.
+        sampling: how; nothing of it is open.
+        plan: of the sampling.
+        graph: the walk as a CUDA graph, where there is one.
     """
 
-    denoiser: Denoiser
-    sampler: Ancestral
-    times: Sequence[int]
-    shape: tuple[int, int, int]
-    seed: int
-    block: int
-    device: torch.device
-    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
-    replayed: Replayed | None = None
+    model: Model
+    sampling: Sampling
+    plan: Plan
+    graph: Graph | None = None
+
+    @property
+    def block(self) -> int:
+        """Images that go through the network together."""
+        assert self.sampling.block is not None
+        return self.sampling.block
 
     def states(self, block: int) -> Iterator[State]:
-        """The states of one block, from noise to images; see :func:`ddpm_ip.sampler.trajectory`."""
-        indices = torch.arange(block * self.block, (block + 1) * self.block, device=self.device)
-        if self.replayed is not None:
-            yield from self.replayed(indices)
+        """The states of one block, from noise to images; see :func:`ddpm_ip.sampler.walk.walk`."""
+        model, sampling = self.model, self.sampling
+        indices = torch.arange(block * self.block, (block + 1) * self.block, device=model.device)
+        corrections = sampling.all_corrections()
+        if self.graph is not None:
+            self.graph.load(self.plan, corrections, sampling.seed)  # another generator may have used it meanwhile
+            yield from self.graph(indices)
             return
-        with self.autocast():
-            yield from trajectory(self.sampler, self.denoiser, self.times, self.seed, indices, self.shape)
+        with model.autocast():
+            yield from walk(self.plan, model.denoiser, sampling.seed, indices, model.shape, corrections)
 
     def images(self, block: int) -> UInt8:
         """The images of one block, ``uint8`` (block, C, H, W)."""
@@ -77,77 +78,129 @@ class Generator:
         array: UInt8 = to_uint8(xt).cpu().numpy()
         return array
 
+    def mine(self, n: int) -> Iterator[UInt8]:
+        """This process's blocks of the first ``n`` images, ``uint8`` (at most block, C, H, W) each.
 
-def make_generator(
-    config: Config, network: UNet, sampler: Ancestral, times: Sequence[int], seed: int, block: int, engine: Accelerator
-) -> Generator:
-    """A model and how it is sampled: replayed as a CUDA graph where that is possible, else plain, with the reason.
+        Of P processes the first has blocks 0, P, 2P, ..., the second 1, P + 1, ...
+        """
+        engine = self.model.engine
+        for block in range(engine.process_index, -(-n // self.block), engine.num_processes):
+            yield self.images(block)[: n - block * self.block]
+
+    def facts(self) -> dict[str, Any]:
+        """All that an image depends on beside the weights and its index; see :meth:`Sampling.facts`."""
+        engine = self.model.engine
+        computed = Computed(engine.mixed_precision, self.graph is not None, engine.device.type)
+        return self.sampling.facts(self.model.diffusion, computed)
+
+
+def preview(model: Model, sampling: Sampling, n: int) -> UInt8:
+    """A few images, shared among the processes; ``uint8`` (n, C, H, W) on each.
+
+    Args:
+        model: the model.
+        sampling: how; the block is chosen here.
+        n: how many.
+    """
+    engine = model.engine
+    generator = model.generator(replace(sampling, block=-(-n // engine.num_processes)))
+    mine = torch.from_numpy(generator.images(engine.process_index)).to(engine.device)
+    everyone: UInt8 = engine.gather(mine).cpu().numpy()
+    return everyone[:n]
+
+
+class Model:
+    """A network as it is sampled: plain, or as CUDA graphs, which are captured once and serve every sampling.
+
+    One graph serves a block size and a set of corrections, whatever the sampler, the number of steps and the seed.
+    Should the network's weights change, as in training, the next :meth:`generator` takes them over.
 
     Args:
         config: of the model.
         network: its network, in evaluation mode.
-        sampler, times, seed, block: see :class:`Generator`.
         engine: device and precision.
     """
-    shape = (config.model.in_channels, config.data.image_size, config.data.image_size)
-    plain = Generator(
-        config.denoiser(network), sampler, times, shape, seed, block, engine.device, autocast=engine.autocast
-    )
-    reason, replayed = why_not_fast(config.train.fast, engine), None
-    if reason is None:
-        try:
-            replayed = _replay(config, network, plain, engine.mixed_precision)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a compiler or a driver comes up with: the plain path needs neither
-            reason = in_one_line(error)
-    reason = agreed(engine, reason)  # or a process would make other bytes than the rest
-    if reason is None:
-        return replace(plain, replayed=replayed)
-    if engine.device.type == "cuda":
-        log.warning("fast path off (%s); images are sampled by the plain one", reason)
-    return plain
 
+    def __init__(self, config: Config, network: UNet, engine: Accelerator) -> None:
+        self.engine, self.device = engine, engine.device
+        self.autocast: Callable[[], AbstractContextManager[object]] = engine.autocast
+        self.denoiser: Denoiser = config.denoiser(network)
+        self.shape = (config.model.in_channels, config.data.image_size, config.data.image_size)
+        self.diffusion: dict[str, Any] = config.to_dict()["diffusion"]
+        self._config, self._network = config, network
+        self._shadow: Shadow | None = None
+        self._graphs: dict[tuple[int, tuple[Kind, ...]], Graph] = {}
+        self._why_not = why_not_fast(config.train.fast, engine)
 
-def _replay(config: Config, network: UNet, plain: Generator, precision: str) -> Replayed:
-    from ddpm_ip.nn.fused.check import compare_outputs
-    from ddpm_ip.nn.fused.launch import compile_together
-    from ddpm_ip.nn.fused.operations import Shadow
+    def generator(self, sampling: Sampling) -> Generator:
+        """The model and how it is sampled: by a CUDA graph where that is possible, else plain, with the reason.
 
-    start = time.monotonic()
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    shadow = Shadow(network, dtype)
-    shadow.module.eval()
-    p = plain
-    first = torch.zeros(p.block, *p.shape, device=p.device), torch.zeros(p.block, dtype=torch.int64, device=p.device)
-    with torch.no_grad():
-        compile_together(lambda: shadow(*first))
-    walk = Replayed(p.sampler, config.denoiser(shadow), p.times, p.seed, p.block, p.shape, p.device)
-    xt, t, output = walk.first_step()
-    error = compare_outputs(network, xt[:8], t[:8], output[:8], dtype)
-    log.info(
-        "fast path (%s): fused kernels, each step of %d images one CUDA graph; its first step differs by %.1e from the "
-        "plain network in float32; ready in %.1f s",
-        precision, p.block, error, time.monotonic() - start,
-    )  # fmt: skip
-    return walk
+        All processes call this together.
 
+        Args:
+            sampling: how; its block is known. A variance that is left to the model is filled in.
 
-def preview(config: Config, network: UNet, accelerator: Accelerator) -> UInt8:
-    """A few samples during training, shared among the processes; ``uint8`` (train.n_samples, C, H, W) on each.
+        Raises:
+            ConfigError: this model cannot be sampled so.
+        """
+        if sampling.block is None:
+            raise ConfigError("the block of images (batch_size) is not known yet")
+        sampling = sampling.filled(self._config.diffusion.var_type)
+        plain = Generator(self, sampling, sampling.plan(self.denoiser.schedule))
+        kinds(plain.plan, self.denoiser, sampling.all_corrections())  # refuses what this model does not have
+        reason, graph = self._why_not, None
+        if reason is None:
+            try:
+                graph = self._graph(plain)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a compiler or a driver comes up with: the plain path needs neither
+                reason = in_one_line(error)
+        reason = agreed(self.engine, reason)  # or a process would make other bytes than the rest
+        if reason is None:
+            return replace(plain, graph=graph)
+        if self.device.type == "cuda":
+            log.warning("fast path off (%s); images are sampled by the plain one", reason)
+        self._why_not = reason
+        return plain
 
-    Fixed-small variance, since fixed-large leaves visible noise at few steps.
-    """
-    t, d = config.train, config.diffusion
-    generator = make_generator(
-        config,
-        network,
-        Ancestral("learned_range" if d.learned_variance else "fixed_small"),
-        respace(d.total_steps, min(t.sample_steps, d.total_steps), "uniform-linspace"),
-        config.seed,
-        -(-t.n_samples // accelerator.num_processes),
-        accelerator,
-    )
-    mine = torch.from_numpy(generator.images(accelerator.process_index)).to(accelerator.device)
-    everyone: UInt8 = accelerator.gather(mine).cpu().numpy()
-    return everyone[: t.n_samples]
+    def _graph(self, plain: Generator) -> Graph:
+        """The graph of a sampling, captured if there is none yet, with the network's present weights."""
+        from ddpm_ip.nn.fused.check import compare_outputs
+
+        start = time.monotonic()
+        dtype = torch.bfloat16 if self.engine.mixed_precision == "bf16" else torch.float32
+        plan, corrections = plain.plan, plain.sampling.all_corrections()
+        if self._shadow is not None:
+            self._shadow.refresh()
+        key = plain.block, kinds(plan, self.denoiser, corrections)
+        graph, captured = self._graphs.get(key), False
+        if graph is None or graph.capacity < plan.visits:
+            graph, captured = self._capture(plain, dtype), True
+        graph.load(plan, corrections, plain.sampling.seed)
+        xt, t, output = graph.first_visit()
+        error = compare_outputs(self._network, xt[:8], t[:8], output[:8], dtype)
+        self._graphs[key] = graph
+        if captured:
+            log.info(
+                "fast path (%s): fused kernels, each visit of %d images one CUDA graph; its first visit differs by "
+                "%.1e from the plain network in float32; ready in %.1f s",
+                self.engine.mixed_precision, plain.block, error, time.monotonic() - start,
+            )  # fmt: skip
+        return graph
+
+    def _capture(self, plain: Generator, dtype: torch.dtype) -> Graph:
+        from ddpm_ip.nn.fused.launch import compile_together
+        from ddpm_ip.nn.fused.operations import Shadow
+
+        if self._shadow is None:
+            self._shadow = Shadow(self._network, dtype)
+            self._shadow.module.eval()
+        shadow = self._shadow
+        images = torch.zeros(plain.block, *self.shape, device=self.device)
+        times = torch.zeros(plain.block, device=self.device)
+        with torch.no_grad():
+            compile_together(lambda: shadow(images, times))
+        corrections = plain.sampling.all_corrections()
+        denoiser = replace(self.denoiser, network=shadow)
+        return Graph(denoiser, corrections, plain.plan, plain.block, self.shape, self.device)

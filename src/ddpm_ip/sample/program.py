@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -27,12 +27,11 @@ from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, OutOfMemory
 from ddpm_ip.images import UInt8, grid, to_uint8
 from ddpm_ip.run.log import clock, setup
+from ddpm_ip.run.record import row_label
 from ddpm_ip.run.weights import averaged, load_weights, read_weights
-from ddpm_ip.sample import generator as generate
-from ddpm_ip.sample.generator import Generator
+from ddpm_ip.sample.generator import Generator, Model
 from ddpm_ip.sample.store import Mode, Store
-from ddpm_ip.sampler import Ancestral, VarType
-from ddpm_ip.schedule import RespaceType, respace
+from ddpm_ip.sampler.sampling import Sampling
 
 log = logging.getLogger("ddpm_ip.sample")
 
@@ -45,33 +44,23 @@ class SampleOptions:
 
     Args:
         n_samples: images, with indices 0 .. n_samples - 1.
-        seed: image i of a seed is always the same image.
-        var_type: variance of the reverse process; None takes the configuration's.
-        batch_size: images that go through the network together, the block; None for that of the images that are there
-            already, else for 64 on a CPU and on a GPU for what its free memory holds (:func:`default_block`).
-        respace_type, respace_steps: which times are visited; all if ``respace_steps`` is None.
+        sampling: how; where its block is open, that of the images that are there already is taken, else 64 on a CPU and
+            on a GPU what its free memory holds (:func:`default_block`).
         mode: finished images, or for each a strip of its states (``denoise``) or of predicted clean images
             (``progressive``).
         n_denoise, n_progressive: pictures in a strip.
     """
 
     n_samples: int
-    seed: int = 0
-    var_type: VarType | None = None
-    batch_size: int | None = None
-    respace_type: RespaceType = "uniform-linspace"
-    respace_steps: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
     mode: Mode = "sample"
     n_denoise: int = 20
     n_progressive: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("n_samples", "batch_size", "n_denoise", "n_progressive"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name} must be at least 1, got {value}")
-        if not 0 <= self.seed < 2**64:
-            raise ConfigError(f"--seed must lie in 0..2^64-1, got {self.seed}")
+        for name in ("n_samples", "n_denoise", "n_progressive"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} must be at least 1, got {getattr(self, name)}")
         if self.mode not in get_args(Mode):
             raise ConfigError(f"--mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
 
@@ -99,50 +88,67 @@ def sample(
     Raises:
         UserError: anything that the user can put right; images that exist stay.
     """
-    accelerator = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
+    accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
     tensors, digest = read_weights(weights)
-    store = Store.at(save_dir, options.mode)
-    block = _agreed_block(config, options, store, accelerator)
-    options = replace(options, batch_size=block)
+    block = _agreed_block(config, options, Store.at(save_dir, options.mode), accelerator)
     try:
-        generator = make_generator(config, tensors, options, accelerator)
-        made_of = {"weights": digest, "averaged": averaged(weights)}
-        store.claim(made_of | _identity(config, generator, options, accelerator.mixed_precision), accelerator)
-        sampling, waiting = _fill(generator, store, options, accelerator, on_block)
+        generator = load_model(config, tensors, accelerator).generator(replace(options.sampling, block=block))
+        write_samples(generator, {"weights": digest, "averaged": averaged(weights)}, save_dir, options, on_block)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"the GPU has too little memory to sample {block} images of {config.data.image_size} px. "
             f"Images that were made stay; choose another --save_dir and --batch_size {max(1, block // 2)}, "
             "or --train.mixed_precision bf16, or a GPU that nothing else is using"
         ) from error
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        store.finish(options.n_samples)
-        log.info(
-            "%d images in %s (sampling %.1f s, waiting for the disk %.1f s)",
-            options.n_samples, save_dir, sampling, waiting,
-        )  # fmt: skip
-    accelerator.wait_for_everyone()
     return save_dir
 
 
-def make_generator(
-    config: Config, weights: dict[str, Tensor], options: SampleOptions, accelerator: Accelerator
-) -> Generator:
-    """The model with its weights, and how it is sampled."""
-    d = config.diffusion
-    var_type = options.var_type or d.var_type
-    if var_type == "learned_range" and not d.learned_variance:
-        raise ConfigError(
-            "--var_type learned_range needs a model that was trained with diffusion.var_type: learned_range; "
-            "choose fixed_large or fixed_small"
-        )
+def write_samples(
+    generator: Generator,
+    weights: Mapping[str, Any],
+    save_dir: Path,
+    options: SampleOptions,
+    on_block: Callable[[int], None] = lambda block: None,
+) -> None:
+    """Makes the images of a generator that are not there yet.
+
+    Args:
+        generator: makes them.
+        weights: what is known of its weights, for ``sampling.json``.
+        save_dir, options, on_block: see :func:`sample`.
+
+    Raises:
+        UserError: the folder holds other images, or cannot be written.
+    """
+    engine, store = generator.model.engine, Store.at(save_dir, options.mode)
+    frames = {"mode": options.mode, "frames": _frame_count(options)}
+    store.claim({**weights, **generator.facts(), **frames}, engine)
+    sampling, waiting = _fill(generator, store, options, on_block)
+    engine.wait_for_everyone()
+    if engine.is_main_process:
+        store.finish(options.n_samples)
+        log.info(
+            "%d images in %s: %s, %d network evaluations each (sampling %.1f s, waiting for the disk %.1f s)",
+            options.n_samples, save_dir, row_label(generator.facts()), generator.plan.visits, sampling, waiting,
+        )  # fmt: skip
+    engine.wait_for_everyone()
+
+
+def sampling_engine(config: Config, sampling: Sampling) -> Accelerator:
+    """Device, processes and precision of sampling."""
+    return start_engine(sampling.precision or config.train.mixed_precision, fast=config.train.fast == "auto")
+
+
+def load_model(config: Config, weights: dict[str, Tensor], accelerator: Accelerator) -> Model:
+    """The model with its weights, ready to be sampled.
+
+    Raises:
+        CheckpointError: the weights do not fit the network of this configuration.
+    """
     network = config.build_network().to(accelerator.device).eval().requires_grad_(False)
     load_weights(network, weights, "--weights")
-    times = respace(d.total_steps, options.respace_steps, options.respace_type)
-    block = options.batch_size or default_block(config, accelerator)
-    return generate.make_generator(config, network, Ancestral(var_type), times, options.seed, block, accelerator)
+    return Model(config, network, accelerator)
 
 
 def default_block(config: Config, accelerator: Accelerator) -> int:
@@ -173,7 +179,7 @@ def _agreed_block(config: Config, options: SampleOptions, store: Store, accelera
     """The main process's choice of the block, since free memory differs."""
     chosen: list[int] = [0]
     if accelerator.is_main_process:
-        chosen = [options.batch_size or store.block() or default_block(config, accelerator)]
+        chosen = [options.sampling.block or store.block() or default_block(config, accelerator)]
     if accelerator.num_processes > 1:
         torch.distributed.broadcast_object_list(chosen)
     return chosen[0]
@@ -192,11 +198,7 @@ def _missing(generator: Generator, store: Store, n_samples: int, accelerator: Ac
 
 
 def _fill(
-    generator: Generator,
-    store: Store,
-    options: SampleOptions,
-    accelerator: Accelerator,
-    on_block: Callable[[int], None],
+    generator: Generator, store: Store, options: SampleOptions, on_block: Callable[[int], None]
 ) -> tuple[float, float]:
     """Makes the blocks that are missing, and hands each to threads that write it while the next is made.
 
@@ -206,6 +208,7 @@ def _fill(
     Returns:
         The seconds that this process spent on making images, and those that waiting for the disk added.
     """
+    accelerator = generator.model.engine
     wanted = _missing(generator, store, options.n_samples, accelerator)
     total = sum(map(len, wanted.values()))
     done, sampling, waiting = 0, 0.0, 0.0
@@ -235,8 +238,7 @@ def _pictures(generator: Generator, block: int, options: SampleOptions) -> list[
     """One ``uint8`` (C, H, W) picture an image: the image, or the strip of how it came about."""
     if options.mode == "sample":
         return list(generator.images(block))
-    count = options.n_denoise if options.mode == "denoise" else options.n_progressive
-    frames = list(_frames(generator, block, options.mode, count))
+    frames = list(_frames(generator, block, options.mode, _frame_count(options) or 1))
     strips = []
     for row in np.stack(frames, axis=1):  # (frames, C, H, W) of one image
         strip = np.asarray(grid(row, columns=len(row), scale=1))
@@ -245,30 +247,16 @@ def _pictures(generator: Generator, block: int, options: SampleOptions) -> list[
 
 
 def _frames(generator: Generator, block: int, mode: Mode, count: int) -> Iterator[UInt8]:
-    steps = len(generator.times)
+    visits = generator.plan.visits
     first = 0 if mode == "denoise" else 1  # nothing is predicted yet at the start
-    keep = {steps - round(i * (steps - first) / max(count - 1, 1)) for i in range(count)}
-    for i, state in enumerate(generator.states(block)):
+    keep = {visits - round(i * (visits - first) / max(count - 1, 1)) for i in range(count)}
+    for state in generator.states(block):
         picture = state.xt if mode == "denoise" else state.x0
-        if i in keep and picture is not None:
+        if state.row in keep and picture is not None:
             array: UInt8 = to_uint8(picture).cpu().numpy()
             yield array
 
 
-def _identity(config: Config, generator: Generator, options: SampleOptions, precision: str) -> dict[str, Any]:
-    """What every image of a folder is made of, beside the weights."""
-    frames = {"denoise": options.n_denoise, "progressive": options.n_progressive}.get(options.mode)
-    return {
-        "sampler": "ancestral",
-        "var_type": generator.sampler.var_type,
-        "respace_type": options.respace_type,
-        "steps": len(generator.times),
-        "seed": options.seed,
-        "block": generator.block,
-        "mode": options.mode,
-        "frames": frames,
-        "diffusion": config.to_dict()["diffusion"],
-        "precision": precision,
-        "fast": generator.replayed is not None,
-        "device": generator.device.type,
-    }
+def _frame_count(options: SampleOptions) -> int | None:
+    """Pictures in a strip; None for finished images."""
+    return {"denoise": options.n_denoise, "progressive": options.n_progressive}.get(options.mode)

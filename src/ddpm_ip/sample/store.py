@@ -17,6 +17,7 @@ from PIL import Image
 
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.images import UInt8, save_png
+from ddpm_ip.run.record import differences, understood
 
 Mode = Literal["sample", "denoise", "progressive"]
 
@@ -66,13 +67,13 @@ class Store:
         mark = self._mark
         if mark.exists():
             try:
-                old = dict(json.loads(mark.read_text(encoding="utf-8")))
+                old = understood(dict(json.loads(mark.read_text(encoding="utf-8"))))
             except (OSError, ValueError, TypeError, RecursionError) as error:
                 return (
                     f"{mark} cannot be read ({error}), so what is in the folder is unknown: choose another --save_dir"
                 )
             # Whether weights are averaged is known by their hash, whatever their file is called.
-            changed = [f"{k}: {old.get(k)} -> {v}" for k, v in identity.items() if k != "averaged" and old.get(k) != v]
+            changed = differences(*({k: v for k, v in d.items() if k != "averaged"} for d in (old, identity)))
             if changed:
                 return f"{self.folder} holds images made otherwise ({'; '.join(changed)}): choose another --save_dir"
             return None

@@ -1,88 +1,161 @@
-"""A trajectory whose step is one CUDA graph, replayed for every time: no Python and no waiting between the steps.
+"""The walk along a plan as one CUDA graph, replayed for every visit: no Python and no waiting between the visits.
 
-What changes from step to step, the time and its coefficients, is looked up on the device by the number of the step.
+What changes from visit to visit is a row of a table on the device. The table is refilled for another plan, other
+settings of the corrections, or another seed, so that one graph serves every sampler, number of steps and seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ddpm_ip.denoiser import Denoiser
-from ddpm_ip.draws import Draws
-from ddpm_ip.sampler.ancestral import Ancestral, Coefficients
-from ddpm_ip.sampler.state import State
+from ddpm_ip.denoiser import Denoiser, Prediction
+from ddpm_ip.draws import Draws, words
+from ddpm_ip.sampler.base import MEMORIES, Plan, State
+from ddpm_ip.sampler.correction.base import Correction, Row
+from ddpm_ip.sampler.packed import CARRY, LEVEL, NUMBERS, packed
+from ddpm_ip.sampler.walk import corrected, numbers_of
+
+CAPACITY = 2048  # visits that a table has room for, unless more are asked for
 
 
-class Replayed:
-    """The same walk as :func:`ddpm_ip.sampler.trajectory`, for blocks of one size.
+class Kind(NamedTuple):
+    """A correction as a graph knows it: its name, and how many numbers it works with at a visit."""
 
-    It holds on to the denoiser, since a graph does not keep the weights alive that it reads.
+    name: str
+    numbers: int
+
+
+def kinds(plan: Plan, denoiser: Denoiser, corrections: Sequence[Correction]) -> tuple[Kind, ...]:
+    """What corrections must have in common to share a graph."""
+    return tuple(
+        Kind(c.name, n.shape[1])
+        for c, n in zip(corrections, numbers_of(plan, denoiser, corrections).values(), strict=True)
+    )
+
+
+class Graph:
+    """The same walk as :func:`ddpm_ip.sampler.walk.walk`, for blocks of one size.
+
+    It holds on to the denoiser, since a graph does not keep the weights alive that it reads. On a device without CUDA
+    graphs the visits are made one by one, by the same code.
 
     Args:
-        sampler: the algorithm.
         denoiser: the model, without anything in it that waits for the device.
-        times: the times to visit, falling.
-        seed: of the random numbers.
+        corrections: those of the first walk; another may have other settings of the same kinds.
         block: images that are made together.
         shape: (C, H, W).
-        device: a CUDA device.
+        device: where.
+        capacity: the most visits of a plan.
     """
 
     def __init__(
         self,
-        sampler: Ancestral,
         denoiser: Denoiser,
-        times: Sequence[int],
-        seed: int,
+        corrections: Sequence[Correction],
+        plan: Plan,
         block: int,
         shape: Sequence[int],
         device: torch.device,
     ) -> None:
-        self.sampler, self.denoiser, self.times, self.seed, self.shape = sampler, denoiser, times, seed, shape
-        self._next = [*times[1:], -1]
-        rows = [sampler.coefficients(denoiser.schedule, t, s) for t, s in zip(times, self._next, strict=True)]
-        self._table = torch.tensor(rows, dtype=torch.float64).float().t().contiguous().to(device)  # (5, steps)
-        self._times = torch.tensor(times, device=device)
+        self.denoiser, self.shape = denoiser, tuple(shape)
+        self.capacity = max(CAPACITY, plan.visits)
+        self.kinds = kinds(plan, denoiser, corrections)
+        self._corrections, self._denoise = tuple(corrections), corrected(denoiser, corrections)
+        self._plan, self._walks = plan, 0
+        self._table = torch.zeros(self.capacity, NUMBERS + sum(k.numbers for k in self.kinds), device=device)
+        self._words = torch.zeros(self.capacity, dtype=torch.int64, device=device)
+        self._seed = torch.zeros(2, dtype=torch.int64, device=device)
         self._number = torch.zeros(1, dtype=torch.int64, device=device)
         self._indices = torch.arange(block, device=device)
         self._xt = torch.zeros(block, *shape, device=device)
-        self._x0, self._output = torch.zeros_like(self._xt), torch.zeros_like(self._xt)
-        self._graph = self._capture()
+        self._memories = torch.zeros(MEMORIES, block, *shape, device=device)
+        self._seen: Prediction | None = None
+        self.load(plan, corrections, 0)
+        self._graph = self._capture() if device.type == "cuda" else None
+
+    def load(self, plan: Plan, corrections: Sequence[Correction], seed: int) -> None:
+        """Makes the following walks those of another plan, setting or seed.
+
+        Args:
+            plan: of any sampler, of at most ``capacity`` visits.
+            corrections: of the kinds that the graph was made with, in the same order.
+            seed: of the random numbers.
+        """
+        assert kinds(plan, self.denoiser, corrections) == self.kinds, "these corrections need a graph of their own"
+        assert plan.visits <= self.capacity, "this plan needs a larger graph"
+        table = packed(plan, numbers_of(plan, self.denoiser, corrections))
+        self._table[: plan.visits].copy_(table)
+        self._words[: plan.visits].copy_(plan.word)
+        self._seed.copy_(words(seed))
+        self._plan = plan
 
     def __call__(self, indices: Tensor) -> Iterator[State]:
-        """Walks from noise to the images ``indices`` (block,); a state is overwritten when the next is asked for."""
-        self._start(indices)
-        yield State(self.times[0], self._xt, None)
-        for s in self._next:
-            self._graph.replay()
-            yield State(s, self._xt, self._x0)
+        """Walks from noise to the images ``indices`` (block,); a state is overwritten when the next is asked for.
 
-    def first_step(self) -> tuple[Tensor, Tensor, Tensor]:
+        Raises:
+            RuntimeError: another walk has begun since: there is one state for all.
+        """
+        plan, times, finished = self._plan, self._plan.times(), self._plan.state.tolist()
+        self._start(indices)
+        number = self._walks
+        yield State(0, times[0], self._xt, None)
+        for i in range(plan.visits):
+            if number != self._walks:
+                raise RuntimeError("another walk along the same graph has begun: finish one before the next")
+            self._advance()
+            yield State(i + 1, times[i + 1], self._xt, self._seen, finished[i])
+
+    def first_visit(self) -> tuple[Tensor, Tensor, Tensor]:
         """The start of the first block: ``x_T`` (B, C, H, W), its times (B,), and what the network put out there."""
         self._start(torch.arange(len(self._indices), device=self._indices.device))
         xt = self._xt.clone()
-        self._graph.replay()
-        return xt, self._times[0].expand(len(xt)), self._output
+        self._advance()
+        assert self._seen is not None
+        return xt, torch.full((len(xt),), float(self._plan.t[0]), device=xt.device), self._seen.output
 
     def _start(self, indices: Tensor) -> None:
+        self._walks += 1
         self._indices.copy_(indices)
-        self._xt.copy_(Draws(self.seed, 0, self._indices).start(self.shape))
+        self._xt.copy_(Draws(self._seed, 0, self._indices).start(self.shape))
+        if self._plan.start != 1:
+            self._xt *= self._plan.start
         self._number.zero_()
 
+    def _advance(self) -> None:
+        if self._graph is None:
+            self._seen = self._visit()
+        else:
+            self._graph.replay()
+
     @torch.no_grad()
-    def _step(self) -> None:
-        t = self._times.index_select(0, self._number)
-        k = Coefficients(*self._table.index_select(1, self._number).unbind(0))
-        prediction = self.denoiser(self._xt, t.expand(len(self._xt)))
-        noise = Draws(self.seed, t, self._indices).noise(self.shape)
-        xs, x0 = self.sampler.update(prediction, self._xt, k, noise)
-        self._xt.copy_(xs)
-        self._x0.copy_(x0)
-        self._output.copy_(prediction.output)
+    def _visit(self) -> Prediction:
+        from ddpm_ip.sampler.update_kernel import update
+
+        packed_row = self._table.index_select(0, self._number)[0]
+        row = self._row(packed_row)
+        seen = self._denoise(self._xt, row)
+        update(self._xt, self._memories, seen, packed_row, Draws(self._seed, self._word(), self._indices))
+        for correction in self._corrections:
+            if (change := correction.after(self._xt, seen.x0, row)) is not None:
+                carry = packed_row[CARRY : CARRY + 1 + MEMORIES]
+                self._xt += carry[0] * change
+                self._memories += carry[1:].reshape(-1, 1, 1, 1, 1) * change
         self._number += 1
+        return seen
+
+    def _word(self) -> Tensor:
+        return self._words.index_select(0, self._number)
+
+    def _row(self, packed_row: Tensor) -> Row:
+        t, alpha, sigma = packed_row[LEVEL : LEVEL + 3]
+        numbers = dict(zip(
+            (k.name for k in self.kinds), packed_row[NUMBERS:].split([k.numbers for k in self.kinds]), strict=True
+        ))  # fmt: skip
+        return Row(t.expand(len(self._xt)), alpha.reshape(1, 1, 1, 1), sigma.reshape(1, 1, 1, 1), numbers)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream()
@@ -90,10 +163,10 @@ class Replayed:
         with torch.cuda.stream(stream):
             for _ in range(2):  # compiles kernels and chooses algorithms, which cannot be done while recording
                 self._start(self._indices)
-                self._step()
+                self._visit()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         self._start(self._indices)
         with torch.cuda.graph(graph, stream=stream):
-            self._step()
+            self._seen = self._visit()
         return graph

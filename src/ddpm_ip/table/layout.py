@@ -1,4 +1,4 @@
-"""The results table in the published shape: rows are variances, columns are steps; beside it what others published.
+"""The results table in the published shape, rows by steps, and what others published beside it.
 
 :func:`lay_out` makes it as plain values, which is what ``table.json`` holds; text, Markdown, CSV and the page of
 ``ddpm-ip report`` are renderings of that.
@@ -18,6 +18,7 @@ from typing import Any
 
 from ddpm_ip.evaluate.features import described
 from ddpm_ip.evaluate.metrics import SPLITS, SUBSETS
+from ddpm_ip.run.record import row_label
 
 Grid = dict[str, Any]  # table.json
 Cell = Mapping[str, Any] | None  # value, spread or None, number of seeds, mark; None: not measured
@@ -38,7 +39,8 @@ def lay_out(
         method: what was trained, such as ``DDPM-IP, gamma 0.1``.
         identity: short hash of the protocol.
         protocol: what all cells have in common.
-        settings: ``var_type``, ``steps`` and ``seed`` of every cell that was asked for, in order.
+        settings: ``sampler``, ``corrections``, ``clip``, ``steps`` and ``seed`` of every cell that was asked for, in
+            order.
         measured: of those that are there, the same with ``values``, ``protocol`` and ``warnings`` of the evaluation.
 
     Returns:
@@ -47,17 +49,16 @@ def lay_out(
         protocol.
     """
     steps, seeds = (_unique(s[key] for s in settings) for key in ("steps", "seed"))
-    variances = _unique(s["var_type"] for s in settings)
+    labels = {row_label(s): s for s in settings}
     metrics = _unique(m for cell in measured for m in cell["values"] if not m.endswith("_std"))
-    found = {(c["var_type"], c["steps"], c["seed"]): c["values"] for c in measured}
+    found = {(row_label(c), c["steps"], c["seed"]): c["values"] for c in measured}
     line = protocol_line(protocol)
-    known = _published(protocol, variances, steps)
+    known = _published(protocol, list(labels.values()), steps)
     published = [entry for entry in known if entry["n_samples"] == protocol["n_samples"]]
     blocks = []
     for metric in metrics:
         ours = [
-            _row(v, None, [_cell([found.get((v, k, seed)) for seed in seeds], metric) for k in steps])
-            for v in variances
+            _row(v, None, [_cell([found.get((v, k, seed)) for seed in seeds], metric) for k in steps]) for v in labels
         ]
         rows = [*ours, *_published_rows(published, metric, steps, protocol)]
         blocks.append({"metric": metric, "decimals": _decimals(ours), "rows": rows})
@@ -83,7 +84,7 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
     return (
         f"{p['n_samples']:,} images a cell, rounded to uint8, against {p['n_reference']:,} of {p['reference']} "
         f"(SHA-256 {p['reference_sha256'][:12]}); extractor {_extractor(p)}; averaged weights {p['weights'][:12]}; "
-        f"{p['sampler']} sampler, {p['respace_type']} times; {_computed(p)}"
+        f"{p['spacing']} times; {_computed(p)}"
     )
 
 
@@ -184,8 +185,11 @@ def _number(value: float, spread: float | None, seeds: int, mark: str = "") -> d
     return {"value": value, "spread": spread, "seeds": seeds, "mark": mark}
 
 
-def _published(protocol: Mapping[str, Any], variances: Sequence[str], steps: Sequence[int]) -> list[Mapping[str, Any]]:
+def _published(
+    protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], steps: Sequence[int | str]
+) -> list[Mapping[str, Any]]:
     """What others measured with the same extractor, data and variance, of any number of images."""
+    variances = [row["sampler"].get("var_type") for row in rows if row_label(row) == row["sampler"].get("var_type")]
     entries = json.loads(files("ddpm_ip.table").joinpath("published.json").read_text(encoding="utf-8"))
     same = ("extractor", "data", "image_size")
     return [
@@ -207,7 +211,7 @@ def _source(entry: Mapping[str, Any]) -> Source:
 
 
 def _published_rows(
-    published: Sequence[Mapping[str, Any]], metric: str, steps: Sequence[int], protocol: Mapping[str, Any]
+    published: Sequence[Mapping[str, Any]], metric: str, steps: Sequence[int | str], protocol: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Numbers of others; marked where the sampling visits other times, which with all steps cannot be."""
     sources, total = _sources(published), protocol["diffusion"]["total_steps"]
@@ -215,7 +219,7 @@ def _published_rows(
     for entry in published:
         numbers = [(k, entry["values"].get(str(k), {}).get(metric)) for k in steps]
         other = _other_times(entry["respace_type"], protocol)
-        cells = [None if v is None else _number(v, None, 1, "†" if other and k < total else "") for k, v in numbers]
+        cells = [None if v is None else _number(v, None, 1, "†" if other and k != total else "") for k, v in numbers]
         if any(cells):
             place = sources.index(_source(entry)) + 1
             rows.append(_row(f"published: {entry['method']}, {entry['variance']} [{place}]", entry["source"], cells))
@@ -223,7 +227,7 @@ def _published_rows(
 
 
 def _other_times(respace_type: str, protocol: Mapping[str, Any]) -> bool:
-    mine: str = protocol["respace_type"]
+    mine: str = protocol["spacing"]
     return LEADING.get(mine, mine) != respace_type
 
 
@@ -266,12 +270,13 @@ def _result(
     cell: Mapping[str, Any], metric: str, protocol: Mapping[str, Any], line: str, identity: str
 ) -> dict[str, Any]:
     """One number as a row of ``results.json``."""
-    kept = ("respace_type", "n_samples", "sampler", "weights", "reference", "reference_sha256", "n_reference")
+    kept = ("spacing", "n_samples", "weights", "reference", "reference_sha256", "n_reference")
     return {
         "metric": metric,
         "value": cell["values"][metric],
         "spread": cell["values"].get(f"{metric}_std"),
-        **{key: cell[key] for key in ("var_type", "steps", "seed")},
+        "grid": f"table/{identity}/{cell['grid']}" if cell.get("grid") else None,
+        **{key: cell[key] for key in ("sampler", "corrections", "clip", "steps", "seed")},
         **{key: protocol[key] for key in kept},
         "extractor": _extractor(protocol),
         "computed": _computed(protocol),
@@ -281,11 +286,7 @@ def _result(
 
 def _evaluation(measured: Sequence[Mapping[str, Any]]) -> Any:
     """What the evaluation says of itself, which is the same for all cells."""
-    return (
-        {k: v for k, v in measured[0]["protocol"].items() if k not in ("about", "var_type", "steps", "seed")}
-        if measured
-        else None
-    )
+    return {k: v for k, v in measured[0]["protocol"].items() if k not in ("sampling", "line")} if measured else None
 
 
 def _unique(items: Any) -> list[Any]:

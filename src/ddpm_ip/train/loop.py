@@ -22,12 +22,11 @@ from ddpm_ip.ema import EMA
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from ddpm_ip.images import grid, save_png
-from ddpm_ip.nn.unet import UNet
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import Lock, RunFolder, default_path
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.run.provenance import provenance
-from ddpm_ip.sample.generator import preview
+from ddpm_ip.sample.generator import Model, preview
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.monitor import Watch
 from ddpm_ip.train.path import Step, make_step
@@ -61,8 +60,8 @@ NO_HOOKS = Hooks()
 # Judges the averaged network of a run: all processes together take the samples; what it gives the main process, and no
 # other, works out the evaluation. ddpm_ip.evaluate.during.Judge is one. (Evaluation knows training, not the other way
 # round.)
-Judge = Callable[[UNet], Callable[[], Any] | None]
-MakeJudge = Callable[[Config, ImageSet, Accelerator], Judge]
+Judge = Callable[[], Callable[[], Any] | None]
+MakeJudge = Callable[[Config, ImageSet, Model], Judge]
 
 
 def train(
@@ -124,7 +123,8 @@ def _train(
         log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
     if accelerator.is_main_process and state.step < config.train.n_steps:
         checkpoint.set_aside(folder.checkpoints, state.step)
-    judge = _judge(config, images, accelerator, make_judge)
+    model = Model(config, state.ema.network, accelerator)
+    judge = _judge(config, images, model, make_judge)
     metrics = _announce(config, folder, images, state) if accelerator.is_main_process else None
     feed = make_feed(config, images, accelerator)
     try:
@@ -132,7 +132,7 @@ def _train(
             log.info("the run is already at step %d of %d: nothing to do", state.step, config.train.n_steps)
             return Outcome(folder.path, state.step)
         step = make_step(config, accelerator, feed, state)
-        return _steps(config, folder, accelerator, state, step, judge, metrics, hooks)
+        return _steps(config, folder, accelerator, state, step, judge, metrics, hooks, model)
     finally:
         feed.close()
         if metrics is not None:
@@ -148,6 +148,7 @@ def _steps(
     judge: Judge | None,
     metrics: Metrics | None,
     hooks: Hooks,
+    model: Model,
 ) -> Outcome:
     t = config.train
     watch = Watch(folder, state.step, metrics) if judge is not None and accelerator.is_main_process else None
@@ -169,7 +170,7 @@ def _steps(
                 _save(config, folder, accelerator, state, hooks, must_succeed=last)
                 saved = done
             if t.sample_freq and (done % t.sample_freq == 0 or done == t.n_steps):
-                _sample(config, folder, accelerator, state, metrics)
+                _sample(config, folder, model, state, metrics)
             if judge is not None and (done % t.eval.every == 0 or done == t.n_steps):
                 _evaluate(state, judge, watch)
             if stopping is not None:
@@ -213,11 +214,9 @@ def _save(
     accelerator.wait_for_everyone()
 
 
-def _sample(
-    config: Config, folder: RunFolder, accelerator: Accelerator, state: TrainState, metrics: Metrics | None
-) -> None:
+def _sample(config: Config, folder: RunFolder, model: Model, state: TrainState, metrics: Metrics | None) -> None:
     """A grid of samples of the averaged network: always the same starting noise, so that grids can be compared."""
-    images = preview(config, state.ema.network, accelerator)
+    images = preview(model, config.sampling_in_training(config.train.sample_steps), config.train.n_samples)
     if metrics is not None:
         folder.samples.mkdir(exist_ok=True)
         path = folder.samples / f"step{state.step:08d}.png"
@@ -225,19 +224,19 @@ def _sample(
         metrics.image(state.step, path)
 
 
-def _judge(config: Config, images: ImageSet, accelerator: Accelerator, make_judge: MakeJudge | None) -> Judge | None:
+def _judge(config: Config, images: ImageSet, model: Model, make_judge: MakeJudge | None) -> Judge | None:
     if not config.train.eval.every:
         return None
     if make_judge is None:
         raise ConfigError("train.eval.every is set: give train(..., make_judge=ddpm_ip.evaluate.during.Judge)")
-    return make_judge(config, images, accelerator)
+    return make_judge(config, images, model)
 
 
 def _evaluate(state: TrainState, judge: Judge, watch: Watch | None) -> None:
     """Takes samples of the averaged network; what they are worth is worked out beside the steps that follow."""
     if watch is not None:
         watch.make_room()
-    conclude = judge(state.ema.network)
+    conclude = judge()
     if watch is not None and conclude is not None:
         watch.begin(state, conclude)
 

@@ -1,0 +1,139 @@
+"""How images are made, on the command line: options, published and new, as items of the section ``sampling``.
+
+--sampler ddim,eta=0.5          sampling.sampler.name: ddim, sampling.sampler.eta: 0.5
+--sampler.eta 0.5               sampling.sampler.eta: 0.5
+--corrections a,x=1 b           sampling.corrections: [{name: a, x: 1}, {name: b}]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ddpm_ip.errors import ConfigError
+
+SPACINGS = ("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad")
+VARIANCES = ("fixed_large", "fixed_small", "learned_range")
+SAMPLER_HELP = (
+    "ancestral, or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE (default: "
+    "sampling.sampler of the config, ancestral)"
+)
+
+
+def add_common(p: argparse.ArgumentParser) -> None:
+    """Options of every command that samples."""
+    p.add_argument(
+        "--corrections",
+        nargs="+",
+        metavar="NAME[,KEY=VALUE...]",
+        help="changes of what the network says, in order, as in epsilon_scaling,scale=1.01 (default: "
+        "sampling.corrections of the config, none)",
+    )
+    p.add_argument(
+        "--clip",
+        choices=("rederive", "keep_eps", "none"),
+        help="clip the predicted clean image to [-1, 1] and derive eps from it again, or keep eps, or do not clip "
+        "(default: rederive)",
+    )
+    p.add_argument(
+        "--respace_type",
+        "--spacing",
+        dest="spacing",
+        choices=SPACINGS,
+        help="which times are visited with fewer steps (default: uniform-linspace)",
+    )
+    p.add_argument(
+        "--batch_size",
+        type=int,
+        metavar="N",
+        help="images at once; part of what makes the image (default: that of the images that are there; else 64 on a "
+        "CPU, on a GPU what its free memory holds, 64 to 1024)",
+    )
+
+
+def add_single(p: argparse.ArgumentParser) -> None:
+    """Options of a command that samples in one way."""
+    p.add_argument("--sampler", metavar="NAME[,KEY=VALUE...]", help=SAMPLER_HELP)
+    p.add_argument("--var_type", choices=VARIANCES, help="of the ancestral sampler; default: diffusion.var_type")
+    p.add_argument("--ddim_eta", type=float, metavar="ETA", help="the sampler ddim with this eta")
+    p.add_argument(
+        "--respace_steps",
+        "--steps",
+        dest="steps",
+        type=steps,
+        metavar="K",
+        help="times on the grid, or guided-diffusion's 10,10,5 or ddim50; default all of diffusion.total_steps",
+    )
+    p.add_argument("--seed", type=int, help="image i of a seed is always the same image (default: 0)")
+
+
+def steps(text: str) -> int | str:
+    """A number of steps, or one of guided-diffusion's strings."""
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def single_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides of the configuration by the options of :func:`add_common` and :func:`add_single`.
+
+    Args:
+        args: as parsed.
+        rest: what other ``--key value`` there are, by key; ``sampler.KEY`` is an alias of ``sampling.sampler.KEY``.
+
+    Raises:
+        ConfigError: an option cannot be read, or says what another says, too.
+    """
+    found = common_overrides(args, rest)
+    if args.sampler is not None:
+        _add(found, sampler_overrides(args.sampler))
+    if args.ddim_eta is not None:
+        _add(found, {"sampling.sampler.eta": args.ddim_eta})
+        found.setdefault("sampling.sampler.name", "ddim")
+    named = {"sampler.var_type": args.var_type, "steps": args.steps, "seed": args.seed}
+    _add(found, {f"sampling.{key}": value for key, value in named.items() if value is not None})
+    return found
+
+
+def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides of the configuration by the options of :func:`add_common`; see :func:`single_overrides`."""
+    found = {(f"sampling.{key}" if key.startswith("sampler.") else key): value for key, value in rest.items()}
+    if args.corrections is not None:
+        found["sampling.corrections"] = [_variant(text, "--corrections") for text in args.corrections]
+    named = {"clip": args.clip, "spacing": args.spacing, "block": args.batch_size}
+    _add(found, {f"sampling.{key}": value for key, value in named.items() if value is not None})
+    return found
+
+
+def sampler_overrides(text: str) -> dict[str, Any]:
+    """``ddim,eta=0.5`` as overrides of ``sampling.sampler``."""
+    return {f"sampling.sampler.{key}": value for key, value in _variant(text, "--sampler").items()}
+
+
+def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if key in found and found[key] != value:
+            raise ConfigError(f"{key} is given twice, as {found[key]} and as {value}: give it once")
+        found[key] = value
+
+
+def _variant(text: str, option: str) -> dict[str, Any]:
+    """``NAME,KEY=VALUE,...`` as plain values."""
+    from ddpm_ip.config import parse_yaml
+
+    name, *settings = text.split(",")
+    if not name or "=" in name:
+        raise ConfigError(f"{option} {text}: write NAME, or NAME,KEY=VALUE,..., without spaces")
+    found: dict[str, Any] = {"name": name}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key or key in found:
+            raise ConfigError(f"{option} {text}: {setting!r} is no KEY=VALUE that is given once")
+        found[key] = parse_yaml(value, f"{option} {text}")
+    return found
+
+
+def variances_as_samplers(variances: Sequence[str] | None, samplers: Sequence[str] | None) -> list[str] | None:
+    """The rows of a results table as texts of ``--sampler``; None if nothing is said of them."""
+    if variances is None and samplers is None:
+        return None
+    return [*(f"ancestral,var_type={v}" for v in variances or ()), *(samplers or ())]

@@ -1,0 +1,10 @@
+"""Corrections: one a file, each composes with every sampler. A new one is a file and a line in the union below."""
+
+from __future__ import annotations
+
+from ddpm_ip.sampler.correction.base import Correction, Denoise, Row
+from ddpm_ip.sampler.correction.clip import Clip, ClipMode
+
+__all__ = ["AnyCorrection", "Clip", "ClipMode", "Correction", "Denoise", "Row"]
+
+AnyCorrection = Clip

@@ -1,0 +1,126 @@
+"""How images are made: sampler, corrections, times, seed; one object says it, wherever it has to be said.
+
+It is the section ``sampling`` of the configuration, the options of the command line, and, as :meth:`Sampling.facts`,
+what samples, tables, evaluations and reports say of images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+from ddpm_ip.errors import ConfigError
+from ddpm_ip.sampler import Ancestral, AnySampler, Plan, Spacing, VarType, respace
+from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Correction
+from ddpm_ip.schedule import Schedule
+from ddpm_ip.variants import ByName
+
+
+class Computed(NamedTuple):
+    """What moves an image by rounding, beside the block.
+
+    Attributes:
+        precision: no (float32), fp16 or bf16.
+        fast: whether the fused kernels ran.
+        device: its type, such as cpu or cuda.
+    """
+
+    precision: str
+    fast: bool
+    device: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are made from a model.
+
+    Args:
+        sampler: the method and its own settings.
+        corrections: of what the model says, applied in this order, the first next to the network.
+        clip: what is done to a predicted ``x_0`` outside [-1, 1], after the corrections.
+        steps: times on the grid; null for all of ``diffusion.total_steps``. Or one of guided-diffusion's strings:
+            "10,10,5", "ddim50".
+        spacing: which times they are, if ``steps`` is a number.
+        seed: image i of a seed is always the same image.
+        block: images that go through the network together; part of what makes the image. Null for 64 on a CPU, and on a
+            GPU for what its free memory holds.
+        precision: no, fp16 or bf16; null takes what ``train.mixed_precision`` gives.
+    """
+
+    sampler: Annotated[AnySampler, ByName()] = dataclasses.field(default_factory=Ancestral)
+    corrections: tuple[Annotated[AnyCorrection, ByName()], ...] = ()
+    clip: ClipMode = "rederive"
+    steps: int | str | None = None
+    spacing: Spacing = "uniform-linspace"
+    seed: int = 0
+    block: int | None = None
+    precision: Literal["no", "fp16", "bf16"] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must lie in 0..2^64-1, got {self.seed}")
+        for name, value in (("block (batch_size)", self.block), ("steps", self.steps)):
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+    def filled(self, var_type: VarType) -> Sampling:
+        """The same with the variance that a sampler leaves to the model."""
+        if getattr(self.sampler, "var_type", var_type) is not None:
+            return self
+        return dataclasses.replace(self, sampler=dataclasses.replace(self.sampler, var_type=var_type))
+
+    def times(self, total_steps: int) -> list[int]:
+        """The times on the grid, falling (:func:`ddpm_ip.sampler.spacing.respace`).
+
+        Raises:
+            ConfigError: there are no such times.
+        """
+        return respace(total_steps, self.steps, self.spacing)
+
+    def plan(self, schedule: Schedule) -> Plan:
+        """The table of the walk.
+
+        Raises:
+            ConfigError: there are no such times, or the sampler cannot walk along them.
+        """
+        return self.sampler.plan(schedule, self.times(schedule.total_steps))
+
+    def all_corrections(self) -> tuple[Correction, ...]:
+        """The corrections, clipping among them: the last, and always there."""
+        return (*self.corrections, Clip(self.clip))
+
+    def row(self) -> dict[str, Any]:
+        """What makes the row of a results table, as plain values: sampler, corrections, clip."""
+        return {
+            "sampler": dataclasses.asdict(self.sampler),
+            "corrections": [dataclasses.asdict(c) for c in self.corrections],
+            "clip": self.clip,
+        }
+
+    def facts(self, diffusion: Mapping[str, Any], computed: Computed) -> dict[str, Any]:
+        """All that an image depends on beside the weights and its index, as plain values for JSON.
+
+        Args:
+            diffusion: the section of the model's configuration, as plain values.
+            computed: what computed it.
+
+        Raises:
+            ConfigError: there is no such walk, or ``block`` is still open.
+        """
+        if self.block is None:
+            raise ConfigError("the block of images (batch_size) is not known yet")
+        model = {key: value for key, value in diffusion.items() if key != "var_type"}
+        total = int(diffusion["total_steps"])
+        schedule = Schedule(total, *(diffusion[key] for key in ("beta_schedule", "beta_start", "beta_end")))
+        return {
+            **self.row(),
+            "steps": len(self.times(total)),
+            "spacing": self.steps if isinstance(self.steps, str) else self.spacing,
+            "evaluations": self.plan(schedule).visits,
+            "seed": self.seed,
+            "block": self.block,
+            "diffusion": model,
+            **computed._asdict(),
+        }

@@ -1,0 +1,138 @@
+"""The walk along a plan, from noise to images: plain PyTorch, and the reference for the captured one.
+
+It is a generator, so that every intermediate state can be looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ddpm_ip.denoiser import Denoiser, Prediction
+from ddpm_ip.draws import Draws
+from ddpm_ip.errors import ConfigError
+from ddpm_ip.sampler.base import Plan, State
+from ddpm_ip.sampler.correction.base import Correction, Denoise, Row
+
+
+def walk(
+    plan: Plan,
+    denoiser: Denoiser,
+    seed: int,
+    indices: Tensor,
+    shape: Sequence[int],
+    corrections: Sequence[Correction] = (),
+) -> Iterator[State]:
+    """Walks from noise to images; yields the starting point, and then the state after each visit.
+
+    Args:
+        plan: of a sampler.
+        denoiser: the model.
+        seed: of the random numbers.
+        indices: int64 (B,), which images of that seed; its device is where the work is done.
+        shape: (C, H, W).
+        corrections: applied in this order, the first next to the network.
+
+    Raises:
+        ConfigError: the plan needs a learned variance and the network has none.
+    """
+    denoise = corrected(denoiser, corrections)
+    numbers = numbers_of(plan, denoiser, corrections)
+    x = Draws(seed, 0, indices).start(shape)
+    x = x if plan.start == 1 else plan.start * x
+    memories: list[Tensor | None] = [None] * plan.memories
+    times = plan.times()
+    yield State(0, times[0], x, None)
+    for i in range(plan.visits):
+        with torch.no_grad():
+            row = _row(plan, i, numbers, x)
+            seen = denoise(x, row)
+            noise = _noise(plan, i, seen, Draws(seed, int(plan.word[i]), indices), shape)
+            before = [x, *memories, seen.x0, seen.eps, noise]
+            new = [_combined(weights, before) for weights in plan.update[i].tolist()]
+            x, memories = _there(new[0]), new[1:]
+            for correction in corrections:
+                x, memories = _changed(correction.after(x, seen.x0, row), plan.carry[i].tolist(), x, memories)
+        yield State(i + 1, times[i + 1], x, seen, bool(plan.state[i]))
+
+
+def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
+    """The denoiser as a plan's rows ask it, within all corrections."""
+
+    def network(xt: Tensor, row: Row) -> Prediction:
+        return denoiser.at(xt, row.t, row.alpha, row.sigma)
+
+    denoise: Denoise = network
+    for correction in corrections:
+        denoise = correction.wrap(denoise)
+    return denoise
+
+
+def numbers_of(plan: Plan, denoiser: Denoiser, corrections: Sequence[Correction]) -> dict[str, Tensor]:
+    """The numbers of each correction, float64 (V, P), by name.
+
+    Raises:
+        ConfigError: a correction is named twice, or the plan needs a learned variance and the network has none.
+    """
+    names = [c.name for c in corrections]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigError(f"the correction {', '.join(sorted(twice))} is given twice: give each once")
+    if plan.log_bounds is not None and not denoiser.learned_variance:
+        raise ConfigError(
+            "var_type learned_range needs a network with learned variance (trained with "
+            "diffusion.var_type: learned_range); for this one choose fixed_large or fixed_small"
+        )
+    return {c.name: c.numbers(plan, denoiser.schedule) for c in corrections}
+
+
+def _row(plan: Plan, i: int, numbers: Mapping[str, Tensor], x: Tensor) -> Row:
+    t = float(plan.t[i])
+    times = torch.full((len(x),), int(t) if t.is_integer() else t, device=x.device)
+    alpha, sigma = (v[i].to(x.device, torch.float32).reshape(1, 1, 1, 1) for v in (plan.alpha, plan.sigma))
+    return Row(times, alpha, sigma, {name: n[i].to(x.device, torch.float32) for name, n in numbers.items()})
+
+
+def _noise(plan: Plan, i: int, seen: Prediction, draws: Draws, shape: Sequence[int]) -> Tensor | None:
+    """The noise of a visit; with a learned variance in its size. None where no row asks for any."""
+    if not plan.update[i, :, -1].any():
+        return None
+    noise = draws.noise(shape)
+    if plan.log_bounds is None:
+        return noise
+    log_small, log_large = plan.log_bounds[i].tolist()
+    fraction = seen.variance_fraction
+    if fraction is None or math.isnan(log_small):
+        return noise
+    return torch.exp(0.5 * (fraction * log_large + (1 - fraction) * log_small)) * noise
+
+
+def _combined(weights: Sequence[float], before: Sequence[Tensor | None]) -> Tensor | None:
+    """A weighted sum, term by term in float32, the noise last. What has no weight is not looked at: it may be unset."""
+    terms = [(w, z) for w, z in zip(weights, before, strict=True) if w != 0]
+    if not terms:
+        return torch.zeros_like(_there(before[0]))
+    if len(terms) == 1 and terms[0][0] == 1:
+        return terms[0][1]
+    total: Tensor | None = None
+    for w, z in terms:
+        term = _there(z) if w == 1 else w * _there(z)
+        total = term if total is None else total + term
+    return total
+
+
+def _there(z: Tensor | None) -> Tensor:
+    assert z is not None, "a memory is used before it is set"
+    return z
+
+
+def _changed(
+    change: Tensor | None, carry: Sequence[float], x: Tensor, memories: Sequence[Tensor | None]
+) -> tuple[Tensor, list[Tensor | None]]:
+    """State and memories with a correction that was made after the visit."""
+    if change is None:
+        return x, list(memories)
+    moved = [z + change if c and z is not None else z for c, z in zip(carry, [x, *memories], strict=True)]
+    return _there(moved[0]), moved[1:]

@@ -1,0 +1,205 @@
+"""The cells of one protocol on the disk, and the table that is made of them.
+
+    EXP_DIR/table/PROTOCOL/protocol.json     what all numbers beside it have in common; PROTOCOL is its hash
+    EXP_DIR/table/PROTOCOL/cell-....json     one row, number of steps and seed; appears whole
+    EXP_DIR/table/PROTOCOL/table.{txt,...}   the table of all these cells, written again after each
+    EXP_DIR/table/table.{txt,md,csv,json}    that of the newest call, of what it asked for
+
+Whatever changes a number but is no row or column of the table (the weights, the number of images, the reference, ...)
+is part of the protocol, so that numbers of two protocols never meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.evaluate.evaluate import Evaluation
+from ddpm_ip.images import save_png
+from ddpm_ip.run.record import row_label, understood
+from ddpm_ip.sample.program import SampleOptions
+from ddpm_ip.sample.store import sample_files
+from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out
+
+Place = dict[str, Any]
+ROW = ("sampler", "corrections", "clip")  # of a place: what the row of a cell is
+PLACE = (*ROW, "steps", "seed")
+INCIDENTAL = (
+    "sampling",
+    "samples",
+    "samples_path",
+    "line",
+    "versions",
+)  # of an evaluation: what its cells may differ in
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The cells of one protocol.
+
+    Args:
+        home: ``EXP_DIR/table``.
+        method: what was trained, such as ``DDPM-IP, gamma 0.1``.
+        protocol: what all cells have in common.
+        cells: those that are asked for, in the order of the table.
+    """
+
+    home: Path
+    method: str
+    protocol: dict[str, Any]
+    cells: Sequence[SampleOptions]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the protocol: the one that is there, also of version 0.1, or a new one."""
+        there = find_protocol(self.home, self.protocol)
+        text = json.dumps(self.protocol, sort_keys=True)
+        return there or self.home / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def images(self, cell: SampleOptions) -> Path:
+        """Where the images of a cell are, if they are kept."""
+        return self.folder / f"images-{_stem(cell)}"
+
+    def lacks(self, cell: SampleOptions, with_images: bool) -> bool:
+        """Whether the cell, or its images, have still to be made."""
+        kept = len(sample_files(self.images(cell))) if with_images else cell.n_samples
+        return kept < cell.n_samples or not self._file(cell).exists()
+
+    def put(self, cell: SampleOptions, evaluation: Evaluation, picture: Image.Image) -> None:
+        """Keeps a cell and a picture of some of its images, and shows it in the table."""
+        folder, file = self.folder, self._file(cell)
+        _write(folder / "protocol.json", _json(self.protocol))
+        save_png(picture, file.with_suffix(".png"))
+        _write(folder / file.name, _json({**place_of(cell), **evaluation.to_dict(), "grid": f"{file.stem}.png"}))
+        self.publish()
+
+    def publish(self) -> Grid:
+        """Writes the table of the cells that are asked for, and beside the cells that of all; none before the first."""
+        folder = self.folder
+        there = {str(file): _read_cell(file) for file in sorted(folder.glob("cell-*.json"))}
+        _refuse_mixture(there)
+        every = sorted((_place(cell) for cell in there.values()), key=lambda p: (row_label(p), -_count(p), p["seed"]))
+        grid = self._lay_out([place_of(cell) for cell in self.cells], there)
+        if there:
+            _write_forms(folder, self._lay_out(every, there))
+            _write_forms(self.home, grid)
+        return grid
+
+    def _file(self, cell: SampleOptions) -> Path:
+        return self.folder / f"cell-{_stem(cell)}.json"
+
+    def _lay_out(self, places: Sequence[Place], there: Mapping[str, Mapping[str, Any]]) -> Grid:
+        measured = [cell for cell in there.values() if _place(cell) in places]
+        return lay_out(self.method, self.folder.name, self.protocol, places, measured)
+
+
+def place_of(cell: SampleOptions) -> Place:
+    """Where a cell is in the table: its row (sampler, corrections, clip), its steps, and its seed."""
+    facts = cell.sampling.row()
+    return {**facts, "steps": cell.sampling.steps, "seed": cell.sampling.seed}
+
+
+def cell_name(cell: SampleOptions) -> str:
+    """``fixed_small, 10 steps, seed 0``."""
+    return f"{row_label(place_of(cell))}, {cell.sampling.steps} steps, seed {cell.sampling.seed}"
+
+
+def find_protocol(home: Path, protocol: Mapping[str, Any]) -> Path | None:
+    """The folder of a protocol, if it is there; if ``protocol`` says no block, the first of any block."""
+    for path in sorted(home.glob("*/protocol.json")):
+        old = {k: v for k, v in understood(_read(path)).items() if k not in ROW and k != "evaluations"}
+        if "block" not in protocol:
+            old.pop("block", None)
+        if old == protocol:
+            return path.parent
+    return None
+
+
+def block_used(home: Path, protocol: Mapping[str, Any]) -> int | None:
+    """The block of the cells that are there under the same protocol: free memory is not the same every day."""
+    folder = find_protocol(home, protocol)
+    return None if folder is None else int(_read(folder / "protocol.json")["block"])
+
+
+def _place(cell: Mapping[str, Any]) -> Place:
+    return {key: cell[key] for key in PLACE}
+
+
+def _count(place: Place) -> int:
+    """The number of steps to sort by; guided-diffusion's strings come last."""
+    return place["steps"] if isinstance(place["steps"], int) else 0
+
+
+def _stem(cell: SampleOptions) -> str:
+    """A name for files: readable, and of one cell alone."""
+    place = place_of(cell)
+    row = {key: place[key] for key in ROW}
+    label = re.sub(r"[^A-Za-z0-9_.]+", "-", row_label(row)).strip("-")
+    if row["sampler"].get("name") != "ancestral" or row["corrections"] or row["clip"] != "rederive":
+        label += f"-{hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:6]}"
+    steps = re.sub(r"[^0-9a-z]+", "_", str(place["steps"]))
+    return f"{label}-{steps}-seed{place['seed']}"
+
+
+def _refuse_mixture(measured: Mapping[str, Mapping[str, Any]]) -> None:
+    """All cells must have been measured in the same way, also as far as only the evaluation knows it.
+
+    Raises:
+        ConfigError: they were not; names the files.
+    """
+    kinds: dict[str, list[str]] = {}
+    for file, cell in measured.items():
+        protocol = {k: v for k, v in dict(cell["protocol"]).items() if k not in INCIDENTAL}
+        kinds.setdefault(json.dumps(protocol, sort_keys=True), []).append(file)
+    if len(kinds) > 1:
+        *_, fewest = sorted(kinds.values(), key=len, reverse=True)
+        raise ConfigError(
+            f"{', '.join(fewest)}: measured otherwise than the rest (by another version of the evaluation, or of its "
+            "extractor), so they cannot share a table. Remove one kind, and the next call measures it again"
+        )
+
+
+def _read_cell(path: Path) -> dict[str, Any]:
+    """A cell, in today's words (version 0.1 wrote ``var_type``)."""
+    cell = _read(path)
+    cell = understood(cell if "sampler" in cell else {"sampler": "ancestral", **cell})
+    if missing := [key for key in (*PLACE, "values", "protocol", "warnings") if key not in cell]:
+        raise UserError(f"{path} lacks {', '.join(missing)}: remove it, and the next call makes it again")
+    return cell
+
+
+def _write_forms(folder: Path, grid: Grid) -> None:
+    forms = {"txt": as_text, "md": as_markdown, "csv": as_csv, "json": _json}
+    for suffix, form in forms.items():
+        _write(folder / f"table.{suffix}", form(grid))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}): remove it, and the next call makes it again") from None
+
+
+def _write(path: Path, text: str) -> None:
+    """A file that is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}. Finished cells stay") from error

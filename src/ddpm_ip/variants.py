@@ -1,0 +1,44 @@
+"""A place in the configuration that holds one of several dataclasses, told apart by their ``name``."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin
+
+
+@dataclass(frozen=True)
+class ByName:
+    """Marks such a field for pydantic, as in ``perturbation: Annotated[NoPerturbation | InputPerturbation, ByName()]``.
+
+    (pydantic's own discriminator refuses a union of one; a place for variants may begin with a single one. Nothing of
+    pydantic is imported before it asks.)
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.tagged_union_schema(
+            {variant_name(v): handler.generate_schema(v) for v in variants(source)}, discriminator="name"
+        )
+
+
+def variants(annotation: Any) -> list[type]:
+    """The dataclasses that a field can hold, also any number of them in a tuple; none for a plain value."""
+    if get_origin(annotation) is Annotated:
+        return variants(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType, tuple):
+        return [v for arm in get_args(annotation) for v in variants(arm)]
+    return [annotation] if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) else []
+
+
+def variant_name(cls: type) -> str:
+    """The value of ``name`` that means this dataclass."""
+    return str(next(f.default for f in dataclasses.fields(cls) if f.name == "name"))
+
+
+def has_name(of: Sequence[type]) -> bool:
+    """Whether these dataclasses are told apart by ``name``, though there may be a single one so far."""
+    return any(f.name == "name" for f in dataclasses.fields(of[0]))

@@ -1,0 +1,150 @@
+"""The walk as a table on the device and one update kernel, in Triton's interpreter, against the plain walk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from tests.sampler.oracle import ROWS, SHAPE, heun, network, network_with_variance
+from tests.sampler.test_walk import Pull
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from ddpm_ip import draws_kernel
+from ddpm_ip.denoiser import Denoiser
+from ddpm_ip.draws import Draws, Stream, words
+from ddpm_ip.nn.fused import kernels
+from ddpm_ip.sampler import Ancestral, Plan, Rows, State, respace, walk
+from ddpm_ip.sampler.correction import Clip
+from ddpm_ip.sampler.graph import Graph
+from ddpm_ip.sampler.packed import packed
+from ddpm_ip.schedule import Schedule
+
+pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="on a GPU tests/gpu looks at the compiled kernels")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain walk draws what the kernels draw: their logarithm is NumPy's here, not PyTorch's."""
+
+    def normal(self: Draws, stream: Stream, shape: Any) -> Tensor:
+        step = self.step if isinstance(self.step, Tensor) else torch.tensor(self.step)
+        return draws_kernel.normal(self.rows, step, self.seed, int(stream), tuple(shape))
+
+    monkeypatch.setattr(Draws, "normal", normal)
+
+
+def kept(states: Iterator[State]) -> list[State]:
+    return [
+        State(s.row, s.t, s.xt.clone(), None if s.seen is None else s.seen._replace(x0=s.seen.x0.clone()), s.finished)
+        for s in states
+    ]
+
+
+def assert_same(found: list[State], expected: list[State], exact: bool = True) -> None:
+    assert [(s.row, s.t, s.finished) for s in found] == [(s.row, s.t, s.finished) for s in expected]
+    for a, b in zip(found, expected, strict=True):
+        assert (a.x0 is None) == (b.x0 is None)
+        pairs = [(a.xt, b.xt), *([] if a.x0 is None else [(a.x0, b.x0)])]
+        for x, y in pairs:
+            torch.testing.assert_close(x, y, rtol=0 if exact else 1e-5, atol=0 if exact else 1e-6)
+
+
+def memories(schedule: Schedule, times: list[int]) -> Plan:
+    """Three memories in use, set one after the other, with noise: nothing that means anything."""
+    rows = Rows(schedule, memories=3)
+    m1, m2, m3 = rows.m
+    for i, (t, s) in enumerate(zip(times, [*times[1:], -1], strict=True)):
+        past = [m1, m1 - m2, m1 - 0.5 * m2 + 0.25 * m3][min(i, 3) - 1] if i else 0 * m1
+        new = 0.7 * rows.x + 0.2 * rows.x0 - 0.1 * rows.eps + 0.05 * past + 0.3 * rows.noise
+        rows.add(t, s, new, [rows.x0 + 0.1 * rows.noise, m1, m2], carry=[True, False, True, False])
+    return rows.plan(start=1.25)
+
+
+PLANS = {
+    "fixed_large": lambda s: Ancestral("fixed_large").plan(s, respace(1000, 6)),
+    "fixed_small, 11 steps": lambda s: Ancestral("fixed_small").plan(s, respace(1000, 11)),
+    "heun": lambda s: heun(s, respace(1000, 4)),
+    "three memories": lambda s: memories(s, respace(1000, 6)),
+}
+
+
+@pytest.mark.parametrize("clip", ["rederive", "keep_eps", "none"])
+@pytest.mark.parametrize("name", PLANS)
+def test_the_table_walks_as_the_plain_walk_to_the_last_bit(name: str, clip: str) -> None:
+    schedule = Schedule()
+    denoiser, plan, corrections = Denoiser(network, schedule), PLANS[name](schedule), [Clip(clip)]
+    graph = Graph(denoiser, corrections, plan, 4, SHAPE, CPU)
+    graph.load(plan, corrections, 2**40 + 7)
+    assert_same(kept(graph(ROWS)), kept(walk(plan, denoiser, 2**40 + 7, ROWS, SHAPE, corrections)))
+
+
+def test_one_table_serves_every_sampler_number_of_steps_seed_and_setting() -> None:
+    """Refilled in turn; nothing of an earlier filling is left. The last is the first again."""
+    schedule = Schedule()
+    denoiser = Denoiser(network, schedule)
+    graph = Graph(denoiser, [Pull(0.1), Clip()], PLANS["heun"](schedule), 4, SHAPE, CPU)
+    for name, share, clip, seed in (
+        ("three memories", 0.0, "none", 1),
+        ("fixed_large", 0.25, "rederive", 2**63),
+        ("heun", 0.5, "keep_eps", 0),
+        ("fixed_small, 11 steps", 0.25, "rederive", 5),
+        ("three memories", 0.0, "none", 1),
+    ):
+        plan, corrections = PLANS[name](schedule), [Pull(share), Clip(clip)]
+        graph.load(plan, corrections, seed)
+        for rows in (ROWS, ROWS + 4):
+            assert_same(kept(graph(rows)), kept(walk(plan, denoiser, seed, rows, SHAPE, corrections)))
+
+
+def test_a_learned_variance_differs_by_the_rounding_of_the_exponential() -> None:
+    schedule = Schedule()
+    denoiser = Denoiser(network_with_variance, schedule, "pred_eps", True)
+    graph = Graph(denoiser, [Clip()], PLANS["heun"](schedule), 4, SHAPE, CPU)
+    plan = Ancestral("learned_range").plan(schedule, respace(1000, 6))
+    graph.load(plan, [Clip()], 3)
+    assert_same(kept(graph(ROWS)), kept(walk(plan, denoiser, 3, ROWS, SHAPE, [Clip()])), exact=False)
+    fixed = PLANS["fixed_large"](schedule)  # the same graph, a network that could do more
+    graph.load(fixed, [Clip()], 3)
+    assert_same(kept(graph(ROWS)), kept(walk(fixed, denoiser, 3, ROWS, SHAPE, [Clip()])))
+
+
+def test_what_needs_another_graph_is_refused() -> None:
+    schedule = Schedule()
+    denoiser, plan = Denoiser(network, schedule), PLANS["fixed_large"](schedule)
+    graph = Graph(denoiser, [Clip()], plan, 4, SHAPE, CPU)
+    with pytest.raises(AssertionError, match="a graph of their own"):
+        graph.load(plan, [Pull(0.1), Clip()], 0)
+
+
+def test_two_walks_along_one_graph_at_a_time_are_refused() -> None:
+    schedule = Schedule()
+    denoiser, plan = Denoiser(network, schedule), PLANS["fixed_large"](schedule)
+    graph = Graph(denoiser, [Clip()], plan, 4, SHAPE, CPU)
+    first = graph(ROWS)
+    next(first)
+    next(graph(ROWS))
+    with pytest.raises(RuntimeError, match="another walk"):
+        next(first)
+
+
+def test_a_row_says_what_changes_and_what_is_used() -> None:
+    """What the kernel neither loads nor stores costs no memory traffic: an ancestral step uses x, x0 and the noise."""
+    table = packed(PLANS["fixed_large"](Schedule()), {})
+    assert table[0, 28:32].tolist() == [1, 0, 0, 0]
+    assert table[0, 32:39].tolist() == [1, 0, 0, 0, 1, 0, 1]
+    assert table[-1, 32:39].tolist() == [0, 0, 0, 0, 1, 0, 0], "the last step is the prediction"
+    assert table[0, 39:42].tolist() == [0, 0, 0], "no learned variance"
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**40 + 3, 2**64 - 1])
+def test_a_seed_on_the_device_draws_the_same(seed: int) -> None:
+    rows, step = torch.arange(3), torch.tensor(5)
+    plain = Draws(seed, 5, rows).bits(Stream.STEP, 10)
+    assert torch.equal(Draws(words(seed), 5, rows).bits(Stream.STEP, 10), plain)
+    assert torch.equal(draws_kernel.bits(rows, step, seed, int(Stream.STEP), 10), plain)
+    assert torch.equal(draws_kernel.bits(rows, step, words(seed), int(Stream.STEP), 10), plain)
