@@ -15,6 +15,15 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
+from tests.tiny import one_thread
+
+
+@pytest.fixture(autouse=True)
+def alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test is a program of its own, on one core, unless it is one of a GPU."""
+    if request.node.get_closest_marker("gpu") is None:
+        one_thread(monkeypatch)
+
 
 @pytest.fixture
 def warnings_of(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:

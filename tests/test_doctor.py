@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from tests.reliability.tiny import ROOT, finish, one_thread, run, start, tiny, yaml_file
+from tests.tiny import ROOT, finish, one_thread, run, start, tiny, yaml_file
 
 from ddpm_ip import doctor as module
 from ddpm_ip.cli import main
@@ -20,8 +20,7 @@ from ddpm_ip.evaluate.extractors import weights
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    one_thread(monkeypatch)
+def places(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("DDPM_IP_WEIGHTS", raising=False)

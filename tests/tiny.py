@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.train.loop import NO_HOOKS, Outcome, train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TRAIN_SCRIPT, SAMPLE_SCRIPT = ROOT / "scripts/train_ddpm_ip.py", ROOT / "scripts/sample_uncond.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 CORES = sorted(os.sched_getaffinity(0))  # before a test tells the engine another number

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from tests.reliability.tiny import ROOT, TORCHRUN, finish, one_thread, start, tiny, yaml_file
+from tests.tiny import ROOT, TORCHRUN, finish, start, tiny, yaml_file
 
 from ddpm_ip.bench import measure, ours, run, theirs
 from ddpm_ip.bench.measure import Plan, gflop_per_image
@@ -33,8 +33,7 @@ CIFAR = {"data": {"name": "cifar10"}}
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little to measure, on one core."""
-    one_thread(monkeypatch)
+    """Little to measure."""
     monkeypatch.setattr(run, "IMAGES", 64)
     monkeypatch.setattr(run, "EVALUATIONS", 2)
     monkeypatch.setattr(ours, "WORKERS", 1)

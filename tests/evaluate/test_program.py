@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.reliability.tiny import ROOT, TORCHRUN, finish, one_thread, start
+from tests.tiny import ROOT, TORCHRUN, finish, start
 from tests.tiny_extractor import Tiny
 
 from ddpm_ip.cli import main
@@ -38,8 +38,7 @@ TINY = ["--extractor", "tiny_extractor:Tiny", "--metrics", ",".join(ALL)]
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    one_thread(monkeypatch)
+def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))

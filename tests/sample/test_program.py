@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.reliability.tiny import SAMPLE_SCRIPT, TORCHRUN, finish, one_thread, run, start, step_folder, tiny, tree
+from tests.tiny import SAMPLE_SCRIPT, TORCHRUN, finish, one_thread, run, start, step_folder, tiny, tree
 
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, merge
@@ -27,11 +27,6 @@ from ddpm_ip.sample.program import SampleOptions, fitting_block, image_bytes, sa
 from ddpm_ip.sample.store import sample_files
 
 OPTIONS = {"n_samples": 20, "batch_size": 8, "respace_steps": 4, "seed": 3}
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    one_thread(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.reliability.tiny import ROOT, TORCHRUN, contents, finish, one_thread, run, start, tiny, tree
+from tests.tiny import ROOT, TORCHRUN, contents, finish, one_thread, run, start, tiny, tree
 
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, load, merge
@@ -22,11 +22,6 @@ from ddpm_ip.table.program import TableOptions, table
 
 OPTIONS = {"steps": (4, 2), "n_samples": 20, "batch_size": 8, "extractor": "pixels"}
 CELLS = [f"{variance}, {k} steps, seed 0" for k in (2, 4) for variance in ("fixed_large", "fixed_small")]
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    one_thread(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import weakref
 from types import SimpleNamespace
 
 import pytest
-from tests.reliability.tiny import TORCHRUN, finish, start, tiny, yaml_file
+from tests.tiny import TORCHRUN, finish, start, tiny, yaml_file
 
 from ddpm_ip.errors import DataError
 from ddpm_ip.evaluate.evaluate import Evaluation

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from tests.reliability.tiny import (
+from tests.tiny import (
     TORCHRUN,
     TRAIN_SCRIPT,
     assert_same_state,

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.evaluate import dinov2_oracle as oracle
-from tests.reliability.tiny import one_thread, tiny
+from tests.evaluate.extractors import dinov2_oracle as oracle
+from tests.tiny import tiny
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -39,8 +39,7 @@ REAL = {name: path for name, file in files.DINOV2.items() if (path := files.find
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    one_thread(monkeypatch)
+def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("DDPM_IP_WEIGHTS", str(tmp_path / "weights"))
