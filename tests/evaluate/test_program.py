@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import ROOT, TORCHRUN, finish, start
+from tests.tiny import ROOT, TORCHRUN, finish, start, wait_for
 from tests.tiny_extractor import Tiny
 
 from ddpm_ip.cli import main
@@ -389,13 +389,13 @@ def test_an_extractor_that_gives_something_else(
 
 
 SLOW = """
-import sys, time, torch
+import signal, sys
 from tiny_extractor import Tiny
 from ddpm_ip.cli import main
 
 def slow(self, images):
     print("started", flush=True)
-    time.sleep(60)
+    signal.pause()
 
 Tiny.__call__ = slow
 main(sys.argv[1:])
@@ -408,7 +408,7 @@ def test_sigterm_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     fake, real = (npz_file(tmp_path / name, FAKE) for name in ("fake.npz", "real.npz"))
     given = ["evaluate", fake, "--reference", real, "--extractor", "tiny_extractor:Tiny", "--metrics", "kid"]
     process = start("-c", SLOW, *given)
-    assert any(line.strip() == "started" for line in process.stdout or ())
+    wait_for(process, "started")
     assert list((tmp_path / "scratch").glob("ddpm-ip-*"))
     process.terminate()
     code, output = finish(process)
@@ -493,7 +493,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pyte
     given = [str(folder), "--reference", str(real), *TINY, "--batch_size", "16", "--n_samples", "67", "--out"]
     assert main(["evaluate", *given, str(tmp_path / "one.json")]) == 0
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "other"))
-    code, output = finish(start(*TORCHRUN, ROOT / "scripts/evaluate.py", *given, tmp_path / "two.json"), timeout=120)
+    code, output = finish(start(*TORCHRUN, ROOT / "scripts/evaluate.py", *given, tmp_path / "two.json"))
     assert code == 0, output
     assert output.count("sFD-tiny") == 1
     one, two = (json.loads((tmp_path / f"{name}.json").read_text())[0] for name in ("one", "two"))
@@ -526,12 +526,12 @@ def test_two_processes_that_make_images_themselves(tmp_path: Path, reference: Im
     (tmp_path / "worker.py").write_text(WORKER)
     np.save(tmp_path / "fake.npy", FAKE)
     npz_file(tmp_path / "real.npz", REAL)
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 60), timeout=120)
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 60))
     assert code == 0, output
     expected = tiny([FAKE], reference, n_images=60).values
     for process in range(2):
         assert json.loads((tmp_path / f"{process}.json").read_text()) == pytest.approx(expected, rel=1e-6)
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 71), timeout=120)
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 71))
     assert code != 0
     assert "71 images were asked for, and there are 70" in output
 

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.tiny import ROOT, TORCHRUN, contents, finish, one_thread, run, start, tiny, tree
+from tests.tiny import ROOT, TORCHRUN, contents, finish, one_thread, run, start, tiny, tree, wait_for
 
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, load, merge
@@ -91,20 +91,20 @@ def test_an_interrupted_call_continues(folder, expected, cell):
 
 
 SLOW = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from ddpm_ip.config import load
 from ddpm_ip.table.program import TableOptions, table
 
 folder = Path(sys.argv[1])
 options = TableOptions(None, (4, 2), 20, extractor="pixels", batch_size=8)
-table(load(folder / "config.yaml"), folder, options, on_cell=lambda name: (print("cell", flush=True), time.sleep(60)))
+table(load(folder / "config.yaml"), folder, options, on_cell=lambda name: (print("cell", flush=True), signal.pause()))
 """
 
 
 def test_kill_9_between_cells_changes_nothing(folder, expected):
     process = start("-c", SLOW, folder)
-    assert any(line.strip() == "cell" for line in process.stdout)
+    wait_for(process, "cell")
     process.kill()
     process.communicate()
     made = []
@@ -121,7 +121,7 @@ def test_without_batch_size_the_block_of_the_cells_that_are_there_is_taken(folde
 
 def test_two_processes_measure_the_same(folder, expected):
     given = ["-e", folder, "--steps", 4, 2, "--n_samples", 20, "--batch_size", 8, "--extractor", "pixels"]
-    code, output = finish(start(*TORCHRUN, ROOT / "scripts/table.py", *given), timeout=120)
+    code, output = finish(start(*TORCHRUN, ROOT / "scripts/table.py", *given))
     assert code == 0, output
     assert output.count("FD-pixels  ") == 1, "printed once"
     two, one = json.loads((folder / "table" / "table.json").read_text()), json.loads(expected["table.json"])
