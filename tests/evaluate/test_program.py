@@ -173,7 +173,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    """1,024 features an image, in float32 4 MB for a thousand: they are in a file, and its map is no memory."""
+    """1,024 features an image, in float32 4.9 MB for 1,200: they are in a file, and its map is no memory."""
     peaks, held = [], []
 
     class Watched(Pixels):
@@ -182,7 +182,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
             held.append(sum(x.nbytes for x in gc.get_objects() if type(x) is torch.Tensor))
             return super().__call__(images)
 
-    for n in (1000, 5000):
+    for n in (300, 1500):
         images = (np.full((100, 1, 32, 32), i % 256, dtype=np.uint8) for i in range(n // 100))
         wanted = collect.Wanted(frozenset({"pool"}), frozenset({"pool"}))
         tracemalloc.start()
@@ -506,17 +506,23 @@ import json, pathlib, sys
 import numpy as np
 from ddpm_ip.data import Npz
 from ddpm_ip.engine import start_engine, stop_engine
+from ddpm_ip.errors import DataError
 from ddpm_ip.evaluate.evaluate import evaluate
 from ddpm_ip.evaluate.features import Pixels, find_extractor
 
 engine, folder = start_engine("no"), pathlib.Path(sys.argv[1])
 images, real = np.load(folder / "fake.npy"), Npz(root=str(folder / "real.npz"), image_size=16).open()
 mine = range(engine.process_index * 16, 70, engine.num_processes * 16)
-found = evaluate(
-    (images[i : i + 16] for i in mine), real, extractor=find_extractor("tiny_extractor:Tiny", engine.device),
-    metrics=["fid", "isc", "kid", "prc", "sfid"], n_images=int(sys.argv[2]), device=engine.device,
-)
-(folder / f"{engine.process_index}.json").write_text(json.dumps(found.values))
+found = {}
+for n in (60, 71):
+    try:
+        found[n] = evaluate(
+            (images[i : i + 16] for i in mine), real, extractor=find_extractor("tiny_extractor:Tiny", engine.device),
+            metrics=["fid", "isc", "kid", "prc", "sfid"], n_images=n, device=engine.device,
+        ).values
+    except DataError as error:
+        found[n] = str(error)
+(folder / f"{engine.process_index}.json").write_text(json.dumps(found))
 stop_engine()
 """
 
@@ -526,14 +532,13 @@ def test_two_processes_that_make_images_themselves(tmp_path: Path, reference: Im
     (tmp_path / "worker.py").write_text(WORKER)
     np.save(tmp_path / "fake.npy", FAKE)
     npz_file(tmp_path / "real.npz", REAL)
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 60))
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path))
     assert code == 0, output
     expected = tiny([FAKE], reference, n_images=60).values
     for process in range(2):
-        assert json.loads((tmp_path / f"{process}.json").read_text()) == pytest.approx(expected, rel=1e-6)
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 71))
-    assert code != 0
-    assert "71 images were asked for, and there are 70" in output
+        found = json.loads((tmp_path / f"{process}.json").read_text())
+        assert found["60"] == pytest.approx(expected, rel=1e-6)
+        assert "71 images were asked for, and there are 70" in found["71"]
 
 
 def test_c56_as_an_extractor_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,10 +26,11 @@ from tests.tiny import (
 from ddpm_ip.run import checkpoint
 from ddpm_ip.train.loop import Hooks
 
-# Begins the run again and again, each time in a process of its own, forked so that PyTorch is imported once. A run stops
-# after each step and each file that it writes, until it reads a byte; at the end of its input it runs on.
+# Begins the run again and again, each time in a process of its own, forked so that PyTorch is imported once. A run
+# stops after each step and each file that it writes, until it reads a byte; at the end of its input it continues alone.
 RUNS = """
 import os, sys
+import torch._dynamo, torch.utils.tensorboard
 from pathlib import Path
 from ddpm_ip.config import load
 from ddpm_ip.train.loop import Hooks, train

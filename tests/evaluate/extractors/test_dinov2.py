@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from tests.evaluate.extractors import dinov2_oracle as oracle
-from tests.tiny import tiny
+from tests.tiny import tree
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ddpm_ip.cli import main
+from ddpm_ip.config import from_dict
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import UserError
 from ddpm_ip.evaluate import collect, metrics
@@ -204,8 +205,11 @@ def test_the_command(
 
 def test_the_table_and_the_evaluation_during_training(put: Callable[..., Path], tmp_path: Path) -> None:
     put("dinov2-vit-s-14")
+    np.savez(tmp_path / "gray.npz", images=pictures(40, 0, 0, 200)[:, 0, :8, :8])
     chosen = {"every": 2, "n_samples": 8, "steps": 2, "extractor": "dinov2-vit-s-14"}
-    config, folder = tiny(n_steps=2, save_freq=2, eval=chosen), tmp_path / "run"
+    data = {"name": "npz", "root": str(tmp_path / "gray.npz"), "image_size": 8}
+    config = from_dict({**tree(n_steps=2, save_freq=2, eval=chosen), "data": data})
+    folder = tmp_path / "run"
     train(config, folder, None, Hooks(), make_judge=Judge)
     (line,) = (folder / "evaluations.jsonl").read_text().splitlines()
     assert set(json.loads(line)["values"]) == {"FD-dinov2-vit-s-14"}
