@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_ip.errors import ConfigError
@@ -101,7 +101,6 @@ def test_posterior_at_the_clean_image_is_the_clean_image() -> None:
 
 
 @given(st.lists(st.floats(1e-5, 0.9999), min_size=3, max_size=3, unique=True))
-@settings(max_examples=100, deadline=None)
 def test_two_hops_of_the_posterior_are_one(bars: list[float]) -> None:
     """q(x_r | x_t, x_0) is the mixture of q(x_r | x_s, x_0) over q(x_s | x_t, x_0): respacing loses nothing."""
     bar_t, bar_s, bar_r = sorted(bars)
@@ -172,7 +171,6 @@ def test_quad_is_compared_where_it_matters() -> None:
 
 
 @given(st.integers(2, 1500), st.integers(-1, 1501), st.sampled_from(KINDS))
-@settings(max_examples=300, deadline=None)
 def test_exactly_as_many_times_as_asked_or_an_error(total: int, steps: int, kind: str) -> None:
     try:
         times = respace(total, steps, kind)

@@ -256,15 +256,29 @@ def test_ratios_keep_sources_apart() -> None:
     ]
 
 
+WORKER = """
+import runpy, sys
+import torch
+from ddpm_ip.bench import measure, ours, run
+
+run.IMAGES, run.EVALUATIONS, ours.WORKERS, measure.MATMUL["cpu"] = 64, 2, 1, (64, torch.float32)
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
+
+
 def test_two_processes_share_a_batch(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    command = ["-c", yaml_file(tmp_path), "--batch", "8", "--steps", "1", "--out", out]
-    code, output = finish(start(*TORCHRUN, BENCH_SCRIPT, "train", "sample", *command))
+    (tmp_path / "worker.py").write_text(WORKER)
+    given = ["train", "sample", "-c", yaml_file(tmp_path), "--batch", "8", "--steps", "1", "--out", out]
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", BENCH_SCRIPT, *given))
     assert code == 0, output
     rows = json.loads(out.read_text())["rows"]
     assert [row["gpus"] for row in rows] == [2] * 6
     assert not any(row["error"] for row in rows)
     assert output.count("train: images/s\n") == 1
-    code, output = finish(start(*TORCHRUN, BENCH_SCRIPT, *command[:2], "--batch", "7"))
-    assert code == 1
-    assert "--batch 7 is not divisible by the 2 processes" in output
+
+
+def test_a_batch_that_the_processes_cannot_share() -> None:
+    device = torch.device("cpu")
+    with pytest.raises(ConfigError, match="--batch 7 is not divisible by the 2 processes"):
+        run._check(run._cases(BenchOptions(batches=(8, 7)), device), device, 2)
