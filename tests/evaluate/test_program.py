@@ -394,7 +394,7 @@ from tiny_extractor import Tiny
 from ddpm_ip.cli import main
 
 def slow(self, images):
-    print("started", flush=True)
+    print("features are asked for", flush=True)
     signal.pause()
 
 Tiny.__call__ = slow
@@ -408,7 +408,7 @@ def test_sigterm_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     fake, real = (npz_file(tmp_path / name, FAKE) for name in ("fake.npz", "real.npz"))
     given = ["evaluate", fake, "--reference", real, "--extractor", "tiny_extractor:Tiny", "--metrics", "kid"]
     process = start("-c", SLOW, *given)
-    wait_for(process, "started")
+    wait_for(process, "features are asked for")
     assert list((tmp_path / "scratch").glob("ddpm-ip-*"))
     process.terminate()
     code, output = finish(process)

@@ -98,13 +98,13 @@ from ddpm_ip.table.program import TableOptions, table
 
 folder = Path(sys.argv[1])
 options = TableOptions(None, (4, 2), 20, extractor="pixels", batch_size=8)
-table(load(folder / "config.yaml"), folder, options, on_cell=lambda name: (print("cell", flush=True), signal.pause()))
+table(load(folder / "config.yaml"), folder, options, on_cell=lambda name: (print("a cell is there", flush=True), signal.pause()))
 """
 
 
 def test_kill_9_between_cells_changes_nothing(folder, expected):
     process = start("-c", SLOW, folder)
-    wait_for(process, "cell")
+    wait_for(process, "a cell is there")
     process.kill()
     process.communicate()
     made = []

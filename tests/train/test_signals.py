@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ from ddpm_ip.config import load
 from ddpm_ip.train.loop import Hooks, train
 
 def halt(where):
-    print("at", where, os.getpid(), flush=True)
+    print("halted at", where, os.getpid(), flush=True)
     os.read(0, 1)
 
 config = load(sys.argv[1])
@@ -44,25 +45,26 @@ for _ in range(int(sys.argv[3])):
     if (process := os.fork()) == 0:
         train(config, Path(sys.argv[2]), "latest", Hooks(on_step=halt, on_write=halt))
         os._exit(0)
-    print("ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+    print("run ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
 
 
 def test_kill_9_at_random_places_changes_nothing(tmp_path):
-    """The kill comes somewhere between two of the places where a run stops, and now and then at one."""
+    """The kill comes somewhere on the way to the next place where the run stops, or there: so it cannot come too late."""
     settings = {"n_steps": 30, "save_freq": 2, "print_freq": 3}
     run(tiny(**settings), tmp_path / "straight")
     config, folder, rng, kills = yaml_file(tmp_path, **settings), tmp_path / "run", random.Random(1), 6
     runs = start("-c", RUNS, config, folder, kills + 1, stdin=subprocess.PIPE)
     for _ in range(kills):
         for _ in range(rng.randint(1, 13)):  # a step and its files are 5 places, and 90 make a run
-            process = int(wait_for(runs, "at ").split()[-1])
+            process = int(wait_for(runs, "halted at").split()[-1])
             runs.stdin.write("\n")
             runs.stdin.flush()
+        time.sleep(rng.uniform(0, 0.02))
         os.kill(process, signal.SIGKILL)
-        assert wait_for(runs, "ended").split() == ["ended", str(-signal.SIGKILL)]
+        assert wait_for(runs, "run ended").strip() == f"run ended {-signal.SIGKILL}"
     code, output = finish(runs)
-    assert (code, output.splitlines()[-1]) == (0, "ended 0"), output
+    assert (code, output.splitlines()[-1]) == (0, "run ended 0"), output
     assert_same_state(folder, tmp_path / "straight", 30)
     assert numbers(folder) == numbers(tmp_path / "straight")
     assert steps_saved(folder) == [28, 30]
