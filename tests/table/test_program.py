@@ -98,7 +98,12 @@ from ddpm_ip.table.program import TableOptions, table
 
 folder = Path(sys.argv[1])
 options = TableOptions(None, (4, 2), 20, extractor="pixels", batch_size=8)
-table(load(folder / "config.yaml"), folder, options, on_cell=lambda name: (print("a cell is there", flush=True), signal.pause()))
+
+def stay(name):
+    print("a cell is there", flush=True)
+    signal.pause()
+
+table(load(folder / "config.yaml"), folder, options, on_cell=stay)
 """
 
 

@@ -50,7 +50,7 @@ for _ in range(int(sys.argv[3])):
 
 
 def test_kill_9_at_random_places_changes_nothing(tmp_path):
-    """The kill comes somewhere on the way to the next place where the run stops, or there: so it cannot come too late."""
+    """The kill comes somewhere on the way to the next place where the run stops, or there, and so never too late."""
     settings = {"n_steps": 30, "save_freq": 2, "print_freq": 3}
     run(tiny(**settings), tmp_path / "straight")
     config, folder, rng, kills = yaml_file(tmp_path, **settings), tmp_path / "run", random.Random(1), 6
