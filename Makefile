@@ -1,12 +1,16 @@
-# Two commands on a fresh machine:
-#   make demo    trains, samples and judges DDPM and DDPM-IP on real digits; prints the path of an HTML report
-#   make test    lint, types, tests
+# Three commands on a fresh machine:
+#   make demo         trains, samples and judges DDPM and DDPM-IP on real digits; prints the path of an HTML report
+#   make test         lint, types, tests; of the large tests a tenth, always the same
+#   make test-long    lint, types, and all tests whole
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint unit clean
+# A worker a core, each with 1.5 GB at most, and each test on one core.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+.PHONY: demo test test-long lint unit clean
 
 # Threads that wait soon sleep instead of spinning on, or any other busy program makes a small network crawl.
 demo: $(VENV)/.installed-demo
@@ -20,7 +24,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# Property tests with 300 examples instead of 30, and every case of the tests marked large.
+test-long: lint
+	$(PYTEST) --long
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.reliability.tiny import ROOT, SAMPLE_SCRIPT, TRAIN_SCRIPT, finish, one_thread, start, steps_saved, yaml_file
+from tests.tiny import ROOT, SAMPLE_SCRIPT, TRAIN_SCRIPT, finish, start, steps_saved, yaml_file
 
 from ddpm_ip.cli import main
 
@@ -13,11 +13,6 @@ LAUNCH = Path(sys.executable).with_name("accelerate-launch")
 LEFT = {"config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "ckpt", "samples", "provenance.json"}
 SMALL = ["--train.n_steps", 2, "--train.batch_size", 8, "--train.sample_freq", 2, "--train.n_samples", 4]
 SMALL += ["--train.sample_steps", 2, "--model.dim", 8, "--model.num_groups", 4]
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    one_thread(monkeypatch)
 
 
 def test_the_commands_of_the_readme(tmp_path):

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_ip import config
@@ -300,7 +300,6 @@ CONFIGS = st.builds(
 
 
 @given(CONFIGS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_saved_is_read_back_equal(c: Config) -> None:
     """Floats to the last bit, any text, None and 'no' told apart."""
     again = from_dict(parse_yaml(c.to_yaml(), "saved"))
@@ -321,7 +320,6 @@ PLAIN = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["data", "train", "perturbation", "model", "seed", "y"]), PLAIN, max_size=4))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_tree_is_a_config_or_a_config_error(tree: dict[str, object]) -> None:
     """Nothing that a file can hold ends in a traceback."""
     with contextlib.suppress(ConfigError):
@@ -329,7 +327,6 @@ def test_any_tree_is_a_config_or_a_config_error(tree: dict[str, object]) -> None
 
 
 @given(st.text(st.sampled_from("ab:,{}[]?-&*! '\"\n\t#|>%@`~<1.e"), max_size=25))
-@settings(max_examples=200, deadline=None)
 def test_any_text_is_yaml_or_a_config_error(text: str) -> None:
     with contextlib.suppress(ConfigError):
         parse_yaml(text, "here")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_ip.draws import Draws, Stream, dropout_seed, philox
@@ -34,7 +34,6 @@ def test_philox_gives_the_published_answers(counter: list[int], key: list[int], 
 
 
 @given(st.tuples(WORD, WORD, WORD, WORD), st.integers(0, 2**64 - 1))
-@settings(max_examples=50, deadline=None)
 def test_philox_equals_whole_number_arithmetic(counter: tuple[int, int, int, int], seed: int) -> None:
     """int64 tensors that wrap around give what Python's unbounded integers give."""
     c0, c1, c2, c3 = counter
@@ -52,7 +51,6 @@ def test_philox_equals_whole_number_arithmetic(counter: tuple[int, int, int, int
     st.lists(st.tuples(st.sampled_from(Stream), WORD, WORD), min_size=2, max_size=8, unique=True),
     st.integers(0, 2**64 - 1),
 )
-@settings(max_examples=50, deadline=None)
 def test_no_two_places_share_a_block(places: list[tuple[Stream, int, int]], seed: int) -> None:
     """Philox is a bijection of counters, so blocks of different (stream, step, row, position) differ, always."""
     blocks = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_ip.errors import ConfigError
@@ -99,7 +99,6 @@ def test_posterior_at_the_clean_image_is_the_clean_image() -> None:
 
 
 @given(st.lists(st.floats(1e-5, 0.9999), min_size=3, max_size=3, unique=True))
-@settings(max_examples=100, deadline=None)
 def test_two_hops_of_the_posterior_are_one(bars: list[float]) -> None:
     """q(x_r | x_t, x_0) is the mixture of q(x_r | x_s, x_0) over q(x_s | x_t, x_0): respacing loses nothing."""
     bar_t, bar_s, bar_r = sorted(bars)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_ip.data.order import _permutation, order
@@ -10,7 +10,6 @@ from ddpm_ip.data.order import _permutation, order
 seeds = st.integers(-(2**70), 2**70)
 
 
-@settings(max_examples=50, deadline=None)
 @given(seed=seeds, n=st.integers(1, 200), epoch=st.integers(0, 10**6))
 def test_every_epoch_is_a_permutation(seed, n, epoch):
     indices = order(seed, np.arange(n) + epoch * n, n)
@@ -18,7 +17,6 @@ def test_every_epoch_is_a_permutation(seed, n, epoch):
     assert np.array_equal(np.sort(indices), np.arange(n))
 
 
-@settings(max_examples=50, deadline=None)
 @given(seed=seeds, n=st.integers(1, 50), batch=st.integers(1, 70), world=st.integers(1, 4))
 def test_batches_and_ranks_only_cut_the_same_stream(seed, n, batch, world):
     counters = np.arange(3 * n)

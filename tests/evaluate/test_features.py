@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.reliability.tiny import ROOT, one_thread
+from tests.tiny import ROOT
 from tests.tiny_extractor import Tiny
 
 from ddpm_ip.cli import main
@@ -18,8 +18,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    one_thread(monkeypatch)
+def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(ROOT / "tests"))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.reliability.tiny import ROOT, TORCHRUN, finish, one_thread, start
+from tests.tiny import ROOT, TORCHRUN, finish, start, wait_for
 from tests.tiny_extractor import Tiny
 
 from ddpm_ip.cli import main
@@ -38,8 +38,7 @@ TINY = ["--extractor", "tiny_extractor:Tiny", "--metrics", ",".join(ALL)]
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    one_thread(monkeypatch)
+def places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
@@ -174,7 +173,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    """1,024 features an image, in float32 4 MB for a thousand: they are in a file, and its map is no memory."""
+    """1,024 features an image, in float32 4.9 MB for 1,200: they are in a file, and its map is no memory."""
     peaks, held = [], []
 
     class Watched(Pixels):
@@ -183,7 +182,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
             held.append(sum(x.nbytes for x in gc.get_objects() if type(x) is torch.Tensor))
             return super().__call__(images)
 
-    for n in (1000, 5000):
+    for n in (300, 1500):
         images = (np.full((100, 1, 32, 32), i % 256, dtype=np.uint8) for i in range(n // 100))
         wanted = collect.Wanted(frozenset({"pool"}), frozenset({"pool"}))
         tracemalloc.start()
@@ -390,13 +389,13 @@ def test_an_extractor_that_gives_something_else(
 
 
 SLOW = """
-import sys, time, torch
+import signal, sys
 from tiny_extractor import Tiny
 from ddpm_ip.cli import main
 
 def slow(self, images):
-    print("started", flush=True)
-    time.sleep(60)
+    print("features are asked for", flush=True)
+    signal.pause()
 
 Tiny.__call__ = slow
 main(sys.argv[1:])
@@ -409,7 +408,7 @@ def test_sigterm_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     fake, real = (npz_file(tmp_path / name, FAKE) for name in ("fake.npz", "real.npz"))
     given = ["evaluate", fake, "--reference", real, "--extractor", "tiny_extractor:Tiny", "--metrics", "kid"]
     process = start("-c", SLOW, *given)
-    assert any(line.strip() == "started" for line in process.stdout or ())
+    wait_for(process, "features are asked for")
     assert list((tmp_path / "scratch").glob("ddpm-ip-*"))
     process.terminate()
     code, output = finish(process)
@@ -494,7 +493,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pyte
     given = [str(folder), "--reference", str(real), *TINY, "--batch_size", "16", "--n_samples", "67", "--out"]
     assert main(["evaluate", *given, str(tmp_path / "one.json")]) == 0
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "other"))
-    code, output = finish(start(*TORCHRUN, ROOT / "scripts/evaluate.py", *given, tmp_path / "two.json"), timeout=120)
+    code, output = finish(start(*TORCHRUN, ROOT / "scripts/evaluate.py", *given, tmp_path / "two.json"))
     assert code == 0, output
     assert output.count("sFD-tiny") == 1
     one, two = (json.loads((tmp_path / f"{name}.json").read_text())[0] for name in ("one", "two"))
@@ -507,17 +506,23 @@ import json, pathlib, sys
 import numpy as np
 from ddpm_ip.data import Npz
 from ddpm_ip.engine import start_engine, stop_engine
+from ddpm_ip.errors import DataError
 from ddpm_ip.evaluate.evaluate import evaluate
 from ddpm_ip.evaluate.features import Pixels, find_extractor
 
 engine, folder = start_engine("no"), pathlib.Path(sys.argv[1])
 images, real = np.load(folder / "fake.npy"), Npz(root=str(folder / "real.npz"), image_size=16).open()
 mine = range(engine.process_index * 16, 70, engine.num_processes * 16)
-found = evaluate(
-    (images[i : i + 16] for i in mine), real, extractor=find_extractor("tiny_extractor:Tiny", engine.device),
-    metrics=["fid", "isc", "kid", "prc", "sfid"], n_images=int(sys.argv[2]), device=engine.device,
-)
-(folder / f"{engine.process_index}.json").write_text(json.dumps(found.values))
+found = {}
+for n in (60, 71):
+    try:
+        found[n] = evaluate(
+            (images[i : i + 16] for i in mine), real, extractor=find_extractor("tiny_extractor:Tiny", engine.device),
+            metrics=["fid", "isc", "kid", "prc", "sfid"], n_images=n, device=engine.device,
+        ).values
+    except DataError as error:
+        found[n] = str(error)
+(folder / f"{engine.process_index}.json").write_text(json.dumps(found))
 stop_engine()
 """
 
@@ -527,14 +532,13 @@ def test_two_processes_that_make_images_themselves(tmp_path: Path, reference: Im
     (tmp_path / "worker.py").write_text(WORKER)
     np.save(tmp_path / "fake.npy", FAKE)
     npz_file(tmp_path / "real.npz", REAL)
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 60), timeout=120)
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path))
     assert code == 0, output
     expected = tiny([FAKE], reference, n_images=60).values
     for process in range(2):
-        assert json.loads((tmp_path / f"{process}.json").read_text()) == pytest.approx(expected, rel=1e-6)
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path, 71), timeout=120)
-    assert code != 0
-    assert "71 images were asked for, and there are 70" in output
+        found = json.loads((tmp_path / f"{process}.json").read_text())
+        assert found["60"] == pytest.approx(expected, rel=1e-6)
+        assert "71 images were asked for, and there are 70" in found["71"]
 
 
 def test_c56_as_an_extractor_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

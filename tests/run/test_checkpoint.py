@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from tests.reliability.tiny import FILES, tree
+from tests.tiny import FILES, tree
 
 from ddpm_ip.config import from_dict
 from ddpm_ip.errors import CheckpointError, ConfigError

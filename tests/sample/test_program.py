@@ -6,14 +6,14 @@ import pickle
 import re
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.reliability.tiny import (
+from tests.tiny import (
+    GUARD,
     SAMPLE_SCRIPT,
     TORCHRUN,
     finish,
@@ -38,11 +38,6 @@ from ddpm_ip.sample.program import fitting_block, image_bytes, sample
 from ddpm_ip.sample.store import sample_files
 
 OPTIONS = {"n_samples": 20, "batch_size": 8, "respace_steps": 4, "seed": 3}
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    one_thread(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +119,7 @@ def test_threads_write_a_block_while_the_next_is_made(trained, tmp_path, monkeyp
 
     def save(picture, path):
         assert threading.current_thread() is not threading.main_thread()
-        assert next_begun.wait(30), "block 0 was waited for before block 1 was begun"
+        assert next_begun.wait(GUARD), "block 0 was waited for before block 1 was begun"
         save_png(picture, path)
 
     monkeypatch.setattr(Generator, "images", images)
@@ -165,15 +160,16 @@ def test_a_file_that_cannot_be_written_is_named(trained, tmp_path, monkeypatch, 
 
 
 def test_what_was_handed_over_is_written_though_the_next_block_is_interrupted(trained, tmp_path, monkeypatch, expected):
-    ordinary = Generator.images
+    ordinary, interrupted = Generator.images, threading.Event()
 
     def images(self, block):
         if block == 1:
+            interrupted.set()
             raise KeyboardInterrupt
         return ordinary(self, block)
 
     def slow(picture, path):
-        time.sleep(0.02)
+        assert interrupted.wait(GUARD)
         save_png(picture, path)
 
     with monkeypatch.context() as patch:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from diffusers import DDPMScheduler
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_ip.errors import ConfigError
@@ -71,7 +71,6 @@ def test_quad_is_compared_where_it_matters() -> None:
 
 
 @given(st.integers(2, 1500), st.integers(-1, 1501), st.sampled_from(KINDS))
-@settings(max_examples=300, deadline=None)
 def test_exactly_as_many_times_as_asked_or_an_error(total: int, steps: int, kind: str) -> None:
     try:
         times = respace(total, steps, kind)

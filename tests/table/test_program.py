@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.reliability.tiny import ROOT, TORCHRUN, contents, finish, one_thread, run, start, tiny, tree
+from tests.tiny import ROOT, TORCHRUN, contents, finish, one_thread, run, start, tiny, tree, wait_for
 
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, load, merge
@@ -24,11 +24,6 @@ from ddpm_ip.table.program import TableOptions, table
 
 OPTIONS = {"steps": (4, 2), "n_samples": 20, "extractor": "pixels"}
 CELLS = [f"{variance}, {k} steps, seed 0" for k in (2, 4) for variance in ("fixed_large", "fixed_small")]
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch):
-    one_thread(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +96,7 @@ def test_an_interrupted_call_continues(folder, expected, cell):
 
 
 SLOW = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from ddpm_ip.config import load
 from ddpm_ip.sampler.sampling import Sampling
@@ -109,13 +104,18 @@ from ddpm_ip.table.program import TableOptions, table
 
 folder = Path(sys.argv[1])
 options = TableOptions(steps=(4, 2), n_samples=20, extractor="pixels", sampling=Sampling(block=8))
-table(load(folder / "config.yaml"), folder, options, on_cell=lambda name: (print("cell", flush=True), time.sleep(60)))
+
+def stay(name):
+    print("a cell is there", flush=True)
+    signal.pause()
+
+table(load(folder / "config.yaml"), folder, options, on_cell=stay)
 """
 
 
 def test_kill_9_between_cells_changes_nothing(folder, expected):
     process = start("-c", SLOW, folder)
-    assert any(line.strip() == "cell" for line in process.stdout)
+    wait_for(process, "a cell is there")
     process.kill()
     process.communicate()
     made = []
@@ -132,7 +132,7 @@ def test_without_batch_size_the_block_of_the_cells_that_are_there_is_taken(folde
 
 def test_two_processes_measure_the_same(folder, expected):
     given = ["-e", folder, "--steps", 4, 2, "--n_samples", 20, "--batch_size", 8, "--extractor", "pixels"]
-    code, output = finish(start(*TORCHRUN, ROOT / "scripts/table.py", *given), timeout=120)
+    code, output = finish(start(*TORCHRUN, ROOT / "scripts/table.py", *given))
     assert code == 0, output
     assert output.count("FD-pixels  ") == 1, "printed once"
     two, one = json.loads((folder / "table" / "table.json").read_text()), json.loads(expected["table.json"])

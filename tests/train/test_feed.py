@@ -80,13 +80,17 @@ def test_some_rows_of_a_step_become_clean_images(make, images, flip):
         assert torch.equal(image, expected.flip(-1) if flip and mirror else expected)
 
 
+def feeding():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("feed")]
+
+
 def test_closing_twice_ends_the_thread_once(make):
-    before = threading.active_count()
+    before = feeding()
     feed = make()
     feed.stage(0)
     feed.close()
     feed.close()
-    assert threading.active_count() == before
+    assert feeding() == before
 
 
 def test_the_rate_is_measured(make):

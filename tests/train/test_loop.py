@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.reliability.tiny import (
+from tests.tiny import (
     assert_same_state,
     contents,
     largest_difference,

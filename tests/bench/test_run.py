@@ -9,16 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from tests.reliability.tiny import ROOT, TORCHRUN, finish, one_thread, start, tiny, yaml_file
+from tests.tiny import ROOT, TORCHRUN, finish, start, tiny, yaml_file
 
-from ddpm_ip.bench import measure, ours, run, theirs
-from ddpm_ip.bench.measure import Plan, gflop_per_image
+from ddpm_ip.bench import measure, ours, run
+from ddpm_ip.bench.measure import Plan
 from ddpm_ip.bench.run import BenchOptions, bench
-from ddpm_ip.bench.table import ratios, table
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict
 from ddpm_ip.errors import ConfigError
@@ -33,8 +30,7 @@ CIFAR = {"data": {"name": "cifar10"}}
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little to measure, on one core."""
-    one_thread(monkeypatch)
+    """Little to measure."""
     monkeypatch.setattr(run, "IMAGES", 64)
     monkeypatch.setattr(run, "EVALUATIONS", 2)
     monkeypatch.setattr(ours, "WORKERS", 1)
@@ -157,40 +153,6 @@ def test_without_a_config_it_is_the_cifar10_network(tmp_path: Path, monkeypatch:
     assert (options.tasks, tuple(options.against), options.batches) == (["sample", "data"], (), None)
 
 
-def test_operations_of_the_cifar10_network() -> None:
-    evaluation, step = gflop_per_image(from_dict(CIFAR))
-    assert evaluation == pytest.approx(12.44, abs=0.01)
-    assert step == pytest.approx(37.32, abs=0.01)
-
-
-WIDER = {"in_channels": 3, "n_heads": 2, "dim_mults": [1, 2, 2], "use_attn": [False, True, True]}
-
-
-@pytest.mark.parametrize("model", [{}, WIDER])
-def test_the_rival_has_the_same_network(model: dict[str, Any]) -> None:
-    config = tiny(model)
-    same = [
-        sum(p.numel() for p in network.parameters()) for network in (config.build_network(), theirs._network(config))
-    ]
-    assert same[0] == same[1]
-    dropout = {m.p for m in theirs._network(config).modules() if isinstance(m, torch.nn.Dropout) and m.p}
-    assert dropout == {config.model.dropout}
-
-
-def test_the_rival_learns() -> None:
-    """The loss of its step is that of predicting noise, and falls."""
-    config = tiny(batch_size=32)
-    step = theirs.train(config, Accelerator(cpu=True))
-    losses = [step() for _ in range(30)]
-    assert losses[0] == pytest.approx(1, abs=0.4)
-    assert np.mean(losses[-5:]) < losses[0]
-
-
-def test_nothing_of_the_sampled_network_is_zero() -> None:
-    weights = ours._weights(tiny())
-    assert all(tensor.any() for name, tensor in weights.items() if tensor.ndim > 1)
-
-
 def test_the_precision_of_a_row() -> None:
     def precision(system: str, task: str = "train", device: str = "cuda", given: str | None = None) -> str:
         shared = run.Bench(tiny(mixed_precision=given), BenchOptions(), {}, (1, 3), {}, torch.device(device), 1)
@@ -224,48 +186,29 @@ def test_the_default_file_stands_with_the_other_results(tmp_path: Path, monkeypa
     assert run.output(tmp_path / "new.json", cpu) == tmp_path / "new.json"
 
 
-def row(system: str, rate: float | None = None, ratio: float | None = None, **more: Any) -> dict[str, Any]:
-    measured = {"images_per_s": rate, "ms": 12.5, "ms_p10": 12.0, "ms_p90": 130.25, "warmup_s": 3.0}
-    rest = {"ratio_to_ours": ratio, "gflop_per_image": 37.3, "tflops": 64.0, "share_of_peak": 0.08, "memory_gib": None}
-    base = {"task": "train", "system": system, "ours": system == "ours", "batch": 128, "source": None, "gpus": 1}
-    return {**base, "precision": "bf16", **measured, **rest, "error": None, **more}
+WORKER = """
+import runpy, sys
+import torch
+from ddpm_ip.bench import measure, ours, run
 
-
-def test_the_table_is_aligned() -> None:
-    memory = {"allocated": 6.7, "reserved": 7.4}
-    rows = [row("ours", 10240.0, 1.0, memory_gib=memory), row("diffusers", 983.0, 0.096), row("plain", batch=1024)]
-    rows[2]["error"] = "out of memory, and a long reason that must not widen any column"
-    title, header, first, second, third, ratio = table(rows).splitlines()
-    assert title == "train: images/s"
-    for name, values in {"batch": ("128", "128"), "rate": ("10240.0", "983.0"), "GiB": ("6.7/7.4", "-")}.items():
-        end = header.index(name) + len(name)
-        assert [text[:end].split()[-1] for text in (first, second)] == list(values)
-        assert [text[end : end + 1] for text in (header, first, second)] == [" "] * 3
-    assert len(header) == len(first) == len(second)
-    assert third.split()[:4] == ["plain", "1024", "1", "bf16"]
-    assert third.index("out of memory") < len(header)
-    assert ratio == "train, batch 128: ours / diffusers: 10.42x"
-
-
-def test_ratios_keep_sources_apart() -> None:
-    rows = [
-        row("plain", 1.0, ratio, task="data", source=source) for source, ratio in (("resident", 0.5), ("mapped", 2.0))
-    ]
-    assert ratios(rows) == [
-        "data (resident), batch 128: ours / plain: 2.00x",
-        "data (mapped), batch 128: ours / plain: 0.50x",
-    ]
+run.IMAGES, run.EVALUATIONS, ours.WORKERS, measure.MATMUL["cpu"] = 64, 2, 1, (64, torch.float32)
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""
 
 
 def test_two_processes_share_a_batch(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
-    command = ["-c", yaml_file(tmp_path), "--batch", "8", "--steps", "1", "--out", out]
-    code, output = finish(start(*TORCHRUN, BENCH_SCRIPT, "train", "sample", *command))
+    (tmp_path / "worker.py").write_text(WORKER)
+    given = ["train", "sample", "-c", yaml_file(tmp_path), "--batch", "8", "--steps", "1", "--out", out]
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", BENCH_SCRIPT, *given))
     assert code == 0, output
     rows = json.loads(out.read_text())["rows"]
     assert [row["gpus"] for row in rows] == [2] * 6
     assert not any(row["error"] for row in rows)
     assert output.count("train: images/s\n") == 1
-    code, output = finish(start(*TORCHRUN, BENCH_SCRIPT, *command[:2], "--batch", "7"))
-    assert code == 1
-    assert "--batch 7 is not divisible by the 2 processes" in output
+
+
+def test_a_batch_that_the_processes_cannot_share() -> None:
+    device = torch.device("cpu")
+    with pytest.raises(ConfigError, match="--batch 7 is not divisible by the 2 processes"):
+        run._check(run._cases(BenchOptions(batches=(8, 7)), device), device, 2)

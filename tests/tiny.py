@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import torch
@@ -18,9 +19,10 @@ from ddpm_ip.sampler import Ancestral
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.train.loop import NO_HOOKS, Outcome, train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 TRAIN_SCRIPT, SAMPLE_SCRIPT = ROOT / "scripts/train_ddpm_ip.py", ROOT / "scripts/sample_uncond.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+GUARD = 300  # seconds after which a process, or a thread, is taken to hang
 CORES = sorted(os.sched_getaffinity(0))  # before a test tells the engine another number
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "meta.json", "manifest.json")
 
@@ -65,13 +67,14 @@ def one_thread(monkeypatch) -> None:
     AcceleratorState._reset_state(True)
 
 
-def start(*arguments, cwd: Path = ROOT) -> subprocess.Popen:
+def start(*arguments, cwd: Path = ROOT, stdin: int | None = None) -> subprocess.Popen:
     """``python ARGUMENTS`` on one core, in a process group of its own; its output goes to one pipe."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw"))
     core = CORES[worker % len(CORES)]
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -81,10 +84,24 @@ def start(*arguments, cwd: Path = ROOT) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen, timeout: float = 60) -> tuple[int, str]:
+def wait_for(process: subprocess.Popen, text: str) -> str:
+    """Reads the output of a process up to a line that holds the text, and returns that."""
+    guard, seen = threading.Timer(GUARD, end_group, [process]), []
+    guard.start()
+    try:
+        for line in process.stdout:
+            seen.append(line)
+            if text in line:
+                return line
+    finally:
+        guard.cancel()
+    raise AssertionError(f"it ended, and never said {text!r}:\n{''.join(seen)}")
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
     """Exit code and output."""
     try:
-        output, _ = process.communicate(timeout=timeout)
+        output, _ = process.communicate(timeout=GUARD)
     except subprocess.TimeoutExpired:
         end_group(process)
         raise

@@ -5,12 +5,11 @@ import logging
 
 import pytest
 import torch
-from tests.reliability.tiny import (
+from tests.tiny import (
     TORCHRUN,
     TRAIN_SCRIPT,
     assert_same_state,
     finish,
-    one_thread,
     start,
     tiny,
     yaml_file,
@@ -34,8 +33,7 @@ RUN = {"n_steps": 6, "save_freq": 2, "optim": {"lr": 1e-2}, "ema_decay": 0.5}
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    one_thread(monkeypatch)
+def places(monkeypatch, tmp_path):
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
 
 

@@ -3,7 +3,7 @@
 The tests read the file. To record it again, with torch-fidelity installed and a copy of facebookresearch/dinov2 (it was
 commit b8931f7bf91576930313be2c6d6af376033b35f0, torch 2.13.0 on a CPU)::
 
-    python tests/evaluate/dinov2_oracle.py FOLDER_OF_DINOV2
+    python tests/evaluate/extractors/dinov2_oracle.py FOLDER_OF_DINOV2
 
 Nothing of our own network takes part in that: the networks are the official ones, and images become features in
 torch-fidelity's own ``FeatureExtractorDinoV2``, whose download by ``torch.hub`` is replaced by that folder.

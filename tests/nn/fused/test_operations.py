@@ -253,6 +253,7 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("sizes", NETWORKS)
 @pytest.mark.parametrize("outputs", [1, 3, 6])
 def test_the_whole_network(sizes: dict[str, object], outputs: int) -> None:

@@ -1,16 +1,17 @@
 """Training in processes of its own: kills, signals, and several processes."""
 
+import os
 import random
 import signal
+import subprocess
 import time
 
 import pytest
 import torch
-from tests.reliability.tiny import (
+from tests.tiny import (
     TORCHRUN,
     TRAIN_SCRIPT,
     assert_same_state,
-    end_group,
     finish,
     largest_difference,
     numbers,
@@ -18,6 +19,7 @@ from tests.reliability.tiny import (
     start,
     steps_saved,
     tiny,
+    wait_for,
     weights,
     yaml_file,
 )
@@ -25,44 +27,44 @@ from tests.reliability.tiny import (
 from ddpm_ip.run import checkpoint
 from ddpm_ip.train.loop import Hooks
 
-SLOW_RUN = """
-import sys, time
+# Begins the run again and again, each time in a process of its own, forked so that PyTorch is imported once. A run
+# stops after each step and each file that it writes, until it reads a byte; at the end of its input it continues alone.
+RUNS = """
+import os, sys
+import torch._dynamo, torch.utils.tensorboard
 from pathlib import Path
 from ddpm_ip.config import load
 from ddpm_ip.train.loop import Hooks, train
 
-def on_step(step):
-    print("step", flush=True)
-    time.sleep(0.02)
+def halt(where):
+    print("halted at", where, os.getpid(), flush=True)
+    os.read(0, 1)
 
-hooks = Hooks(on_step, on_write=lambda name: time.sleep(0.02))
-train(load(sys.argv[1]), Path(sys.argv[2]), "latest", hooks)
+config = load(sys.argv[1])
+for _ in range(int(sys.argv[3])):
+    if (process := os.fork()) == 0:
+        train(config, Path(sys.argv[2]), "latest", Hooks(on_step=halt, on_write=halt))
+        os._exit(0)
+    print("run ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 """
 
 
-def wait_for(condition, process, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        if time.monotonic() > end:
-            end_group(process)
-            pytest.fail("nothing happened:\n" + process.communicate()[0])
-        time.sleep(0.02)
-
-
-def test_kill_9_at_random_times_changes_nothing(tmp_path):
+def test_kill_9_at_random_places_changes_nothing(tmp_path):
+    """The kill comes somewhere on the way to the next place where the run stops, or there, and so never too late."""
     settings = {"n_steps": 30, "save_freq": 2, "print_freq": 3}
     run(tiny(**settings), tmp_path / "straight")
-    config, folder, rng = yaml_file(tmp_path, **settings), tmp_path / "run", random.Random(1)
-    for _ in range(5):
-        process = start("-c", SLOW_RUN, config, folder)
-        assert any(line.strip() == "step" for line in process.stdout), "it has begun to train"
-        time.sleep(rng.uniform(0, 0.3))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "the run should be too long to end before the kill"
-    code, output = finish(start("-c", SLOW_RUN, config, folder))
-    assert code == 0, output
+    config, folder, rng, kills = yaml_file(tmp_path, **settings), tmp_path / "run", random.Random(1), 6
+    runs = start("-c", RUNS, config, folder, kills + 1, stdin=subprocess.PIPE)
+    for _ in range(kills):
+        for _ in range(rng.randint(1, 13)):  # a step and its files are 5 places, and 90 make a run
+            process = int(wait_for(runs, "halted at").split()[-1])
+            runs.stdin.write("\n")
+            runs.stdin.flush()
+        time.sleep(rng.uniform(0, 0.02))
+        os.kill(process, signal.SIGKILL)
+        assert wait_for(runs, "run ended").strip() == f"run ended {-signal.SIGKILL}"
+    code, output = finish(runs)
+    assert (code, output.splitlines()[-1]) == (0, "run ended 0"), output
     assert_same_state(folder, tmp_path / "straight", 30)
     assert numbers(folder) == numbers(tmp_path / "straight")
     assert steps_saved(folder) == [28, 30]
@@ -74,7 +76,7 @@ def test_kill_9_at_random_times_changes_nothing(tmp_path):
 def test_a_signal_saves_and_sets_the_exit_code(tmp_path, number, code):
     config = yaml_file(tmp_path, n_steps=100_000, save_freq=100_000)
     process = start(TRAIN_SCRIPT, "-c", config, "-e", tmp_path / "run")
-    wait_for((tmp_path / "run" / "metrics.jsonl").exists, process)
+    wait_for(process, "step 1/100000")
     process.send_signal(number)
     returned, output = finish(process)
     assert returned == code, output
@@ -91,7 +93,7 @@ def test_sigterm_to_two_processes_saves_and_the_run_goes_on(tmp_path):
     still = {"dropout": 0.0}
     config = yaml_file(tmp_path, still, n_steps=100_000, save_freq=100_000)
     process = start(*TORCHRUN, TRAIN_SCRIPT, "-c", config, "-e", tmp_path / "run")
-    wait_for((tmp_path / "run" / "metrics.jsonl").exists, process)
+    wait_for(process, "step 1/100000")
     process.terminate()
     returned, output = finish(process)
     assert returned != 0
