@@ -6,9 +6,7 @@ is not made again.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.evaluate.features import Pixels, described, pixels
 from ddpm_ip.evaluate.metrics import Moments, frechet_distance, moments
+from ddpm_ip.files import read_rows, write_rows
 from ddpm_ip.images import UInt8, grid, save_png
 from ddpm_ip.run.weights import read_weights
 from ddpm_ip.sample.program import SampleOptions, make_generator
@@ -60,7 +59,8 @@ def judge(
     """
     weights, digest = read_weights(run)
     path = run / "results.json"
-    rows = [r for r in _read(path) if r["weights"] == digest]  # numbers of older weights say nothing about these
+    rows = read_rows(path, {"weights": str}) if path.exists() else []
+    rows = [r for r in rows if r["weights"] == digest]  # numbers of older weights say nothing about these
     real = real_moments(reference)
     (run / "eval").mkdir(exist_ok=True)
     todo = [(v, k) for v in var_types for k in steps]
@@ -79,7 +79,7 @@ def judge(
         picture = f"eval/{var_type}-{k}.png"
         save_png(grid(first[:64]), run / picture)
         rows.append({**row, "value": frechet_distance(real, fake), "grid": picture})
-        _write(path, rows)
+        write_rows(path, rows)
         log.info("%s, %d steps: %s %.4f over %d images", var_type, k, METRIC, rows[-1]["value"], n_samples)
     return rows
 
@@ -117,16 +117,3 @@ def _protocol(options: SampleOptions, weights: str, reference: ImageSet) -> dict
         "protocol": f"Fréchet distance in pixels in [0, 1], {options.n_samples} samples (rounded to uint8, averaged "
         f"weights) against {len(reference)} images of {reference.name}",
     }
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return rows
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    os.replace(partial, path)

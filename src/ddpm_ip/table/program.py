@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +27,10 @@ from accelerate import Accelerator
 from ddpm_ip.config import Config
 from ddpm_ip.data import DataConfig, ImageSet
 from ddpm_ip.engine import start_engine, why_not_fast
-from ddpm_ip.errors import ConfigError, OutOfMemory, UserError
+from ddpm_ip.errors import ConfigError, OutOfMemory
 from ddpm_ip.evaluate.evaluate import Evaluation, check, chosen, evaluate
 from ddpm_ip.evaluate.features import Extractor, find_extractor
+from ddpm_ip.files import read_json, write_json, write_text
 from ddpm_ip.images import UInt8
 from ddpm_ip.perturbation import InputPerturbation
 from ddpm_ip.run.checkpoint import find
@@ -50,6 +50,8 @@ METRICS: dict[str, Sequence[str]] = {
     "inception": ("fid", "isc")
 }  # of an extractor where nobody says; of any other the distance alone
 LOG_SECONDS = 10.0
+CELL = {"var_type": str, "steps": int, "seed": int, "values": dict, "protocol": dict}  # keys of its file
+SAFE, REMOVE = "Finished cells stay", "Remove it, and the next call makes it again"
 PLACE = (
     "var_type",
     "steps",
@@ -224,13 +226,13 @@ class _Sheet:
 
     def put(self, cell: SampleOptions, evaluation: Evaluation) -> None:
         """Keeps a cell, and shows it in the table."""
-        _write(self.folder / "protocol.json", _json(self.protocol))
-        _write(self.file(cell), _json({**_place(cell), **evaluation.to_dict()}))
+        write_json(self.folder / "protocol.json", self.protocol, advice=SAFE)
+        write_json(self.file(cell), {**_place(cell), **evaluation.to_dict()}, advice=SAFE)
         self.publish()
 
     def publish(self) -> Grid:
         """Writes the table of the cells that are asked for, and beside the cells that of all; none before the first."""
-        there = {str(file): _read(file) for file in sorted(self.folder.glob("cell-*.json"))}
+        there = {str(file): read_json(file, CELL, advice=REMOVE) for file in sorted(self.folder.glob("cell-*.json"))}
         _refuse_mixture(there)
         places = [_place(cell) for cell in self.cells]
         every = sorted(
@@ -281,7 +283,7 @@ def _sampling_facts(config: Config, options: TableOptions, accelerator: Accelera
 def _block_used(run: Path, common: dict[str, Any]) -> int | None:
     """The block of the cells that are there under the same protocol: free memory is not the same every day."""
     for path in sorted((run / "table").glob("*/protocol.json")):
-        old = _read(path)
+        old = read_json(path, advice=REMOVE)
         if {k: v for k, v in old.items() if k != "block"} == common:
             return int(old["block"])
     return None
@@ -375,28 +377,6 @@ def _agreed(value: T, accelerator: Accelerator) -> T:
 
 
 def _write_forms(folder: Path, grid: Grid) -> None:
-    forms = {"txt": as_text, "md": as_markdown, "csv": as_csv, "json": _json}
-    for suffix, form in forms.items():
-        _write(folder / f"table.{suffix}", form(grid))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}): remove it, and the next call makes it anew") from None
-
-
-def _write(path: Path, text: str) -> None:
-    """A file that is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}. Finished cells stay") from error
+    for suffix, form in {"txt": as_text, "md": as_markdown, "csv": as_csv}.items():
+        write_text(folder / f"table.{suffix}", form(grid), advice=SAFE)
+    write_json(folder / "table.json", grid, advice=SAFE)
