@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from ddpm_ip.evaluate.extractors.inception import import_torch_fidelity
 from ddpm_ip.evaluate.features import pixels
 from ddpm_ip.evaluate.judge import floor, judge, real_moments
 from ddpm_ip.evaluate.metrics import Moments, class_score, frechet_distance, kernel_distance, moments, precision_recall
+from ddpm_ip.files import read_rows
 from ddpm_ip.train.loop import train
 
 
@@ -121,7 +121,7 @@ def test_judging_reuses_rows_of_the_same_weights_only(config: Config, tmp_path: 
     again = judge(config, run, images, ["fixed_small", "fixed_large"], [2], 20, engine, batch_size=16)
     assert again[0] == first[0]
     assert [r["var_type"] for r in again] == ["fixed_small", "fixed_large"]
-    assert json.loads((run / "results.json").read_text()) == again
+    assert read_rows(run / "results.json") == again
     assert (run / again[1]["grid"]).is_file()
     assert again[0]["reference_sha256"] == images.fingerprint
     longer = from_dict({**config.to_dict(), "train": {**config.to_dict()["train"], "n_steps": 4}})
