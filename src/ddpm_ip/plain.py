@@ -98,13 +98,14 @@ def kind_of(value: Any) -> str:
 def _refuse_deep(value: Any, most: int) -> None:
     """Refuses what is nested deeper than DEPTH, or unfolds (YAML has aliases) to more than so many values."""
     level = [value]
-    for _ in range(DEPTH + 1):
-        level = list(islice((child for one in level for child in _children(one)), most + 1))
-        if not level:
-            return
-        most -= len(level)
+    for _ in range(DEPTH):
+        children = list(islice((child for one in level for child in _children(one)), most + 1))
+        most -= len(children)
         if most < 0:
             raise ValueError("it unfolds to far more than is written")
+        level = [child for child in children if isinstance(child, (dict, list))]
+        if not level:
+            return
     raise RecursionError
 
 
