@@ -183,6 +183,51 @@ def test_no_file_can_run_code(path: Path) -> None:
         assert keywords.get("weights_only", "True" if name != "torch.load" else "not said") == "True"
 
 
+# Calls that read or write a file by themselves. What comes with the package (importlib.resources) is no file of a run.
+OTHER_WAYS = {"os.replace", "json.load", "json.dump", "yaml.dump", "yaml.safe_dump", "yaml.safe_load", "yaml.load"}
+OTHER_WAYS_OF_A_PATH = {"read_text", "write_text", "write_bytes"}
+WITH_ANOTHER_WAY = {
+    "plain": {"yaml.safe_dump", "yaml.load"},
+    "files": {"os.replace"},
+    "data.cifar10": {"os.replace"},  # the archive that it downloads
+    "run.provenance": {"Path('/proc/cpuinfo').read_text"},
+}
+
+
+def other_ways(module: str, tree: ast.AST) -> set[str]:
+    """Calls that read or write a file otherwise than ``files.py`` does."""
+    found = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name, given = ast.unparse(node.func), ast.unparse(node.args[0]) if node.args else ""
+        owner, _, last = name.rpartition(".")
+        own = name in OTHER_WAYS or (owner and last in OTHER_WAYS_OF_A_PATH and not owner.startswith("files("))
+        if own or (name == "json.loads" and not given.startswith(("json.dumps(", "files("))):
+            found.add(name)
+    return found - WITH_ANOTHER_WAY.get(module, set())
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_files_are_read_and_written_in_one_way(path: Path) -> None:
+    assert other_ways(module_name(path), ast.parse(path.read_text(encoding="utf-8"))) == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "path.write_text(text)",
+        "x = json.loads(path.read_text())",
+        "json.loads(text)",
+        "os.replace(partial, path)",
+        "(folder / 'a').write_bytes(b'')",
+        "yaml.safe_load(text)",
+    ],
+)
+def test_the_rule_sees_another_way(line: str) -> None:
+    assert other_ways("report.run", ast.parse(line))
+
+
 def loaded_after(code: str) -> set[str]:
     """The top-level modules in memory after some code in a fresh interpreter."""
     code += "\nimport sys\nprint('\\nLOADED', *{name.split('.')[0] for name in sys.modules})"

@@ -64,7 +64,7 @@ def writing(
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_special(path, error)
+        refuse_special(path, error)
         partial.unlink(missing_ok=True)  # of a killed process that had the same id
         with open(partial, "xb") as file:  # x: a new file, never through a link
             yield file
@@ -124,7 +124,7 @@ def append_line(path: Path, row: Mapping[str, Any], *, schema: int | None = SCHE
         UserError: it cannot be written.
     """
     try:
-        _refuse_special(path, UserError)
+        refuse_special(path, UserError)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = os.open(path, flags, 0o666)
         try:
@@ -157,6 +157,25 @@ def create_json(path: Path, value: Mapping[str, Any]) -> None:
         raise
     except OSError as caught:
         raise _unwritable(path, caught, "", UserError) from caught
+
+
+def refuse_special(path: Path, error: type[UserError] = UserError) -> None:
+    """Refuses what is never written over, as every writer does: better before hours of work than after them.
+
+    Raises:
+        UserError: it is a symbolic link, a folder, a pipe or a device.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(mode):
+        raise error(
+            f"{path} is a symbolic link to {os.readlink(path)}, and nothing is written through it: remove the link, or "
+            "give the file that it points to"
+        )
+    if not stat.S_ISREG(mode):
+        raise error(f"{path} cannot be written: {_kind(mode)} is in its place. Remove it, or choose another name")
 
 
 def is_partial(path: Path) -> bool:
@@ -193,21 +212,6 @@ def _write_all(handle: int, text: str) -> None:
     content = memoryview(text.encode())
     while content:
         content = content[os.write(handle, content) :]
-
-
-def _refuse_special(path: Path, error: type[UserError]) -> None:
-    """Neither a link nor a folder, a pipe or a device is written over."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if stat.S_ISLNK(mode):
-        raise error(
-            f"{path} is a symbolic link to {os.readlink(path)}, and nothing is written through it: remove the link, or "
-            "give the file that it points to"
-        )
-    if not stat.S_ISREG(mode):
-        raise error(f"{path} cannot be written: {_kind(mode)} is in its place. Remove it, or choose another name")
 
 
 def _unwritable(path: Path, caught: OSError, advice: str, error: type[UserError]) -> UserError:

@@ -21,7 +21,7 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluation, chosen, evaluate
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.images import is_jpeg, open_samples
-from ddpm_ip.files import read_rows, write_rows
+from ddpm_ip.files import read_rows, refuse_special, write_rows
 from ddpm_ip.run.log import setup
 
 log = logging.getLogger("ddpm_ip.evaluate")
@@ -69,7 +69,8 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     inception = options.extractor == "inception"
     metrics = chosen((["fid", "isc"] if inception else ["fid"]) if options.metrics is None else options.metrics)
     out = options.out or default_out(samples)
-    _read(out)  # refused now rather than after the work
+    refuse_special(out)  # now rather than after the work
+    _read(out)
     source = open_samples(samples)
     extractor = find_extractor(options.extractor, accelerator.device)
     reference = find_reference(options.reference, options.reference_root, source.size)
