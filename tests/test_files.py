@@ -215,6 +215,8 @@ def test_what_is_no_file_is_not_written_over(tmp_path: Path, kind: str) -> None:
     for name, word in (("folder", "a folder"), ("pipe", "a pipe"), ("/dev/null", "a device")):
         with pytest.raises(UserError, match=f"cannot be written: .*{word}.* is in its place"):
             WRITERS[kind](tmp_path / name)
+    with pytest.raises(UserError, match="a folder is in its place"):
+        WRITERS[kind](Path())  # has no name
     assert names(tmp_path) == ["folder", "pipe"]
 
 

@@ -61,10 +61,10 @@ def writing(
     Raises:
         UserError: the file cannot be written; what was there is untouched.
     """
+    refuse_special(path, error)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        refuse_special(path, error)
         partial.unlink(missing_ok=True)  # of a killed process that had the same id
         with open(partial, "xb") as file:  # x: a new file, never through a link
             yield file
@@ -123,8 +123,8 @@ def append_line(path: Path, row: Mapping[str, Any], *, schema: int | None = SCHE
     Raises:
         UserError: it cannot be written.
     """
+    refuse_special(path)
     try:
-        refuse_special(path, UserError)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         handle = os.open(path, flags, 0o666)
         try:
@@ -167,7 +167,7 @@ def refuse_special(path: Path, error: type[UserError] = UserError) -> None:
     """
     try:
         mode = path.lstat().st_mode
-    except FileNotFoundError:
+    except OSError:  # absent; if it cannot be reached, writing says why
         return
     if stat.S_ISLNK(mode):
         raise error(

@@ -20,7 +20,17 @@ NOT_FINITE = "not finite"
 DEPTH = 100  # levels of nesting that are read
 
 # What reading a text or a file, and looking at what is in it, may raise.
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, yaml.YAMLError)
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RecursionError,
+    yaml.YAMLError,
+)
 
 
 def parse_json(text: str) -> Any:
@@ -55,7 +65,7 @@ def parse_yaml(text: str, origin: str) -> Any:
 
 
 def load_yaml(text: str) -> Any:
-    """The same, for who tells of errors himself.
+    """As :func:`parse_yaml`, where the caller knows the origin and tells of it.
 
     Raises:
         ValueError, RecursionError: it is not YAML, nested too deeply, or unfolds to too much.

@@ -108,11 +108,11 @@ class Lock:
         self.path.unlink(missing_ok=True)
 
     def _remove_if_stale(self) -> None:
-        if not os.path.lexists(self.path):
-            return
         try:
             held = read_json(self.path, {"pid": int, "host": str}, links=False)
         except UserError:
+            if not os.path.lexists(self.path):  # given back meanwhile
+                return
             held = {"pid": 0, "host": "unknown"}
         pid, host = held["pid"], held["host"]
         if host != self._mine["host"] or _alive(pid):
