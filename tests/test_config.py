@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_ip import config
-from ddpm_ip.config import Config, Diffusion, Model, Optim, Train, from_dict, load, merge, parse_overrides, parse_yaml
+from ddpm_ip import plain
+from ddpm_ip.config import Config, Diffusion, Model, Optim, Train, from_dict, load, merge, parse_overrides
 from ddpm_ip.data import Cifar10, Digits
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation
+from ddpm_ip.plain import parse_yaml
 from ddpm_ip.schedule import Schedule
 
 ROOT = Path(__file__).parents[1]
@@ -92,8 +93,8 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("data: {name: cifar}", "data.name: unknown name 'cifar'; did you mean cifar10?"),
         ("data: {name: npz, image_size: 8}", "data.root: not given, but needed"),
         ("data: digits", "data"),
-        ("- 1", "must be a mapping"),
-        ("", "must be a mapping"),
+        ("- 1", "must be an object of keys and values"),
+        ("", "must be an object of keys and values"),
     ],
 )
 def test_what_is_missing_is_named(text: str, expected: str, tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_yaml_that_cannot_be_meant_is_refused(text: str, expected: str, tmp_path
 
 
 def test_a_file_that_cannot_be_read_is_a_plain_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml cannot be read: No such file"):
         load(tmp_path / "nowhere.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(ConfigError, match="not a text file"):
@@ -336,5 +337,5 @@ def test_the_module_reads_yaml_safely() -> None:
     """The one loader in use is a SafeLoader that knows no tag of Python."""
     import yaml
 
-    assert issubclass(config._Loader, yaml.SafeLoader)
-    assert not any("python" in str(tag) for tag in config._Loader.yaml_constructors)
+    assert issubclass(plain._Loader, yaml.SafeLoader)
+    assert not any("python" in str(tag) for tag in plain._Loader.yaml_constructors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -78,8 +79,8 @@ def test_a_png_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     save_png(np.full((1, 4, 4), 7, dtype=np.uint8), path)
     old = path.read_bytes()
 
-    def interrupted(self: Image.Image, file: Path, **_: object) -> None:
-        Path(file).write_bytes(b"half")
+    def interrupted(self: Image.Image, file: BinaryIO, **_: object) -> None:
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", interrupted)

@@ -15,27 +15,19 @@ import ddpm_ip
 PACKAGE = Path(ddpm_ip.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-CORE = {
-    "variants",
-    "draws",
-    "schedule",
-    "nn",
-    "ema",
-    "perturbation",
-    "denoiser",
-    "objective",
-    "sampler",
-    "errors",
-    "images",
-}
-MODEL = CORE | {"data", "engine", "config"}
+PLAIN = {"errors", "plain", "files"}
+CORE = {"variants", "draws", "schedule", "nn", "ema", "perturbation", "denoiser", "objective", "sampler", "errors"}
+CORE |= {"images"}
+MODEL = CORE | PLAIN | {"data", "engine", "config"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
     "errors": (set(), set()),
     "variants": ({"pydantic_core"}, set()),
-    "options": (set(), {"config", "errors"}),
-    "images": ({"torch", "numpy", "PIL"}, set()),
+    "options": (set(), {"plain", "errors"}),
+    "plain": ({"yaml"}, {"errors"}),
+    "files": (set(), {"errors", "plain"}),
+    "images": ({"torch", "numpy", "PIL"}, PLAIN),
     "draws_kernel": ({"torch", "triton"}, set()),
     "draws": ({"torch"}, {"draws_kernel"}),
     "ema": ({"torch"}, set()),
@@ -49,11 +41,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "objective": ({"torch"}, {"draws", "schedule", "perturbation", "denoiser", "errors"}),
     "sampler": ({"torch"}, {"variants", "draws", "schedule", "perturbation", "denoiser", "errors"}),
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
-    "data": ({"numpy", "PIL", "tqdm", "pyarrow"}, {"errors"}),
+    "data": ({"numpy", "PIL", "tqdm", "pyarrow"}, PLAIN),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
     "engine": ({"torch", "accelerate"}, {"errors"}),
-    "config": ({"yaml", "pydantic"}, CORE | {"data"}),
-    "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, {"errors", "images", "__init__"}),
+    "config": ({"pydantic"}, CORE | PLAIN | {"data"}),
+    "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"images", "__init__"}),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "__init__"}),
     "evaluate": (
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
@@ -66,7 +58,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"run", "sample", "train", "__init__"}),
     "doctor": ({"torch", "PIL"}, MODEL | {"run", "sample", "evaluate", "train", "__init__"}),
-    "report": ({"numpy", "PIL", "yaml", "matplotlib"}, {"errors", "images", "run", "__init__"}),
+    "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "run", "__init__"}),
     "cli": (
         set(),
         MODEL | {"options", "run", "sample", "evaluate", "table", "train", "bench", "doctor", "report", "__init__"},
@@ -130,6 +122,9 @@ def test_imports_point_one_way(path: Path) -> None:
         ("data.folder", "from ddpm_ip.images import grid"),
         ("data", "from ddpm_ip import images"),
         ("report.page", "import torch"),
+        ("report.run", "import yaml"),
+        ("files", "import torch"),
+        ("plain", "from ddpm_ip.files import read_json"),
         ("sampler.ancestral", "from ddpm_ip.objective import Objective"),
         ("config", "from ddpm_ip.train.loop import train"),
         ("table.program", "from ddpm_ip.report.page import write_report"),
@@ -188,9 +183,54 @@ def test_no_file_can_run_code(path: Path) -> None:
         if name in ("np.load", "numpy.load"):
             assert keywords.get("allow_pickle") == "False"
         if name == "yaml.load":
-            assert (module, keywords.get("Loader")) == ("config", "_Loader")
+            assert (module, keywords.get("Loader")) == ("plain", "_Loader")
         assert keywords.get("shell", "False") == "False"
         assert keywords.get("weights_only", "True" if name != "torch.load" else "not said") == "True"
+
+
+# Calls that read or write a file by themselves. What comes with the package (importlib.resources) is no file of a run.
+OTHER_WAYS = {"os.replace", "json.load", "json.dump", "yaml.dump", "yaml.safe_dump", "yaml.safe_load", "yaml.load"}
+OTHER_WAYS_OF_A_PATH = {"read_text", "write_text", "write_bytes"}
+WITH_ANOTHER_WAY = {
+    "plain": {"yaml.safe_dump", "yaml.load"},
+    "files": {"os.replace"},
+    "data.cifar10": {"os.replace"},  # the archive that it downloads
+    "run.provenance": {"Path('/proc/cpuinfo').read_text"},
+}
+
+
+def other_ways(module: str, tree: ast.AST) -> set[str]:
+    """Calls that read or write a file otherwise than ``files.py`` does."""
+    found = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name, given = ast.unparse(node.func), ast.unparse(node.args[0]) if node.args else ""
+        owner, _, last = name.rpartition(".")
+        own = name in OTHER_WAYS or (owner and last in OTHER_WAYS_OF_A_PATH and not owner.startswith("files("))
+        if own or (name == "json.loads" and not given.startswith(("json.dumps(", "files("))):
+            found.add(name)
+    return found - WITH_ANOTHER_WAY.get(module, set())
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_files_are_read_and_written_in_one_way(path: Path) -> None:
+    assert other_ways(module_name(path), ast.parse(path.read_text(encoding="utf-8"))) == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "path.write_text(text)",
+        "x = json.loads(path.read_text())",
+        "json.loads(text)",
+        "os.replace(partial, path)",
+        "(folder / 'a').write_bytes(b'')",
+        "yaml.safe_load(text)",
+    ],
+)
+def test_the_rule_sees_another_way(line: str) -> None:
+    assert other_ways("report.run", ast.parse(line))
 
 
 def loaded_after(code: str) -> set[str]:

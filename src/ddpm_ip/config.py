@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ddpm_ip.data import DataConfig
 from ddpm_ip.denoiser import Denoiser, Network, PredictionType
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.files import read_yaml
 from ddpm_ip.nn.unet import UNet
 from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import NoPerturbation, Perturbation
+from ddpm_ip.plain import parse_yaml, yaml_text
 from ddpm_ip.sampler import VarType
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
@@ -190,7 +191,7 @@ class Config:
 
     def to_yaml(self) -> str:
         """The configuration as a file that :func:`load` reads back."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, default_flow_style=None, width=110)
+        return yaml_text(self.to_dict())
 
 
 def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -199,15 +200,7 @@ def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config
     Raises:
         ConfigError: the file cannot be read, or something in it cannot be used; the message names every such key.
     """
-    try:
-        tree = parse_yaml(Path(path).read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"the config {path} is not a text file") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"the config {path} must be a mapping of keys to values")
-    return from_dict(merge(_with_default_names(tree), overrides or {}), str(path))
+    return from_dict(merge(_with_default_names(read_yaml(Path(path))), overrides or {}), str(path))
 
 
 def from_dict(tree: Mapping[str, Any], origin: str = "the configuration") -> Config:
@@ -275,52 +268,6 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--{key} is given twice")
         overrides[key] = parse_yaml(text, f"--{key}")
     return overrides
-
-
-def parse_yaml(text: str, origin: str) -> Any:
-    """YAML with numbers and truth values as people mean them; no tags, no key twice.
-
-    Raises:
-        ConfigError: with ``origin`` and the line.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except (yaml.YAMLError, TypeError, ValueError) as error:  # a list as a key is a TypeError, month 13 a ValueError
-        raise ConfigError(f"{origin} is not valid YAML: {' '.join(str(error).split())}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's idea of numbers (1e-4 is one) and truth values (``no`` is a word); a key twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is there twice", key_node.start_mark
-                )
-            seen.add(key)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-_REPLACED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp")}
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rx) for tag, rx in resolvers if tag not in _REPLACED]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
 
 
 def _adapter() -> TypeAdapter[Config]:

@@ -25,6 +25,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, or belongs to another model."""
 
 
+class NewerVersion(UserError):
+    """A file was written by a newer version of this package, which lays it out otherwise."""
+
+
 class Diverged(UserError):
     """A loss or a gradient is no longer a finite number."""
 

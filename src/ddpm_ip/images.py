@@ -8,7 +8,6 @@ every image by half a level and moves the FID).
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+
+from ddpm_ip.files import writing
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -54,19 +55,21 @@ def grid(images: UInt8, columns: int | None = None, gap: int = 2, scale: int | N
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
-def save_png(picture: Image.Image | UInt8, path: Path) -> None:
+def save_png(picture: Image.Image | UInt8, path: Path, advice: str = "") -> None:
     """Writes a PNG so that it appears whole or not at all.
+
+    It is not flushed to the disk, which would take longer than making a small image: after a power failure it may be
+    empty, and is made again.
 
     Args:
         picture: a Pillow image, or ``uint8`` (C, H, W) with C = 1 or 3.
-        path: the file; its folder must exist.
+        path: the file; its folder is made if need be.
+        advice: what to do if it cannot be written.
+
+    Raises:
+        UserError: it cannot be written.
     """
     if isinstance(picture, np.ndarray):
         picture = Image.fromarray(picture[0] if picture.shape[0] == 1 else picture.transpose(1, 2, 0))
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        picture.save(partial, format="PNG")
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with writing(path, advice=advice, durable=False) as file:
+        picture.save(file, format="PNG")

@@ -118,7 +118,7 @@ def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 def _variant(text: str, option: str) -> dict[str, Any]:
     """``NAME,KEY=VALUE,...`` as plain values."""
-    from ddpm_ip.config import parse_yaml
+    from ddpm_ip.plain import parse_yaml
 
     name, *settings = text.split(",")
     if not name or "=" in name:

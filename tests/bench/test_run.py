@@ -45,7 +45,7 @@ def test_every_task_and_system_gives_a_row(tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / "new" / "bench.json"
     assert main(["bench", "-c", str(yaml_file(tmp_path)), "--batch", "8", "4", "--steps", "2", "--out", str(out)]) == 0
     record = json.loads(out.read_text())
-    assert record.keys() == {"date", "hardware", "versions", "git", "command", "config", "peak", "rows"}
+    assert record.keys() == {"schema", "date", "hardware", "versions", "git", "command", "config", "peak", "rows"}
     assert record["peak"]["matmul_tflops"] > 0
     assert record["config"]["image_size"] == 8
     assert {"torch", "diffusers"} <= record["versions"].keys()

@@ -466,6 +466,15 @@ def test_a_file_that_is_something_else_is_left_alone(tmp_path: Path, capsys: pyt
     assert out.read_text() == '{"mine": 1}'
 
 
+def test_a_link_to_write_through_is_refused_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "link.json").symlink_to("nowhere.json")
+    assert (
+        main(["evaluate", str(tmp_path / "no samples"), "--reference", "digits", "--out", str(tmp_path / "link.json")])
+        == 1
+    )
+    assert "link.json is a symbolic link to nowhere.json" in capsys.readouterr().err
+
+
 def test_references_by_name_configuration_and_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digits = Digits().open().pixels[:100]
     samples = npz_file(tmp_path / "a.npz", digits)

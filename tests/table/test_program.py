@@ -13,6 +13,7 @@ from ddpm_ip.config import from_dict, load, merge
 from ddpm_ip.data import Digits, Npz
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.evaluate.features import Pixels
+from ddpm_ip.files import read_json
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
 from ddpm_ip.sample.generator import Generator
@@ -71,7 +72,7 @@ def test_every_cell_is_measured_cheap_ones_first_and_no_image_is_written(folder,
     found = values(grid)
     assert list(found) == [(v, k) for v in ("fixed_large", "fixed_small") for k in (4, 2)]
     assert len({cell["value"] for cell in found.values()}) == 4
-    assert grid == json.loads((folder / "table" / "table.json").read_text())
+    assert grid == read_json(folder / "table" / "table.json")
     assert contents(folder / "table") == expected
     assert {name.rpartition(".")[2] for name in expected} == {"json", "txt", "md", "csv", "png"}
     assert "FID" not in str(expected["table.md"]).replace("it is not FID", "")
@@ -286,7 +287,7 @@ def test_cells_that_were_measured_otherwise_are_refused_by_name(folder):
     with pytest.raises(ConfigError, match=r"cell-fixed_small-2-seed0\.json: measured otherwise"):
         make(folder)
     file.write_text("{")
-    with pytest.raises(UserError, match="remove it"):
+    with pytest.raises(UserError, match="Remove it"):
         make(folder)
     file.unlink()
     made = []

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +27,7 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.files import write_json
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.provenance import provenance
 
@@ -137,7 +136,7 @@ def bench(config: Config, options: BenchOptions) -> list[dict[str, Any]]:
             rows.append(_row(shared, case, rows))
             log.info("%d/%d  %s: %s", number, len(cases), case, line(rows[-1]))
             if main:
-                _write(path, record)
+                write_json(path, record)
     if main:
         print(table(rows))
         print(f"\n{path}")
@@ -339,10 +338,3 @@ def _described(config: Config) -> dict[str, Any]:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -23,7 +22,7 @@ from dataclasses import astuple, dataclass, field
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -31,7 +30,8 @@ from tqdm import tqdm
 
 from ddpm_ip.data.decode import BadImage, UInt8, UnusableImage, place, read
 from ddpm_ip.data.imageset import ImageSet, Int64, check_image_size, fingerprint
-from ddpm_ip.errors import DataError
+from ddpm_ip.errors import DataError, UserError
+from ddpm_ip.files import read_json, reading, write_json
 
 log = logging.getLogger("ddpm_ip.data")
 
@@ -123,6 +123,10 @@ def open_decoded(listing: Listing, recipe: Recipe, cache: str | None, on_bad: On
     return found
 
 
+class _Unwritable(UserError):
+    """The cache has no room for a set's description."""
+
+
 def _cache_folder(cache: str | None) -> Path:
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ddpm-ip"
     return Path(cache or default).expanduser()
@@ -138,18 +142,20 @@ def _load(folder: Path, listing: Listing) -> ImageSet | None:
     if not (folder / "set.json").exists():
         return None
     try:
-        about: dict[str, Any] = json.loads((folder / "set.json").read_text(encoding="utf-8"))
-        return ImageSet(
-            pixels=np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False),
-            labels=np.load(folder / about["labels"], mmap_mode="r", allow_pickle=False) if about["labels"] else None,
-            name=listing.name,
-            fingerprint=about["fingerprint"],
-            bad=tuple(BadImage(*pair) for pair in about["bad"]),
-            classes=listing.classes,
-            original_sizes=tuple((width, height, n) for width, height, n in about["original_sizes"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("%s: the decoded images in %s are damaged (%s); decoding again", listing.name, folder, error)
+        with reading(folder, "Decoding again"):
+            about = read_json(folder / "set.json", {"fingerprint": str, "bad": list}, advice="Decoding again")
+            labels = about["labels"]
+            return ImageSet(
+                pixels=np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False),
+                labels=np.load(folder / labels, mmap_mode="r", allow_pickle=False) if labels else None,
+                name=listing.name,
+                fingerprint=about["fingerprint"],
+                bad=tuple(BadImage(*pair) for pair in about["bad"]),
+                classes=listing.classes,
+                original_sizes=tuple((width, height, n) for width, height, n in about["original_sizes"]),
+            )
+    except UserError as error:
+        log.warning("%s: the decoded images are damaged: %s", listing.name, error)
         return None
 
 
@@ -158,7 +164,10 @@ def _build(folder: Path, listing: Listing, recipe: Recipe, on_bad: OnBad, progre
     needed = listing.count * channels * recipe.image_size**2
     try:
         return _build_on_disk(folder, listing, recipe, channels, needed, on_bad, progress)
-    except OSError as error:  # errors of the image files themselves never get here: they are UnusableImage
+    except (
+        OSError,
+        _Unwritable,
+    ) as error:  # not of the image files: those are UnusableImage
         if needed > MEMORY_LIMIT:
             raise DataError(
                 f"{listing.name}: the decoded images need {needed / 1e9:.1f} GB in the cache folder {folder.parent}, "
@@ -231,7 +240,7 @@ def _write_sidecar(partial: Path, outcome: _Outcome, pixels: UInt8) -> None:
         "bad": [astuple(bad) for bad in outcome.bad],
         "original_sizes": outcome.sizes_by_frequency(),
     }
-    (partial / "set.json").write_text(json.dumps(about), encoding="utf-8")
+    write_json(partial / "set.json", about, error=_Unwritable)
 
 
 def _put_in_place(partial: Path, folder: Path, replace: bool) -> None:

@@ -29,6 +29,7 @@ from ddpm_ip.errors import ConfigError, DataError, UserError
 from ddpm_ip.evaluate.features import Extractor
 from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank
 from ddpm_ip.evaluate.metrics import Moments, Rows
+from ddpm_ip.files import read_json, reading, write_json
 from ddpm_ip.images import UInt8
 from ddpm_ip.run.checkpoint import sha256
 
@@ -36,6 +37,7 @@ log = logging.getLogger("ddpm_ip.evaluate")
 
 ON_DEVICE = 4096  # features at most, whose products (134 MB) are added up on the device; else in the CPU's memory
 VERSION = 1  # of the files in the cache: raise it whenever the same images and extractor give other files
+AGAIN = "They are made again"
 MOMENTS, MANIFEST = "moments.npz", "manifest.json"
 
 
@@ -313,15 +315,15 @@ def _save(features: Features, partial: Path, folder: Path) -> None:
     arrays: dict[str, Any] = {}
     for kind, m in features.moments.items():
         arrays |= {f"{kind}.total": m.total, f"{kind}.outer": m.outer}
-    np.savez(partial / MOMENTS, **arrays)
     widths = {kind: rows.shape[1] for kind, rows in features.rows.items()}
-    hashes = {path.name: sha256(path) for path in sorted(partial.iterdir())}
-    about = {"count": features.count, "shape": features.shape, "widths": widths, "sha256": hashes}
-    (partial / MANIFEST).write_text(json.dumps(about, indent=1), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)  # what is there was found damaged
     try:
+        np.savez(partial / MOMENTS, **arrays)
+        hashes = {path.name: sha256(path) for path in sorted(partial.iterdir())}
+        about = {"count": features.count, "shape": features.shape, "widths": widths, "sha256": hashes}
+        write_json(partial / MANIFEST, about)
+        shutil.rmtree(folder, ignore_errors=True)  # what is there was found damaged
         os.rename(partial, folder)
-    except OSError as error:
+    except (OSError, UserError) as error:
         log.warning("features of the reference cannot be kept in %s: %s", folder, error)
 
 
@@ -330,17 +332,21 @@ def load(folder: Path) -> Features | None:
     if not folder.exists():
         return None
     try:
-        about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        damaged = [name for name, digest in about["sha256"].items() if sha256(folder / name) != digest]
-        if damaged:
-            raise ValueError(f"{', '.join(damaged)} changed")
-        moments: dict[str, Moments] = {}
-        with np.load(folder / MOMENTS, allow_pickle=False) as arrays:
-            for kind in {name.rpartition(".")[0] for name in arrays.files}:
-                total, outer = arrays[f"{kind}.total"], arrays[f"{kind}.outer"]
-                moments[kind] = Moments(len(total), about["count"], total, outer)
-        rows = {kind: _map(folder, kind, width) for kind, width in about["widths"].items()}
-        return Features(about["count"], tuple(about["shape"]), moments, rows)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("the features kept in %s are damaged (%s); they are made again", folder, error)
+        with reading(folder, AGAIN):
+            return _load(folder)
+    except UserError as error:
+        log.warning("the features of the reference are damaged: %s", error)
         return None
+
+
+def _load(folder: Path) -> Features:
+    about = read_json(folder / MANIFEST, {"sha256": dict, "widths": dict, "count": int, "shape": list}, advice=AGAIN)
+    if damaged := [name for name, digest in about["sha256"].items() if sha256(folder / name) != digest]:
+        raise ValueError(f"{', '.join(damaged)} changed")
+    moments: dict[str, Moments] = {}
+    with np.load(folder / MOMENTS, allow_pickle=False) as arrays:
+        for kind in {name.rpartition(".")[0] for name in arrays.files}:
+            total, outer = arrays[f"{kind}.total"], arrays[f"{kind}.outer"]
+            moments[kind] = Moments(len(total), about["count"], total, outer)
+    rows = {kind: _map(folder, kind, width) for kind, width in about["widths"].items()}
+    return Features(about["count"], tuple(about["shape"]), moments, rows)

@@ -6,7 +6,6 @@ is gathered block by block, so that the first process sees everything in the ord
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -23,6 +22,7 @@ from ddpm_ip.data.arrays import read_arrays
 from ddpm_ip.data.decode import UnusableImage, read
 from ddpm_ip.data.decoded import Item, Listing, Recipe, decode_all
 from ddpm_ip.errors import DataError
+from ddpm_ip.files import read_json
 from ddpm_ip.images import UInt8
 
 JPEG = b"\xff\xd8\xff"
@@ -144,14 +144,9 @@ def is_jpeg(item: Item) -> bool:
 def _mark(samples: Path) -> dict[str, Any]:
     """What a folder of samples says that it is made of."""
     path = samples / MARK
-    if not path.is_file():
+    if not path.exists():
         return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(
-            f"{path} is damaged ({error}): remove it to evaluate without knowing how they were made"
-        ) from None
+    return read_json(path, advice="Remove it to evaluate without knowing how the images were made", error=DataError)
 
 
 def _first_size(listing: Listing) -> tuple[int, int]:

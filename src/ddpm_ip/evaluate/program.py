@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,10 +17,11 @@ from ddpm_ip.config import load
 from ddpm_ip.data import Cifar10, DataConfig, Digits, Folder, ImageSet, Mnist, Npz, Parquet
 from ddpm_ip.data.arrays import read_arrays
 from ddpm_ip.engine import start_engine
-from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluation, chosen, evaluate
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.images import is_jpeg, open_samples
+from ddpm_ip.files import read_rows, refuse_special, write_rows
 from ddpm_ip.run.log import setup
 
 log = logging.getLogger("ddpm_ip.evaluate")
@@ -69,7 +69,8 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     inception = options.extractor == "inception"
     metrics = chosen((["fid", "isc"] if inception else ["fid"]) if options.metrics is None else options.metrics)
     out = options.out or default_out(samples)
-    _read(out)  # refused now rather than after the work
+    refuse_special(out)  # now rather than after the work
+    _read(out)
     source = open_samples(samples)
     extractor = find_extractor(options.extractor, accelerator.device)
     reference = find_reference(options.reference, options.reference_root, source.size)
@@ -151,19 +152,10 @@ def keep(path: Path, evaluation: Evaluation) -> None:
     """
     new = evaluation.to_dict()
     rows = [row for row in _read(path) if row["protocol"] != json.loads(json.dumps(new["protocol"]))]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps([*rows, new], indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_rows(path, [*rows, new], advice="Choose another --out")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(rows, list) or not all("protocol" in row for row in rows):
-            raise ValueError("it is no list of evaluations")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be added to ({error}): remove it, or choose another --out") from error
-    return rows
+    return read_rows(path, {"protocol": dict}, advice="Evaluations are added to it: remove it, or choose another --out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ddpm_ip import __version__
+from ddpm_ip.files import write_text
 from ddpm_ip.report.compare import describe, differing_keys, lead, other_differences, show
 from ddpm_ip.report.grids import grids_section
 from ddpm_ip.report.markup import Markup, join, tag
@@ -55,10 +55,7 @@ def write_report(
     """
     page = html_page(load_runs(runs), title, notes, real, floors or {})
     out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(partial, out)
+    write_text(out, page)
     return out
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
+from ddpm_ip.plain import yaml_text
 from ddpm_ip.report.compare import describe, show
 from ddpm_ip.report.markup import Markup, join, tag
 from ddpm_ip.report.run import Run
@@ -28,7 +27,7 @@ def _provenance(run: Run, index: int) -> Markup:
         tag("dl.facts", [[tag("dt", name), tag("dd", value)] for name, value in _facts(run, known).items() if value]),
         _details("SHA-256 of weights, reference set and files", _hash_lines(run)),
         _details("Protocol of every number", protocols) if protocols else None,
-        _details("Resolved configuration", [yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)]),
+        _details("Resolved configuration", [yaml_text(run.config)]),
     )
 
 

@@ -7,8 +7,6 @@ that received nothing else.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,9 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ddpm_ip.errors import UserError
+from ddpm_ip.files import NUMBER, read_json, read_lines, read_rows, read_yaml
 from ddpm_ip.run.record import row_label
 
 CONFIG = "config.yaml"
@@ -29,6 +26,7 @@ TABLE = "table/table.json"
 TABLES = "table/*/table.json"
 PROVENANCE = "provenance.json"
 SAMPLES = "samples/step*.png"
+WITHOUT = "Write it again, or move it away to report without it"
 
 
 @dataclass(frozen=True)
@@ -132,22 +130,21 @@ class Run:
         metrics, problems = _read_lines(folder / METRICS)
         lines, more = _read_lines(folder / EVALUATIONS)
         evaluations = tuple(line for line in lines if curve_of(line) == curve_of(lines[-1]))
-        table = _read_json(folder / TABLE, dict)
-        rows = [(RESULTS, i, row) for i, row in enumerate(_read_json(folder / RESULTS, list) or [], 1)]
+        table = _read_json(folder / TABLE)
+        rows = [(RESULTS, i, row) for i, row in enumerate(_read_rows(folder / RESULTS), 1)]
         for path in sorted(folder.glob(TABLES)) or [folder / TABLE]:  # of every protocol
             rows += [
-                (str(path.relative_to(folder)), i, row)
-                for i, row in enumerate(_results_of(_read_json(path, dict), path), 1)
+                (str(path.relative_to(folder)), i, row) for i, row in enumerate(_results_of(_read_json(path), path), 1)
             ]
         return cls(
             path=folder,
             name=folder.name or "run",
-            config=_read_config(folder / CONFIG),
+            config=read_yaml(folder / CONFIG),
             metrics=_joined(metrics, evaluations),
             evaluations=evaluations,
             results=tuple(Result.from_row(row, f"{folder / file}, row {i}") for file, i, row in rows),
             table=table,
-            provenance=_read_json(folder / PROVENANCE, dict),
+            provenance=_read_json(folder / PROVENANCE),
             grids=_find_grids(folder),
             problems=(*problems, *more),
         )
@@ -215,27 +212,14 @@ def _short_name(path: Path, paths: Sequence[Path]) -> str:
     return path.name or "run"
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable YAML: {error}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} must hold keys and values, as training writes it.")
-    return config
-
-
-def _read_json(path: Path, kind: type) -> Any:
+def _read_json(path: Path) -> dict[str, Any] | None:
     """The content of a JSON file; None if there is no such file."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}). Write it again, or remove it to report without it.") from None
-    if not isinstance(content, kind):
-        raise UserError(f"{path} must hold a JSON {'list' if kind is list else 'object'}.")
-    return content
+    return read_json(path, advice=WITHOUT) if path.exists() else None
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON file; none if there is no such file."""
+    return read_rows(path, advice=WITHOUT) if path.exists() else []
 
 
 def _results_of(table: Mapping[str, Any] | None, path: Path) -> Sequence[Any]:
@@ -264,28 +248,13 @@ def curve_of(evaluation: Mapping[str, Any]) -> str:
 
 def _read_lines(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
     """Logged lines by step, and a sentence on unreadable ones; a cut last line is how a killed run ends."""
-    if not path.is_file():
+    if not path.exists():
         return (), ()
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    by_step: dict[float, dict[str, Any]] = {}
-    damaged = []
-    for number, line in enumerate(lines, 1):
-        try:
-            # Whole numbers as floats too: one so long that it overflows becomes infinite, and is dealt with as such.
-            row = json.loads(line, parse_int=float)
-            by_step[_finite(row["step"])] = row
-        except (ValueError, TypeError, KeyError):
-            if line.strip() and number < len(lines):
-                damaged.append(number)
+    rows, damaged = read_lines(path, {"step": NUMBER}, advice=WITHOUT)
+    by_step = {row["step"]: row for row in rows}
     shown = ", ".join(map(str, damaged[:5])) + (" and more" if len(damaged) > 5 else "")
     problems = (f"unreadable lines in {path.name}, left out: {shown}",) if damaged else ()
     return tuple(by_step[step] for step in sorted(by_step)), problems
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(value)
-    return value
 
 
 def _find_grids(folder: Path) -> tuple[tuple[int, Path], ...]:

@@ -14,7 +14,6 @@ safetensors itself does not notice a flipped bit. No pickle is written or read.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -29,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddpm_ip.errors import CheckpointError
+from ddpm_ip.files import ANY, Shape, flush, read_json, write_json
 
 log = logging.getLogger("ddpm_ip.checkpoint")
 
@@ -82,19 +82,19 @@ def save(
                 {k: v.detach().cpu().contiguous() for k, v in tensors[name].items()}, partial / f"{name}.safetensors"
             )
             on_write(f"{name}.safetensors")
-        _write_json(partial / "meta.json", {**meta, "step": step})
+        write_json(partial / "meta.json", {**meta, "step": step}, error=CheckpointError)
         on_write("meta.json")
         manifest = {
             name: {"bytes": (partial / name).stat().st_size, "sha256": sha256(partial / name)} for name in _FILES
         }
-        _write_json(partial / "manifest.json", manifest)
-        for name in (*_FILES, "manifest.json"):
-            _flush(partial / name)
+        write_json(partial / "manifest.json", manifest, error=CheckpointError, schema=None)  # meta.json has it
+        for name in _FILES:
+            flush(partial / name)
         if final.exists():  # the same step, written by a run that was resumed from before it
             shutil.rmtree(final)
         os.rename(partial, final)
-        _flush(folder)
-    except (OSError, SafetensorError) as error:
+        flush(folder)
+    except (OSError, SafetensorError, CheckpointError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         needed = sum(v.numel() * v.element_size() for group in tensors.values() for v in group.values())
         raise CheckpointError(
@@ -110,8 +110,8 @@ def read(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: it is damaged or is none; says which file and why.
     """
-    manifest = _read_json(path / "manifest.json")
-    if not isinstance(manifest, dict) or set(manifest) != set(_FILES):
+    manifest = _json(path / "manifest.json")
+    if set(manifest) != set(_FILES):
         raise CheckpointError(f"{path}: manifest.json does not list exactly {', '.join(_FILES)}")
     hashes = {}
     for name in _FILES:
@@ -123,9 +123,7 @@ def read(path: Path) -> Checkpoint:
         hashes[name] = sha256(file)
         if hashes[name] != entry.get("sha256"):
             raise CheckpointError(f"{path}: {name} is damaged (its SHA-256 is not the one in manifest.json)")
-    meta = _read_json(path / "meta.json")
-    if not isinstance(meta, dict) or not isinstance(meta.get("step"), int):
-        raise CheckpointError(f"{path}: meta.json holds no step")
+    meta = _json(path / "meta.json", {"step": int})
     return Checkpoint(path, meta["step"], meta, hashes)
 
 
@@ -227,26 +225,8 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step"))
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent}: {path.name} is missing; this is no whole checkpoint") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path.parent}: {path.name} cannot be read: {error}") from None
-
-
-def _flush(path: Path) -> None:
-    """Forces a file's bytes, or a folder's entries, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _json(path: Path, needs: Shape = ANY) -> dict[str, Any]:
+    return read_json(path, needs, advice="This is no whole checkpoint", error=CheckpointError, links=False)
 
 
 def _existing(path: Path) -> Path:

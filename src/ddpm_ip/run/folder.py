@@ -9,14 +9,14 @@ provenance.json   versions, hardware, command, data  lock           held while a
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ddpm_ip.errors import ConfigError
+from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.files import create_json, read_json
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,10 @@ class Lock:
     def __enter__(self) -> Lock:
         for _ in range(2):
             try:
-                handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                create_json(self.path, self._mine)
             except FileExistsError:
                 self._remove_if_stale()
                 continue
-            with os.fdopen(handle, "w") as file:
-                json.dump(self._mine, file)
             return self
         raise ConfigError(f"another process has just taken {self.path}")
 
@@ -111,12 +109,12 @@ class Lock:
 
     def _remove_if_stale(self) -> None:
         try:
-            held = json.loads(self.path.read_text())
-            pid, host = int(held["pid"]), str(held["host"])
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError):
-            pid, host = 0, "unknown"
+            held = read_json(self.path, {"pid": int, "host": str}, links=False)
+        except UserError:
+            if not os.path.lexists(self.path):  # given back meanwhile
+                return
+            held = {"pid": 0, "host": "unknown"}
+        pid, host = held["pid"], held["host"]
         if host != self._mine["host"] or _alive(pid):
             raise ConfigError(
                 f"process {pid} on {host} is training in {self.path.parent}. Wait for it, or choose another folder "

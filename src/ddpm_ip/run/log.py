@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ddpm_ip.files import NUMBER, append_line, keep_lines
 from ddpm_ip.run.folder import RunFolder
 
 log = logging.getLogger("ddpm_ip")
@@ -32,9 +31,8 @@ class Metrics:
         self._board = _tensorboard(folder.tensorboard, step)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Appends one line."""
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **numbers}) + "\n")
+        """Appends one line. (Without a schema: each of its keys is a quantity that can be plotted.)"""
+        append_line(self._path, {"step": step, **numbers}, schema=None)
         if self._board is not None:
             for name, value in numbers.items():
                 self._board.add_scalar(name, value, step)
@@ -111,16 +109,7 @@ def drop_after(path: Path, step: int) -> None:
     """Takes the lines of later steps, and lines that a kill cut off, out of a file of JSON lines."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue  # a line cut off by a kill
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(partial, path)
+    keep_lines(path, lambda row: bool(row["step"] <= step), {"step": NUMBER})
 
 
 def _tensorboard(path: Path, step: int) -> Any:

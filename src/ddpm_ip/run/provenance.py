@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,16 @@ def provenance() -> dict[str, Any]:
         "hardware": hardware(),
         "git": _git(),
     }
+
+
+def earlier(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A record and those of the processes before it, the newest first; a list, since a run may be resumed often.
+
+    (Version 0.1 wrote each inside the one after it.)
+    """
+    own = {key: value for key, value in record.items() if key != "earlier"}
+    before = record.get("earlier") or []
+    return [own, *(before if isinstance(before, list) else earlier(before))]
 
 
 def hardware() -> str:

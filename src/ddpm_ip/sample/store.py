@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -16,10 +14,12 @@ from accelerate import Accelerator
 from PIL import Image
 
 from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.files import is_partial, read_json, write_json, writing
 from ddpm_ip.images import UInt8, save_png
 from ddpm_ip.run.record import differences, understood
 
 Mode = Literal["sample", "denoise", "progressive"]
+AGAIN = "give the same call again, which makes only what is missing"
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Store:
     def block(self) -> int | None:
         """The block of the images that are there already; None if there are none, or their mark cannot be read."""
         try:
-            block = json.loads(self._mark.read_text(encoding="utf-8"))["block"]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            block: int = read_json(self._mark, {"block": int})["block"]
+        except UserError:
             return None  # no mark; a damaged one is told by claim
-        return block if isinstance(block, int) and block > 0 else None
+        return block if block > 0 else None
 
     def claim(self, identity: dict[str, Any], accelerator: Accelerator) -> None:
         """Marks the folder with what its images are made of.
@@ -67,22 +67,20 @@ class Store:
         mark = self._mark
         if mark.exists():
             try:
-                old = understood(dict(json.loads(mark.read_text(encoding="utf-8"))))
-            except (OSError, ValueError, TypeError, RecursionError) as error:
-                return (
-                    f"{mark} cannot be read ({error}), so what is in the folder is unknown: choose another --save_dir"
-                )
+                old = understood(read_json(mark, advice="What is in the folder is unknown: choose another --save_dir"))
+            except UserError as error:
+                return str(error)
             # Whether weights are averaged is known by their hash, whatever their file is called.
             changed = differences(*({k: v for k, v in d.items() if k != "averaged"} for d in (old, identity)))
             if changed:
                 return f"{self.folder} holds images made otherwise ({'; '.join(changed)}): choose another --save_dir"
             return None
-        if self.folder.is_dir() and any(self.folder.iterdir()):
+        if self.folder.is_dir() and not all(map(is_partial, self.folder.iterdir())):
             return f"{self.folder} holds other files: choose an empty or a new folder as --save_dir"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = mark.with_suffix(".partial")
-        partial.write_text(json.dumps(identity, indent=1), encoding="utf-8")
-        os.replace(partial, mark)
+        try:
+            write_json(mark, identity)
+        except UserError as error:
+            return str(error)
         return None
 
     def has(self, indices: range) -> bool:
@@ -90,14 +88,7 @@ class Store:
         return all(self._file(i).exists() and self._file(i).stat().st_size > 0 for i in indices)
 
     def put(self, index: int, picture: UInt8) -> None:
-        path = self._file(index)
-        try:
-            save_png(picture, path)
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be written: {error.strerror or error}. Images that were written stay; put that right "
-                "and give the same call again, which makes only what is missing"
-            ) from error
+        save_png(picture, self._file(index), "Images that were written stay; put that right and " + AGAIN)
 
     def finish(self, n: int) -> None:
         """Gathers the npz and removes its parts."""
@@ -105,9 +96,8 @@ class Store:
             return
         images = [np.asarray(Image.open(self._file(i))) for i in range(n)]
         array = np.stack([image[..., None] if image.ndim == 2 else image for image in images])
-        partial = self.npz.with_name(f".{self.npz.name}.partial.npz")
-        np.savez(partial, images=array)
-        os.replace(partial, self.npz)
+        with writing(self.npz, advice=f"The images are in {self.folder}; put that right and {AGAIN}") as file:
+            np.savez(file, images=array)
         shutil.rmtree(self.folder)
 
     def _file(self, index: int) -> Path:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from PIL import Image
 
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.evaluate.evaluate import Evaluation
+from ddpm_ip.files import read_json, write_json, write_text
 from ddpm_ip.images import save_png
 from ddpm_ip.run.record import row_label, understood
 from ddpm_ip.sample.program import SampleOptions
@@ -33,6 +33,7 @@ from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out
 Place = dict[str, Any]
 ROW = ("sampler", "corrections", "clip")  # of a place: what the row of a cell is
 PLACE = (*ROW, "steps", "seed")
+SAFE, REMOVE = "Finished cells stay", "Remove it, and the next call makes it again"
 INCIDENTAL = (
     "sampling",
     "samples",
@@ -77,9 +78,9 @@ class Sheet:
     def put(self, cell: SampleOptions, evaluation: Evaluation, picture: Image.Image) -> None:
         """Keeps a cell and a picture of some of its images, and shows it in the table."""
         folder, file = self.folder, self._file(cell)
-        _write(folder / "protocol.json", _json(self.protocol))
-        save_png(picture, file.with_suffix(".png"))
-        _write(folder / file.name, _json({**place_of(cell), **evaluation.to_dict(), "grid": f"{file.stem}.png"}))
+        write_json(folder / "protocol.json", self.protocol, advice=SAFE)
+        save_png(picture, file.with_suffix(".png"), advice=SAFE)
+        write_json(file, {**place_of(cell), **evaluation.to_dict(), "grid": f"{file.stem}.png"}, advice=SAFE)
         self.publish()
 
     def publish(self) -> Grid:
@@ -116,7 +117,9 @@ def cell_name(cell: SampleOptions) -> str:
 def find_protocol(home: Path, protocol: Mapping[str, Any]) -> Path | None:
     """The folder of a protocol, if it is there; if ``protocol`` says no block, the first of any block."""
     for path in sorted(home.glob("*/protocol.json")):
-        old = {k: v for k, v in understood(_read(path)).items() if k not in ROW and k != "evaluations"}
+        old = {
+            k: v for k, v in understood(read_json(path, advice=REMOVE)).items() if k not in ROW and k != "evaluations"
+        }
         if "block" not in protocol:
             old.pop("block", None)
         if old == protocol:
@@ -127,7 +130,7 @@ def find_protocol(home: Path, protocol: Mapping[str, Any]) -> Path | None:
 def block_used(home: Path, protocol: Mapping[str, Any]) -> int | None:
     """The block of the cells that are there under the same protocol: free memory is not the same every day."""
     folder = find_protocol(home, protocol)
-    return None if folder is None else int(_read(folder / "protocol.json")["block"])
+    return None if folder is None else int(read_json(folder / "protocol.json", {"block": int}, advice=REMOVE)["block"])
 
 
 def _place(cell: Mapping[str, Any]) -> Place:
@@ -170,36 +173,14 @@ def _refuse_mixture(measured: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _read_cell(path: Path) -> dict[str, Any]:
     """A cell, in today's words (version 0.1 wrote ``var_type``)."""
-    cell = _read(path)
+    cell = read_json(path, {"seed": int, "values": dict, "protocol": dict, "warnings": list}, advice=REMOVE)
     cell = understood(cell if "sampler" in cell else {"sampler": "ancestral", **cell})
-    if missing := [key for key in (*PLACE, "values", "protocol", "warnings") if key not in cell]:
-        raise UserError(f"{path} lacks {', '.join(missing)}: remove it, and the next call makes it again")
+    if missing := [key for key in PLACE if key not in cell]:
+        raise UserError(f"{path} lacks {', '.join(missing)}. {REMOVE}")
     return cell
 
 
 def _write_forms(folder: Path, grid: Grid) -> None:
-    forms = {"txt": as_text, "md": as_markdown, "csv": as_csv, "json": _json}
-    for suffix, form in forms.items():
-        _write(folder / f"table.{suffix}", form(grid))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}): remove it, and the next call makes it again") from None
-
-
-def _write(path: Path, text: str) -> None:
-    """A file that is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}. Finished cells stay") from error
+    for suffix, form in {"txt": as_text, "md": as_markdown, "csv": as_csv}.items():
+        write_text(folder / f"table.{suffix}", form(grid), advice=SAFE)
+    write_json(folder / "table.json", grid, advice=SAFE)

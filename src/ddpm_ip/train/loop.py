@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -21,11 +20,12 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, OutOfMemory
+from ddpm_ip.files import read_json, write_json, write_yaml
 from ddpm_ip.images import grid, save_png
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import Lock, RunFolder, default_path
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
-from ddpm_ip.run.provenance import provenance
+from ddpm_ip.run.provenance import earlier, provenance
 from ddpm_ip.sample.generator import Model, preview
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.monitor import Watch
@@ -342,9 +342,9 @@ def _announce(config: Config, folder: RunFolder, images: ImageSet, state: TrainS
     data |= {"channels": images.channels, "size": images.size}
     record = {**provenance(), "parameters": parameters, "data": data}
     if state.step and folder.provenance.exists():
-        record["earlier"] = json.loads(folder.provenance.read_text())
-    folder.config.write_text(config.to_yaml(), encoding="utf-8")
-    folder.provenance.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        record["earlier"] = earlier(read_json(folder.provenance, advice="Move it away to continue without it"))
+    write_yaml(folder.config, config.to_dict())
+    write_json(folder.provenance, record)
     log.info("results go to %s", folder.path)
     log.info(
         "%s: %d images of %dx%dx%d; network with %s parameters; %s; %s",

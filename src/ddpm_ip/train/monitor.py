@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from ddpm_ip.errors import CheckpointError
+from ddpm_ip.files import NUMBER, append_line, read_lines
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.log import Metrics, drop_after
@@ -132,8 +133,7 @@ class Watch:
                 self._warned.add(text)
         if self._metrics is not None:
             self._metrics.evaluation(step, evaluation["values"])
-        with self._folder.evaluations.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "curve": self._curve, **evaluation}) + "\n")
+        append_line(self._folder.evaluations, {"step": step, "curve": self._curve, **evaluation})
         name = next(iter(evaluation["values"]))
         sign = -1 if _word(name) in HIGHER_IS_BETTER else 1
         best = self._best is None or sign * value < sign * self._best
@@ -172,7 +172,7 @@ def save_best(folder: RunFolder, step: int, tensors: Mapping[str, Any], meta: Ma
 def _lines(folder: RunFolder) -> list[dict[str, Any]]:
     if not folder.evaluations.exists():
         return []
-    lines = [json.loads(line) for line in folder.evaluations.read_text(encoding="utf-8").splitlines()]
+    lines = read_lines(folder.evaluations, {"step": NUMBER, "values": dict, "protocol": dict}).rows
     return [{**line, "curve": line.get("curve") or _curve(line)} for line in lines]  # older versions wrote none
 
 

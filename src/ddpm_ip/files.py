@@ -1,0 +1,399 @@
+"""Files of a run: one way to write them and one way to read them.
+
+**Writing.** A file appears whole or not at all: it is written in the same folder as ``.NAME.PID.partial``, flushed to
+the disk and renamed. Whatever goes wrong, also Ctrl-C, leaves what was there and no partial file; only a process that
+is killed leaves one (:func:`is_partial`), which nobody reads. Nothing is written through a symbolic link, nor over one:
+it is the user's, and so is what it points to. Folders on the way may be links.
+
+**Reading.** What is read is a regular file of bounded size, nested at most :data:`ddpm_ip.plain.DEPTH` levels deep, of
+the expected shape. It may be reached through a link, unless ``links=False``. A pipe or a device is refused rather than
+waited for.
+
+**Schema.** Each JSON object, row and configuration that is written carries the key ``schema``. It belongs to the file
+and not to what the file says: reading checks it and takes it out, so that it plays no part in any comparison. Files of
+version 0.1 have none and are read as schema 1. A higher number than the reader knows is refused.
+
+Every error is a :class:`UserError` (or a subclass that the caller names) that says which file, what is wrong, and what
+to do about it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
+
+from ddpm_ip.errors import ConfigError, NewerVersion, UserError
+from ddpm_ip.plain import NOT_FINITE, UNREADABLE, kind_of, load_yaml, parse_json, reason, yaml_text
+
+SCHEMA = 1  # raise the number of a kind of file when an older version would misread what is written
+MB = 1_000_000
+LARGEST_JSON, LARGEST_LINES, LARGEST_YAML = 64 * MB, 256 * MB, 1 * MB  # bytes that are read
+
+Shape = Mapping[str, type | tuple[type, ...]]  # keys that an object must have, and the types of their values
+ANY: Shape = MappingProxyType({})
+NUMBER = (int, float)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def writing(
+    path: Path, *, advice: str = "", error: type[UserError] = UserError, durable: bool = True
+) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of ``path`` when the block ends without an exception.
+
+    Args:
+        path: the file; its folder is made if need be.
+        advice: what to do if it cannot be written; by default what helps against the reason.
+        error: class of the error.
+        durable: flushes to the disk first, so that a power failure leaves the old file or the new one. Without it, it
+            may leave an empty file: for files that come in thousands and can be made again.
+
+    Raises:
+        UserError: the file cannot be written; what was there is untouched.
+    """
+    refuse_special(path, error)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)  # of a killed process that had the same id
+        with open(partial, "xb") as file:  # x: a new file, never through a link
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+        if durable:
+            flush(path.parent)
+    except BaseException as caught:
+        with suppress(OSError):
+            partial.unlink()
+        if isinstance(caught, OSError):
+            raise _unwritable(path, caught, advice, error) from caught
+        raise
+
+
+def write_bytes(path: Path, content: bytes, *, advice: str = "", error: type[UserError] = UserError) -> None:
+    """Writes a file; see :func:`writing`."""
+    with writing(path, advice=advice, error=error) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str, *, advice: str = "", error: type[UserError] = UserError) -> None:
+    """Writes a text as UTF-8. (A file name that is no text becomes an escape, which in JSON means the same.)"""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), advice=advice, error=error)
+
+
+def write_json(
+    path: Path,
+    value: Mapping[str, Any],
+    *,
+    advice: str = "",
+    error: type[UserError] = UserError,
+    schema: int | None = SCHEMA,
+) -> None:
+    """Writes one JSON object; ``schema`` None writes no schema."""
+    write_text(path, _indented(_stamped(value, schema)), advice=advice, error=error)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, advice: str = "") -> None:
+    """Writes a JSON list of objects."""
+    write_text(path, _indented([_stamped(row, SCHEMA) for row in rows]), advice=advice)
+
+
+def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
+    """Writes a configuration as YAML that :func:`read_yaml` reads back."""
+    write_text(path, yaml_text(_stamped(tree, SCHEMA)))
+
+
+def append_line(path: Path, row: Mapping[str, Any], *, schema: int | None = SCHEMA) -> None:
+    """Appends one JSON line, in one write, so that processes may append to one file.
+
+    If the last line is cut off, since its process was killed, the new one begins on a line of its own.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    refuse_special(path)
+    try:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(path, flags, 0o666)
+        try:
+            end = os.fstat(handle).st_size
+            cut = end > 0 and os.pread(handle, 1, end - 1) != b"\n"
+            _write_all(handle, ("\n" if cut else "") + _line(row, schema))
+        finally:
+            os.close(handle)
+    except OSError as caught:
+        raise _unwritable(path, caught, "", UserError) from caught
+
+
+def create_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object to a file that must not exist: of several processes that try, one can.
+
+    Raises:
+        FileExistsError: there is something at that path, be it a symbolic link to nowhere.
+        UserError: it cannot be written.
+    """
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            _write_all(handle, _line(value, SCHEMA))
+        except BaseException:
+            os.unlink(path)
+            raise
+        finally:
+            os.close(handle)
+    except FileExistsError:
+        raise
+    except OSError as caught:
+        raise _unwritable(path, caught, "", UserError) from caught
+
+
+def refuse_special(path: Path, error: type[UserError] = UserError) -> None:
+    """Refuses what is never written over, as every writer does: better before hours of work than after them.
+
+    Raises:
+        UserError: it is a symbolic link, a folder, a pipe or a device.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # absent; if it cannot be reached, writing says why
+        return
+    if stat.S_ISLNK(mode):
+        raise error(
+            f"{path} is a symbolic link to {os.readlink(path)}, and nothing is written through it: remove the link, or "
+            "give the file that it points to"
+        )
+    if not stat.S_ISREG(mode):
+        raise error(f"{path} cannot be written: {_kind(mode)} is in its place. Remove it, or choose another name")
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is what a process left that was killed while it wrote."""
+    return re.fullmatch(r"\..+\.\d+\.partial", path.name) is not None
+
+
+def flush(path: Path) -> None:
+    """Forces a file's bytes, or a folder's entries, to the disk, where the file system can."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _stamped(value: Mapping[str, Any], schema: int | None) -> dict[str, Any]:
+    return dict(value) if schema is None else {"schema": schema, **value}
+
+
+def _indented(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def _line(row: Mapping[str, Any], schema: int | None) -> str:
+    return json.dumps(_stamped(row, schema)) + "\n"
+
+
+def _write_all(handle: int, text: str) -> None:
+    """In one write, unless the disk is full: then the next says so."""
+    content = memoryview(text.encode())
+    while content:
+        content = content[os.write(handle, content) :]
+
+
+def _unwritable(path: Path, caught: OSError, advice: str, error: type[UserError]) -> UserError:
+    helps = {
+        errno.ENOSPC: "Free some space there",
+        errno.EDQUOT: "Free some space there",
+        errno.EACCES: "Choose a place that you may write to",
+        errno.EPERM: "Choose a place that you may write to",
+        errno.EROFS: "Choose a place that you may write to",
+    }
+    advice = advice or helps.get(caught.errno or 0, "Choose another place, or put that right and try again")
+    return error(f"{path} cannot be written: {reason(caught)}. {advice}")
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+class Lines(NamedTuple):
+    """JSON lines that were read.
+
+    Attributes:
+        rows: the objects, in order.
+        damaged: the numbers, from 1, of the lines that hold none; not of a last line that is cut off, which is how a
+            killed process ends.
+    """
+
+    rows: list[dict[str, Any]]
+    damaged: list[int]
+
+
+@contextmanager
+def reading(path: Path, advice: str = "", error: type[UserError] = UserError) -> Iterator[None]:
+    """Tells of whatever is wrong with a file while it is read and interpreted.
+
+    Args:
+        path: the file, or a folder of several.
+        advice: what to do about it.
+        error: class of the error.
+
+    Raises:
+        UserError: in place of any of :data:`ddpm_ip.plain.UNREADABLE`.
+    """
+    try:
+        yield
+    except UNREADABLE as caught:
+        advice = advice or "Restore it from a backup, or remove it"
+        raise error(f"{path} cannot be read: {reason(caught)}. {advice}") from None
+
+
+def read_json(
+    path: Path,
+    needs: Shape = ANY,
+    *,
+    advice: str = "",
+    error: type[UserError] = UserError,
+    schema: int = SCHEMA,
+    links: bool = True,
+) -> dict[str, Any]:
+    """Reads one JSON object.
+
+    Args:
+        path: the file.
+        needs: keys that must be there, with the types of their values.
+        advice: what to do if it cannot be read.
+        error: class of the error.
+        schema: the highest that is known.
+        links: whether the file may be a symbolic link.
+
+    Returns:
+        The object, without its schema.
+
+    Raises:
+        UserError: it is absent, damaged, or something else.
+        NewerVersion: it has a higher schema.
+    """
+    with reading(path, advice, error):
+        return _object(parse_json(_text(path, LARGEST_JSON, links)), needs, path, schema)
+
+
+def read_rows(
+    path: Path, needs: Shape = ANY, *, advice: str = "", error: type[UserError] = UserError, schema: int = SCHEMA
+) -> list[dict[str, Any]]:
+    """Reads a JSON list of objects; otherwise as :func:`read_json`."""
+    with reading(path, advice, error):
+        rows = parse_json(_text(path, LARGEST_JSON))
+        if not isinstance(rows, list):
+            raise TypeError(f"it must be a list, and is {kind_of(rows)}")
+        return [_object(row, needs, path, schema, f"row {i}") for i, row in enumerate(rows, 1)]
+
+
+def read_lines(
+    path: Path, needs: Shape = ANY, *, advice: str = "", error: type[UserError] = UserError, schema: int = SCHEMA
+) -> Lines:
+    """Reads JSON lines, one an object; lines that hold none are left out and counted.
+
+    Raises:
+        UserError: the file cannot be read at all.
+        NewerVersion: a line has a higher schema.
+    """
+    with reading(path, advice, error):
+        lines = _bytes(path, LARGEST_LINES).splitlines(keepends=True)
+    rows: list[dict[str, Any]] = []
+    damaged = []
+    for number, line in enumerate(lines, 1):
+        if (row := _row(line, needs, path, schema)) is not None:
+            rows.append(row)
+        elif line.strip() and line.endswith(b"\n"):
+            damaged.append(number)
+    return Lines(rows, damaged)
+
+
+def keep_lines(
+    path: Path, keep: Callable[[Mapping[str, Any]], bool], needs: Shape = ANY, *, schema: int = SCHEMA
+) -> None:
+    """Takes lines out of a file of JSON lines: damaged ones, and those that are not to be kept.
+
+    Raises:
+        UserError: it cannot be read or written.
+        NewerVersion: a line has a higher schema.
+    """
+    with reading(path):
+        lines = _bytes(path, LARGEST_LINES).splitlines()
+    kept = [line + b"\n" for line in lines if (row := _row(line, needs, path, schema)) is not None and keep(row)]
+    write_bytes(path, b"".join(kept))
+
+
+def read_yaml(path: Path, *, schema: int = SCHEMA) -> dict[str, Any]:
+    """Reads a configuration: YAML as :func:`parse_yaml` understands it, keys and values at the top.
+
+    Raises:
+        ConfigError: it is absent, damaged, or something else.
+        NewerVersion: it has a higher schema.
+    """
+    with reading(path, "Give a YAML file of keys and values", ConfigError):
+        return _object(load_yaml(_text(path, LARGEST_YAML)), ANY, path, schema)
+
+
+def _bytes(path: Path, largest: int, links: bool = True) -> bytes:
+    def opener(name: str, flags: int) -> int:  # without waiting for the other end of a pipe
+        return os.open(name, flags | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW))
+
+    with open(path, "rb", opener=opener) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"it is {_kind(found.st_mode)}, not a file")
+        content = file.read(largest + 1) if found.st_size <= largest else b""
+    if max(found.st_size, len(content)) > largest:
+        raise ValueError(f"it has more than {largest // MB} MB, which none that ddpm-ip wrote has")
+    return content
+
+
+def _text(path: Path, largest: int, links: bool = True) -> str:
+    return _bytes(path, largest, links).decode("utf-8-sig")  # editors of Windows put a mark at the beginning
+
+
+def _row(line: bytes, needs: Shape, path: Path, schema: int) -> dict[str, Any] | None:
+    try:
+        return _object(parse_json(line.decode("utf-8-sig")), needs, path, schema)
+    except UNREADABLE:
+        return None
+
+
+def _object(value: Any, needs: Shape, path: Path, schema: int, where: str = "it") -> dict[str, Any]:
+    """Checks an object, and takes its schema out."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{where} must be an object of keys and values, and is {kind_of(value)}")
+    found = value.pop("schema", 1)
+    if type(found) is not int:
+        raise TypeError(f"{where} has the schema {found!r:.80}, which is no whole number")
+    if found > schema:
+        raise NewerVersion(
+            f"{path} was written by a newer version of ddpm-ip (schema {found}, this version knows {schema}): "
+            "update ddpm-ip"
+        )
+    if missing := [key for key in needs if key not in value]:
+        raise KeyError(f"{where} lacks {', '.join(missing)}")
+    for key, kinds in needs.items():
+        one = value[key]
+        if not isinstance(one, kinds) or (isinstance(one, bool) and kinds is not bool) or kind_of(one) == NOT_FINITE:
+            raise TypeError(f"{where} has a {key} that is {kind_of(one)}")
+    return value
+
+
+def _kind(mode: int) -> str:
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
