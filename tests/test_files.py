@@ -43,6 +43,7 @@ from ddpm_ip.report.run import Run
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.log import drop_after
 from ddpm_ip.run.provenance import earlier
+from ddpm_ip.run.record import understood
 from ddpm_ip.sample.store import Store
 
 LEGACY = Path(__file__).parent / "legacy" / "v0.1"
@@ -527,7 +528,7 @@ def test_a_run_of_version_0_1_is_reported_and_found() -> None:
 
 def test_a_folder_of_samples_of_version_0_1_continues(tmp_path: Path) -> None:
     """Its mark has no schema; that of one made now has; both are equal to what is asked for."""
-    identity = read_json(LEGACY / "samples-small" / "sampling.json")
+    identity = understood(read_json(LEGACY / "samples-small" / "sampling.json"))
     (tmp_path / "sampling.json").write_bytes((LEGACY / "samples-small" / "sampling.json").read_bytes())
     for folder in (tmp_path, tmp_path / "new", tmp_path / "new"):
         store = Store.at(folder, "sample")
