@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
@@ -14,7 +15,6 @@ from ddpm_ip.evaluate.evaluate import Evaluation, check, compare
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import UInt8
-from ddpm_ip.nn.unet import UNet
 from ddpm_ip.sample.generator import Generator, make_generator
 from ddpm_ip.sampler import Ancestral, VarType
 from ddpm_ip.schedule import RespaceType, respace
@@ -46,7 +46,7 @@ class Judge:
             images, extractor=self._extractor, metrics=chosen.metrics, n_images=chosen.n_samples, device=device
         )  # fmt: skip
 
-    def __call__(self, network: UNet) -> Callable[[], Evaluation] | None:
+    def __call__(self, network: nn.Module) -> Callable[[], Evaluation] | None:
         """Samples of a network in evaluation mode and their features, by all processes together.
 
         Returns:

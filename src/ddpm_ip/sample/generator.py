@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.engine import agreed, in_one_line, why_not_fast
 from ddpm_ip.images import UInt8, to_uint8
-from ddpm_ip.nn.unet import UNet
 from ddpm_ip.sampler import Ancestral, State, trajectory
 from ddpm_ip.sampler.graph import Replayed
 from ddpm_ip.schedule import respace
@@ -79,7 +79,13 @@ class Generator:
 
 
 def make_generator(
-    config: Config, network: UNet, sampler: Ancestral, times: Sequence[int], seed: int, block: int, engine: Accelerator
+    config: Config,
+    network: Module,
+    sampler: Ancestral,
+    times: Sequence[int],
+    seed: int,
+    block: int,
+    engine: Accelerator,
 ) -> Generator:
     """A model and how it is sampled: replayed as a CUDA graph where that is possible, else plain, with the reason.
 
@@ -109,7 +115,7 @@ def make_generator(
     return plain
 
 
-def _replay(config: Config, network: UNet, plain: Generator, precision: str) -> Replayed:
+def _replay(config: Config, network: Module, plain: Generator, precision: str) -> Replayed:
     from ddpm_ip.nn.fused.check import compare_outputs
     from ddpm_ip.nn.fused.launch import compile_together
     from ddpm_ip.nn.fused.operations import Shadow
@@ -133,7 +139,7 @@ def _replay(config: Config, network: UNet, plain: Generator, precision: str) -> 
     return walk
 
 
-def preview(config: Config, network: UNet, accelerator: Accelerator) -> UInt8:
+def preview(config: Config, network: Module, accelerator: Accelerator) -> UInt8:
     """A few samples during training, shared among the processes; ``uint8`` (train.n_samples, C, H, W) on each.
 
     Fixed-small variance, since fixed-large leaves visible noise at few steps.
