@@ -1,9 +1,9 @@
 """What a network is to everything else, and what its configuration must be able to say.
 
 A new network is one file, with a frozen dataclass that satisfies :class:`NetworkConfig` and the module that it builds,
-and one line in ``ModelConfig`` (``ddpm_ip/nn/__init__.py``). It runs on the plain path; to run on the fast one, too, it is
-a :class:`ddpm_ip.nn.unet.Block` made of the operations in :mod:`ddpm_ip.nn.ops`, between convolutions ``conv_in`` and
-``conv_out``.
+and one line in ``ModelConfig`` (``ddpm_ip/nn/__init__.py``). It runs on the plain path; to run on the fast one, too, it
+is a :class:`ddpm_ip.nn.unet.Block` made of the operations in :mod:`ddpm_ip.nn.ops`, between convolutions ``conv_in``
+and ``conv_out``.
 """
 
 from __future__ import annotations

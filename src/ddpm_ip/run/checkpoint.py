@@ -9,7 +9,8 @@
         manifest.json           size and SHA-256 of each of the above, written last
 
 The manifest says which parts there are. A checkpoint is written under a temporary name, flushed to the disk and
-renamed. Reading checks every hash, since safetensors itself does not notice a flipped bit. No pickle is written or read.
+renamed. Reading checks every hash, since safetensors itself does not notice a flipped bit. No pickle is written or
+read.
 """
 
 from __future__ import annotations
