@@ -17,7 +17,7 @@ from tests.reliability.tiny import (
 )
 
 from ddpm_ip.cli import main
-from ddpm_ip.errors import UserError
+from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.evaluate.during import Judge
 from ddpm_ip.report.page import write_report
 from ddpm_ip.report.run import Run
