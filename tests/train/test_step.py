@@ -10,6 +10,7 @@ from tests.train.parts import ByLabel, LossAware
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws
 from ddpm_ip.engine import start_engine
+from ddpm_ip.nn.ops import Operations
 from ddpm_ip.train.loop import build, fresh_state, make_feed
 from ddpm_ip.train.step import TrainStep
 
@@ -87,9 +88,13 @@ class Replayed:
 
 @pytest.fixture
 def captured(monkeypatch):
-    """Makes the step that would be captured; here, in Triton's interpreter, its work is done each time."""
+    """Makes the step that would be captured; here its work is done each time, with plain operations (those of a GPU are
+    compared with them in tests/nn)."""
     pytest.importorskip("triton")
+    from ddpm_ip.nn.fused import operations
     from ddpm_ip.train.graph import CapturedStep
+
+    monkeypatch.setattr(operations, "FusedOperations", lambda masks, layer: Operations())
 
     def capture(self):
         graph = Replayed(self)
@@ -136,7 +141,7 @@ def test_the_captured_step_reads_its_labels_where_they_stay(captured):
     """The network sees the same memory at each step, with the labels of that step."""
     config = replace(tiny(), model=ByLabel())
     images = config.data.open(progress=False)
-    state, step = captured(config, images)
+    _, step = captured(config, images)
     network = step._shadow.module
     network.seen.clear()
     for k in range(3):
@@ -151,12 +156,8 @@ def test_what_capturing_does_to_the_state_is_undone(captured):
     """All parts, an adaptive time sampler's included; moments that were made begin at zero."""
     config = tiny()
     config = replace(config, train=replace(config.train, times=LossAware()))
-    before = {
-        n: {k: v.clone() for k, v in named.items()}
-        for n, named in plain(config, config.data.open())[0].tensors().items()
-    }
-    state, _ = captured(config, config.data.open())
-    now = state.tensors()
+    images = config.data.open(progress=False)
+    before, now = plain(config, images)[0].tensors(), captured(config, images)[0].tensors()
     for name in ("model", "ema", "times"):
         assert all(torch.equal(v, before[name][k]) for k, v in now[name].items())
     assert now["optimizer"]
