@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.reliability.tiny import ROOT, assert_same_state, run, step_folder, tiny, weights
+from tests.reliability.tiny import (
+    ROOT,
+    TORCHRUN,
+    assert_same_state,
+    finish,
+    run,
+    start,
+    step_folder,
+    tiny,
+    weights,
+    yaml_file,
+)
 from tests.train.parts import LossAware
 from torch import nn
 
@@ -13,6 +24,7 @@ from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.times import Uniform
 from ddpm_ip.train.loop import build, fresh_state
 from ddpm_ip.train.state import Moments, Part, Weights
 
@@ -139,8 +151,21 @@ def test_a_run_of_version_0_1_is_restored_and_continues(tmp_path):
     assert "from scratch" not in text
 
 
-def aware(**settings):
-    config = tiny(**settings)
+def test_a_time_sampler_that_learns_and_is_not_saved_is_refused():
+    class Forgetful:
+        def draw(self, draws, total_steps):
+            return Uniform().draw(draws, total_steps)
+
+        def observe(self, t, loss):
+            pass
+
+    state = state_of(tiny())
+    with pytest.raises(TypeError, match=r"Forgetful learns from the losses, but has no tensors\(\)"):
+        replace(state, times=Forgetful())
+
+
+def aware(model=None, **settings):
+    config = tiny(model, **settings)
     return replace(config, train=replace(config.train, times=LossAware()))
 
 
@@ -159,3 +184,36 @@ def test_what_a_time_sampler_has_learned_is_part_of_the_run(tmp_path):
     assert not torch.equal(
         weights(tmp_path / "uniform", 8)["conv_in.weight"], weights(tmp_path / "run", 8)["conv_in.weight"]
     )
+
+
+WORKER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from tests.train.parts import LossAware
+
+from ddpm_ip.config import load
+from ddpm_ip.engine import stop_engine
+from ddpm_ip.train.loop import train
+
+config = load(sys.argv[2])
+train(replace(config, train=replace(config.train, times=LossAware())), Path(sys.argv[3]))
+stop_engine()
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_a_time_sampler_learns_from_the_losses_of_all_processes(tmp_path):
+    """Two processes have learned what one has."""
+    settings = {"n_steps": 5, "save_freq": 5, "optim": {"lr": 1e-3, "eps": 1e-3}}
+    still = {"dropout": 0.0}
+    (tmp_path / "worker.py").write_text(WORKER)
+    config = yaml_file(tmp_path, still, **settings)
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", ROOT, config, tmp_path / "two"), timeout=90)
+    assert code == 0, output
+    run(aware(still, **settings), tmp_path / "one")
+    one, two = (weights(tmp_path / name, 5, "times")["squares"] for name in ("one", "two"))
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    assert (one != 1).sum() > 4 * 5, "more than one process can have seen"

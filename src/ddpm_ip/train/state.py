@@ -14,7 +14,7 @@ from ddpm_ip.ema import EMA
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.run.checkpoint import Checkpoint
 from ddpm_ip.run.weights import load_weights
-from ddpm_ip.times import TimeSampler, Uniform
+from ddpm_ip.times import Observer, TimeSampler, Uniform
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -114,6 +114,11 @@ class TrainState:
         }
         if isinstance(self.times, Part):
             self.parts["times"] = self.times
+        elif isinstance(self.times, Observer):
+            raise TypeError(
+                f"{type(self.times).__name__} learns from the losses, but has no tensors() and load(): a run could not "
+                "continue where it stopped (see ddpm_ip.train.state.Part)"
+            )
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """The tensors of a checkpoint, by part."""
