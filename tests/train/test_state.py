@@ -192,7 +192,7 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
-from tests.train.parts import LossAware
+from parts import LossAware
 
 from ddpm_ip.config import load
 from ddpm_ip.engine import stop_engine
@@ -211,7 +211,9 @@ def test_a_time_sampler_learns_from_the_losses_of_all_processes(tmp_path):
     still = {"dropout": 0.0}
     (tmp_path / "worker.py").write_text(WORKER)
     config = yaml_file(tmp_path, still, **settings)
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", ROOT, config, tmp_path / "two"), timeout=90)
+    code, output = finish(
+        start(*TORCHRUN, tmp_path / "worker.py", ROOT / "tests/train", config, tmp_path / "two"), timeout=90
+    )
     assert code == 0, output
     run(aware(still, **settings), tmp_path / "one")
     one, two = (weights(tmp_path / name, 5, "times")["squares"] for name in ("one", "two"))
