@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpm_ip import plain
-from ddpm_ip.config import Config, Diffusion, Model, Optim, Train, from_dict, load, merge, parse_overrides
+from ddpm_ip import config, plain
+from ddpm_ip.config import Config, Diffusion, Optim, Train, from_dict, load, merge, parse_overrides
 from ddpm_ip.data import Cifar10, Digits
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.nn import UNetConfig
+from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation
 from ddpm_ip.plain import parse_yaml
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.times import Uniform
+from ddpm_ip.weighting import Constant
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = sorted([*ROOT.glob("configs/*.yaml"), *ROOT.glob("benchmarks/*.yaml")])
@@ -49,7 +54,7 @@ def refusal(text: str, tmp_path: Path, *overrides: str) -> str:
         ("perturbation: {name: inputs}", "perturbation.name", "did you mean input?"),
         ("perturbation: {name: offset-noise}", "perturbation.name", "choose one of none, input"),
         ("diffusion: {objective: pred_epsilon}", "diffusion.objective", "'pred_eps'"),
-        ("model: {name: dit}", "model.name", "'unet'"),
+        ("model: {name: dit}", "model.name", "unknown name 'dit'; choose one of unet"),
         ("seed: five", "seed", "got 'five'"),
         ("seed: 1.5", "seed", "got 1.5"),
         ("seed: -1", "seed", "greater than or equal to 0"),
@@ -173,6 +178,71 @@ def test_a_variant_left_unnamed_is_the_one_that_fits(tmp_path: Path) -> None:
     assert read(DIGITS + "perturbation: {gamma: 0.2}", tmp_path).perturbation == InputPerturbation(gamma=0.2)
 
 
+@pytest.mark.parametrize(
+    ("text", "changed"),
+    [
+        ("model: {}", {}),
+        ("model: {dim: 64}", {"model": UNetConfig(dim=64)}),
+        ("perturbation: {}", {}),
+        ("train: {times: {}, weighting: {}}", {}),
+        ("train: {times: {name: uniform}, weighting: {name: constant}}", {}),
+    ],
+)
+def test_an_unnamed_section_with_nothing_else_is_the_default(
+    text: str, changed: dict[str, object], tmp_path: Path
+) -> None:
+    assert read(DIGITS + text, tmp_path) == Config(data=Digits(), **changed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wide:
+    name: Literal["wide"] = "wide"
+    width: int = 1
+    depth: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Deep:
+    name: Literal["deep"] = "deep"
+    depth: int = 1
+    heads: int = 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "default", "meant"),
+    [
+        (["width"], Deep, Wide),
+        (["heads", "typo"], Wide, Deep),
+        (["depth"], Deep, Deep),
+        (["depth"], None, None),
+        (["typo"], Deep, None),
+        ([], Wide, Wide),
+        ([], None, None),
+    ],
+)
+def test_which_variant_an_unnamed_section_means(keys: list[str], default: type | None, meant: type | None) -> None:
+    """So that a file which was written before there was another variant keeps its meaning."""
+    assert config._meant(dict.fromkeys(keys, 1), [Wide, Deep], default) is meant
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train: {times: {name: loss_aware}}", "train.times.name: unknown name 'loss_aware'; choose one of uniform"),
+        ("train: {weighting: {name: constants}}", "train.weighting.name: unknown name 'constants'; did you mean con"),
+        ("train: {weighting: {gamma: 5}}", "train.weighting.gamma: unknown key; the keys of train.weighting are name"),
+        ("model: {dim_mult: [1]}", "model.dim_mult: unknown key; did you mean dim_mults?"),
+        ("model: {dim: 5}", "model.dim: input should be a multiple of 2, got 5"),
+        ("model: {dim: 2}", "model.dim: input should be greater than or equal to 4, got 2"),
+        ("model: {dim_mults: [0]}", "model.dim_mults.0: input should be greater than or equal to 1, got 0"),
+        ("model: {dropout: 1}", "model.dropout: input should be less than 1, got 1"),
+        ("model: {num_groups: 0}", "model.num_groups: input should be greater than or equal to 1, got 0"),
+    ],
+)
+def test_mistakes_in_a_section_with_variants(text: str, expected: str, tmp_path: Path) -> None:
+    assert expected in refusal(DIGITS + text, tmp_path)
+
+
 def test_the_parts_are_made_of_their_sections(tmp_path: Path) -> None:
     c = read(
         DIGITS + "model: {in_channels: 1, dim: 8, dim_mults: [1, 2], use_attn: [false, true], num_groups: 4}\n"
@@ -186,8 +256,8 @@ def test_the_parts_are_made_of_their_sections(tmp_path: Path) -> None:
     denoiser = c.denoiser(network)
     assert denoiser.network is network
     assert denoiser.schedule == Schedule(50, "cosine")
-    assert (denoiser.objective, denoiser.learned_variance) == ("pred_v", True)
-    assert c.objective().perturbation == InputPerturbation()
+    assert (denoiser.prediction_type, denoiser.learned_variance) == ("pred_v", True)
+    assert c.objective(Uniform()) == Objective(InputPerturbation(), Uniform(), Constant())
 
 
 # --- overrides -------------------------------------------------------------------------------------------------------
@@ -280,7 +350,9 @@ FRACTION = st.floats(0, 1, exclude_max=True)
 CONFIGS = st.builds(
     Config,
     data=st.one_of(st.builds(Digits), st.builds(Cifar10, root=st.text(st.characters(codec="utf-8"), min_size=1))),
-    model=st.builds(Model, dim_mults=st.lists(st.integers(1, 8), min_size=1, max_size=4).map(tuple), dropout=FRACTION),
+    model=st.builds(
+        UNetConfig, dim_mults=st.lists(st.integers(1, 8), min_size=1, max_size=4).map(tuple), dropout=FRACTION
+    ),
     diffusion=st.builds(
         Diffusion,
         total_steps=st.integers(2, 5000),

@@ -9,6 +9,7 @@ from torch import Tensor
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.schedule import Schedule
 
 KINDS = ("pred_eps", "pred_x0", "pred_v")
@@ -74,6 +75,22 @@ def test_half_precision_of_the_network_ends_at_the_denoiser() -> None:
     _, _, t, xt = exact()
     got = Denoiser(lambda x, t: x.bfloat16(), SCHEDULE)(xt, t)
     assert {p.dtype for p in got[:3]} == {torch.float32}
+
+
+def test_the_condition_reaches_the_network_and_without_one_two_arguments_do() -> None:
+    _, _, t, xt = exact()
+    seen: list[tuple[object, ...]] = []
+
+    def network(*given: object) -> Tensor:
+        seen.append(given)
+        return xt
+
+    denoiser, cond = Denoiser(network, SCHEDULE), Cond(torch.arange(len(t)))
+    with_cond, without = denoiser(xt, t, cond), denoiser(xt, t)
+    assert [len(given) for given in seen] == [3, 2]
+    assert seen[0][2] is cond
+    assert all(given[0] is xt and given[1] is t for given in seen)
+    assert torch.equal(with_cond.x0, without.x0)
 
 
 def test_an_unknown_type_is_refused() -> None:

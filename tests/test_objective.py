@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from ddpm_ip.denoiser import Denoiser, Prediction
-from ddpm_ip.draws import Draws
+from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.images import to_unit
+from ddpm_ip.nn import UNetConfig
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.objective import Objective, bound_term, discretized_log_likelihood, gaussian_kl
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation
 from ddpm_ip.schedule import Schedule, expand_like, posterior
+from ddpm_ip.times import Uniform
+from ddpm_ip.weighting import Constant
 
 TOTAL = 5
 SCHEDULE = Schedule(TOTAL, "linear", 0.1, 0.5)
@@ -88,6 +92,112 @@ def test_the_minimiser_is_epsilon_scaling_with_a_time_shift() -> None:
     plain_at_shifted = (1 - shifted).sqrt() / (shifted * DEVIATION**2 + 1 - shifted)
     torch.testing.assert_close(best_k(gamma), (plain_at_shifted * c / math.sqrt(1 + gamma**2)).float())
     assert (best_k(gamma) < best_k(0.0)).all()
+
+
+# --- times and weights -----------------------------------------------------------------------------------------------
+
+
+def loss_of_version_0_1(
+    perturbation: NoPerturbation | InputPerturbation, denoiser: Denoiser, x0: Tensor, draws: Draws
+) -> Tensor:
+    """The body of version 0.1's ``Objective.__call__``, word for word."""
+    schedule = denoiser.schedule
+    t = draws.times(schedule.total_steps)
+    eps = draws.eps(x0.shape[1:])
+    yt = schedule.alpha(t, x0) * x0 + schedule.sigma(t, x0) * perturbation(eps, draws)
+    prediction = denoiser(yt, t)
+    per_sample = ((prediction.output - denoiser.target(x0, eps, t)) ** 2).flatten(1).mean(dim=1)
+    if prediction.variance_fraction is not None:
+        per_sample = per_sample + schedule.total_steps / 1000 * bound_term(schedule, prediction, x0, yt, t)
+    return per_sample
+
+
+@pytest.mark.parametrize("kind", ["pred_eps", "pred_x0", "pred_v"])
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("perturbation", [NoPerturbation(), InputPerturbation(gamma=0.15)])
+@pytest.mark.parametrize("schedule", [SCHEDULE, Schedule(1000, "cosine")])
+def test_uniform_times_and_constant_weights_are_version_0_1_to_the_bit(
+    kind: str, learned: bool, perturbation: NoPerturbation | InputPerturbation, schedule: Schedule
+) -> None:
+    """Losses and gradients."""
+    torch.manual_seed(0)
+    network = (
+        UNetConfig("unet", 2, 8, (1, 2), (False, True), 1, num_groups=4).build(2, 4 if learned else 2, None).eval()
+    )
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    denoiser, draws = Denoiser(network, schedule, kind, learned), Draws(11, 3, torch.arange(24))
+    x0 = to_unit((Draws(12, 0, torch.arange(24)).start(SHAPE) * 90 + 128).round().clamp(0, 255))
+    ours = Objective(perturbation, Uniform(), Constant())(denoiser, x0, draws)
+    theirs = loss_of_version_0_1(perturbation, denoiser, x0, draws)
+    assert torch.equal(ours.per_sample, theirs)
+    assert torch.equal(ours.unweighted, theirs)
+    assert len(theirs.unique()) == 24
+    parameters = list(network.parameters())
+    for mine, their in zip(
+        torch.autograd.grad(ours.per_sample.sum() / 24, parameters, retain_graph=True),
+        torch.autograd.grad(theirs.sum() / 24, parameters),
+        strict=True,
+    ):
+        assert torch.equal(mine, their)
+
+
+class Sqrt:
+    """The square root of the noise level."""
+
+    def __call__(self, schedule: Schedule, t: Tensor, prediction_type: str) -> Tensor:
+        assert prediction_type == "pred_v"
+        return schedule.sigma(t, t.float()) ** 0.5
+
+
+class Late:
+    """The last time half of the time, the rest uniformly."""
+
+    def draw(self, draws: Draws, total_steps: int) -> tuple[Tensor, Tensor]:
+        u = draws.bits(Stream.TIME, 1)[:, 0].double() / 2**32
+        t = torch.where(u < 0.5, total_steps - 1, ((u - 0.5) * 2 * (total_steps - 1)).long())
+        p = torch.where(t == total_steps - 1, 0.5, 0.5 / (total_steps - 1))
+        return t, (1 / (total_steps * p)).float()
+
+
+def test_the_weights_multiply_the_error_and_not_the_bound() -> None:
+    x0, draws = levels_and_draws()
+    denoiser = Denoiser(lambda x, t: torch.cat((0.8 * x, torch.tanh(x)), 1), SCHEDULE, "pred_v", learned_variance=True)
+    loss = Objective(weighting=Sqrt())(denoiser, x0, draws)
+    plain = Objective()(denoiser, x0, draws)
+    assert torch.equal(loss.terms["mse"], plain.terms["mse"])
+    weights = (1 - SCHEDULE.alpha_bars()[plain.t]) ** 0.25
+    expected = weights * plain.terms["mse"].double() + TOTAL / 1000 * plain.terms["vlb"].double()
+    torch.testing.assert_close(loss.per_sample.double(), expected, atol=1e-6, rtol=1e-5)
+    assert not torch.allclose(loss.per_sample, plain.per_sample, rtol=0.01)
+
+
+def test_importance_weights_keep_the_expectation() -> None:
+    """Another distribution of times, another variance, the same mean; and the bound is weighted, too."""
+    n = 8192
+    draws, x0 = Draws(4, 1, torch.arange(n)), gaussian_data(n).clamp(-1, 1)
+    denoiser = Denoiser(
+        lambda x, t: torch.cat((0.8 * x, torch.tanh(x)), 1), SCHEDULE, "pred_eps", learned_variance=True
+    )
+    uniform, late = Objective()(denoiser, x0, draws), Objective(times=Late())(denoiser, x0, draws)
+    assert (late.t == TOTAL - 1).float().mean() > 0.45
+    deviation = (uniform.per_sample.var() / n + late.per_sample.var() / n) ** 0.5
+    assert abs(uniform.per_sample.mean() - late.per_sample.mean()) < 4 * deviation
+    assert abs(uniform.per_sample.mean() - late.unweighted.mean()) > 8 * deviation, "the weights matter"
+    torch.testing.assert_close(late.per_sample, late.unweighted * Late().draw(draws, TOTAL)[1])
+
+
+def test_the_condition_is_handed_to_the_network() -> None:
+    seen: list[object] = []
+
+    def network(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        seen.append(cond)
+        return x
+
+    cond = Cond(torch.arange(3))
+    Objective()(Denoiser(network, SCHEDULE), gaussian_data(3), Draws(3, 3, torch.arange(3)), cond)
+    assert seen == [cond]
 
 
 # --- the variational bound -------------------------------------------------------------------------------------------

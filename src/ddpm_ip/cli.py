@@ -104,12 +104,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
     config = load(args.config, parse_overrides(rest))
     from ddpm_ip.train.loop import train
 
-    if config.train.eval.every:
-        from ddpm_ip.evaluate.during import Judge
-
-        outcome = train(config, args.exp_dir, args.resume, make_judge=Judge)
-    else:
-        outcome = train(config, args.exp_dir, args.resume)
+    outcome = train(config, args.exp_dir, args.resume)
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 

@@ -15,39 +15,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from torch import nn
 
 from ddpm_ip.data import DataConfig
-from ddpm_ip.denoiser import Denoiser, Network, PredictionType
+from ddpm_ip.denoiser import Denoiser, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import read_yaml
-from ddpm_ip.nn.unet import UNet
+from ddpm_ip.nn import ModelConfig, UNetConfig
+from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import NoPerturbation, Perturbation
 from ddpm_ip.plain import parse_yaml, yaml_text
 from ddpm_ip.sampler import VarType
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
+from ddpm_ip.times import TimeSampler, TimesConfig, Uniform
 from ddpm_ip.variants import ByName, has_name, variant_name, variants
+from ddpm_ip.weighting import Constant, WeightingConfig
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NaturalInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-@dataclass(frozen=True)
-class Model:
-    """The DDPM U-Net (:class:`ddpm_ip.nn.unet.UNet`); the defaults are the CIFAR-10 network of the paper."""
-
-    name: Literal["unet"] = "unet"
-    in_channels: PositiveInt = 3
-    dim: Annotated[int, Field(ge=4, multiple_of=2)] = 128
-    dim_mults: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 2, 2, 2)
-    use_attn: tuple[bool, ...] = (False, True, False, False)
-    num_res_blocks: PositiveInt = 2
-    n_heads: PositiveInt = 1
-    dropout: Fraction = 0.1
-    num_groups: PositiveInt = 32
 
 
 @dataclass(frozen=True)
@@ -111,6 +100,8 @@ class Train:
         batch_size: images a step, over all processes.
         micro_batch: images that a process puts through the network at once; 0 for its whole share.
         flip: mirror images at random.
+        times: how often each time is trained.
+        weighting: how much the squared error at each time counts.
         clip_grad_norm: largest gradient norm; null for no limit.
         lr_warmup: steps over which the learning rate rises linearly.
         ema_decay: of the averaged network.
@@ -129,6 +120,8 @@ class Train:
     batch_size: PositiveInt = 128
     micro_batch: NaturalInt = 0
     flip: bool = True
+    times: Annotated[TimesConfig, ByName()] = field(default_factory=Uniform)
+    weighting: Annotated[WeightingConfig, ByName()] = field(default_factory=Constant)
     clip_grad_norm: PositiveFloat | None = 1.0
     lr_warmup: NaturalInt = 0
     ema_decay: Fraction = 0.9999
@@ -151,27 +144,26 @@ class Config:
     """Everything that a run is made of."""
 
     data: Annotated[DataConfig, ByName()]
-    model: Model = field(default_factory=Model)
+    model: Annotated[ModelConfig, ByName()] = field(default_factory=UNetConfig)
     diffusion: Diffusion = field(default_factory=Diffusion)
     perturbation: Annotated[Perturbation, ByName()] = field(default_factory=NoPerturbation)
     sampling: Sampling = field(default_factory=Sampling)
     train: Train = field(default_factory=Train)
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
 
-    def build_network(self) -> UNet:
-        """A fresh network with the configured sizes (initialised from torch's global generator)."""
-        sizes = {f.name: getattr(self.model, f.name) for f in dataclasses.fields(self.model) if f.name != "name"}
-        outputs = self.model.in_channels * (2 if self.diffusion.learned_variance else 1)
-        return UNet(out_channels=outputs, **sizes)
+    def build_network(self) -> nn.Module:
+        """A fresh, unconditional network with the configured sizes (initialised from torch's global generator)."""
+        channels = self.model.in_channels
+        return self.model.build(channels, channels * (2 if self.diffusion.learned_variance else 1), classes=None)
 
     def denoiser(self, network: Network) -> Denoiser:
         """The network with its meaning."""
         d = self.diffusion
         return Denoiser(network, d.schedule, d.objective, d.learned_variance)
 
-    def objective(self) -> Objective:
-        """The training loss."""
-        return Objective(self.perturbation)
+    def objective(self, times: TimeSampler) -> Objective:
+        """The training loss at the times of a run's sampler, which ``train.times.start`` makes."""
+        return Objective(self.perturbation, times, self.train.weighting)
 
     def sampling_in_training(self, steps: int) -> Sampling:
         """How preview grids and evaluations during training are made.
@@ -304,11 +296,24 @@ def _with_default_names(tree: Mapping[str, Any], cls: type | None = None) -> dic
             continue
         if not has_name(known):
             named[section] = _with_default_names(value, known[0])
-        elif "name" not in value and value:
-            fitting = [v for v in known if set(value) <= {f.name for f in dataclasses.fields(v)}]
-            if len(fitting) == 1:
-                named[section] = {"name": variant_name(fitting[0]), **value}
+        elif "name" not in value and (meant := _meant(value, known, _default_of(cls or Config, section))):
+            named[section] = {"name": variant_name(meant), **value}
     return named
+
+
+def _meant(value: Mapping[str, Any], variants: Sequence[type], default: type | None) -> type | None:
+    """The variant that an unnamed section means: the one that knows most of its keys, and among equals the default."""
+    known = [len(value.keys() & {f.name for f in dataclasses.fields(v)}) for v in variants]
+    best = [v for v, n in zip(variants, known, strict=True) if n == max(known)]
+    if len(best) == 1:
+        return best[0]
+    return default if default in best and (max(known) or not value) else None
+
+
+def _default_of(cls: type, section: str) -> type | None:
+    """The variant of a section that is left out; None if it must be given."""
+    factory = next(f.default_factory for f in dataclasses.fields(cls) if f.name == section)
+    return None if factory is dataclasses.MISSING else type(factory())
 
 
 def _explain(error: Mapping[str, Any]) -> str:

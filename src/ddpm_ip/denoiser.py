@@ -11,17 +11,16 @@ This module is the only one that knows which of them a network speaks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.nn.network import Cond, Network
 from ddpm_ip.schedule import Schedule
 
 PredictionType = Literal["pred_eps", "pred_x0", "pred_v"]
-Network = Callable[[Tensor, Tensor], Tensor]
 
 
 class Prediction(NamedTuple):
@@ -46,54 +45,59 @@ class Denoiser:
     """Network + schedule + prediction type.
 
     Args:
-        network: ``(x (B, C, H, W), t (B,)) -> (B, C, H, W)``, or 2C channels with ``learned_variance``.
+        network: ``(x (B, C, H, W), t (B,), cond) -> (B, C, H, W)``, or 2C channels with ``learned_variance``; without a
+            condition it is asked with ``(x, t)`` alone.
         schedule: the schedule that it was trained with.
-        objective: what the network puts out.
+        prediction_type: what the network puts out.
         learned_variance: the second half of the output's channels are variance fractions, scaled to [-1, 1].
     """
 
     network: Network
     schedule: Schedule
-    objective: PredictionType = "pred_eps"
+    prediction_type: PredictionType = "pred_eps"
     learned_variance: bool = False
 
-    def __call__(self, xt: Tensor, t: Tensor) -> Prediction:
-        """Predicts from noisy images ``xt`` (B, C, H, W) at int64 times ``t`` (B,) in 0..T-1."""
-        return self.at(xt, t, self.schedule.alpha(t, xt), self.schedule.sigma(t, xt))
+    def __call__(self, xt: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
+        """Predicts from noisy images ``xt`` (B, C, H, W) at int64 times ``t`` (B,) in 0..T-1, given ``cond``."""
+        return self.at(xt, t, self.schedule.alpha(t, xt), self.schedule.sigma(t, xt), cond)
 
-    def at(self, xt: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+    def at(self, xt: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Cond | None = None) -> Prediction:
         """Predicts at a level that is given, and not looked up: that of a row of a sampler's plan.
 
         Args:
             xt: noisy images (B, C, H, W).
             t: what the network is told, (B,), whole or fractional.
             alpha, sigma: float32, of a shape that multiplies ``xt``.
+            cond: what else the network is told.
         """
-        output, fraction = self.network(xt, t).float(), None
+        output = self.network(xt, t) if cond is None else self.network(xt, t, cond)
+        output, fraction = output.float(), None
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             fraction = (v + 1) / 2
         a, s = alpha, sigma
-        if self.objective == "pred_eps":
+        if self.prediction_type == "pred_eps":
             x0, eps = (xt - s * output) / a, output
-        elif self.objective == "pred_x0":
+        elif self.prediction_type == "pred_x0":
             x0, eps = output, (xt - a * output) / s
-        elif self.objective == "pred_v":
+        elif self.prediction_type == "pred_v":
             x0, eps = a * xt - s * output, s * xt + a * output
         else:
-            raise _unknown(self.objective)
+            raise _unknown(self.prediction_type)
         return Prediction(x0, eps, output, fraction)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network should have put out, given the truth; all (B, C, H, W), ``t`` (B,)."""
-        if self.objective == "pred_eps":
+        if self.prediction_type == "pred_eps":
             return eps
-        if self.objective == "pred_x0":
+        if self.prediction_type == "pred_x0":
             return x0
-        if self.objective == "pred_v":
+        if self.prediction_type == "pred_v":
             return self.schedule.alpha(t, x0) * eps - self.schedule.sigma(t, x0) * x0
-        raise _unknown(self.objective)
+        raise _unknown(self.prediction_type)
 
 
-def _unknown(objective: str) -> ConfigError:
-    return ConfigError(f"unknown objective {objective!r}: choose one of {', '.join(get_args(PredictionType))}")
+def _unknown(prediction_type: str) -> ConfigError:
+    return ConfigError(
+        f"unknown prediction type {prediction_type!r}: choose one of {', '.join(get_args(PredictionType))}"
+    )

@@ -1,9 +1,11 @@
 r"""What training minimises: loss per sample, nothing reduced.
 
     y_t  = alpha_t x_0 + sigma_t perturb(eps)           what the network is fed
-    loss = || network(y_t, t) - target(x_0, eps, t) ||^2 / d         the target is made of the clean eps
+    loss = w_t || network(y_t, t) - target(x_0, eps, t) ||^2 / d     the target is made of the clean eps
 
 (Ho et al. 2020, arXiv 2006.11239, equation 14; with input perturbation Ning et al. 2023, arXiv 2301.11706, equation 8.)
+The weight ``w_t`` is :mod:`ddpm_ip.weighting`'s. Where times are not drawn uniformly (:mod:`ddpm_ip.times`), the whole
+is multiplied by the importance weight of its time.
 
 A network with learned variance adds ``T / 1000`` times a term of the variational bound, whose gradient reaches only the
 variance (Nichol & Dhariwal 2021, arXiv 2102.09672, section 3.1; the weight is guided-diffusion's "rescaled" one). As in
@@ -23,15 +25,27 @@ from torch import Tensor
 
 from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.draws import Draws
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.perturbation import NoPerturbation, Perturbation
 from ddpm_ip.schedule import Schedule, expand_like, posterior
+from ddpm_ip.times import TimeSampler, Uniform
+from ddpm_ip.weighting import Constant, Weighting
 
 
 class Loss(NamedTuple):
-    """A loss per sample (B,) and the named terms (B,) that it is the weighted sum of."""
+    """The losses of a batch, nothing reduced.
+
+    Attributes:
+        per_sample: what is minimised, (B,): ``unweighted`` times the importance weights.
+        terms: the named terms, each (B,), of whose weighted sum ``unweighted`` is made.
+        t: the times that were drawn, int64 (B,).
+        unweighted: the losses before importance weighting, (B,): what an adaptive time sampler learns from.
+    """
 
     per_sample: Tensor
     terms: Mapping[str, Tensor]
+    t: Tensor
+    unweighted: Tensor
 
 
 @dataclass(frozen=True)
@@ -40,23 +54,34 @@ class Objective:
 
     Args:
         perturbation: what is done to the noise in the input.
+        times: where the times come from.
+        weighting: how much the squared error at each time counts; the bound of a learned variance is not weighted.
     """
 
     perturbation: Perturbation = field(default_factory=NoPerturbation)
+    times: TimeSampler = field(default_factory=Uniform)
+    weighting: Weighting = field(default_factory=Constant)
 
-    def __call__(self, denoiser: Denoiser, x0: Tensor, draws: Draws) -> Loss:
-        """The loss of clean images ``x0`` (B, C, H, W) in [-1, 1], at the times and with the noise of ``draws``."""
+    def __call__(self, denoiser: Denoiser, x0: Tensor, draws: Draws, cond: Cond | None = None) -> Loss:
+        """The loss of clean images ``x0`` (B, C, H, W) in [-1, 1], at the times and with the noise of ``draws``.
+
+        Args:
+            denoiser: the model.
+            x0: float32 (B, C, H, W).
+            draws: of the same rows.
+            cond: what the images are conditioned on, or None.
+        """
         schedule = denoiser.schedule
-        t = draws.times(schedule.total_steps)
+        t, importance = self.times.draw(draws, schedule.total_steps)
         eps = draws.eps(x0.shape[1:])
         yt = schedule.alpha(t, x0) * x0 + schedule.sigma(t, x0) * self.perturbation(eps, draws)
-        prediction = denoiser(yt, t)
+        prediction = denoiser(yt, t, cond)
         terms = {"mse": _mean((prediction.output - denoiser.target(x0, eps, t)) ** 2)}
-        per_sample = terms["mse"]
+        loss = self.weighting(schedule, t, denoiser.prediction_type) * terms["mse"]
         if prediction.variance_fraction is not None:
             terms["vlb"] = bound_term(schedule, prediction, x0, yt, t)
-            per_sample = per_sample + schedule.total_steps / 1000 * terms["vlb"]
-        return Loss(per_sample, terms)
+            loss = loss + schedule.total_steps / 1000 * terms["vlb"]
+        return Loss(importance * loss, terms, t, loss)
 
 
 def bound_term(schedule: Schedule, prediction: Prediction, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:

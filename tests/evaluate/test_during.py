@@ -46,7 +46,7 @@ def values(run):
 
 
 def judged(run, hooks=None, resume=None, **changes):
-    train(tiny(**{**RUN, "eval": EVAL, **changes}), run, resume, hooks or Hooks(), make_judge=Judge)
+    train(tiny(**{**RUN, "eval": EVAL, **changes}), run, resume, hooks or Hooks())
     return run
 
 
@@ -185,8 +185,6 @@ def test_what_is_best_depends_on_the_metric(tmp_path, name, best):
 
 
 def test_mistakes_are_told_before_the_first_step(tmp_path, capsys):
-    with pytest.raises(ConfigError, match="make_judge"):
-        train(tiny(**RUN, eval=EVAL), tmp_path / "a")
     with pytest.raises(UserError):
         judged(tmp_path / "b", eval={**EVAL, "extractor": "no-such"})
     assert not (tmp_path / "b" / "ckpt").exists()

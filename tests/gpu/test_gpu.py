@@ -25,7 +25,6 @@ from ddpm_ip.data.imageset import ImageSet
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
-from ddpm_ip.evaluate.during import Judge
 from ddpm_ip.nn.fused import check
 from ddpm_ip.nn.fused import norm as norm_kernels
 from ddpm_ip.nn.fused import operations as fused
@@ -84,7 +83,7 @@ def test_staged_images_arrive_whole_while_the_device_is_busy(monkeypatch: pytest
     source = feed.Feed(ImageSet(pixels, None, "random", ""), 0, 512, range(512), True, torch.device("cuda"))
     sums = []
     for step in range(50):
-        batch = source.stage(step)
+        batch = source.stage(step).pixels
         torch.cuda._sleep(10_000_000)  # milliseconds: the host runs far ahead
         sums.append(batch.long().sum((1, 2, 3)))
         del batch  # its memory may be used again, but not before the sum was taken
@@ -202,7 +201,7 @@ def test_judging_beside_the_training_does_not_disturb_it(tmp_path: Path, monkeyp
     chosen = {"every": 5, "n_samples": 300, "steps": 5, "metrics": ["fid", "kid", "prc"]}
     tree = config.to_dict()
     watched = from_dict({**tree, "train": {**tree["train"], "eval": chosen}})
-    train(watched, tmp_path / "watched", make_judge=Judge)
+    train(watched, tmp_path / "watched")
     assert "fast path (bf16): fused kernels, each step one CUDA graph" in said(tmp_path / "watched")
     lines = (tmp_path / "watched" / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [*range(5, 41, 5)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+
 import pytest
 import torch
 from diffusers import UNet2DModel
@@ -9,7 +12,8 @@ from torch import Tensor, nn
 
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn import ops
-from ddpm_ip.nn.unet import AttnBlock, Downsample, ResBlock, UNet, Upsample, time_embedding
+from ddpm_ip.nn.network import Cond
+from ddpm_ip.nn.unet import AttnBlock, Downsample, ResBlock, UNet, UNetConfig, Upsample, time_embedding
 
 
 def randomise(net: nn.Module, seed: int) -> None:
@@ -135,6 +139,50 @@ def test_the_default_is_the_network_of_the_paper() -> None:
 def small(**sizes: object) -> UNet:
     defaults = {"dim": 8, "dim_mults": (1, 2), "use_attn": (False, True), "num_res_blocks": 1, "num_groups": 4}
     return UNet(3, 3, **{**defaults, **sizes})
+
+
+def test_the_configuration_builds_the_network_of_its_sizes() -> None:
+    """Every field reaches the module, and the defaults are the module's."""
+    config = UNetConfig("unet", 1, 12, (1, 3, 2), (True, False, True), 3, 2, 0.3, 6)
+    assert all(getattr(config, f.name) != f.default for f in dataclasses.fields(config) if f.name != "name")
+    torch.manual_seed(0)
+    ours = config.build(5, 7, None)
+    torch.manual_seed(0)
+    theirs = UNet(
+        5, 7, dim=12, dim_mults=(1, 3, 2), use_attn=(True, False, True), num_res_blocks=3, n_heads=2, dropout=0.3,
+        num_groups=6,
+    )  # fmt: skip
+    assert str(ours) == str(theirs)
+    for (name, mine), (other, their) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(mine, their)
+    assert {m.dropout for m in ours.modules() if isinstance(m, ResBlock)} == {0.3}
+    assert {m.heads for m in ours.modules() if isinstance(m, AttnBlock)} == {2}
+    with torch.device("meta"):
+        assert str(UNetConfig().build(3, 3, 10)) == str(UNet(3, 3))
+
+
+@pytest.mark.parametrize(("height", "width", "fits"), [(12, 8, True), (8, 12, True), (8, 10, False), (6, 8, False)])
+def test_the_configuration_says_which_images_it_can_halve(height: int, width: int, fits: bool) -> None:
+    """Before the network is built, and in agreement with what the network accepts."""
+    config = UNetConfig(dim=8, dim_mults=(1, 1, 2), use_attn=(False,) * 3, num_res_blocks=1, num_groups=4)
+    with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match=rf"{height}x{width}.*divisible by 4"):
+        config.check(height, width)
+    with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match=rf"{height}x{width}.*divisible by 4"):
+        config.build(3, 3, None)(torch.zeros(1, 3, height, width), torch.tensor([0]))
+
+
+def test_memory_grows_with_the_area_the_width_and_the_precision() -> None:
+    config = UNetConfig(dim=64, dim_mults=(1, 4))
+    assert config.activation_bytes(8, 8, 2) == 10 * 8 * 8 * 256 * 2
+    assert config.activation_bytes(8, 16, 2) == config.activation_bytes(16, 8, 2) == config.activation_bytes(8, 8, 4)
+
+
+def test_labels_do_not_matter_to_this_network() -> None:
+    net = small().eval()
+    randomise(net, 0)
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([1, 2])
+    assert torch.equal(net(x, t, Cond(torch.tensor([0, 9]))), net(x, t))
 
 
 def test_a_fresh_network_says_zero_and_can_learn() -> None:

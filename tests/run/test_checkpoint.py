@@ -7,15 +7,18 @@ import pickle
 
 import pytest
 import torch
-from tests.tiny import FILES, tree
+from tests.tiny import FILES, ROOT, tree
 
 from ddpm_ip.config import from_dict
 from ddpm_ip.errors import CheckpointError, ConfigError
 from ddpm_ip.run import checkpoint
+from ddpm_ip.run.weights import read_weights
+
+PARTS = ("model", "ema", "optimizer")
 
 
 def write(folder, step):
-    tensors = {name: {"w": torch.full((50,), float(step))} for name in checkpoint.TENSORS}
+    tensors = {name: {"w": torch.full((50,), float(step))} for name in PARTS}
     return checkpoint.save(folder, step, tensors, {"sums": [0.0, 0.0]})
 
 
@@ -82,13 +85,65 @@ def test_no_checkpoint_at_all_is_no_error(tmp_path):
     assert checkpoint.newest(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize("key", ["../secret", "/etc/passwd", "more.safetensors"])
-def test_a_manifest_that_names_another_file_is_refused(tmp_path, key):
+def test_the_manifest_says_which_parts_there_are(tmp_path):
+    """Any part goes to a file of its own; one without tensors gets none, and is not there when it is asked for."""
+    tensors = {"model": {"w": torch.ones(2)}, "times": {"history": torch.zeros(3)}, "empty": {}}
+    path = checkpoint.save(tmp_path, 1, tensors, {})
+    assert {p.name for p in path.iterdir()} == {
+        "model.safetensors", "times.safetensors", "meta.json", "manifest.json",
+    }  # fmt: skip
+    found = checkpoint.read(path)
+    assert found.parts == ["model", "times"]
+    assert torch.equal(found.tensors("times")["history"], torch.zeros(3))
+    for name in ("empty", "ema", "meta", "../model"):
+        with pytest.raises(CheckpointError, match=rf"step00000001 holds no {name}, only model, times"):
+            found.tensors(name)
+    with pytest.raises(CheckpointError, match="holds no ema"):
+        read_weights(path)
+    (path / "times.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"times\.safetensors is missing"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("name", ["Model", "a/b", "../a", "", "a.b", "1a"])
+def test_a_part_whose_name_could_not_be_read_back_is_not_written(tmp_path, name):
+    with pytest.raises(ValueError, match="lower case"):
+        checkpoint.save(tmp_path, 1, {name: {"w": torch.ones(2)}}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_of_version_0_1_is_read():
+    found = checkpoint.find(ROOT / "tests/legacy/v0.1/run")
+    assert found.parts == ["model", "ema", "optimizer"]
+    assert found.step == 60
+    assert all(found.tensors(part) for part in found.parts)
+
+
+def test_a_manifest_without_the_meta_data_is_refused(tmp_path):
+    path = write(tmp_path, 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["meta.json"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"does not list meta\.json"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("../secret", "and nothing else"),
+        ("/etc/passwd", "and nothing else"),
+        ("../secret.safetensors", "and nothing else"),
+        ("secret.txt", "and nothing else"),
+        ("more.safetensors", r"more\.safetensors is missing"),
+    ],
+)
+def test_a_manifest_that_names_another_file_is_refused(tmp_path, key, message):
     path = write(tmp_path, 1)
     (tmp_path / "secret").write_text("x")
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps({**manifest, key: {"bytes": 1, "sha256": "0"}}))
-    with pytest.raises(CheckpointError, match="does not list exactly"):
+    with pytest.raises(CheckpointError, match=message):
         checkpoint.read(path)
 
 
@@ -177,7 +232,7 @@ def test_a_write_that_fails_leaves_nothing_and_touches_nothing(tmp_path):
         raise OSError(28, "No space left on device")
 
     before = (write(tmp_path, 1) / "manifest.json").read_bytes()
-    tensors = {name: {"w": torch.zeros(50)} for name in checkpoint.TENSORS}
+    tensors = {name: {"w": torch.zeros(50)} for name in PARTS}
     with pytest.raises(CheckpointError, match=r"step00000002.*No space left.*needs.*MB.*free"):
         checkpoint.save(tmp_path, 2, tensors, {}, full)
     assert [p.name for p in tmp_path.iterdir()] == ["step00000001"]
@@ -192,7 +247,7 @@ def test_a_folder_that_is_none_is_an_error_that_says_where(tmp_path):
 
 def test_the_same_step_is_written_again(tmp_path):
     write(tmp_path, 1)
-    checkpoint.save(tmp_path, 1, {name: {"w": torch.ones(2)} for name in checkpoint.TENSORS}, {})
+    checkpoint.save(tmp_path, 1, {name: {"w": torch.ones(2)} for name in PARTS}, {})
     assert checkpoint.newest(tmp_path).tensors("model")["w"].shape == (2,)
 
 

@@ -210,6 +210,7 @@ def test_the_estimate_is_twice_what_the_cifar10_network_was_measured_to_take():
     assert image_bytes(config, "no") == 2 * image_bytes(config, "fp16")
     wide = from_dict({"data": {"name": "cifar10"}, "model": {"dim": 256, "dim_mults": [1, 1, 2, 4]}})
     assert image_bytes(wide, "bf16") == 4 * image_bytes(config, "bf16")
+    assert image_bytes(config, "bf16") == 2 * 10 * 32 * 32 * 256 * 2  # as in version 0.1: it decides the block
 
 
 def test_without_a_batch_size_a_folder_keeps_its_block(trained, tmp_path, monkeypatch, expected):

@@ -1,6 +1,7 @@
 """The feed: however it gets them to the device, the images of a step are those that the order names."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,8 +38,9 @@ def images(request, tmp_path, monkeypatch):
 def make(images):
     made = []
 
-    def make(rows=range(BATCH), flip=True, batch_size=BATCH):
-        made.append(Feed(images, 5, batch_size, rows, flip, torch.device("cpu")))
+    def make(rows=range(BATCH), flip=True, batch_size=BATCH, labels=None):
+        given = replace(images, labels=labels)
+        made.append(Feed(given, 5, batch_size, rows, flip, torch.device("cpu")))
         return made[-1]
 
     yield make
@@ -55,22 +57,57 @@ def wanted(images, step, rows, batch_size=BATCH):
 def test_a_step_has_the_images_of_its_rows(make, images, steps, rows):
     feed = make(rows)
     staged = [feed.stage(step) for step in steps]  # compared afterwards: a later batch must not overwrite an earlier
-    for step, pixels in zip(steps, staged, strict=True):
-        assert pixels.dtype == torch.uint8
-        assert torch.equal(pixels, wanted(images, step, rows))
+    for step, batch in zip(steps, staged, strict=True):
+        assert batch.pixels.dtype == torch.uint8
+        assert torch.equal(batch.pixels, wanted(images, step, rows))
+        assert batch.labels is None
+        assert batch.cond is None
+
+
+@pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
+@pytest.mark.parametrize("rows", [range(BATCH), range(4, 9)], ids=["all", "a share"])
+def test_labels_are_those_of_the_images(make, images, steps, rows):
+    """The label is that of the image, wherever it lands; the pixels are those of the set without labels."""
+    unlabelled = make(rows)
+    labelled = make(rows, labels=np.arange(N) * 7)
+    found = {bytes(image.numpy()): i for i, image in enumerate(torch.from_numpy(np.array(images.pixels)))}
+    for step, batch in [(step, labelled.stage(step)) for step in steps]:
+        assert torch.equal(batch.pixels, unlabelled.stage(step).pixels)
+        assert batch.labels.dtype == torch.int64
+        assert batch.labels.tolist() == [7 * found[bytes(image.numpy())] for image in batch.pixels]
+        assert torch.equal(batch.cond.labels, batch.labels)
+
+
+def test_rows_of_a_batch_and_memory_for_the_next(make):
+    """A captured step copies each batch into the same memory."""
+    feed = make(labels=np.arange(N))
+    first, second = feed.stage(0), feed.stage(1)
+    kept = first.empty_like()
+    address = kept.pixels.data_ptr(), kept.labels.data_ptr()
+    for batch in (first, second):
+        kept.copy_(batch)
+        some = kept.rows(slice(3, 7))
+        assert torch.equal(some.pixels, batch.pixels[3:7])
+        assert torch.equal(some.labels, batch.labels[3:7])
+    assert (kept.pixels.data_ptr(), kept.labels.data_ptr()) == address
+    plain = make().stage(0)
+    none = plain.empty_like()
+    none.copy_(plain)
+    assert torch.equal(none.pixels, plain.pixels)
+    assert none.rows(slice(0, 2)).cond is None
 
 
 def test_a_batch_may_be_larger_than_the_set(make, images):
     feed = make(range(120), batch_size=120)
     for step in range(3):
-        assert torch.equal(feed.stage(step), wanted(images, step, range(120), 120))
+        assert torch.equal(feed.stage(step).pixels, wanted(images, step, range(120), 120))
 
 
 @pytest.mark.parametrize("flip", [True, False])
 def test_some_rows_of_a_step_become_clean_images(make, images, flip):
     feed = make(flip=flip)
     draws = Draws(5, 2, torch.arange(3, 11))
-    x0 = feed.x0(feed.stage(2)[3:11], draws)
+    x0 = feed.x0(feed.stage(2).pixels[3:11], draws)
     plain = to_unit(wanted(images, 2, range(3, 11)))
     mirrored = draws.flips()
     assert mirrored.any()

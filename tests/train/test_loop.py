@@ -314,7 +314,7 @@ def test_other_data_are_refused(tmp_path):
 def test_a_batch_that_cannot_be_shared_is_refused():
     config = tiny(batch_size=7)
     with pytest.raises(ConfigError, match="batch_size 7 is not divisible by the 2 processes"):
-        loop._check(config, config.data.open(), 2)
+        loop.check(config, config.data.open(), 2)
 
 
 def test_micro_batches_compute_the_whole_batch(tmp_path):
@@ -351,8 +351,8 @@ def watch(monkeypatch):
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_does_harm(tmp_path, monkeypatch):
     ordinary = Objective.__call__
 
-    def poisoned(self, denoiser, x0, draws):
-        losses = ordinary(self, denoiser, x0, draws)
+    def poisoned(self, denoiser, x0, draws, cond):
+        losses = ordinary(self, denoiser, x0, draws, cond)
         return losses if draws.step != 4 else losses._replace(per_sample=losses.per_sample * torch.nan)
 
     monkeypatch.setattr(Objective, "__call__", poisoned)

@@ -13,6 +13,7 @@ import pytest
 from tests.tiny import TORCHRUN, finish, start, tiny, yaml_file
 
 from ddpm_ip.errors import DataError
+from ddpm_ip.evaluate import during
 from ddpm_ip.evaluate.evaluate import Evaluation
 from ddpm_ip.report.run import Run
 from ddpm_ip.run import checkpoint
@@ -79,9 +80,12 @@ def at_once(value):
 
 
 def judged(run, make_judge, on_step=lambda step: None, every=2, resume=None, **changes):
+    """Trains, with judges made by ``make_judge`` in place of :class:`ddpm_ip.evaluate.during.Judge`."""
     settings = {"n_steps": 6, "save_freq": 2, "keep_last": 9, "optim": {"lr": 1e-2}, "ema_decay": 0.5}
     settings |= {"eval": {"every": every}, **changes}
-    return train(tiny(**settings), run, resume, Hooks(on_step=on_step), make_judge)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(during, "Judge", make_judge)
+        return train(tiny(**settings), run, resume, Hooks(on_step=on_step))
 
 
 def recorded(run):
@@ -267,7 +271,6 @@ import os, sys, time
 from pathlib import Path
 from ddpm_ip.config import load
 from ddpm_ip.engine import stop_engine
-from ddpm_ip.evaluate.during import Judge
 from ddpm_ip.evaluate.evaluate import Comparison
 from ddpm_ip.train.loop import Hooks, train
 
@@ -287,7 +290,7 @@ def on_step(step):
         (folder / "other-at-5").touch()
 
 Comparison.conclude = conclude
-train(load(sys.argv[1]), folder / "run", hooks=Hooks(on_step=on_step), make_judge=Judge)
+train(load(sys.argv[1]), folder / "run", hooks=Hooks(on_step=on_step))
 stop_engine()
 """
 

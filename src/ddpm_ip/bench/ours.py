@@ -103,7 +103,7 @@ def _endless(images: feed.Feed, config: Config, accelerator: Accelerator) -> Ite
     rows = own_rows(config, accelerator)
     on_device = torch.arange(rows.start, rows.stop, device=accelerator.device)
     for step in count():
-        yield images.x0(images.stage(step), Draws(config.seed, step, on_device))
+        yield images.x0(images.stage(step).pixels, Draws(config.seed, step, on_device))
 
 
 def _weights(config: Config) -> dict[str, Tensor]:

@@ -9,13 +9,78 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge, Lt, MinLen, MultipleOf
 from torch import Tensor, nn
 
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.ops import Operations, Sources
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The sizes of a :class:`UNet`; the defaults are the CIFAR-10 network of the paper.
+
+    Args:
+        in_channels: channels of the images.
+        dim: width of the first resolution.
+        dim_mults: width of each resolution, in units of ``dim``; every further one halves the image.
+        use_attn: which resolutions have attention after their residual blocks (the middle always has).
+        num_res_blocks: residual blocks a resolution on the way down (one more on the way up).
+        n_heads: attention heads.
+        dropout: inside the residual blocks, in [0, 1).
+        num_groups: groups of every GroupNorm.
+    """
+
+    name: Literal["unet"] = "unet"
+    in_channels: Annotated[int, Ge(1)] = 3
+    dim: Annotated[int, Ge(4), MultipleOf(2)] = 128
+    dim_mults: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (1, 2, 2, 2)
+    use_attn: tuple[bool, ...] = (False, True, False, False)
+    num_res_blocks: Annotated[int, Ge(1)] = 2
+    n_heads: Annotated[int, Ge(1)] = 1
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
+    num_groups: Annotated[int, Ge(1)] = 32
+
+    def build(self, channels: int, out_channels: int, classes: int | None) -> UNet:
+        """A fresh network; this one is unconditional, whatever ``classes`` says.
+
+        Raises:
+            ConfigError: sizes that do not fit together.
+        """
+        return UNet(
+            channels,
+            out_channels,
+            self.dim,
+            self.dim_mults,
+            self.use_attn,
+            self.num_res_blocks,
+            self.n_heads,
+            self.dropout,
+            self.num_groups,
+        )
+
+    def check(self, height: int, width: int) -> None:
+        """Refuses images whose height or width cannot be halved as often as there are resolutions.
+
+        Raises:
+            ConfigError: says by what they must be divisible.
+        """
+        halvings = len(self.dim_mults) - 1
+        if height % 2**halvings or width % 2**halvings:
+            raise _not_halved(height, width, halvings)
+
+    def activation_bytes(self, height: int, width: int, element_size: int) -> int:
+        """About ten activations of full resolution and greatest width are alive at one time.
+
+        (Measured: the CIFAR-10 network takes 5 MB an image in bf16, an activation 32 * 32 * 256 * 2 bytes.)
+        """
+        return 10 * height * width * self.dim * max(self.dim_mults) * element_size
 
 
 class Block(nn.Module):
@@ -30,13 +95,7 @@ class UNet(Block):
     Args:
         in_channels: channels of the images.
         out_channels: channels of the prediction.
-        dim: width of the first resolution.
-        dim_mults: width of each resolution, in units of ``dim``; every further one halves the image.
-        use_attn: which resolutions have attention after their residual blocks (the middle always has).
-        num_res_blocks: residual blocks a resolution on the way down (one more on the way up).
-        n_heads: attention heads.
-        dropout: inside the residual blocks.
-        num_groups: groups of every GroupNorm.
+        dim, dim_mults, use_attn, num_res_blocks, n_heads, dropout, num_groups: see :class:`UNetConfig`.
 
     Raises:
         ConfigError: sizes that do not fit together.
@@ -97,22 +156,20 @@ class UNet(Block):
         _initialise(self)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         """Predicts.
 
         Args:
             x: (B, in_channels, H, W), H and W divisible by 2 for every halving.
             t: times (B,), whole or fractional.
+            cond: not used: this network is unconditional.
 
         Returns:
             (B, out_channels, H, W).
         """
         step = 2**self.halvings
         if x.shape[-1] % step or x.shape[-2] % step:
-            raise ConfigError(
-                f"images of {x.shape[-2]}x{x.shape[-1]} cannot be halved {self.halvings} times: choose an image_size "
-                f"divisible by {step}, or fewer model.dim_mults"
-            )
+            raise _not_halved(x.shape[-2], x.shape[-1], self.halvings)
         shifts = iter(self._shifts(t))  # a residual block takes the next one, (B, its width)
         h = self.ops.conv(x.contiguous(memory_format=torch.channels_last), self.conv_in)  # (B, dim, H, W)
         skips = []  # what goes into every part of the way down is joined to what comes out on the way up
@@ -209,6 +266,13 @@ def time_embedding(t: Tensor, dim: int) -> Tensor:
     frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / (half - 1)))
     angles = t.float()[:, None] * frequencies[None, :]
     return torch.cat((angles.sin(), angles.cos()), dim=1)
+
+
+def _not_halved(height: int, width: int, halvings: int) -> ConfigError:
+    return ConfigError(
+        f"images of {height}x{width} cannot be halved {halvings} times (model.dim_mults): choose a data.image_size "
+        f"divisible by {2**halvings}, or fewer model.dim_mults"
+    )
 
 
 def _initialise(net: UNet) -> None:

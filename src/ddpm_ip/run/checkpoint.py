@@ -4,11 +4,13 @@
         model.safetensors       the network
         ema.safetensors         the averaged network, which sampling uses
         optimizer.safetensors   the optimizer's tensors, by index of the parameter
+        ...                     any other part of the state that has tensors, one file each
         meta.json               step, configuration, data fingerprint, running sums
         manifest.json           size and SHA-256 of each of the above, written last
 
-A checkpoint is written under a temporary name, flushed to the disk and renamed. Reading checks every hash, since
-safetensors itself does not notice a flipped bit. No pickle is written or read.
+The manifest says which parts there are. A checkpoint is written under a temporary name, flushed to the disk and
+renamed. Reading checks every hash, since safetensors itself does not notice a flipped bit. No pickle is written or
+read.
 """
 
 from __future__ import annotations
@@ -32,8 +34,7 @@ from ddpm_ip.files import ANY, Shape, flush, read_json, write_json
 
 log = logging.getLogger("ddpm_ip.checkpoint")
 
-TENSORS = ("model", "ema", "optimizer")
-_FILES = (*(f"{name}.safetensors" for name in TENSORS), "meta.json")
+_FILE = re.compile(r"(?P<part>[a-z][a-z0-9_]*)\.safetensors|meta\.json")  # what a manifest may name
 _NAME = re.compile(r"step(\d{8,})")
 
 
@@ -46,8 +47,19 @@ class Checkpoint:
     meta: Mapping[str, Any]
     hashes: Mapping[str, str]
 
+    @property
+    def parts(self) -> list[str]:
+        """The names of the parts that it holds, such as ``model``, ``ema`` and ``optimizer``."""
+        return [found["part"] for file in self.hashes if (found := _FILE.fullmatch(file)) and found["part"]]
+
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of ``model``, ``ema`` or ``optimizer``, on the CPU."""
+        """The tensors of a part, on the CPU.
+
+        Raises:
+            CheckpointError: there is no such part, or its file cannot be read.
+        """
+        if name not in self.parts:
+            raise CheckpointError(f"{self.path} holds no {name}, only {', '.join(self.parts) or 'nothing'}")
         try:
             return load_file(self.path / f"{name}.safetensors")
         except (OSError, SafetensorError) as error:
@@ -66,29 +78,32 @@ def save(
     Args:
         folder: holds all checkpoints of a run; made if need be.
         step: optimizer steps done.
-        tensors: for each of ``model``, ``ema``, ``optimizer`` its named tensors.
+        tensors: for each part of the state its named tensors; a part that has none gets no file.
         meta: JSON values.
         on_write: called with each file's name after it was written; tests let it fail.
 
     Raises:
         CheckpointError: the disk is full or not writable; nothing is left behind, older checkpoints are untouched.
+        ValueError: the name of a part is no lower-case word.
     """
+    files = {f"{name}.safetensors": named for name, named in tensors.items() if named}
+    if wrong := [file for file in files if not _FILE.fullmatch(file)]:
+        raise ValueError(f"the parts of a checkpoint are named in lower case (a-z, 0-9, _), not {wrong[0]}")
     final = folder / f"step{step:08d}"
     partial = folder / f".tmp-{final.name}-{os.getpid()}"
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        for name in TENSORS:
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in tensors[name].items()}, partial / f"{name}.safetensors"
-            )
-            on_write(f"{name}.safetensors")
+        for name, named in files.items():
+            save_file({k: v.detach().cpu().contiguous() for k, v in named.items()}, partial / name)
+            on_write(name)
         write_json(partial / "meta.json", {**meta, "step": step}, error=CheckpointError)
         on_write("meta.json")
         manifest = {
-            name: {"bytes": (partial / name).stat().st_size, "sha256": sha256(partial / name)} for name in _FILES
+            name: {"bytes": (partial / name).stat().st_size, "sha256": sha256(partial / name)}
+            for name in (*files, "meta.json")
         }
         write_json(partial / "manifest.json", manifest, error=CheckpointError, schema=None)  # meta.json has it
-        for name in _FILES:
+        for name in manifest:
             flush(partial / name)
         if final.exists():  # the same step, written by a run that was resumed from before it
             shutil.rmtree(final)
@@ -111,11 +126,11 @@ def read(path: Path) -> Checkpoint:
         CheckpointError: it is damaged or is none; says which file and why.
     """
     manifest = _json(path / "manifest.json")
-    if set(manifest) != set(_FILES):
-        raise CheckpointError(f"{path}: manifest.json does not list exactly {', '.join(_FILES)}")
+    if "meta.json" not in manifest or not all(map(_FILE.fullmatch, manifest)):
+        raise CheckpointError(f"{path}: manifest.json does not list meta.json and files of tensors, and nothing else")
     hashes = {}
-    for name in _FILES:
-        file, entry = path / name, manifest[name]
+    for name, entry in manifest.items():
+        file = path / name
         if file.is_symlink() or not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")
         if not isinstance(entry, dict) or file.stat().st_size != entry.get("bytes"):

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.engine import agreed, in_one_line, why_not_fast
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.images import UInt8, to_uint8
-from ddpm_ip.nn.unet import UNet
 from ddpm_ip.sampler import Plan, State, walk
 from ddpm_ip.sampler.graph import Graph, Kind, kinds
 from ddpm_ip.sampler.sampling import Computed, Sampling
@@ -121,7 +121,7 @@ class Model:
         engine: device and precision.
     """
 
-    def __init__(self, config: Config, network: UNet, engine: Accelerator) -> None:
+    def __init__(self, config: Config, network: Module, engine: Accelerator) -> None:
         self.engine, self.device = engine, engine.device
         self.autocast: Callable[[], AbstractContextManager[object]] = engine.autocast
         self.denoiser: Denoiser = config.denoiser(network)

@@ -167,12 +167,10 @@ def fitting_block(free: int, per_image: int) -> int:
 def image_bytes(config: Config, precision: str) -> int:
     """An estimate, on the safe side, of the GPU memory that one image takes while the network is evaluated.
 
-    What is alive at one time is about ten activations of full resolution and greatest width: the CIFAR-10 network
-    takes 5 MB an image in bf16, an activation 32 * 32 * 256 * 2 bytes. The estimate is twice that.
+    The estimate is twice what the activations take that are alive at one time.
     """
-    size, model = config.data.image_size, config.model
-    activation = size * size * model.dim * max(model.dim_mults) * (4 if precision == "no" else 2)
-    return 2 * 10 * activation
+    size = config.data.image_size
+    return 2 * config.model.activation_bytes(size, size, 4 if precision == "no" else 2)
 
 
 def _agreed_block(config: Config, options: SampleOptions, store: Store, accelerator: Accelerator) -> int:

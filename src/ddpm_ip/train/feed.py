@@ -9,8 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,12 +22,46 @@ from ddpm_ip.data.imageset import Int64
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws
 from ddpm_ip.images import to_unit
+from ddpm_ip.nn.network import Cond
 
 RESIDENT_BYTES = 4 << 30  # a set up to this size lies on the device as a whole
 
 
+class Batch(NamedTuple):
+    """Some rows of a step, on the device.
+
+    Attributes:
+        pixels: ``uint8`` (B, C, H, W).
+        labels: ``int64`` (B,); None where the data set has none.
+    """
+
+    pixels: Tensor
+    labels: Tensor | None
+
+    @property
+    def cond(self) -> Cond | None:
+        """What the network is told about the images; None if there is nothing to tell."""
+        return None if self.labels is None else Cond(self.labels)
+
+    def rows(self, some: slice) -> Batch:
+        """Some of the rows, as views."""
+        return Batch(self.pixels[some], None if self.labels is None else self.labels[some])
+
+    def empty_like(self) -> Batch:
+        """Memory for another batch of the same shape."""
+        return Batch(torch.empty_like(self.pixels), None if self.labels is None else torch.empty_like(self.labels))
+
+    def copy_(self, other: Batch) -> None:
+        """Takes over the rows of another batch, in place."""
+        self.pixels.copy_(other.pixels)
+        if self.labels is not None and other.labels is not None:
+            self.labels.copy_(other.labels)
+
+
 class Feed:
-    """Turns the rows of a step into images.
+    """Turns the rows of a step into images and their labels.
+
+    Labels lie on the device as a whole, 8 bytes an image, wherever the images are.
 
     Args:
         images: the data set.
@@ -43,11 +79,12 @@ class Feed:
             return order(seed, step * batch_size + np.arange(rows.start, rows.stop), len(images))
 
         kind = _Resident if images.pixels.nbytes <= RESIDENT_BYTES else _Streamed
-        self._source = kind(np.asarray(images.pixels), indices, device)
+        self._pixels = kind(np.asarray(images.pixels), indices, device)
+        self._labels = None if images.labels is None else _Resident(images.labels, indices, device)
         self._flip = flip
 
-    def stage(self, step: int) -> Tensor:
-        """The images of a step, ``uint8`` (len(rows), C, H, W) on the device, ordered on the current stream.
+    def stage(self, step: int) -> Batch:
+        """The images of a step and their labels, as many as ``rows``, ordered on the current stream.
 
         The host does not wait for the device; for the disk only if that is slower than training, or if ``step`` is not
         the one after the last.
@@ -55,7 +92,7 @@ class Feed:
         Raises:
             Exception: whatever went wrong when the images were read in the background.
         """
-        return self._source.batch(step)
+        return Batch(self._pixels.batch(step), None if self._labels is None else self._labels.batch(step))
 
     def x0(self, pixels: Tensor, draws: Draws) -> Tensor:
         """Clean images as the network sees them. Looks at nothing on the host, so it can be part of a CUDA graph.
@@ -72,21 +109,21 @@ class Feed:
 
     def close(self) -> None:
         """Ends the background thread. A second call does nothing."""
-        self._source.close()
+        self._pixels.close()
 
 
 class _Resident:
-    """A set that lies on the device as a whole: only indices travel."""
+    """Images or labels that lie on the device as a whole: only indices travel."""
 
-    def __init__(self, pixels: UInt8, indices: Callable[[int], Int64], device: torch.device) -> None:
-        self._pixels = torch.from_numpy(np.array(pixels)).to(device)
+    def __init__(self, values: npt.NDArray[Any], indices: Callable[[int], Int64], device: torch.device) -> None:
+        self._values = torch.from_numpy(np.array(values)).to(device)
         self._indices, self._device = indices, device
 
     def batch(self, step: int) -> Tensor:
         where = torch.from_numpy(self._indices(step))
         if self._device.type == "cuda":
             where = where.pin_memory()  # pageable memory would make the host wait for the copy
-        return self._pixels[where.to(self._device, non_blocking=True)]
+        return self._values[where.to(self._device, non_blocking=True)]
 
     def close(self) -> None:
         pass
@@ -145,10 +182,10 @@ def throughput(feed: Feed, steps: int) -> float:
         feed: what to measure.
         steps: how many steps to stage, at least 1; one more is staged before the clock starts.
     """
-    pixels = feed.stage(0)
+    pixels = feed.stage(0).pixels
     start = time.perf_counter()
     for step in range(1, steps + 1):
-        pixels = feed.stage(step)
+        pixels = feed.stage(step).pixels
     if pixels.is_cuda:
         torch.cuda.synchronize(pixels.device)
     return steps * len(pixels) / (time.perf_counter() - start)

@@ -1,6 +1,7 @@
 """The training step as one CUDA graph: the same arithmetic as :class:`ddpm_ip.train.step.TrainStep`, without Python.
 
-A step reads everything that changes from tensors that stay where they are: its number, the learning rate, the images.
+A step reads everything that changes from tensors that stay where they are: its number, the learning rate, the images
+and their labels.
 The graph of one step can then be replayed for every other. The network runs as a
 :class:`ddpm_ip.nn.fused.operations.Shadow` of the float32 parameters, which the optimizer works on.
 
@@ -18,6 +19,7 @@ from ddpm_ip.draws import Draws
 from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused.launch import compile_together
 from ddpm_ip.nn.fused.operations import Shadow
+from ddpm_ip.times import Observer
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.state import TrainState
 from ddpm_ip.train.step import learning_rate, own_rows
@@ -47,10 +49,10 @@ class CapturedStep:
         self._rows = torch.arange(rows.start, rows.stop, device=device)
         self._step = torch.zeros((), dtype=torch.int64, device=device)
         self._learning_rate = torch.zeros((), device=device)
-        self._pixels = torch.empty_like(feed.stage(state.step))
+        self._batch = feed.stage(state.step).empty_like()
         self._shadow = Shadow(state.network, compute_type(accelerator))
         self._shadow.module.train()
-        self._denoiser, self._objective = config.denoiser(self._shadow), config.objective()
+        self._denoiser, self._objective = config.denoiser(self._shadow), config.objective(state.times)
         self._parameters = [p for p, _ in self._shadow.pairs if p.requires_grad]
         self._flat = torch.zeros(sum(p.numel() for p in self._parameters), device=device)
         self._gradients = _views(self._flat, self._parameters)
@@ -67,23 +69,25 @@ class CapturedStep:
 
     def _set_inputs(self) -> None:
         step = self.state.step
-        self._pixels.copy_(self.feed.stage(step))
+        self._batch.copy_(self.feed.stage(step))
         self._step.fill_(step)
         self._learning_rate.fill_(learning_rate(self.config, step))
 
     def _work(self) -> tuple[Tensor, Tensor]:
         """One step, in device work only."""
         t, rows = self.config.train, len(self._rows)
-        loss = torch.zeros((), device=self._rows.device)
+        loss, seen = torch.zeros((), device=self._rows.device), []
         size = t.micro_batch or rows
         for start in range(0, rows, size):
             chunk = slice(start, start + size)
             draws = Draws(self.config.seed, self._step, self._rows[chunk])
             self._shadow.masks.keys = draws.keys()
-            x0 = self.feed.x0(self._pixels[chunk], draws)
-            part = self._objective(self._denoiser, x0, draws).per_sample.sum() / rows
+            some = self._batch.rows(chunk)
+            losses = self._objective(self._denoiser, self.feed.x0(some.pixels, draws), draws, some.cond)
+            part = losses.per_sample.sum() / rows
             part.backward()
             self._collect(add=start > 0)
+            seen.append((losses.t, losses.unweighted.detach()))
             loss += part.detach()
         if self._world > 1:
             torch.distributed.all_reduce(self._flat, op=torch.distributed.ReduceOp.AVG)
@@ -97,7 +101,18 @@ class CapturedStep:
             parameter.grad = None
         self.state.ema.update(self.state.network)
         self._shadow.refresh()
+        if isinstance(self.state.times, Observer):
+            times, each = (self._of_all(torch.cat(some)) for some in zip(*seen, strict=True))
+            self.state.times.observe(times, each)
         return loss, norm
+
+    def _of_all(self, mine: Tensor) -> Tensor:
+        """The values of all processes, in order, of as many of each (B,)."""
+        if self._world == 1:
+            return mine
+        everyone = mine.new_empty(self._world * len(mine))
+        torch.distributed.all_gather_into_tensor(everyone, mine)
+        return everyone
 
     def _collect(self, add: bool) -> None:
         """Moves the gradients of the parameters that were run into one float32 vector."""
@@ -120,7 +135,7 @@ class CapturedStep:
 
     def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         """Runs the step until everything is compiled and chosen, records it, and puts the state back."""
-        before = [t.clone() for t in self._changing()]
+        before = {name: t.clone() for name, t in self._changing().items()}
         self._set_inputs()
         stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
@@ -147,19 +162,17 @@ class CapturedStep:
             )
         return graph, loss, norm
 
-    def _changing(self) -> list[Tensor]:
-        """Everything that a step changes."""
-        state = self.state
-        moments = [v for p in self._parameters for v in state.optimizer.state.get(p, {}).values()]
-        return [*(p.detach() for p in self._parameters), *state.ema.network.parameters(), *moments]
+    def _changing(self) -> dict[tuple[str, str], Tensor]:
+        """Everything that a step changes, by part of the state and name."""
+        return {(part, name): t for part, named in self.state.tensors().items() for name, t in named.items()}
 
     @torch.no_grad()
-    def _put_back(self, before: list[Tensor]) -> None:
-        after = self._changing()
-        for tensor, old in zip(after, before, strict=False):
-            tensor.copy_(old)
-        for tensor in after[len(before) :]:  # Adam made its moments just now; they begin at zero
-            tensor.zero_()
+    def _put_back(self, before: dict[tuple[str, str], Tensor]) -> None:
+        for name, tensor in self._changing().items():
+            if name in before:
+                tensor.copy_(before[name])
+            else:  # Adam made its moments just now; they begin at zero
+                tensor.zero_()
         for parameter in self._parameters:
             parameter.grad = None
         self._shadow.refresh()

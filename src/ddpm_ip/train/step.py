@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ddpm_ip.config import Config
 from ddpm_ip.draws import Draws, dropout_seed
 from ddpm_ip.errors import Diverged
+from ddpm_ip.times import Observer
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.state import TrainState
 
@@ -40,9 +41,9 @@ class TrainStep:
         """Takes the next step; returns this process's mean loss and the gradient norm, on the device."""
         config, state = self.config, self.state
         torch.manual_seed(dropout_seed(config.seed, state.step, self.accelerator.process_index))
-        denoiser, objective = config.denoiser(self.network), config.objective()
+        denoiser, objective = config.denoiser(self.network), config.objective(state.times)
         device, rows = self.accelerator.device, own_rows(config, self.accelerator)
-        pixels = self.feed.stage(state.step)
+        batch, seen = self.feed.stage(state.step), []
         loss = torch.zeros((), device=device)
         size = config.train.micro_batch or len(rows)
         for start in range(0, len(rows), size):
@@ -50,9 +51,11 @@ class TrainStep:
             draws = Draws(config.seed, state.step, torch.arange(chunk.start, chunk.stop, device=device))
             last = chunk.stop == rows.stop
             with nullcontext() if last else self.accelerator.no_sync(self.network):
-                x0 = self.feed.x0(pixels[start : start + size], draws)
-                part = objective(denoiser, x0, draws).per_sample.sum() / len(rows)
+                some = batch.rows(slice(start, start + size))
+                losses = objective(denoiser, self.feed.x0(some.pixels, draws), draws, some.cond)
+                part = losses.per_sample.sum() / len(rows)
                 self.accelerator.backward(part)
+            seen.append((losses.t, losses.unweighted.detach()))
             loss += part.detach()
         norm = self._clip()
         if not loss.is_cuda:  # a look costs nothing on the CPU; a GPU is looked at when a line is logged
@@ -63,6 +66,9 @@ class TrainStep:
         self.optimizer.zero_grad(set_to_none=True)
         if not self.accelerator.optimizer_step_was_skipped:
             state.ema.update(state.network)
+        if isinstance(state.times, Observer):
+            times, each = (self.accelerator.gather(torch.cat(some)) for some in zip(*seen, strict=True))
+            state.times.observe(times, each)
         state.step += 1
         return loss, norm
 

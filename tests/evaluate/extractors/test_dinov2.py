@@ -23,7 +23,6 @@ from ddpm_ip.config import from_dict
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import UserError
 from ddpm_ip.evaluate import collect, metrics
-from ddpm_ip.evaluate.during import Judge
 from ddpm_ip.evaluate.evaluate import evaluate
 from ddpm_ip.evaluate.extractors import dinov2
 from ddpm_ip.evaluate.extractors import weights as files
@@ -210,7 +209,7 @@ def test_the_table_and_the_evaluation_during_training(put: Callable[..., Path], 
     data = {"name": "npz", "root": str(tmp_path / "gray.npz"), "image_size": 8}
     config = from_dict({**tree(n_steps=2, save_freq=2, eval=chosen), "data": data})
     folder = tmp_path / "run"
-    train(config, folder, None, Hooks(), make_judge=Judge)
+    train(config, folder, None, Hooks())
     (line,) = (folder / "evaluations.jsonl").read_text().splitlines()
     assert set(json.loads(line)["values"]) == {"FD-dinov2-vit-s-14"}
     given = ["-e", str(folder), "--variance", "fixed_small", "--steps", "2", "--n_samples", "8", "--batch_size", "8"]

@@ -287,6 +287,16 @@ def test_compare_finds_no_fault_in_an_untrained_network_and_one_in_a_wrong_kerne
         check.compare(network, torch.float32, 8, images=2)
 
 
+def test_a_network_of_other_operations_is_not_fused_and_that_is_said() -> None:
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv_in = self.conv_out = torch.nn.Conv2d(3, 3, 1)
+
+    with pytest.raises(FastPathError, match="Plain has no fused form"):
+        check.compare(Plain(), torch.float32, 8)
+
+
 def test_compare_outputs_stops_a_sampler_with_other_weights() -> None:
     network = UNet(3, 3, **NETWORKS[0]).eval()
     randomise(network, 0)

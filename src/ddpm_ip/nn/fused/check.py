@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused.launch import compile_together
 from ddpm_ip.nn.fused.operations import Shadow
-from ddpm_ip.nn.unet import UNet
+from ddpm_ip.nn.network import Network
+from ddpm_ip.nn.unet import Block
 
 # Relative errors of outputs and gradients beyond which the fused form is not used. They tell a wrong kernel from
 # rounding; how near the errors are to autocast's own is asked in tests/gpu.
 LIMITS = {torch.bfloat16: (0.06, 0.12), torch.float32: (0.01, 0.02)}
 
 
-def compare(network: UNet, dtype: torch.dtype, image_size: int, images: int = 8) -> tuple[float, float]:
+def compare(network: nn.Module, dtype: torch.dtype, image_size: int, images: int = 8) -> tuple[float, float]:
     """The relative errors of the fused network's outputs and gradients, against the plain one in float32.
 
     In evaluation mode, since dropout differs. Layers that are still exactly zero, as at the start of a training, would
@@ -36,12 +36,12 @@ def compare(network: UNet, dtype: torch.dtype, image_size: int, images: int = 8)
         ``|fused - plain| / |plain|`` of all outputs, and of all gradients.
 
     Raises:
-        FastPathError: an error is beyond the limit.
+        FastPathError: an error is beyond the limit, or the network has no fused form.
     """
     plain = _filled(network)
+    probe = _probe(plain, image_size, images)
     shadow = Shadow(plain, dtype)
     shadow.module.eval()
-    probe = _probe(plain, image_size, images)
     compile_together(lambda: _outputs(shadow, [run for _, run in shadow.pairs], probe))
     errors = _errors(plain, shadow, shadow.pairs, probe)
     if not all(e <= limit for e, limit in zip(errors, LIMITS[dtype], strict=True)):
@@ -52,7 +52,7 @@ def compare(network: UNet, dtype: torch.dtype, image_size: int, images: int = 8)
     return errors
 
 
-def compare_outputs(network: UNet, x: Tensor, t: Tensor, output: Tensor, dtype: torch.dtype) -> float:
+def compare_outputs(network: nn.Module, x: Tensor, t: Tensor, output: Tensor, dtype: torch.dtype) -> float:
     """The relative error of a fused network's output against the plain one in float32.
 
     Args:
@@ -85,24 +85,34 @@ class _Probe(NamedTuple):
     direction: Tensor
 
 
-def _probe(network: UNet, image_size: int, images: int) -> _Probe:
-    device = network.conv_in.weight.device
-    generator = torch.Generator().manual_seed(0)
+def _probe(network: nn.Module, image_size: int, images: int) -> _Probe:
+    first, last = _ends(network)
+    device, generator = first.weight.device, torch.Generator().manual_seed(0)
     x, direction = (
         torch.randn((images, channels, image_size, image_size), generator=generator).to(device)
-        for channels in (network.conv_in.in_channels, network.conv_out.out_channels)
+        for channels in (first.in_channels, last.out_channels)
     )
     return _Probe(x, torch.linspace(0, 999, images).long().to(device), direction)
 
 
-def _filled(network: UNet) -> UNet:
+def _ends(network: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d]:
+    first, last = getattr(network, "conv_in", None), getattr(network, "conv_out", None)
+    if not (isinstance(network, Block) and isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)):
+        raise FastPathError(
+            f"the network {type(network).__name__} has no fused form: it is no ddpm_ip.nn.unet.Block between two "
+            "convolutions conv_in and conv_out"
+        )
+    return first, last
+
+
+def _filled(network: nn.Module) -> nn.Module:
     plain = copy.deepcopy(network).eval().requires_grad_(True)
     _fill_zeros(plain)
     return plain
 
 
 def _errors(
-    plain: UNet, other: Callable[[Tensor, Tensor], Tensor], pairs: list[tuple[Parameter, Parameter]], probe: _Probe
+    plain: nn.Module, other: Network, pairs: list[tuple[Parameter, Parameter]], probe: _Probe
 ) -> tuple[float, float]:
     """Of the outputs and the gradients of ``other``, whose parameters stand beside those of ``plain`` in ``pairs``."""
     truth, true = _outputs(plain, [mine for mine, _ in pairs], probe)
@@ -110,9 +120,7 @@ def _errors(
     return _relative([out], [truth]), _relative(gradients, true)
 
 
-def _outputs(
-    network: Callable[[Tensor, Tensor], Tensor], parameters: list[Parameter], probe: _Probe
-) -> tuple[Tensor, list[Tensor]]:
+def _outputs(network: Network, parameters: list[Parameter], probe: _Probe) -> tuple[Tensor, list[Tensor]]:
     with torch.autocast(probe.x.device.type, enabled=False):
         out = network(probe.x, probe.t).float()
         gradients = torch.autograd.grad((out * probe.direction).mean(), parameters)
@@ -125,7 +133,7 @@ def _relative(some: list[Tensor], truth: list[Tensor]) -> float:
 
 
 @torch.no_grad()
-def _fill_zeros(network: UNet) -> None:
+def _fill_zeros(network: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     for parameter in network.parameters():
         if parameter.ndim > 1 and not parameter.any():

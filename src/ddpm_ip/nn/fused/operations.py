@@ -25,8 +25,9 @@ from torch.autograd import Function
 
 from ddpm_ip.nn.fused import kernels
 from ddpm_ip.nn.fused import norm as norm_kernels
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.ops import Operations, Sources
-from ddpm_ip.nn.unet import Block, UNet
+from ddpm_ip.nn.unet import Block
 
 _LAST = torch.channels_last
 
@@ -304,7 +305,7 @@ class Shadow:
         dtype: of the matrix arithmetic.
     """
 
-    def __init__(self, network: UNet, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         self.masks = Masks()
         self.module = copy.deepcopy(network)
         self._originals: list[Tensor] = []
@@ -327,6 +328,6 @@ class Shadow:
         if self._copies:
             torch._foreach_copy_(self._copies, self._originals)
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        out: Tensor = self.module(x, t)
+    def __call__(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+        out: Tensor = self.module(x, t, cond)
         return out
