@@ -211,9 +211,7 @@ def test_a_time_sampler_learns_from_the_losses_of_all_processes(tmp_path):
     still = {"dropout": 0.0}
     (tmp_path / "worker.py").write_text(WORKER)
     config = yaml_file(tmp_path, still, **settings)
-    code, output = finish(
-        start(*TORCHRUN, tmp_path / "worker.py", ROOT / "tests/train", config, tmp_path / "two"), timeout=90
-    )
+    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", ROOT / "tests/train", config, tmp_path / "two"))
     assert code == 0, output
     run(aware(still, **settings), tmp_path / "one")
     one, two = (weights(tmp_path / name, 5, "times")["squares"] for name in ("one", "two"))
