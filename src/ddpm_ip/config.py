@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, Valid
 from pydantic_core import CoreSchema, core_schema
 
 from ddpm_ip.data import DataConfig
+from ddpm_ip.data.decode import height_width
 from ddpm_ip.denoiser import Denoiser, Network, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn.unet import UNet
@@ -170,6 +171,15 @@ class Config:
     perturbation: Annotated[Perturbation, ByName()] = field(default_factory=NoPerturbation)
     train: Train = field(default_factory=Train)
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the model is trained on and makes.
+
+        Raises:
+            DataError: ``data.image_size`` is below 1.
+        """
+        return self.model.in_channels, *height_width(self.data.image_size)
 
     def build_network(self) -> UNet:
         """A fresh network with the configured sizes (initialised from torch's global generator)."""
@@ -403,8 +413,14 @@ def _explain(error: Mapping[str, Any]) -> str:
         return f"{key}: not given, but needed"
     if kind in ("dataclass_type", "model_attributes_type", "dict_type"):
         return f"{key}: must be a section of keys and values, got {given!r}"
+    for n, part in enumerate(path, 1):
+        if part in _SEVERAL:  # pydantic tells of each kind in turn; a person wants to know what there is
+            return f"{'.'.join(path[:n])}: {_SEVERAL[part]}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]}" + ("" if kind == "value_error" else f", got {given!r}")
+
+
+_SEVERAL = {"image_size": "must be a whole number of pixels, or [height, width]"}  # values of several plain kinds
 
 
 def _place(loc: Sequence[Any]) -> tuple[list[str], list[type]]:

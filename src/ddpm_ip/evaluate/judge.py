@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,14 +89,14 @@ def real_moments(images: ImageSet) -> Moments:
     """Pixel moments of a whole set."""
     n = len(images)
     batches = (pixels(np.asarray(images.pixels[i : i + 4096])) for i in range(0, n, 4096))
-    return moments(batches, images.channels * images.size**2)
+    return moments(batches, math.prod(images.shape))
 
 
 def floor(images: ImageSet, seed: int = 0) -> float:
     """What two random halves of the real data are apart: differences far below it mean nothing."""
     order = np.random.default_rng(seed).permutation(len(images))
     halves: list[UInt8] = [np.asarray(images.pixels[half]) for half in np.array_split(order, 2)]
-    a, b = (moments([pixels(half)], images.channels * images.size**2) for half in halves)
+    a, b = (moments([pixels(half)], math.prod(images.shape)) for half in halves)
     return frechet_distance(a, b)
 
 

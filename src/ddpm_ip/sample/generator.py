@@ -89,9 +89,8 @@ def make_generator(
         sampler, times, seed, block: see :class:`Generator`.
         engine: device and precision.
     """
-    shape = (config.model.in_channels, config.data.image_size, config.data.image_size)
     plain = Generator(
-        config.denoiser(network), sampler, times, shape, seed, block, engine.device, autocast=engine.autocast
+        config.denoiser(network), sampler, times, config.shape, seed, block, engine.device, autocast=engine.autocast
     )
     reason, replayed = why_not_fast(config.train.fast, engine), None
     if reason is None:

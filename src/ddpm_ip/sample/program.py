@@ -88,8 +88,8 @@ def sample(
     Args:
         config: of the model.
         weights: folder of a run (its newest EMA), a checkpoint, or a safetensors file.
-        save_dir: a folder, which gets ``000000.png``, ...; or a file that ends in ``.npz``, which gets one array
-            ``images``, uint8 (N, H, W, C).
+        save_dir: a folder, which gets ``000000.png``, ... (of 1, 3 or 4 channels, RGBA); or a file that ends in
+            ``.npz``, which gets one array ``images``, uint8 (N, H, W, C), of any number of channels.
         options: what to make.
         on_block: called after each block is on the disk; for tests.
 
@@ -102,7 +102,7 @@ def sample(
     accelerator = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
     setup(None, accelerator.is_main_process)
     tensors, digest = read_weights(weights)
-    store = Store.at(save_dir, options.mode)
+    store = Store.at(save_dir, options.mode, config.model.in_channels)
     block = _agreed_block(config, options, store, accelerator)
     options = replace(options, batch_size=block)
     try:
@@ -112,7 +112,7 @@ def sample(
         sampling, waiting = _fill(generator, store, options, accelerator, on_block)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
-            f"the GPU has too little memory to sample {block} images of {config.data.image_size} px. "
+            f"the GPU has too little memory to sample {block} images of {' x '.join(map(str, config.shape))}. "
             f"Images that were made stay; choose another --save_dir and --batch_size {max(1, block // 2)}, "
             "or --train.mixed_precision bf16, or a GPU that nothing else is using"
         ) from error
@@ -164,8 +164,8 @@ def image_bytes(config: Config, precision: str) -> int:
     What is alive at one time is about ten activations of full resolution and greatest width: the CIFAR-10 network
     takes 5 MB an image in bf16, an activation 32 * 32 * 256 * 2 bytes. The estimate is twice that.
     """
-    size, model = config.data.image_size, config.model
-    activation = size * size * model.dim * max(model.dim_mults) * (4 if precision == "no" else 2)
+    (_, height, width), model = config.shape, config.model
+    activation = height * width * model.dim * max(model.dim_mults) * (4 if precision == "no" else 2)
     return 2 * 10 * activation
 
 
@@ -258,7 +258,9 @@ def _frames(generator: Generator, block: int, mode: Mode, count: int) -> Iterato
 def _identity(config: Config, generator: Generator, options: SampleOptions, precision: str) -> dict[str, Any]:
     """What every image of a folder is made of, beside the weights."""
     frames = {"denoise": options.n_denoise, "progressive": options.n_progressive}.get(options.mode)
+    channels = {} if generator.shape[0] in (1, 3) else {"channels": generator.shape[0]}  # as an alpha channel is none
     return {
+        **channels,
         "sampler": "ancestral",
         "var_type": generator.sampler.var_type,
         "respace_type": options.respace_type,

@@ -295,15 +295,16 @@ def _check(config: Config, images: ImageSet, processes: int) -> None:
         DataError, ConfigError: data, model and processes do not fit together.
     """
     if images.channels != config.model.in_channels:
-        cure = "set --data.mode rgb or gray to convert, or " if hasattr(config.data, "mode") else ""
+        mode = {1: "gray", 3: "rgb", 4: "rgba"}.get(config.model.in_channels)
+        cure = f"set --data.mode {mode} to convert, or " if mode and hasattr(config.data, "mode") else ""
         raise DataError(
             f"the images of {images.name} have {images.channels} channels, model.in_channels is "
             f"{config.model.in_channels}: {cure}set --model.in_channels {images.channels}"
         )
     halvings = len(config.model.dim_mults) - 1
-    if images.size % 2**halvings:
+    if images.height % 2**halvings or images.width % 2**halvings:
         raise ConfigError(
-            f"images of {images.size}x{images.size} cannot be halved {halvings} times (model.dim_mults): choose a "
+            f"images of {images.height}x{images.width} cannot be halved {halvings} times (model.dim_mults): choose a "
             f"data.image_size divisible by {2**halvings}, or fewer model.dim_mults"
         )
     if config.train.batch_size % processes:
@@ -340,7 +341,7 @@ def _announce(config: Config, folder: RunFolder, images: ImageSet, state: TrainS
     """Writes what the run is made of, and says it."""
     parameters = sum(p.numel() for p in state.network.parameters())
     data = {"name": images.name, "fingerprint": images.fingerprint, "count": len(images)}
-    data |= {"channels": images.channels, "size": images.size}
+    data |= {"channels": images.channels, "height": images.height, "width": images.width}
     record = {**provenance(), "parameters": parameters, "data": data}
     if state.step and folder.provenance.exists():
         record["earlier"] = json.loads(folder.provenance.read_text())
@@ -349,7 +350,7 @@ def _announce(config: Config, folder: RunFolder, images: ImageSet, state: TrainS
     log.info("results go to %s", folder.path)
     log.info(
         "%s: %d images of %dx%dx%d; network with %s parameters; %s; %s",
-        images.name, len(images), images.channels, images.size, images.size, f"{parameters:,}",
+        images.name, len(images), *images.shape, f"{parameters:,}",
         _describe(config), record["hardware"],
     )  # fmt: skip
     untrained = config.train.ema_decay**config.train.n_steps
@@ -392,7 +393,7 @@ def _out_of_memory(config: Config, accelerator: Accelerator) -> OutOfMemory:
     share = config.train.batch_size // accelerator.num_processes
     micro = config.train.micro_batch or share
     return OutOfMemory(
-        f"the GPU has too little memory to train with {micro} images of {config.data.image_size} pixels at once. What "
+        f"the GPU has too little memory to train with {micro} images of {' x '.join(map(str, config.shape))} at once. What "
         f"was saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same "
         "batch, in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from ddpm_ip.nn.unet import UNet
 LIMITS = {torch.bfloat16: (0.06, 0.12), torch.float32: (0.01, 0.02)}
 
 
-def compare(network: UNet, dtype: torch.dtype, image_size: int, images: int = 8) -> tuple[float, float]:
+def compare(network: UNet, dtype: torch.dtype, size: Sequence[int], images: int = 8) -> tuple[float, float]:
     """The relative errors of the fused network's outputs and gradients, against the plain one in float32.
 
     In evaluation mode, since dropout differs. Layers that are still exactly zero, as at the start of a training, would
@@ -29,7 +29,7 @@ def compare(network: UNet, dtype: torch.dtype, image_size: int, images: int = 8)
     Args:
         network: on a GPU.
         dtype: of the fused network.
-        image_size: height and width.
+        size: height and width.
         images: how many random images are put through.
 
     Returns:
@@ -41,7 +41,7 @@ def compare(network: UNet, dtype: torch.dtype, image_size: int, images: int = 8)
     plain = _filled(network)
     shadow = Shadow(plain, dtype)
     shadow.module.eval()
-    probe = _probe(plain, image_size, images)
+    probe = _probe(plain, size, images)
     compile_together(lambda: _outputs(shadow, [run for _, run in shadow.pairs], probe))
     errors = _errors(plain, shadow, shadow.pairs, probe)
     if not all(e <= limit for e, limit in zip(errors, LIMITS[dtype], strict=True)):
@@ -85,11 +85,11 @@ class _Probe(NamedTuple):
     direction: Tensor
 
 
-def _probe(network: UNet, image_size: int, images: int) -> _Probe:
+def _probe(network: UNet, size: Sequence[int], images: int) -> _Probe:
     device = network.conv_in.weight.device
     generator = torch.Generator().manual_seed(0)
     x, direction = (
-        torch.randn((images, channels, image_size, image_size), generator=generator).to(device)
+        torch.randn((images, channels, *size), generator=generator).to(device)
         for channels in (network.conv_in.in_channels, network.conv_out.out_channels)
     )
     return _Probe(x, torch.linspace(0, 999, images).long().to(device), direction)
