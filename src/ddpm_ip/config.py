@@ -401,6 +401,9 @@ def _explain(error: Mapping[str, Any]) -> str:
     """One pydantic error as a sentence, with the nearest name that exists."""
     path, variants = _place(error["loc"])
     key, kind, given = ".".join(path), error["type"], error["input"]
+    for n, part in enumerate(path, 1):
+        if part in _SEVERAL and n < len(path):  # pydantic tells of each kind in turn; a person wants to know them all
+            return f"{'.'.join(path[:n])}: {_SEVERAL[part]}"
     if kind == "unexpected_keyword_argument":
         section, parents = _place(error["loc"][:-1])
         known = [f.name for parent in parents for f in dataclasses.fields(parent)]
@@ -413,9 +416,6 @@ def _explain(error: Mapping[str, Any]) -> str:
         return f"{key}: not given, but needed"
     if kind in ("dataclass_type", "model_attributes_type", "dict_type"):
         return f"{key}: must be a section of keys and values, got {given!r}"
-    for n, part in enumerate(path, 1):
-        if part in _SEVERAL:  # pydantic tells of each kind in turn; a person wants to know what there is
-            return f"{'.'.join(path[:n])}: {_SEVERAL[part]}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]}" + ("" if kind == "value_error" else f", got {given!r}")
 

@@ -66,7 +66,8 @@ def _shown(images: UInt8) -> UInt8:
         return images
     if channels == 4:
         alpha = images[:, 3:] / 255
-        return (images[:, :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+        composited: UInt8 = (images[:, :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+        return composited
     strips = np.full((n, 1, height, channels, width + 1), 235, dtype=np.uint8)  # a pixel of background after each
     strips[:, 0, :, :, :width] = images.transpose(0, 2, 1, 3)
     return strips.reshape(n, 1, height, -1)[..., :-1]

@@ -217,7 +217,7 @@ def autocast_errors(network: UNet) -> tuple[float, float]:
         with torch.autocast("cuda", torch.bfloat16):
             return plain(x, t)
 
-    return check._errors(plain, half, [(p, p) for p in plain.parameters()], check._probe(plain, 32, 8))
+    return check._errors(plain, half, [(p, p) for p in plain.parameters()], check._probe(plain, (32, 32), 8))
 
 
 def test_the_network_of_the_paper_fused_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ def test_the_network_of_the_paper_fused_is_the_plain_one(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
     network = from_dict(CIFAR).build_network().cuda()
-    single, half = (check.compare(network, dtype, 32) for dtype in (torch.float32, torch.bfloat16))
+    single, half = (check.compare(network, dtype, (32, 32)) for dtype in (torch.float32, torch.bfloat16))
     theirs = autocast_errors(network)
     print(f"float32 {single}, bf16 {half}, autocast {theirs}")
     assert max(single) < 2e-5

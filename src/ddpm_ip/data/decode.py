@@ -19,8 +19,8 @@ truncated, empty, not an image  refused
 RGB becomes gray by the luma of ITU-R BT.601, as Pillow's ``convert("L")`` does.
 
 Where four channels are asked for, nothing is composited: every image becomes RGBA, and one without transparency is
-opaque (255). Colours are weighted with their opacity when such an image is resized, so that what cannot be seen does not
-bleed in.
+opaque (255). When such an image is resized, colours are weighted with their opacity, so that what cannot be seen does
+not bleed in.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def place(image: Image.Image, where: str, image_size: ImageSize, channels: int, 
 
 
 def read(source: Path | bytes, where: str, alpha: bool = False) -> Image.Image:
-    """The upright 8-bit image in its own size: mode ``L`` if the file is gray, else ``RGB``; always ``RGBA`` on request.
+    """The upright 8-bit image in its own size: mode ``L`` if the file is gray, else ``RGB``; with ``alpha`` ``RGBA``.
 
     Raises:
         UnusableImage: anything is wrong with it.

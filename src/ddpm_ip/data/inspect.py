@@ -23,8 +23,8 @@ def inspect(images: ImageSet, contact_sheet: Path, n: int = 100) -> str:
         n: how many images to draw, chosen at random but the same ones each time, in the order of the set.
 
     Returns:
-        Lines of text: number, channels x height x width, labels, mean and standard deviation (of values in [0, 1]), range, exact
-        duplicates, original sizes, fingerprint, and each unusable image with the reason.
+        Lines of text: number, channels x height x width, labels, mean and standard deviation (of values in [0, 1]),
+        range, exact duplicates, original sizes, fingerprint, and each unusable image with the reason.
     """
     contact_sheet.parent.mkdir(parents=True, exist_ok=True)
     save_png(grid(_choose(images.pixels, n)), contact_sheet)

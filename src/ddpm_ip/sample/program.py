@@ -111,8 +111,9 @@ def sample(
         store.claim(made_of | _identity(config, generator, options, accelerator.mixed_precision), accelerator)
         sampling, waiting = _fill(generator, store, options, accelerator, on_block)
     except torch.OutOfMemoryError as error:
+        _, height, width = config.shape
         raise OutOfMemory(
-            f"the GPU has too little memory to sample {block} images of {' x '.join(map(str, config.shape))}. "
+            f"the GPU has too little memory to sample {block} images of {height} x {width} px. "
             f"Images that were made stay; choose another --save_dir and --batch_size {max(1, block // 2)}, "
             "or --train.mixed_precision bf16, or a GPU that nothing else is using"
         ) from error

@@ -119,9 +119,10 @@ class Store:
         images = [self._read(i) for i in range(n)]
         array = np.stack([image[..., None] if image.ndim == 2 else image for image in images])
         partial = self.npz.with_name(f".{self.npz.name}.partial.npz")
-        # What three channels need not say: a shape such as (N, 6, 10, 5) has two readings.
-        layout = {} if array.shape[3] in (1, 3) else {"layout": np.array("channels_last")}
-        np.savez(partial, images=array, **layout)
+        arrays: dict[str, Any] = {"images": array}
+        if array.shape[3] not in (1, 3):  # a shape such as (N, 6, 10, 5) has two readings
+            arrays["layout"] = np.array("channels_last")
+        np.savez(partial, **arrays)
         os.replace(partial, self.npz)
         shutil.rmtree(self.folder)
 

@@ -392,8 +392,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _out_of_memory(config: Config, accelerator: Accelerator) -> OutOfMemory:
     share = config.train.batch_size // accelerator.num_processes
     micro = config.train.micro_batch or share
+    _, height, width = config.shape
     return OutOfMemory(
-        f"the GPU has too little memory to train with {micro} images of {' x '.join(map(str, config.shape))} at once. What "
-        f"was saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same "
+        f"the GPU has too little memory to train with {micro} images of {height} x {width} pixels at once. What was "
+        f"saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same "
         "batch, in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size"
     )
