@@ -233,6 +233,29 @@ def test_the_network_of_the_paper_fused_is_the_plain_one(monkeypatch: pytest.Mon
     assert half[1] <= theirs[1]
 
 
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 6, 10), (4, 12, 8), (5, 10, 6), (16, 8, 40)])
+def test_the_fused_network_takes_any_sides_and_channels(channels: int, height: int, width: int) -> None:
+    """Halved, some sides are odd. Within the limits in both precisions, or compare raises."""
+    torch.manual_seed(0)
+    network = UNet(channels, channels, dim=32, dim_mults=(1, 2), use_attn=(True, True), num_groups=8).cuda()
+    for dtype in (torch.float32, torch.bfloat16):
+        check.compare(network, dtype, (height, width))
+
+
+def test_images_that_are_no_squares_on_the_fast_path(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 5, 6, 10), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, layout="channels_first")
+    plain = tiny(mixed_precision="no").to_dict()
+    data = {"name": "npz", "root": str(tmp_path / "a.npz"), "image_size": [6, 10]}
+    config = from_dict({**plain, "data": data, "model": {**plain["model"], "in_channels": 5}})
+    run = train_anew(config, tmp_path / "run")
+    assert "fast path (" in said(run)
+    options = SampleOptions(n_samples=8, batch_size=8, respace_steps=5, var_type="fixed_small")
+    generator = make_generator(config, weights(run), options, start_engine("no"))
+    assert generator.replayed is not None
+    assert generator.images(0).shape == (8, 5, 6, 10)
+
+
 def test_a_networks_kernels_are_compiled_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of backward, too, and so that the launches find them."""
     compiled = []
