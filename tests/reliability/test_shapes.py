@@ -64,6 +64,29 @@ def test_from_the_data_to_the_report(tmp_path, capsys, shape):
 
     assert main(["table", "-e", str(run), "--steps", "2", "--n_samples", "20", "--batch_size", "8", *given]) == 0
     assert json.loads((run / "table" / "table.json").read_text())["steps"] == [2]
+    kept = main(
+        [
+            "table",
+            "-e",
+            str(run),
+            "--steps",
+            "3",
+            "--n_samples",
+            "20",
+            "--variance",
+            "fixed_small",
+            "--keep_images",
+            *given,
+        ]
+    )
+    if shape[0] == 4:  # RGBA files are measured as they are, not on white
+        assert kept == 0
+        (cell,) = [json.loads(p.read_text()) for p in (run / "table").glob("*/cell-fixed_small-3-*.json")]
+        assert cell["protocol"]["image_shape"] == list(shape)
+    else:
+        assert kept == 2
+        assert "cannot hold 5 channels" in capsys.readouterr().err
+        assert not list((run / "table").glob("*/*-3-seed0*"))
     assert main(["report", str(run), "-o", str(tmp_path / "report.html")]) == 0
     assert "data:image/png;base64" in (tmp_path / "report.html").read_text()
     capsys.readouterr()

@@ -76,7 +76,7 @@ def open_samples(samples: Path | str | Iterable[UInt8], about: Mapping[str, Any]
         samples: a folder of PNG files, an ``.npz`` or ``.npy`` file, a Parquet file or a folder of them; or blocks of
             ``uint8`` (B, C, H, W), of which each process gives its own (see the top of this file).
         about: what they are made of; by default what the ``sampling.json`` of the folder says. Files with transparency
-            are composited on white, unless this says that the images have 4 ``channels``.
+            are composited on white, unless that file says that the images have 4 ``channels``.
 
     Raises:
         DataError: there are none, or they are of no use.
@@ -87,11 +87,12 @@ def open_samples(samples: Path | str | Iterable[UInt8], about: Mapping[str, Any]
         return Source("images from memory", lambda size, n: iter(samples), about=about or {})
     if not samples.exists():
         raise DataError(f"{samples} does not exist; it should be a folder of PNG files, an .npz, or a Parquet file")
-    about = about if about is not None else _mark(samples)
+    mark = _mark(samples)
+    about = mark if about is None else about
     if samples.suffix in (".npz", ".npy"):
         return replace(from_pixels(samples.name, read_arrays(samples)[0], about), path=str(samples.resolve()))
     listing = list_files(samples)
-    shape = _first_shape(listing, alpha=about.get("channels") == 4)
+    shape = _first_shape(listing, alpha=mark.get("channels") == 4)
     return Source(
         listing.name,
         lambda block, n: _decoded(listing, shape, block, n),

@@ -390,8 +390,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _out_of_memory(config: Config, accelerator: Accelerator) -> OutOfMemory:
-    share = config.train.batch_size // accelerator.num_processes
-    micro = config.train.micro_batch or share
+    micro = config.train.micro_batch or config.train.batch_size // accelerator.num_processes
     _, height, width = config.shape
     return OutOfMemory(
         f"the GPU has too little memory to train with {micro} images of {height} x {width} pixels at once. What was "
