@@ -72,9 +72,9 @@ def step_profile(batch: int, fast: str, overrides: list[str]) -> dict[str, Any]:
     tree = {"data": {"name": "cifar10"}, "perturbation": {"name": "input", "gamma": 0.1}}
     given = {"train.batch_size": batch, "train.fast": fast, **parse_overrides(overrides)}
     config = from_dict(merge(tree, given))
-    size = config.data.image_size
-    pixels = np.random.default_rng(0).integers(0, 256, (4096, 3, size, size), dtype=np.uint8)
-    _, step = build(config, from_arrays(pixels, None, "random", size, progress=False), start_engine("bf16"))
+    pixels = np.random.default_rng(0).integers(0, 256, (4096, *config.shape), dtype=np.uint8)
+    images = from_arrays(pixels, None, "random", config.data.image_size, progress=False)
+    _, step = build(config, images, start_engine("bf16"))
     for _ in range(5):
         step()
     torch.cuda.synchronize()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -411,3 +412,25 @@ def test_the_module_reads_yaml_safely() -> None:
 
     assert issubclass(plain._Loader, yaml.SafeLoader)
     assert not any("python" in str(tag) for tag in plain._Loader.yaml_constructors)
+
+
+def test_height_and_width(tmp_path):
+    config = read("data: {name: digits, image_size: [8, 12]}\nmodel: {in_channels: 5}", tmp_path)
+    assert config.data.image_size == (8, 12)
+    assert config.shape == (5, 8, 12)
+    assert from_dict(yaml.safe_load(config.to_yaml())) == config
+    assert read("data: {name: digits}", tmp_path, "--data.image_size", "[16, 8]").shape == (3, 16, 8)
+    assert read("data: {name: digits, image_size: 16}", tmp_path).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("value", ["large", "[8]", "[8, 8, 8]", "[8, x]", "{a: 1}", "null", "8.5"])
+def test_what_is_no_image_size(tmp_path, value):
+    with pytest.raises(ConfigError) as caught:
+        read(f"data: {{name: digits, image_size: {value}}}", tmp_path)
+    (line,) = str(caught.value).splitlines()[1:]
+    assert line == "  data.image_size: must be a whole number of pixels, or [height, width]"
+
+
+def test_true_is_no_height(tmp_path):
+    with pytest.raises(ConfigError, match=r"data.image_size.0: a number is needed"):
+        read("data: {name: digits, image_size: [true, 8]}", tmp_path)

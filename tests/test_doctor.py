@@ -284,6 +284,27 @@ def test_an_extractor_that_training_would_miss(tmp_path, monkeypatch):
     assert "torch-fidelity is not installed" in findings[-1].text
 
 
+def test_an_extractor_that_does_not_take_the_channels(tmp_path):
+    config = yaml_file(tmp_path, {"in_channels": 5})
+    texts = [f.text for f in look(config, **{"train.eval.every": 5, "train.eval.extractor": "inception"})["train.eval"]]
+    assert "inception takes RGB or gray images, not 5 channels: training does not start" in texts
+    assert "train.eval" not in look(config, **{"train.eval.every": 5})
+    assert any("do not take them" in f.text for f in look(config)["data"] if f.level == "note")
+
+
+def test_images_and_network_that_do_not_go_together(tmp_path):
+    def problems(**changes):
+        return [f.text for f in look(yaml_file(tmp_path), **changes)["data"] if f.level == "problem"]
+
+    assert problems(**{"data.image_size": [6, 10]}) == []
+    assert problems(**{"data.image_size": [6, 9]}) == ["images of 6x9 cannot be halved 1 times (model.dim_mults)"]
+    Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
+    changes = {"data.name": "folder", "data.root": str(tmp_path), "data.image_size": 8}
+    assert problems(**changes, **{"data.mode": "gray"}) == []
+    (text,) = problems(**changes, **{"data.mode": "rgba"})
+    assert text == "data.mode rgba gives 4 channels, model.in_channels is 1"
+
+
 def test_torch_fidelity_is_missed(monkeypatch):
     for version, level in ((None, "note"), ("0.4.0", "OK")):
         monkeypatch.setattr(module, "_version", lambda package, version=version: version)

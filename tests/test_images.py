@@ -89,3 +89,36 @@ def test_a_png_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
             save_png(np.zeros((1, 4, 4), dtype=np.uint8), tmp_path / name)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_four_channels_are_composited_on_white() -> None:
+    image = np.array([[[100, 100]], [[0, 0]], [[50, 50]], [[255, 51]]], dtype=np.uint8)  # (4, 1, 2): opaque, a fifth
+    picture = np.asarray(grid(image[None], gap=0, scale=1))
+    assert picture.tolist() == [[[100, 0, 50], [224, 204, 214]]]
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_other_numbers_of_channels_are_strips(channels: int) -> None:
+    images = np.random.default_rng(0).integers(0, 200, (3, channels, 4, 6), dtype=np.uint8)
+    picture = grid(images, columns=2, gap=2, scale=1)
+    assert picture.mode == "L"
+    width = channels * 7 - 1
+    assert picture.size == (2 * (width + 2) + 2, 2 * (4 + 2) + 2)
+    pixels = np.asarray(picture)
+    for i in range(3):
+        for c in range(channels):
+            top, left = 2 + i // 2 * 6, 2 + i % 2 * (width + 2) + c * 7
+            np.testing.assert_array_equal(pixels[top : top + 4, left : left + 6], images[i, c])
+    assert (pixels[:, 8] == 235).all(), "a line between two channels"
+
+
+def test_the_grid_of_wide_images_is_about_square() -> None:
+    width, height = grid(np.zeros((16, 1, 8, 32), dtype=np.uint8), gap=0, scale=1).size
+    assert (width, height) == (64, 64)
+
+
+def test_a_png_of_four_channels_keeps_them_all(tmp_path: Path) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (4, 5, 7), dtype=np.uint8)
+    save_png(image, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as read:
+        np.testing.assert_array_equal(np.asarray(read), image.transpose(1, 2, 0))

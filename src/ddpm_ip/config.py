@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import nn
 
 from ddpm_ip.data import DataConfig
+from ddpm_ip.data.decode import height_width
 from ddpm_ip.denoiser import Denoiser, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import read_yaml
@@ -150,6 +151,15 @@ class Config:
     sampling: Sampling = field(default_factory=Sampling)
     train: Train = field(default_factory=Train)
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that the model is trained on and makes.
+
+        Raises:
+            DataError: ``data.image_size`` is below 1.
+        """
+        return self.model.in_channels, *height_width(self.data.image_size)
 
     def build_network(self) -> nn.Module:
         """A fresh, unconditional network with the configured sizes (initialised from torch's global generator)."""
@@ -320,6 +330,9 @@ def _explain(error: Mapping[str, Any]) -> str:
     """One pydantic error as a sentence, with the nearest name that exists."""
     path, variants = _place(error["loc"])
     key, kind, given = ".".join(path), error["type"], error["input"]
+    for n, part in enumerate(path, 1):
+        if part in _SEVERAL and n < len(path):  # pydantic tells of each kind in turn; a person wants to know them all
+            return f"{'.'.join(path[:n])}: {_SEVERAL[part]}"
     if kind == "unexpected_keyword_argument":
         section, parents = _place(error["loc"][:-1])
         known = [f.name for parent in parents for f in dataclasses.fields(parent)]
@@ -334,6 +347,9 @@ def _explain(error: Mapping[str, Any]) -> str:
         return f"{key}: must be a section of keys and values, got {given!r}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message[0].lower()}{message[1:]}" + ("" if kind == "value_error" else f", got {given!r}")
+
+
+_SEVERAL = {"image_size": "must be a whole number of pixels, or [height, width]"}  # values of several plain kinds
 
 
 def _place(loc: Sequence[Any]) -> tuple[list[str], list[type]]:

@@ -297,6 +297,14 @@ def _evaluation(config: Config) -> Iterable[Finding]:
             "start",
             f"put it into {weights_folders()[0]}, from {file.url}; or choose --train.eval.extractor pixels",
         )
+    if chosen.every and file is not None and config.model.in_channels not in (1, 3):
+        yield Finding(
+            "problem",
+            "train.eval",
+            f"{chosen.extractor} takes RGB or gray images, not {config.model.in_channels} channels: training does not "
+            "start",
+            "choose --train.eval.extractor pixels",
+        )
     if chosen.every and chosen.extractor == "inception" and _version("torch-fidelity") is None:
         text = "torch-fidelity is not installed, without which training with this extractor does not start"
         yield Finding("problem", "train.eval", text, TORCH_FIDELITY)
@@ -322,6 +330,36 @@ def _data(config: Config) -> Iterable[Finding]:
             "problem", "data", f"data.root: {place} does not exist", "set --data.root to where the images are"
         )
     yield from _images(config, place)
+    yield from _fit(config)
+
+
+def _fit(config: Config) -> Iterable[Finding]:
+    """Whether images and network go together, as far as the configuration says."""
+    channels, height, width = config.shape
+    step = 2 ** (len(config.model.dim_mults) - 1)
+    if height % step or width % step:
+        yield Finding(
+            "problem",
+            "data",
+            f"images of {height}x{width} cannot be halved {len(config.model.dim_mults) - 1} times (model.dim_mults)",
+            f"choose a data.image_size divisible by {step}, or fewer model.dim_mults",
+        )
+    mode = getattr(config.data, "mode", "auto")
+    given = {"gray": 1, "rgb": 3, "rgba": 4}.get(mode, channels)
+    if given != channels:
+        yield Finding(
+            "problem",
+            "data",
+            f"data.mode {mode} gives {given} channels, model.in_channels is {channels}",
+            f"--model.in_channels {given}, or another data.mode",
+        )
+    if channels not in (1, 3):
+        yield Finding(
+            "note",
+            "data",
+            f"images of {channels} channels: the Inception and DINOv2 do not take them",
+            "measure with --extractor pixels, or with one of your own that has gray = True",
+        )
 
 
 def _images(config: Config, place: Path | None) -> Iterable[Finding]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ddpm_ip.files import writing
 
 UInt8 = npt.NDArray[np.uint8]
+PICTURES = (1, 3, 4)  # numbers of channels that a PNG can hold: gray, RGB, RGBA
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -34,25 +35,43 @@ def to_uint8(x: Tensor) -> Tensor:
 def grid(images: UInt8, columns: int | None = None, gap: int = 2, scale: int | None = None) -> Image.Image:
     """Lays images out on a light background, row by row.
 
+    One channel is shown as gray, three as RGB, four as RGBA composited on white; of any other number each image is a
+    strip of its channels in gray, from left to right.
+
     Args:
-        images: ``uint8`` (N, C, H, W) with C = 1 or 3 and N >= 1.
-        columns: images in a row; by default a square grid.
+        images: ``uint8`` (N, C, H, W) with N >= 1.
+        columns: images in a row; by default as many as make the picture about square.
         gap: pixels between two images, before scaling.
         scale: whole-number enlargement (nearest neighbour); by default small images are enlarged to about 64 pixels.
 
     Returns:
         A grayscale or RGB picture.
     """
+    scale = scale or max(1, round(64 / max(images.shape[2:])))
+    images = _shown(images)
     n, channels, height, width = images.shape
-    columns = min(n, columns or math.ceil(math.sqrt(n)))
+    columns = min(n, columns or math.ceil(math.sqrt(n * height / width)))
     rows = math.ceil(n / columns)
-    scale = scale or max(1, round(64 / max(height, width)))
     canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 235, dtype=np.uint8)
     for i, image in enumerate(images):
         top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
         canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
     picture = Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas)
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
+def _shown(images: UInt8) -> UInt8:
+    """Images of any number of channels as gray or RGB ones, see :func:`grid`."""
+    n, channels, height, width = images.shape
+    if channels in (1, 3):
+        return images
+    if channels == 4:
+        alpha = images[:, 3:] / 255
+        composited: UInt8 = (images[:, :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+        return composited
+    strips = np.full((n, 1, height, channels, width + 1), 235, dtype=np.uint8)  # a pixel of background after each
+    strips[:, 0, :, :, :width] = images.transpose(0, 2, 1, 3)
+    return strips.reshape(n, 1, height, -1)[..., :-1]
 
 
 def save_png(picture: Image.Image | UInt8, path: Path, advice: str = "") -> None:
@@ -62,7 +81,7 @@ def save_png(picture: Image.Image | UInt8, path: Path, advice: str = "") -> None
     empty, and is made again.
 
     Args:
-        picture: a Pillow image, or ``uint8`` (C, H, W) with C = 1 or 3.
+        picture: a Pillow image, or ``uint8`` (C, H, W) with C in :data:`PICTURES`.
         path: the file; its folder is made if need be.
         advice: what to do if it cannot be written.
 

@@ -10,9 +10,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddpm_ip.data import Cifar10, DataConfig, Digits, Mnist, Npz, cifar10
-from ddpm_ip.data.imageset import fingerprint
+from ddpm_ip.data.decode import fit
+from ddpm_ip.data.imageset import fingerprint, from_arrays
 from ddpm_ip.errors import DataError
 
 
@@ -23,7 +25,7 @@ def test_every_variant_has_its_own_name():
 
 def test_digits():
     digits = Digits().open()
-    assert digits.pixels.shape == (len(digits), digits.channels, digits.size, digits.size) == (1797, 1, 8, 8)
+    assert digits.pixels.shape == (len(digits), digits.channels, digits.height, digits.width) == (1797, 1, 8, 8)
     assert digits.pixels.dtype == np.uint8
     assert digits.labels.dtype == np.int64
     assert np.unique(digits.labels).tolist() == list(range(10))
@@ -293,7 +295,13 @@ def test_npz_names_and_gray(tmp_path, rng, names):
     ("array", "reason"),
     [
         (np.zeros((2, 8, 8, 3), np.float32), r"float32, not uint8.*\* 255"),
-        (np.zeros((2, 8, 8, 4), np.uint8), "none of"),
+        (np.zeros((2, 8, 8, 4, 1), np.uint8), "none of"),
+        (np.zeros((2, 17, 3, 18), np.uint8), "no place for channels"),
+        (
+            np.zeros((2, 8, 8, 4), np.uint8),
+            "can mean 4 channels of 8 x 8 pixels or 8 of 8 x 4: say which by data.layout",
+        ),
+        (np.zeros((2, 16, 1, 16), np.uint8), "can mean"),
         (np.zeros((0, 8, 8, 3), np.uint8), "no image"),
         (np.array([{}, {}], dtype=object), "not a readable"),
     ],
@@ -314,3 +322,76 @@ def test_npz_missing_damaged_or_with_other_labels(tmp_path):
     np.savez(path, images=np.zeros((2, 8, 8), np.uint8), labels=np.zeros(3, int))
     with pytest.raises(DataError, match="2 images, but labels of shape"):
         Npz(root=str(path), image_size=8).open()
+
+
+def numbered(*shape):
+    """Every number occurs once: a wrong axis cannot go unseen."""
+    return np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "axis"),
+    [
+        ((1, 4, 5, 3), {}, 3),  # as ever: 1 or 3 at the last place first
+        ((1, 3, 5, 2), {}, 1),
+        ((1, 3, 4, 3), {}, 3),
+        ((1, 3, 4, 3), {"layout": "channels_first"}, 1),
+        ((1, 2, 3, 17), {}, 1),  # the only reading
+        ((1, 17, 3, 4), {}, 3),
+        ((1, 4, 4, 4), {"layout": "channels_first"}, 1),
+        ((1, 4, 4, 4), {"layout": "channels_last"}, 3),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_npz_channels(tmp_path, shape, options, axis, suffix):
+    array, path = numbered(*shape), tmp_path / f"a{suffix}"
+    np.save(path, array) if suffix == ".npy" else np.savez(path, images=array)
+    expected = array if axis == 1 else array.transpose(0, 3, 1, 2)
+    images = Npz(root=str(path), image_size=expected.shape[2:], **options).open()
+    assert np.array_equal(images.pixels, expected)
+    assert images.shape == expected.shape[1:]
+
+
+@pytest.mark.parametrize(("said", "axis"), [("channels_first", 1), ("channels_last", 3)])
+def test_npz_says_its_layout_itself(tmp_path, said, axis):
+    array, path = numbered(1, 4, 5, 6), tmp_path / "a.npz"
+    np.savez(path, layout=said, x=array)
+    expected = array if axis == 1 else array.transpose(0, 3, 1, 2)
+    assert np.array_equal(Npz(root=str(path), image_size=expected.shape[2:]).open().pixels, expected)
+    other = "channels_last" if axis == 1 else "channels_first"
+    swapped = Npz(root=str(path), image_size=5, layout=other).open()
+    assert swapped.channels == (6 if axis == 1 else 4), "the configuration has the last word"
+
+
+def test_npz_with_an_impossible_layout(tmp_path):
+    np.savez(tmp_path / "a.npz", images=numbered(1, 17, 3, 3), layout="NHWC")
+    with pytest.raises(DataError, match="says 'NHWC'; it can be channels_last or channels_first"):
+        Npz(root=str(tmp_path / "a.npz"), image_size=3).open()
+    with pytest.raises(DataError, match="no place for channels: 1 to 16 of them, at an axis as in channels_first"):
+        Npz(root=str(tmp_path / "a.npz"), image_size=3, layout="channels_first").open()
+
+
+def test_every_channel_is_resized_like_a_gray_image(tmp_path, rng):
+    array = rng.integers(0, 256, (2, 5, 20, 30), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=array, layout="channels_first")
+    images = Npz(root=str(tmp_path / "a.npz"), image_size=(6, 10)).open(progress=False)
+    assert images.shape == (5, 6, 10)
+    for c in range(5):
+        np.savez(tmp_path / "gray.npz", images=array[:, c])
+        gray = Npz(root=str(tmp_path / "gray.npz"), image_size=(6, 10)).open(progress=False)
+        assert np.array_equal(images.pixels[:, c], gray.pixels[:, 0])
+
+
+def test_colour_arrays_are_resized_as_the_files_are(rng):
+    image = rng.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    expected = np.asarray(fit(Image.fromarray(image), 8))
+    assert np.array_equal(
+        from_arrays(image.transpose(2, 0, 1)[None], None, "x", 8).pixels[0], expected.transpose(2, 0, 1)
+    )
+
+
+def test_digits_of_another_height(rng):
+    digits = Digits(image_size=(8, 4)).open(progress=False)
+    assert np.array_equal(digits.pixels, Digits().open().pixels[..., 2:6])
+    with pytest.raises(DataError, match="image_size must be at least 1"):
+        Digits(image_size=(8, 0)).open()

@@ -130,6 +130,75 @@ def test_fit_cuts_the_middle_and_keeps_the_right_size_untouched(rng):
     assert fit(square, 8) is square
 
 
+def test_fit_to_height_and_width_cuts_the_middle(rng):
+    wide, tall = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((6, 11, 3), (9, 4, 3)))
+    assert np.array_equal(np.asarray(fit(Image.fromarray(wide), (6, 4))), wide[:, 3:7])
+    assert np.array_equal(np.asarray(fit(Image.fromarray(tall), (4, 4))), tall[2:6])
+    assert np.array_equal(np.asarray(fit(Image.fromarray(tall), (2, 4))), tall[3:5])
+    right = Image.fromarray(wide)
+    assert fit(right, (6, 11)) is right
+
+
+def test_fit_scales_until_height_and_width_are_covered():
+    """A slope keeps its values: pixel j of the result lies in the middle of two of the 40 columns that are used."""
+    slope = np.tile(np.arange(50, dtype=np.uint8) * 4, (20, 1))  # 20 x 50; of 10 x 20 the proportions are 20 x 40
+    for image, size in ((slope, (10, 20)), (slope.T, (20, 10))):
+        found = np.asarray(fit(Image.fromarray(np.ascontiguousarray(image)), size)).reshape(size)
+        found = found if image is slope else found.T
+        assert np.array_equal(found, np.tile(4 * (5 + 2 * np.arange(20)) + 2, (10, 1)))
+
+
+def test_fit_enlarges_to_a_size_of_other_proportions():
+    """Of 2 x 6 pixels one column is used, from 2 to 3: places 1.625, 1.875, ... between the middles of pixels."""
+    slope = np.tile(np.arange(6, dtype=np.uint8) * 40, (2, 1))
+    found = np.asarray(fit(Image.fromarray(slope), (8, 4)))
+    assert found.tolist() == [[65, 75, 85, 95]] * 8
+
+
+def test_a_square_said_by_two_numbers_is_the_same_square(rng):
+    image = Image.fromarray(rng.integers(0, 256, (13, 20, 3), dtype=np.uint8))
+    assert np.array_equal(np.asarray(fit(image, 7)), np.asarray(fit(image, (7, 7))))
+
+
+def test_four_channels_keep_the_transparency(make):
+    """(1, 2, 3) and so on are colours that compositing would have changed."""
+    rgba = np.array([[[1, 2, 3, 0], [1, 2, 3, 255]], [[9, 8, 7, 40], [6, 5, 4, 3]]], np.uint8)
+    assert np.array_equal(pixels(make.encoded(rgba), 4), rgba.transpose(2, 0, 1))
+    la = make.encoded(Image.fromarray(np.array([[[7, 0], [7, 255]], [[0, 51], [9, 1]]], np.uint8), "LA"))
+    assert pixels(la, 4).tolist() == [[[7, 7], [0, 9]]] * 3 + [[[0, 255], [51, 1]]]
+    palette = Image.fromarray(u8([0, 1], [1, 0]), "P")
+    palette.putpalette([9, 9, 9, 255, 0, 0])
+    found = pixels(make.encoded(palette, "PNG", transparency=0), 4)
+    assert found[:, 0].T.tolist() == [[9, 9, 9, 0], [255, 0, 0, 255]]
+
+
+def test_four_channels_of_images_without_transparency_are_opaque(make):
+    gray, color = u8([5, 6], [7, 8]), np.array([[RED, RED], [[1, 2, 3], RED]], np.uint8)
+    assert np.array_equal(pixels(make.encoded(gray), 4), np.stack([gray] * 3 + [np.full((2, 2), 255)]))
+    found = pixels(make.encoded(color), 4)
+    assert np.array_equal(found[:3], color.transpose(2, 0, 1))
+    assert (found[3] == 255).all()
+    for mode in ("1", "P", "CMYK"):
+        kind = "TIFF" if mode == "CMYK" else "PNG"
+        assert (pixels(make.encoded(Image.fromarray(color).convert(mode), kind), 4)[3] == 255).all(), mode
+
+
+def test_four_channels_of_a_transparent_colour(make):
+    found = pixels(make.encoded(u8([5, 6], [6, 5]), transparency=5), 4)
+    assert found[3].tolist() == [[0, 255], [255, 0]]
+    rows = b"".join(b"\0" + np.array(row, ">u2").tobytes() for row in ([257, 514], [514, 257]))
+    deep = make.raw_png(2, 2, 16, 0, rows)
+    assert pixels(deep, 4).tolist() == [[[1, 2], [2, 1]]] * 3 + [[[255, 255], [255, 255]]]
+
+
+def test_what_cannot_be_seen_does_not_bleed_when_an_image_shrinks(make):
+    image = np.array([[[200, 0, 0, 255], [0, 255, 0, 0]], [[200, 0, 0, 255], [0, 255, 0, 0]]], np.uint8)
+    red, green, blue, alpha = decode(make.encoded(image), "it", 1, 4)[:, 0, 0].tolist()
+    assert (green, blue) == (0, 0)
+    assert abs(red - 200) <= 2
+    assert abs(alpha - 128) <= 1
+
+
 def test_fit_is_antialiased():
     board = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
     assert np.abs(np.asarray(fit(Image.fromarray(board), 16)).astype(int) - 127).max() <= 2

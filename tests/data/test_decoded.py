@@ -7,12 +7,14 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ddpm_ip.data import Cifar10, Folder, Parquet, decoded
+from ddpm_ip.data.decoded import Recipe
 from ddpm_ip.data.imageset import fingerprint
 from ddpm_ip.errors import DataError
 
@@ -345,3 +347,37 @@ def test_without_pyarrow(shards, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(DataError, match=r'pip install "ddpm-ip\[parquet\]"'):
         open_parquet(shards[0])
+
+
+def test_the_key_of_a_square_is_that_of_version_0_1():
+    """What was decoded before there were two numbers is found again, however the square is said."""
+    for image_size in (8, (8, 8)):
+        assert repr(astuple(Recipe(image_size, "rgb"))) == "(8, 'rgb', None)"
+    assert repr(astuple(Recipe((8, 12), "rgba", 6))) == "((8, 12), 'rgba', 6)"
+
+
+def test_a_square_said_by_two_numbers_is_found_in_the_cache(image_folder, cache_home):
+    first, second = (Folder(root=str(image_folder[0]), image_size=size).open(progress=False) for size in (8, (8, 8)))
+    assert len(list(cache_home.iterdir())) == 1
+    assert first.fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_height_and_width(image_folder, tmp_path, monkeypatch, on_disk):
+    root, pixels = image_folder
+    (tmp_path / "file").touch()
+    cache = tmp_path / "cache" if on_disk else tmp_path / "file"
+    images = Folder(root=str(root), image_size=(6, 8), cache=str(cache)).open(progress=False)
+    assert images.shape == (images.channels, images.height, images.width) == (3, 6, 8)
+    assert np.array_equal(images.pixels, pixels[:, :, 1:7])
+    assert images.original_sizes == ((8, 8, 6),)
+
+
+def test_rgba(tmp_path, make, rng):
+    pixels = rng.integers(0, 256, (3, 4, 8, 12), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(pixels):
+        (tmp_path / "images" / f"{i}.png").write_bytes(make.encoded(image.transpose(1, 2, 0)))
+    images = Folder(root=str(tmp_path / "images"), image_size=(8, 12), mode="rgba").open(progress=False)
+    assert np.array_equal(images.pixels, pixels)
+    assert Folder(root=str(tmp_path / "images"), image_size=(8, 12), mode="auto").open(progress=False).channels == 3

@@ -57,3 +57,21 @@ def test_a_set_without_labels(tmp_path):
     text = inspect(from_arrays(np.zeros((1, 1, 8, 8), np.uint8), None, "one", 8), tmp_path / "sheet.png")
     assert line(text, "labels").split() == ["labels", "none"]
     assert "original sizes" not in text
+
+
+def test_many_channels_and_no_square(tmp_path, rng):
+    pixels = rng.integers(0, 256, (5, 5, 6, 10), dtype=np.uint8)
+    text = inspect(from_arrays(pixels, None, "deep", (6, 10)), tmp_path / "sheet.png")
+    assert line(text, "deep") == "deep: 5 images, 5 x 6 x 10, uint8"
+    assert line(text, "mean").split()[1:] == [f"{v:.4f}" for v in (pixels / 255).mean(axis=(0, 2, 3))]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.mode == "L"
+
+
+def test_an_image_is_enlarged_when_a_side_is_too_short(tmp_path, make, rng):
+    (tmp_path / "images").mkdir()
+    for i, (height, width) in enumerate([(6, 9), (5, 20), (6, 10), (12, 20)]):
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        (tmp_path / "images" / f"{i}.png").write_bytes(make.encoded(image))
+    images = Folder(root=str(tmp_path / "images"), image_size=(6, 10)).open(progress=False)
+    assert line(inspect(images, tmp_path / "sheet.png"), "original sizes").endswith("; 2 images were enlarged")

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ddpm_ip.evaluate.judge import floor, real_moments
 from tests.tiny import ROOT, TORCHRUN, finish, start, wait_for
 from tests.tiny_extractor import Tiny
 
@@ -574,3 +575,60 @@ def test_c56_as_an_extractor_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(Exception, match="C56_CLASSIFIER"):
         find_extractor("c56:C56", CPU)
     assert "torchvision" not in sys.modules
+
+
+def deep(n: int, seed: int, channels: int, height: int = 6, width: int = 10) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, channels, height, width), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 16])
+def test_networks_of_rgb_images_refuse_other_channels(channels: int) -> None:
+    real = from_arrays(deep(20, 0, channels), None, "real", (6, 10))
+    with pytest.raises(ConfigError, match=f"tiny takes RGB or gray images, and these have {channels}") as caught:
+        tiny([deep(20, 1, channels)], real)
+    assert "--extractor pixels" in str(caught.value)
+    assert ("composite" in str(caught.value)) == (channels == 4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 16])
+def test_pixels_are_taken_of_any_number_of_channels(channels: int) -> None:
+    """Two sets of constants: the distance is that of their means, (1/5)^2 a feature."""
+    low, high = (np.full((20, channels, 6, 10), value, np.uint8) for value in (51, 102))
+    found = evaluate(
+        [low], from_arrays(high, None, "high", (6, 10)), extractor=Pixels(CPU), metrics=["fid"], device=CPU
+    )
+    assert found.values["FD-pixels"] == pytest.approx(channels * 60 / 25, rel=1e-6)
+    assert found.protocol["image_shape"] == [channels, 6, 10]
+
+
+def test_more_channels_than_an_image_can_have() -> None:
+    with pytest.raises(DataError, match="C at most 16"):
+        tiny([deep(20, 0, 17)], from_arrays(REAL, None, "real", 16))
+
+
+def test_images_that_are_no_squares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """PNG, and a folder of larger references, which are brought to the size of the samples."""
+    samples = png_folder(tmp_path / "png", deep(20, 0, 3))
+    references = png_folder(tmp_path / "real", deep(20, 1, 3, 12, 21))
+    assert open_samples(samples).shape == (3, 6, 10)
+    assert main(["evaluate", str(samples), "--reference", str(references), "--extractor", "pixels"]) == 0
+    shown = capsys.readouterr().out
+    assert "20 images of the reference were resized to 10 x 6 pixels" in shown
+    save_png(deep(1, 2, 3, 10, 6)[0], samples / "000020.png")
+    with pytest.raises(DataError, match="there are images of 10 x 6 and of 6 x 10 pixels"):
+        tiny(samples, from_arrays(deep(20, 1, 3), None, "real", (6, 10)))
+
+
+def test_transparency_is_composited_unless_the_samples_are_said_to_have_four_channels(tmp_path: Path) -> None:
+    samples = png_folder(tmp_path / "png", deep(20, 0, 4))
+    (block,) = open_samples(samples).blocks(20, None)
+    assert block.shape == (20, 3, 6, 10)
+    (samples / "sampling.json").write_text('{"channels": 4}')
+    (block,) = open_samples(samples).blocks(20, None)
+    np.testing.assert_array_equal(block, deep(20, 0, 4))
+
+
+def test_the_distance_of_two_halves_of_images_that_are_no_squares() -> None:
+    images = from_arrays(deep(40, 0, 5), None, "deep", (6, 10))
+    assert real_moments(images).dimensions == 300
+    assert 0 < floor(images) < 300

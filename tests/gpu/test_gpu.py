@@ -220,7 +220,7 @@ def autocast_errors(network: UNet) -> tuple[float, float]:
         with torch.autocast("cuda", torch.bfloat16):
             return plain(x, t)
 
-    return check._errors(plain, half, [(p, p) for p in plain.parameters()], check._probe(plain, 32, 8))
+    return check._errors(plain, half, [(p, p) for p in plain.parameters()], check._probe(plain, (32, 32), 8))
 
 
 def test_the_network_of_the_paper_fused_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,12 +228,34 @@ def test_the_network_of_the_paper_fused_is_the_plain_one(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
     network = from_dict(CIFAR).build_network().cuda()
-    single, half = (check.compare(network, dtype, 32) for dtype in (torch.float32, torch.bfloat16))
+    single, half = (check.compare(network, dtype, (32, 32)) for dtype in (torch.float32, torch.bfloat16))
     theirs = autocast_errors(network)
     print(f"float32 {single}, bf16 {half}, autocast {theirs}")
     assert max(single) < 2e-5
     assert half[0] <= theirs[0]
     assert half[1] <= theirs[1]
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(1, 6, 10), (4, 12, 8), (5, 10, 6), (16, 8, 40)])
+def test_the_fused_network_takes_any_sides_and_channels(channels: int, height: int, width: int) -> None:
+    """Halved, some sides are odd. Within the limits in both precisions, or compare raises."""
+    torch.manual_seed(0)
+    network = UNet(channels, channels, dim=32, dim_mults=(1, 2), use_attn=(True, True), num_groups=8).cuda()
+    for dtype in (torch.float32, torch.bfloat16):
+        check.compare(network, dtype, (height, width))
+
+
+def test_images_that_are_no_squares_on_the_fast_path(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 5, 6, 10), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, layout="channels_first")
+    plain = tiny(mixed_precision="no").to_dict()
+    data = {"name": "npz", "root": str(tmp_path / "a.npz"), "image_size": [6, 10]}
+    config = from_dict({**plain, "data": data, "model": {**plain["model"], "in_channels": 5}})
+    run = train_anew(config, tmp_path / "run")
+    assert "fast path (" in said(run)
+    generator = generator_of(config, run, Sampling(Ancestral("fixed_small"), steps=5, block=8), "no")
+    assert generator.graph is not None
+    assert generator.images(0).shape == (8, 5, 6, 10)
 
 
 def test_a_networks_kernels_are_compiled_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from tests.tiny import (
 
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, merge
-from ddpm_ip.errors import CheckpointError, ConfigError, UserError
+from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
 from ddpm_ip.objective import Objective
 from ddpm_ip.run import checkpoint
 from ddpm_ip.train import loop, path
@@ -317,6 +317,20 @@ def test_a_batch_that_cannot_be_shared_is_refused():
         loop.check(config, config.data.open(), 2)
 
 
+def test_images_that_do_not_fit_the_network_are_refused(tmp_path):
+    from PIL import Image
+
+    for size in ([6, 9], [9, 6]):
+        config = from_dict(merge(tree(), {"data.image_size": size}))
+        with pytest.raises(ConfigError, match=rf"images of {size[0]}x{size[1]} cannot be halved 1 times"):
+            loop._check(config, config.data.open(progress=False), 1)
+    Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
+    data = {"name": "folder", "root": str(tmp_path), "image_size": 8, "mode": "rgba", "cache": str(tmp_path / "cache")}
+    config = from_dict({**tree(), "data": data})
+    with pytest.raises(DataError, match=r"4 channels, model.in_channels is 1: set --data.mode gray to convert, or set"):
+        loop._check(config, config.data.open(progress=False), 1)
+
+
 def test_micro_batches_compute_the_whole_batch(tmp_path):
     still = {"dropout": 0.0}
     settings = {"n_steps": 10, "save_freq": 10, "optim": {"lr": 1e-3, "eps": 1e-3}}  # eps: Adam divides rounding noise
@@ -400,7 +414,7 @@ def test_too_little_memory_names_the_settings_and_is_exit_code_3(tmp_path, monke
     assert main(["train", "-c", str(yaml_file(tmp_path)), "-e", str(tmp_path / "run")]) == 3
     message = capsys.readouterr().err.split("error: ")[1]
     for setting in (
-        "8 images of 8 pixels",
+        "8 images of 8 x 8 pixels",
         "--train.micro_batch 4",
         "--train.mixed_precision bf16",
         "--train.batch_size",

@@ -87,7 +87,7 @@ def gflop_per_image(config: Config) -> tuple[float, float]:
     """
     with torch.device("meta"):
         network = config.build_network()
-        x = torch.empty(1, config.model.in_channels, config.data.image_size, config.data.image_size)
+        x = torch.empty(1, *config.shape)
         t = torch.empty(1)
     with FlopCounterMode(display=False) as forward:
         y = network(x, t)

@@ -300,13 +300,11 @@ def _ratio(case: Case, rate: float | None, earlier: Sequence[dict[str, Any]]) ->
 @contextmanager
 def _random_images(config: Config) -> Iterator[dict[str, ImageSet]]:
     """IMAGES random images of the configured size, in memory and as a map of a temporary file."""
-    size = config.data.image_size
-    shape = (IMAGES, config.model.in_channels, size, size)
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, *config.shape), dtype=np.uint8)
     with tempfile.TemporaryDirectory(prefix="ddpm-ip-bench-") as folder:
         path = Path(folder) / "images.npy"
         np.save(path, pixels)
-        resident = from_arrays(pixels, None, "random", size, progress=False)
+        resident = from_arrays(pixels, None, "random", config.data.image_size, progress=False)
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         yield {"resident": resident, "mapped": dataclasses.replace(resident, pixels=mapped)}
 

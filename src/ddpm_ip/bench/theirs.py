@@ -101,7 +101,7 @@ def _network(config: Config) -> Any:
     widths = tuple(m.dim * mult for mult in m.dim_mults)
     torch.manual_seed(config.seed)
     return load().UNet2DModel(
-        sample_size=config.data.image_size,
+        sample_size=config.shape[1:],
         in_channels=m.in_channels,
         out_channels=m.in_channels,
         layers_per_block=m.num_res_blocks,
@@ -121,7 +121,7 @@ def _network(config: Config) -> Any:
 def _images(config: Config, accelerator: Accelerator) -> torch.Tensor:
     """This process's random images in [-1, 1], in the type that the example gives them."""
     share = config.train.batch_size // accelerator.num_processes
-    shape = (share, config.model.in_channels, config.data.image_size, config.data.image_size)
+    shape = (share, *config.shape)
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision, torch.float32)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, device=accelerator.device)
     return (pixels.float() / 127.5 - 1).to(dtype)

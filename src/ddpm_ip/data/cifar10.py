@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ddpm_ip.data.decode import UInt8
+from ddpm_ip.data.decode import ImageSize, UInt8
 from ddpm_ip.data.imageset import ImageSet, Int64, from_arrays
 from ddpm_ip.data.parquet import Parquet
 from ddpm_ip.errors import DataError
@@ -40,14 +40,14 @@ class Cifar10:
             Parquet shards ``train-*.parquet`` and ``test-*.parquet`` (in their own order); or the archive itself.
         split: ``train`` or ``test``.
         download: fetch the archive to ``root`` when nothing is there.
-        image_size: 32, or another height and width to resize to.
+        image_size: 32, or another height and width to resize to, or one number for both.
     """
 
     name: Literal["cifar10"] = "cifar10"
     root: str = "data/cifar10"
     split: Literal["train", "test"] = "train"
     download: bool = True
-    image_size: int = 32
+    image_size: ImageSize = 32
 
     def open(self, progress: bool = True) -> ImageSet:
         """``uint8`` (N, 3, 32, 32), labels 0..9.

@@ -17,6 +17,10 @@ truncated, empty, not an image  refused
 ==============================  =====================================================================================
 
 RGB becomes gray by the luma of ITU-R BT.601, as Pillow's ``convert("L")`` does.
+
+Where four channels are asked for, nothing is composited: every image becomes RGBA, and one without transparency is
+opaque (255). When such an image is resized, colours are weighted with their opacity, so that what cannot be seen does
+not bleed in.
 """
 
 from __future__ import annotations
@@ -33,6 +37,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ddpm_ip.errors import DataError
 
 UInt8 = npt.NDArray[np.uint8]
+ImageSize = int | tuple[int, int]  # of a square, or height and width
+
+MAX_CHANNELS = 16
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> what Pillow calls it: what an image file can hold
 
 # 8000 x 8000; as RGB 192 MB for each decoding thread. Below Pillow's own limit of 89 million, which only warns.
 MAX_PIXELS = 64_000_000
@@ -60,38 +68,50 @@ class UnusableImage(DataError):
         super().__init__(str(self.bad))
 
 
+def height_width(image_size: ImageSize) -> tuple[int, int]:
+    """The height and the width that ``data.image_size`` means.
+
+    Raises:
+        DataError: one is below 1.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if min(height, width) < 1:
+        raise DataError(f"data.image_size must be at least 1, not {image_size}")
+    return height, width
+
+
 def decode(
-    source: Path | bytes, where: str, image_size: int, channels: int = 3, center_crop: int | None = None
+    source: Path | bytes, where: str, image_size: ImageSize, channels: int = 3, center_crop: int | None = None
 ) -> UInt8:
     """One image, read, cropped, resized and converted.
 
     Args:
         source: a file, or the bytes of one.
         where: how the image is called in an error.
-        image_size: height and width of the result.
-        channels: 1 (gray) or 3 (RGB).
+        image_size: height and width of the result, or the one number that they are.
+        channels: 1 (gray), 3 (RGB) or 4 (RGBA).
         center_crop: side of the square that is cut out of the middle first.
 
     Returns:
-        ``uint8`` (channels, image_size, image_size).
+        ``uint8`` (channels, height, width).
 
     Raises:
         UnusableImage: (a ``DataError``) with ``where`` and the reason.
     """
-    return place(read(source, where), where, image_size, channels, center_crop)
+    return place(read(source, where, channels == 4), where, image_size, channels, center_crop)
 
 
-def place(image: Image.Image, where: str, image_size: int, channels: int, center_crop: int | None) -> UInt8:
-    """The second half of :func:`decode`: from a read image to ``uint8`` (channels, image_size, image_size)."""
+def place(image: Image.Image, where: str, image_size: ImageSize, channels: int, center_crop: int | None) -> UInt8:
+    """The second half of :func:`decode`: from a read image to ``uint8`` (channels, height, width)."""
     if center_crop is not None:
         if center_crop > min(image.size):
             raise UnusableImage(where, f"{image.width} x {image.height} is smaller than center_crop {center_crop}")
-        image = image.crop(_middle(image.size, center_crop))
+        image = image.crop(_middle(image.size, center_crop, center_crop))
     return to_chw(fit(image, image_size), channels)
 
 
-def read(source: Path | bytes, where: str) -> Image.Image:
-    """The upright 8-bit image, mode ``L`` if the file is gray and ``RGB`` otherwise, in its own size.
+def read(source: Path | bytes, where: str, alpha: bool = False) -> Image.Image:
+    """The upright 8-bit image in its own size: mode ``L`` if the file is gray, else ``RGB``; with ``alpha`` ``RGBA``.
 
     Raises:
         UnusableImage: anything is wrong with it.
@@ -102,7 +122,7 @@ def read(source: Path | bytes, where: str) -> Image.Image:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
             _check_pixels(image.size, where)
             ImageOps.exif_transpose(image, in_place=True)
-            return _eight_bit(image, where)
+            return _eight_bit(image, where, alpha)
     except UnusableImage:
         raise
     except UnidentifiedImageError:
@@ -111,27 +131,33 @@ def read(source: Path | bytes, where: str) -> Image.Image:
         raise UnusableImage(where, f"{error or type(error).__name__}") from error
 
 
-def fit(image: Image.Image, size: int) -> Image.Image:
-    """The largest square in the middle, resized to ``size`` x ``size``; untouched if it has that size already.
+def fit(image: Image.Image, image_size: ImageSize) -> Image.Image:
+    """The largest part of the wanted proportions in the middle, resized; untouched if the size is right already.
 
-    Antialiased bicubic, with a box filter before it (``reducing_gap``) when much smaller. Cutting before resizing is
-    the same picture as resizing the shorter side first, without ever holding the ends of a very long image.
+    For a square that part is the largest square. Antialiased bicubic, with a box filter before it (``reducing_gap``)
+    when much smaller. Cutting before resizing is the same picture as scaling the image until it covers height and width
+    and cutting out the middle, without ever holding the ends of a very long image.
     """
-    if image.size == (size, size):
+    height, width = height_width(image_size)
+    if image.size == (width, height):
         return image
-    box = _middle(image.size, min(image.size))
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    if image.width * height >= image.height * width:  # too wide, or just right: all of its height is used
+        box = _middle(image.size, image.height * width / height, image.height)
+    else:
+        box = _middle(image.size, image.width, image.width * height / width)
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
 
 
 def to_chw(image: Image.Image, channels: int) -> UInt8:
-    """A Pillow image as ``uint8`` (channels, H, W), converted to gray (1) or RGB (3)."""
-    array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    """A Pillow image as ``uint8`` (channels, H, W), converted to gray (1), RGB (3) or RGBA (4)."""
+    array = np.asarray(image.convert(MODES[channels]))
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def _middle(size: tuple[int, int], side: int) -> tuple[int, int, int, int]:
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    return left, top, left + side, top + side
+def _middle(size: tuple[int, int], width: float, height: float) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what lies in the middle; it begins at a whole pixel."""
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
 
 
 @lru_cache(maxsize=1)
@@ -150,16 +176,19 @@ def _not_an_image(source: Path | bytes) -> str:
     return "no image in a known format (" + ", ".join(_formats()) + ")" if n_bytes else "empty"
 
 
-def _eight_bit(image: Image.Image, where: str) -> Image.Image:
+def _eight_bit(image: Image.Image, where: str, alpha: bool) -> Image.Image:
     if image.mode == "F":
-        return _from_float(np.asarray(image), where)
-    if image.mode.startswith("I"):
-        return _from_16_bit(image, where)
+        image = _from_float(np.asarray(image), where)
+    elif image.mode.startswith("I"):
+        image = _from_16_bit(image, where)
     gray = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        if alpha:
+            return image
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("L" if gray else "RGB")
+    image = image.convert("L" if gray else "RGB")
+    return image.convert("RGBA") if alpha else image
 
 
 def _from_float(values: npt.NDArray[np.float32], where: str) -> Image.Image:
@@ -175,6 +204,7 @@ def _from_16_bit(image: Image.Image, where: str) -> Image.Image:
         raise UnusableImage(where, "32-bit integer pixels, whose scale is unknown; save it with 8 or 16 bits")
     values = np.asarray(image).astype(np.int64)
     gray = ((values + 128) // 257).astype(np.uint8)
-    if "transparency" in image.info:
-        gray[values == image.info["transparency"]] = 255
-    return Image.fromarray(gray)
+    if "transparency" not in image.info:
+        return Image.fromarray(gray)
+    opaque = (values != image.info["transparency"]).astype(np.uint8) * 255
+    return Image.fromarray(np.stack([gray, opaque], axis=-1))

@@ -28,14 +28,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ddpm_ip.data.decode import BadImage, UInt8, UnusableImage, place, read
-from ddpm_ip.data.imageset import ImageSet, Int64, check_image_size, fingerprint
+from ddpm_ip.data.decode import BadImage, ImageSize, UInt8, UnusableImage, height_width, place, read
+from ddpm_ip.data.imageset import ImageSet, Int64, fingerprint
 from ddpm_ip.errors import DataError, UserError
 from ddpm_ip.files import read_json, reading, write_json
 
 log = logging.getLogger("ddpm_ip.data")
 
-Mode = Literal["rgb", "gray", "auto"]
+Mode = Literal["rgb", "gray", "rgba", "auto"]
 OnBad = Literal["error", "skip"]
 
 VERSION = 1  # raise it whenever decode.py gives other pixels
@@ -76,9 +76,14 @@ class Listing:
 class Recipe:
     """What decides the decoded pixels, besides the files."""
 
-    image_size: int
+    image_size: ImageSize
     mode: Mode
     center_crop: int | None = None
+
+    def __post_init__(self) -> None:
+        height, width = height_width(self.image_size)
+        # one key in the cache for a square, however it is said
+        object.__setattr__(self, "image_size", height if height == width else (height, width))
 
 
 @dataclass
@@ -109,7 +114,6 @@ def open_decoded(listing: Listing, recipe: Recipe, cache: str | None, on_bad: On
     Raises:
         DataError: no image, unusable images under ``error``, or no room for the decoded pixels.
     """
-    check_image_size(recipe.image_size)
     if listing.count == 0:
         raise DataError(f"{listing.name}: there is no image in it")
     folder = _cache_folder(cache) / _key(listing, recipe)
@@ -161,7 +165,8 @@ def _load(folder: Path, listing: Listing) -> ImageSet | None:
 
 def _build(folder: Path, listing: Listing, recipe: Recipe, on_bad: OnBad, progress: bool) -> ImageSet:
     channels = _channels(listing, recipe.mode)
-    needed = listing.count * channels * recipe.image_size**2
+    height, width = height_width(recipe.image_size)
+    needed = listing.count * channels * height * width
     try:
         return _build_on_disk(folder, listing, recipe, channels, needed, on_bad, progress)
     except (
@@ -190,11 +195,11 @@ def _build_on_disk(
     try:
         # Written, not mapped: a full disk is then an error that can be caught, where a map would end the process.
         with open(partial / "pixels.npy", "wb") as file:
-            _write_header(file, 0, channels, recipe.image_size)
+            _write_header(file, 0, channels, recipe)
             outcome = _decode_into(file, listing, recipe, channels, progress)
             _refuse(listing, outcome, on_bad)
             file.seek(0)
-            _write_header(file, len(outcome.labels), channels, recipe.image_size)
+            _write_header(file, len(outcome.labels), channels, recipe)
         pixels = np.load(partial / "pixels.npy", mmap_mode="r", allow_pickle=False)
         _write_sidecar(partial, outcome, pixels)
         _put_in_place(partial, folder, replace)
@@ -211,7 +216,7 @@ def _build_in_memory(listing: Listing, recipe: Recipe, channels: int, on_bad: On
     outcome = _decode_into(file, listing, recipe, channels, progress)
     _refuse(listing, outcome, on_bad)
     pixels = np.frombuffer(file.getbuffer().toreadonly(), dtype=np.uint8)
-    pixels = pixels.reshape(-1, channels, recipe.image_size, recipe.image_size)
+    pixels = pixels.reshape(-1, channels, *height_width(recipe.image_size))
     labels = outcome.label_array()
     return ImageSet(
         pixels,
@@ -224,9 +229,9 @@ def _build_in_memory(listing: Listing, recipe: Recipe, channels: int, on_bad: On
     )
 
 
-def _write_header(file: BinaryIO, n: int, channels: int, size: int) -> None:
+def _write_header(file: BinaryIO, n: int, channels: int, recipe: Recipe) -> None:
     # NumPy leaves spare space in the header for a growing first axis, so that it can be written again in place.
-    header = {"shape": (n, channels, size, size), "fortran_order": False, "descr": "|u1"}
+    header = {"shape": (n, channels, *height_width(recipe.image_size)), "fortran_order": False, "descr": "|u1"}
     np.lib.format.write_array_header_1_0(file, header)
 
 
@@ -268,7 +273,7 @@ def _sweep(folder: Path) -> None:
 
 def _channels(listing: Listing, mode: Mode) -> int:
     if mode != "auto":
-        return 1 if mode == "gray" else 3
+        return {"gray": 1, "rgb": 3, "rgba": 4}[mode]
     for item in listing.items():
         try:
             return 1 if read(item.source, item.where).mode == "L" else 3
@@ -306,7 +311,7 @@ def decode_all(items: Iterator[Item], recipe: Recipe, channels: int) -> Iterator
     """Decodes in parallel and yields in order; only a bounded number of images is under way.
 
     Yields:
-        For each item its pixels, ``uint8`` (channels, image_size, image_size), its (width, height) before cropping and
+        For each item its pixels, ``uint8`` (channels, height, width), its (width, height) before cropping and
         resizing, and its label; or what is wrong with it.
     """
 
@@ -326,7 +331,7 @@ def decode_all(items: Iterator[Item], recipe: Recipe, channels: int) -> Iterator
 
 def _decode_one(item: Item, recipe: Recipe, channels: int) -> Result:
     try:
-        image = read(item.source, item.where)
+        image = read(item.source, item.where, channels == 4)
         return place(image, item.where, recipe.image_size, channels, recipe.center_crop), image.size, item.label
     except UnusableImage as error:
         return error.bad

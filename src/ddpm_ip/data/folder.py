@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
 from ddpm_ip.data.imageset import ImageSet, existing
 from ddpm_ip.errors import DataError
@@ -29,8 +30,8 @@ class Folder:
 
     Attributes:
         root: the folder.
-        image_size: height and width after resizing (see :func:`ddpm_ip.data.decode.fit`).
-        mode: ``rgb``, ``gray``, or ``auto``: as the first readable image is.
+        image_size: height and width after resizing (see :func:`ddpm_ip.data.decode.fit`), or one number for both.
+        mode: ``rgb``, ``gray``, ``rgba`` (four channels), or ``auto``: gray or RGB, as the first readable image is.
         center_crop: side of the square cut out of the middle before resizing.
         on_bad: ``error`` lists all unusable images and stops; ``skip`` leaves them out and records them.
         cache: folder for the decoded pixels; by default ``$XDG_CACHE_HOME/ddpm-ip`` or ``~/.cache/ddpm-ip``.
@@ -38,7 +39,7 @@ class Folder:
 
     name: Literal["folder"] = "folder"
     root: str
-    image_size: int
+    image_size: ImageSize
     mode: Mode = "rgb"
     center_crop: int | None = None
     on_bad: OnBad = "error"

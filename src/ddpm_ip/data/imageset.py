@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 from tqdm import tqdm
 
-from ddpm_ip.data.decode import BadImage, UInt8, fit, to_chw
+from ddpm_ip.data.decode import BadImage, ImageSize, UInt8, fit, height_width
 from ddpm_ip.errors import DataError
 
 Int64 = npt.NDArray[np.int64]
@@ -23,8 +23,8 @@ class ImageSet:
     """Images, all of one size, ready to be indexed.
 
     Attributes:
-        pixels: read-only ``uint8`` (N, C, H, W), in memory or a memory map, C = 1 or 3, H = W. C-contiguous except
-            when it is a view of a channels-last ``.npy`` file.
+        pixels: read-only ``uint8`` (N, C, H, W), in memory or a memory map, C in 1..16. C-contiguous except when it is
+            a view of a channels-last ``.npy`` file.
         labels: ``int64`` (N,), or None.
         name: what a person calls the set, such as ``cifar10-train``.
         fingerprint: SHA-256 over shape, pixels and labels, in hexadecimal; equal sets have equal fingerprints wherever
@@ -47,37 +47,48 @@ class ImageSet:
         return int(self.pixels.shape[0])
 
     @property
-    def channels(self) -> int:
-        """1 (gray) or 3 (RGB)."""
-        return int(self.pixels.shape[1])
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of each image."""
+        channels, height, width = map(int, self.pixels.shape[1:])
+        return channels, height, width
 
     @property
-    def size(self) -> int:
-        """Height and width in pixels."""
-        return int(self.pixels.shape[2])
+    def channels(self) -> int:
+        """1 is gray, 3 RGB, 4 RGBA or four of any kind."""
+        return self.shape[0]
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.shape[1]
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.shape[2]
 
 
 def from_arrays(
-    pixels: UInt8, labels: npt.NDArray[np.integer] | None, name: str, image_size: int, progress: bool = True
+    pixels: UInt8, labels: npt.NDArray[np.integer] | None, name: str, image_size: ImageSize, progress: bool = True
 ) -> ImageSet:
     """An :class:`ImageSet` of images that are already an array.
 
     Args:
-        pixels: ``uint8`` (N, C, H, W) with C = 1 or 3; used as it is when H = W = ``image_size``, else each image is
-            brought to that size by :func:`ddpm_ip.data.decode.fit`, in memory.
+        pixels: ``uint8`` (N, C, H, W); used as it is when H and W are the wanted ones, else each image is brought to
+            that size by :func:`ddpm_ip.data.decode.fit`, one channel like the other, in memory.
         labels: integers (N,), or None.
         name: the name of the set.
-        image_size: the wanted height and width.
+        image_size: the wanted height and width, or the one number that they are.
         progress: show a bar while resizing.
 
     Raises:
-        DataError: there is no image, or labels and images differ in number.
+        DataError: there is no image, labels and images differ in number, or the size is none.
     """
     if len(pixels) == 0:
         raise DataError(f"{name}: there is no image in it")
     if labels is not None and labels.shape != (len(pixels),):
         raise DataError(f"{name}: {len(pixels)} images, but labels of shape {labels.shape}")
-    if pixels.shape[2:] != (image_size, image_size):
+    if pixels.shape[2:] != height_width(image_size):
         pixels = _fit_all(pixels, name, image_size, progress)
     numbers = None if labels is None else labels.astype(np.int64)
     for array in (pixels, numbers):
@@ -113,16 +124,6 @@ def chunks(pixels: UInt8, n_bytes: int = 16_000_000) -> Iterator[UInt8]:
         yield pixels[start : start + step]
 
 
-def check_image_size(image_size: int) -> None:
-    """Refuses what is no size.
-
-    Raises:
-        DataError: ``image_size`` is below 1.
-    """
-    if image_size < 1:
-        raise DataError(f"data.image_size must be at least 1, not {image_size}")
-
-
 def existing(root: str, what: str) -> Path:
     """``root`` as a path, ``~`` expanded.
 
@@ -135,10 +136,9 @@ def existing(root: str, what: str) -> Path:
     return path
 
 
-def _fit_all(pixels: UInt8, name: str, image_size: int, progress: bool) -> UInt8:
-    check_image_size(image_size)
-    out = np.empty((len(pixels), pixels.shape[1], image_size, image_size), dtype=np.uint8)
+def _fit_all(pixels: UInt8, name: str, image_size: ImageSize, progress: bool) -> UInt8:
+    out = np.empty((*pixels.shape[:2], *height_width(image_size)), dtype=np.uint8)
     for i, image in enumerate(tqdm(pixels, desc=f"resizing {name}", unit="img", disable=None if progress else True)):
-        picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
-        out[i] = to_chw(fit(picture, image_size), len(image))
+        for c, channel in enumerate(image):
+            out[i, c] = fit(Image.fromarray(np.ascontiguousarray(channel)), image_size)
     return out

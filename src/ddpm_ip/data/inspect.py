@@ -23,13 +23,13 @@ def inspect(images: ImageSet, contact_sheet: Path, n: int = 100) -> str:
         n: how many images to draw, chosen at random but the same ones each time, in the order of the set.
 
     Returns:
-        Lines of text: number, channels, size, labels, mean and standard deviation (of values in [0, 1]), range, exact
-        duplicates, original sizes, fingerprint, and each unusable image with the reason.
+        Lines of text: number, channels x height x width, labels, mean and standard deviation (of values in [0, 1]),
+        range, exact duplicates, original sizes, fingerprint, and each unusable image with the reason.
     """
     contact_sheet.parent.mkdir(parents=True, exist_ok=True)
     save_png(grid(_choose(images.pixels, n)), contact_sheet)
     lines = [
-        f"{images.name}: {len(images):,} images, {images.channels} x {images.size} x {images.size}, uint8",
+        f"{images.name}: {len(images):,} images, {' x '.join(map(str, images.shape))}, uint8",
         f"fingerprint       {images.fingerprint}",
         *_value_lines(_histogram(images.pixels)),
         f"exact duplicates  {_duplicates(images.pixels):,}",
@@ -94,10 +94,11 @@ def _size_lines(images: ImageSet) -> list[str]:
     if not images.original_sizes:
         return []
     shorter = np.repeat([min(w, h) for w, h, _ in images.original_sizes], [n for *_, n in images.original_sizes])
+    enlarged = sum(n for width, height, n in images.original_sizes if width < images.width or height < images.height)
     low, middle, high = np.percentile(shorter, [0, 50, 100])
     lines = [
         f"original sizes    {len(images.original_sizes):,} different; shorter side {low:.0f} to {high:.0f}, "
-        f"median {middle:.0f}; {int((shorter < images.size).sum()):,} images were enlarged"
+        f"median {middle:.0f}; {enlarged:,} images were enlarged"
     ]
     lines += [f"  {f'{w} x {h}':<14} {n:>9,}" for w, h, n in images.original_sizes[:SHOWN]]
     return lines + _more(len(images.original_sizes))

@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from ddpm_ip.data.decode import UInt8
+from ddpm_ip.data.decode import ImageSize, UInt8
 from ddpm_ip.data.imageset import ImageSet, from_arrays
 from ddpm_ip.errors import DataError
 
@@ -25,13 +25,13 @@ class Mnist:
     Attributes:
         root: the folder that holds them (or holds them in ``raw/`` or ``MNIST/raw/``, as torchvision keeps them).
         split: ``train`` or ``test``.
-        image_size: 28, or another height and width to resize to.
+        image_size: 28, or another height and width to resize to, or one number for both.
     """
 
     name: Literal["mnist"] = "mnist"
     root: str = "data/mnist"
     split: Literal["train", "test"] = "train"
-    image_size: int = 28
+    image_size: ImageSize = 28
 
     def open(self, progress: bool = True) -> ImageSet:
         """``uint8`` (N, 1, 28, 28), labels 0..9, in the order of the file.

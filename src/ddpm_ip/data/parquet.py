@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
 from ddpm_ip.data.imageset import ImageSet, existing
 from ddpm_ip.errors import DataError
@@ -27,8 +28,8 @@ class Parquet:
         split: which shards of a folder to take.
         image_column: by default the first struct column with a field ``bytes``, or the first binary column.
         label_column: a column of integers; by default ``label``, if there is one.
-        image_size: height and width after resizing (see :func:`ddpm_ip.data.decode.fit`).
-        mode: ``rgb``, ``gray``, or ``auto``: as the first readable image is.
+        image_size: height and width after resizing (see :func:`ddpm_ip.data.decode.fit`), or one number for both.
+        mode: ``rgb``, ``gray``, ``rgba`` (four channels), or ``auto``: gray or RGB, as the first readable image is.
         center_crop: side of the square cut out of the middle before resizing.
         on_bad: ``error`` lists all unusable images and stops; ``skip`` leaves them out and records them.
         cache: folder for the decoded pixels; by default ``$XDG_CACHE_HOME/ddpm-ip`` or ``~/.cache/ddpm-ip``.
@@ -36,7 +37,7 @@ class Parquet:
 
     name: Literal["parquet"] = "parquet"
     root: str
-    image_size: int
+    image_size: ImageSize
     split: str = "train"
     image_column: str | None = None
     label_column: str | None = None

@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_ip.data import ImageSet
+from ddpm_ip.data.decode import MAX_CHANNELS
 from ddpm_ip.errors import ConfigError, DataError, UserError
 from ddpm_ip.evaluate.features import Extractor
 from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank
@@ -118,10 +119,11 @@ def collect(
 
 
 def _checked(block: UInt8, shape: tuple[int, ...]) -> UInt8:
-    if block.dtype != np.uint8 or block.ndim != 4 or block.shape[1] not in (1, 3) or block.shape[1:] != shape:
+    few = block.ndim == 4 and 1 <= block.shape[1] <= MAX_CHANNELS
+    if block.dtype != np.uint8 or not few or block.shape[1:] != shape:
         raise DataError(
-            f"images must come as uint8 (B, C, H, W), C = 1 or 3, all of one shape: there is {block.dtype} "
-            f"{block.shape}, and the first images are {shape}"
+            f"images must come as uint8 (B, C, H, W), C at most {MAX_CHANNELS}, all of one shape: there is "
+            f"{block.dtype} {block.shape}, and the first images are {shape}"
         )
     return block
 
@@ -138,11 +140,11 @@ def extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[
     """The features of ``uint8`` (B, C, H, W) by kind, ``float64`` (B, D).
 
     Raises:
-        ConfigError: the extractor does not give what is wanted.
+        ConfigError: the extractor does not take such images, or does not give what is wanted.
         DataError: they are not finite.
     """
-    if images.shape[1] == 1 and not getattr(extractor, "gray", False):
-        images = images.repeat(1, 3, 1, 1)
+    if not getattr(extractor, "gray", False):
+        images = _as_rgb(images, extractor.name)
     try:
         with torch.inference_mode(), _no_tf32():
             found = extractor(images)
@@ -172,6 +174,18 @@ def extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[
         if not torch.isfinite(found[kind]).all():
             raise DataError(f"the extractor {extractor.name} gives {kind} that is not finite")
     return {kind: _double(found[kind]) for kind in kinds}
+
+
+def _as_rgb(images: Tensor, name: str) -> Tensor:
+    if images.shape[1] == 3:
+        return images
+    if images.shape[1] == 1:
+        return images.repeat(1, 3, 1, 1)
+    cure = "composite RGBA images on one colour (data.mode: rgb does, on white), or " if images.shape[1] == 4 else ""
+    raise ConfigError(
+        f"the extractor {name} takes RGB or gray images, and these have {images.shape[1]} channels: {cure}take "
+        "--extractor pixels, or one of your own with `gray = True`, which gets images as they are"
+    )
 
 
 @contextmanager

@@ -320,9 +320,9 @@ def _mismatches(reference: ImageSet, fake: Features, real: Features) -> list[str
     if fake.shape != real.shape:
         ours, theirs = (" x ".join(map(str, features.shape)) for features in (fake, real))
         found.append(f"the samples are {ours}, the reference is {theirs} (channels, height, width)")
-    resized = sum(n for width, height, n in reference.original_sizes if (width, height) != (reference.size,) * 2)
-    if resized:
-        found.append(f"{resized:,} images of the reference were resized to {reference.size} x {reference.size} pixels")
+    width, height = reference.width, reference.height
+    if resized := sum(n for w, h, n in reference.original_sizes if (w, h) != (width, height)):
+        found.append(f"{resized:,} images of the reference were resized to {width} x {height} pixels")
     return found
 
 

@@ -34,8 +34,8 @@ class Extractor(Protocol):
         """Features by kind, one row an image.
 
         Args:
-            images: ``uint8`` (B, 3, H, W) on the device; gray images are repeated, unless the extractor has a true
-                attribute ``gray``.
+            images: ``uint8`` (B, 3, H, W) on the device: gray images are repeated, those of other than 1 or 3 channels
+                refused. An extractor with a true attribute ``gray`` gets images of any number of channels as they are.
 
         Returns:
             ``pool`` (B, D), for all distances; and where there is such a thing ``logits`` (B, K), before the softmax,

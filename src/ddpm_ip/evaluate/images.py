@@ -38,7 +38,7 @@ class Source:
         blocks: makes this process's share, ``uint8`` (B, C, H, W) each, of the first so many images (None: all), in
             blocks of the given size; what comes from a generator has its own size of block.
         count: how many images there are; None if that is not known before.
-        size: their height and width; None if that is not known before.
+        shape: (C, H, W) of each; None if that is not known before.
         about: what they are made of, if anything says so.
         path: where they lie, if they are files: two may have one name.
     """
@@ -46,7 +46,7 @@ class Source:
     name: str
     blocks: Callable[[int, int | None], Iterator[UInt8]]
     count: int | None = None
-    size: int | None = None
+    shape: tuple[int, int, int] | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
     path: str | None = None
 
@@ -75,7 +75,8 @@ def open_samples(samples: Path | str | Iterable[UInt8], about: Mapping[str, Any]
     Args:
         samples: a folder of PNG files, an ``.npz`` or ``.npy`` file, a Parquet file or a folder of them; or blocks of
             ``uint8`` (B, C, H, W), of which each process gives its own (see the top of this file).
-        about: what they are made of; by default what the ``sampling.json`` of the folder says.
+        about: what they are made of; by default what the ``sampling.json`` of the folder says. Files with transparency
+            are composited on white, unless that file says that the images have 4 ``channels``.
 
     Raises:
         DataError: there are none, or they are of no use.
@@ -86,16 +87,17 @@ def open_samples(samples: Path | str | Iterable[UInt8], about: Mapping[str, Any]
         return Source("images from memory", lambda size, n: iter(samples), about=about or {})
     if not samples.exists():
         raise DataError(f"{samples} does not exist; it should be a folder of PNG files, an .npz, or a Parquet file")
-    about = about if about is not None else _mark(samples)
+    mark = _mark(samples)
+    about = mark if about is None else about
     if samples.suffix in (".npz", ".npy"):
         return replace(from_pixels(samples.name, read_arrays(samples)[0], about), path=str(samples.resolve()))
     listing = list_files(samples)
-    size, channels = _first_size(listing)
+    shape = _first_shape(listing, alpha=mark.get("channels") == 4)
     return Source(
         listing.name,
-        lambda block, n: _decoded(listing, size, channels, block, n),
+        lambda block, n: _decoded(listing, shape, block, n),
         listing.count,
-        size,
+        shape,
         about,
         str(samples.resolve()),
     )
@@ -111,7 +113,8 @@ def from_pixels(name: str, pixels: UInt8, about: Mapping[str, Any] | None = None
         for start in range(rank() * size, end, world() * size):
             yield np.ascontiguousarray(pixels[start : min(start + size, end)])
 
-    return Source(name, blocks, len(pixels), pixels.shape[2], about or {})
+    _, channels, height, width = pixels.shape
+    return Source(name, blocks, len(pixels), (channels, height, width), about or {})
 
 
 def from_set(images: ImageSet) -> Source:
@@ -149,22 +152,21 @@ def _mark(samples: Path) -> dict[str, Any]:
     return read_json(path, advice="Remove it to evaluate without knowing how the images were made", error=DataError)
 
 
-def _first_size(listing: Listing) -> tuple[int, int]:
-    """Height (which is the width) and channels of the first image, which those of all must be."""
+def _first_shape(listing: Listing, alpha: bool) -> tuple[int, int, int]:
+    """(C, H, W) of the first image, which that of all must be."""
     first = next(listing.items(), None)
     if first is None:
         raise DataError(f"{listing.name}: there is no image in it")
-    image = read(first.source, first.where)
-    if image.width != image.height:
-        raise DataError(f"{first.where}: {image.width} x {image.height}; samples must be square")
-    return image.height, 1 if image.mode == "L" else 3
+    image = read(first.source, first.where, alpha)
+    return len(image.getbands()), image.height, image.width
 
 
-def _decoded(listing: Listing, size: int, channels: int, block: int, n: int | None) -> Iterator[UInt8]:
+def _decoded(listing: Listing, shape: tuple[int, int, int], block: int, n: int | None) -> Iterator[UInt8]:
     """This process's blocks of image files, decoded by threads while they are used; nothing is kept."""
     numbered = enumerate(islice(listing.items(), n))
     mine = (_lossless(item) for i, item in numbered if i // block % world() == rank())
-    images = (_whole(result, listing.name, size) for result in decode_all(mine, Recipe(size, "auto", None), channels))
+    decoded = decode_all(mine, Recipe(shape[1:], "auto"), channels=shape[0])
+    images = (_whole(result, listing.name, shape[2], shape[1]) for result in decoded)
     while part := list(islice(images, block)):
         yield np.stack(part)
 
@@ -175,12 +177,12 @@ def _lossless(item: Item) -> Item:
     return item
 
 
-def _whole(result: Any, name: str, size: int) -> UInt8:
+def _whole(result: Any, name: str, width: int, height: int) -> UInt8:
     if isinstance(result, BadImage):
         raise UnusableImage(result.where, result.reason)
     pixels, original, _ = result
-    if original != (size, size):
-        raise DataError(f"{name}: there are images of {size} x {size} and of {original[0]} x {original[1]} pixels")
+    if original != (width, height):
+        raise DataError(f"{name}: there are images of {width} x {height} and of {original[0]} x {original[1]} pixels")
     image: UInt8 = pixels
     return image
 

@@ -73,7 +73,7 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     _read(out)
     source = open_samples(samples)
     extractor = find_extractor(options.extractor, accelerator.device)
-    reference = find_reference(options.reference, options.reference_root, source.size)
+    reference = find_reference(options.reference, options.reference_root, source.shape)
     evaluation = evaluate(
         source,
         _open(reference, accelerator),
@@ -94,14 +94,14 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     return evaluation
 
 
-def find_reference(text: str, root: str | None, size: int | None) -> DataConfig:
+def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | None) -> DataConfig:
     """The source of reference images that a name or a path means.
 
     Args:
         text: ``cifar10-train``, ``cifar10-test``, ``mnist-train``, ``mnist-test``, ``digits``; a folder of images, an
             ``.npz`` or ``.npy`` file, Parquet; or a configuration (``.yaml``), whose data section counts.
         root: where the data of a name lie, if not at the usual place.
-        size: height and width to which images from files are brought, those of the samples.
+        shape: (C, H, W) of the samples: images from files are brought to this size, and to four channels if C is 4.
 
     Raises:
         ConfigError: it means nothing.
@@ -118,12 +118,12 @@ def find_reference(text: str, root: str | None, size: int | None) -> DataConfig:
             f"--reference {text}: neither a name ({', '.join(NAMED)}) nor a folder, an .npz, Parquet, or a .yaml file"
         )
     if path.suffix in (".npz", ".npy"):
-        return Npz(root=str(path), image_size=int(read_arrays(path)[0].shape[2]))
-    if size is None:
+        _, _, height, width = read_arrays(path)[0].shape
+        return Npz(root=str(path), image_size=(height, width))
+    if shape is None:
         raise ConfigError(f"--reference {text}: the size of the samples is not known before they are made")
-    if path.is_file() or any(path.glob("*.parquet")):
-        return Parquet(root=str(path), image_size=size, mode="auto")
-    return Folder(root=str(path), image_size=size, mode="auto")
+    kind = Parquet if path.is_file() or any(path.glob("*.parquet")) else Folder
+    return kind(root=str(path), image_size=shape[1:], mode="rgba" if shape[0] == 4 else "auto")
 
 
 def _open(reference: DataConfig, accelerator: Accelerator) -> ImageSet:

@@ -125,7 +125,7 @@ class Model:
         self.engine, self.device = engine, engine.device
         self.autocast: Callable[[], AbstractContextManager[object]] = engine.autocast
         self.denoiser: Denoiser = config.denoiser(network)
-        self.shape = (config.model.in_channels, config.data.image_size, config.data.image_size)
+        self.shape = config.shape
         self.diffusion: dict[str, Any] = config.to_dict()["diffusion"]
         self._config, self._network = config, network
         self._shadow: Shadow | None = None

@@ -77,8 +77,8 @@ def sample(
     Args:
         config: of the model.
         weights: folder of a run (its newest EMA), a checkpoint, or a safetensors file.
-        save_dir: a folder, which gets ``000000.png``, ...; or a file that ends in ``.npz``, which gets one array
-            ``images``, uint8 (N, H, W, C).
+        save_dir: a folder, which gets ``000000.png``, ... (of 1, 3 or 4 channels, RGBA); or a file that ends in
+            ``.npz``, which gets one array ``images``, uint8 (N, H, W, C), of any number of channels.
         options: what to make.
         on_block: called after each block is on the disk; for tests.
 
@@ -91,13 +91,15 @@ def sample(
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
     tensors, digest = read_weights(weights)
-    block = _agreed_block(config, options, Store.at(save_dir, options.mode), accelerator)
+    store = Store.at(save_dir, options.mode, config.model.in_channels)
+    block = _agreed_block(config, options, store, accelerator)
     try:
         generator = load_model(config, tensors, accelerator).generator(replace(options.sampling, block=block))
         write_samples(generator, {"weights": digest, "averaged": averaged(weights)}, save_dir, options, on_block)
     except torch.OutOfMemoryError as error:
+        _, height, width = config.shape
         raise OutOfMemory(
-            f"the GPU has too little memory to sample {block} images of {config.data.image_size} px. "
+            f"the GPU has too little memory to sample {block} images of {height} x {width} px. "
             f"Images that were made stay; choose another --save_dir and --batch_size {max(1, block // 2)}, "
             "or --train.mixed_precision bf16, or a GPU that nothing else is using"
         ) from error
@@ -121,9 +123,12 @@ def write_samples(
     Raises:
         UserError: the folder holds other images, or cannot be written.
     """
-    engine, store = generator.model.engine, Store.at(save_dir, options.mode)
-    frames = {"mode": options.mode, "frames": _frame_count(options)}
-    store.claim({**weights, **generator.facts(), **frames}, engine)
+    engine, channels = generator.model.engine, generator.model.shape[0]
+    store = Store.at(save_dir, options.mode, channels)
+    pictures: dict[str, Any] = {"mode": options.mode, "frames": _frame_count(options)}
+    if channels not in (1, 3):  # or an alpha channel would be taken for transparency
+        pictures["channels"] = channels
+    store.claim({**weights, **generator.facts(), **pictures}, engine)
     sampling, waiting = _fill(generator, store, options, on_block)
     engine.wait_for_everyone()
     if engine.is_main_process:
@@ -169,8 +174,8 @@ def image_bytes(config: Config, precision: str) -> int:
 
     The estimate is twice what the activations take that are alive at one time.
     """
-    size = config.data.image_size
-    return 2 * config.model.activation_bytes(size, size, 4 if precision == "no" else 2)
+    _, height, width = config.shape
+    return 2 * config.model.activation_bytes(height, width, 4 if precision == "no" else 2)
 
 
 def _agreed_block(config: Config, options: SampleOptions, store: Store, accelerator: Accelerator) -> int:

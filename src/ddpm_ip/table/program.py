@@ -24,7 +24,7 @@ from ddpm_ip.engine import why_not_fast
 from ddpm_ip.errors import ConfigError, OutOfMemory
 from ddpm_ip.evaluate.evaluate import check, chosen, evaluate
 from ddpm_ip.evaluate.features import Extractor, find_extractor
-from ddpm_ip.images import UInt8, grid
+from ddpm_ip.images import PICTURES, UInt8, grid
 from ddpm_ip.perturbation import InputPerturbation
 from ddpm_ip.run.checkpoint import find
 from ddpm_ip.run.log import clock, setup
@@ -157,6 +157,8 @@ def table(
     source = reference or config.data
     with accelerator.main_process_first():
         images = source.open(progress=accelerator.is_main_process)
+    if options.keep_images and config.model.in_channels not in PICTURES:
+        raise ConfigError(f"--keep_images writes PNG files, which cannot hold {config.model.in_channels} channels")
     metrics = sorted(chosen(METRICS.get(extractor.name, ("fid",)) if options.metrics is None else options.metrics))
     check(images, extractor=extractor, metrics=metrics, n_images=options.n_samples, device=accelerator.device)
     common = {
@@ -243,7 +245,8 @@ def _reference_facts(source: DataConfig, images: ImageSet) -> dict[str, Any]:
     split = getattr(source, "split", None)
     return {
         "data": f"{source.name}-{split}" if split else source.name,  # by which published numbers are found
-        "image_size": images.size,
+        # one number for a square, as in tables of version 0.1
+        "image_size": images.height if images.height == images.width else [images.height, images.width],
         "reference": images.name,
         "reference_sha256": images.fingerprint,
         "n_reference": len(images),

@@ -251,10 +251,10 @@ def _agree(path: Path) -> Path:
 
 
 def _out_of_memory(config: Config, accelerator: Accelerator) -> OutOfMemory:
-    share = config.train.batch_size // accelerator.num_processes
-    micro = config.train.micro_batch or share
+    micro = config.train.micro_batch or config.train.batch_size // accelerator.num_processes
+    _, height, width = config.shape
     return OutOfMemory(
-        f"the GPU has too little memory to train with {micro} images of {config.data.image_size} pixels at once. What "
-        f"was saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same "
+        f"the GPU has too little memory to train with {micro} images of {height} x {width} pixels at once. What was "
+        f"saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same "
         "batch, in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size"
     )

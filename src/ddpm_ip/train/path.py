@@ -54,7 +54,7 @@ def _compared(config: Config, accelerator: Accelerator, state: TrainState) -> tu
             from ddpm_ip.nn.fused.check import compare
             from ddpm_ip.train.graph import compute_type
 
-            errors = compare(state.network, compute_type(accelerator), config.data.image_size)
+            errors = compare(state.network, compute_type(accelerator), config.shape[1:])
         except torch.OutOfMemoryError:
             raise
         except Exception as error:

@@ -63,12 +63,13 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
         DataError, ConfigError: data, model and processes do not fit together.
     """
     if images.channels != config.model.in_channels:
-        cure = "set --data.mode rgb or gray to convert, or " if hasattr(config.data, "mode") else ""
+        mode = {1: "gray", 3: "rgb", 4: "rgba"}.get(config.model.in_channels)
+        cure = f"set --data.mode {mode} to convert, or " if mode and hasattr(config.data, "mode") else ""
         raise DataError(
             f"the images of {images.name} have {images.channels} channels, model.in_channels is "
             f"{config.model.in_channels}: {cure}set --model.in_channels {images.channels}"
         )
-    config.model.check(images.size, images.size)
+    config.model.check(images.height, images.width)
     if config.train.batch_size % processes:
         raise ConfigError(
             f"train.batch_size {config.train.batch_size} is not divisible by the {processes} processes, and each takes "
@@ -109,7 +110,7 @@ def announce(run: Run) -> Metrics:
     config, folder, images, state = run.config, run.folder, run.images, run.state
     parameters = sum(p.numel() for p in state.network.parameters())
     data = {"name": images.name, "fingerprint": images.fingerprint, "count": len(images)}
-    data |= {"channels": images.channels, "size": images.size}
+    data |= {"channels": images.channels, "height": images.height, "width": images.width}
     record = {**provenance(), "parameters": parameters, "data": data}
     if state.step and folder.provenance.exists():
         record["earlier"] = earlier(read_json(folder.provenance, advice="Move it away to continue without it"))
@@ -118,7 +119,7 @@ def announce(run: Run) -> Metrics:
     log.info("results go to %s", folder.path)
     log.info(
         "%s: %d images of %dx%dx%d; network with %s parameters; %s; %s",
-        images.name, len(images), images.channels, images.size, images.size, f"{parameters:,}",
+        images.name, len(images), *images.shape, f"{parameters:,}",
         _describe(config), record["hardware"],
     )  # fmt: skip
     untrained = config.train.ema_decay**config.train.n_steps

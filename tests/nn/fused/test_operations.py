@@ -257,10 +257,20 @@ NETWORKS = [
 @pytest.mark.parametrize("sizes", NETWORKS)
 @pytest.mark.parametrize("outputs", [1, 3, 6])
 def test_the_whole_network(sizes: dict[str, object], outputs: int) -> None:
-    plain = UNet(3, outputs, **sizes, dropout=0.1).eval()
-    randomise(plain, 0)
+    fused_is_plain(UNet(3, outputs, **sizes, dropout=0.1), 8, 4)
+
+
+@pytest.mark.parametrize("channels", [2, 5, 16])
+@pytest.mark.parametrize(("height", "width"), [(6, 10), (10, 6), (2, 14)])
+def test_the_whole_network_of_other_channels_and_sides(channels: int, height: int, width: int) -> None:
+    """Halved, the sides are odd."""
+    fused_is_plain(UNet(channels, channels, **NETWORKS[1]), height, width)
+
+
+def fused_is_plain(plain: UNet, height: int, width: int) -> None:
+    randomise(plain.eval(), 0)
     shadow = Shadow(plain, torch.float32)
-    x, t = maps(2, 3, 8, 4).detach(), torch.tensor([3, 871])
+    x, t = maps(2, plain.conv_in.in_channels, height, width).detach(), torch.tensor([3, 871])
     same(shadow(x, t), plain(x, t))
     truth = gradients([plain(x, t)], list(plain.parameters()))
     found = {
@@ -277,14 +287,14 @@ def test_compare_finds_no_fault_in_an_untrained_network_and_one_in_a_wrong_kerne
 ) -> None:
     network = UNet(3, 3, **NETWORKS[0])  # fresh: the last layers are zero, which must not hide the rest
     before = copy.deepcopy(network.state_dict())
-    out, grad = check.compare(network, torch.float32, 8, images=2)
+    out, grad = check.compare(network, torch.float32, (8, 12), images=2)
     assert 0 < out < 2e-5
     assert 0 < grad < 2e-5
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     right = norm_kernels.norm_backward
     monkeypatch.setattr(norm_kernels, "norm_backward", lambda *a: (right(*a)[0] * 0.7, *right(*a)[1:]))
     with pytest.raises(FastPathError, match="differs from the plain one"):
-        check.compare(network, torch.float32, 8, images=2)
+        check.compare(network, torch.float32, (8, 12), images=2)
 
 
 def test_a_network_of_other_operations_is_not_fused_and_that_is_said() -> None:

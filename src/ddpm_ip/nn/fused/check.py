@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from ddpm_ip.nn.unet import Block
 LIMITS = {torch.bfloat16: (0.06, 0.12), torch.float32: (0.01, 0.02)}
 
 
-def compare(network: nn.Module, dtype: torch.dtype, image_size: int, images: int = 8) -> tuple[float, float]:
+def compare(network: nn.Module, dtype: torch.dtype, size: Sequence[int], images: int = 8) -> tuple[float, float]:
     """The relative errors of the fused network's outputs and gradients, against the plain one in float32.
 
     In evaluation mode, since dropout differs. Layers that are still exactly zero, as at the start of a training, would
@@ -29,7 +30,7 @@ def compare(network: nn.Module, dtype: torch.dtype, image_size: int, images: int
     Args:
         network: on a GPU.
         dtype: of the fused network.
-        image_size: height and width.
+        size: height and width.
         images: how many random images are put through.
 
     Returns:
@@ -39,7 +40,7 @@ def compare(network: nn.Module, dtype: torch.dtype, image_size: int, images: int
         FastPathError: an error is beyond the limit, or the network has no fused form.
     """
     plain = _filled(network)
-    probe = _probe(plain, image_size, images)
+    probe = _probe(plain, size, images)
     shadow = Shadow(plain, dtype)
     shadow.module.eval()
     compile_together(lambda: _outputs(shadow, [run for _, run in shadow.pairs], probe))
@@ -85,11 +86,11 @@ class _Probe(NamedTuple):
     direction: Tensor
 
 
-def _probe(network: nn.Module, image_size: int, images: int) -> _Probe:
+def _probe(network: nn.Module, size: Sequence[int], images: int) -> _Probe:
     first, last = _ends(network)
     device, generator = first.weight.device, torch.Generator().manual_seed(0)
     x, direction = (
-        torch.randn((images, channels, image_size, image_size), generator=generator).to(device)
+        torch.randn((images, channels, *size), generator=generator).to(device)
         for channels in (first.in_channels, last.out_channels)
     )
     return _Probe(x, torch.linspace(0, 999, images).long().to(device), direction)
