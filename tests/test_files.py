@@ -479,7 +479,7 @@ def test_a_schema_that_is_no_number_is_damage(tmp_path: Path, schema: str) -> No
 
 def test_a_newer_checkpoint_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
     """Else a run would continue from the one before it, and set the newer one aside."""
-    tensors = {name: {"w": np_tensor()} for name in checkpoint.TENSORS}
+    tensors = {name: {"w": np_tensor()} for name in ("model", "ema", "optimizer")}
     checkpoint.save(tmp_path, 1, tensors, {})
     newer = checkpoint.save(tmp_path, 2, tensors, {})
     manifest = json.loads((newer / "manifest.json").read_text())
@@ -531,20 +531,20 @@ def test_a_folder_of_samples_of_version_0_1_continues(tmp_path: Path) -> None:
     identity = understood(read_json(LEGACY / "samples-small" / "sampling.json"))
     (tmp_path / "sampling.json").write_bytes((LEGACY / "samples-small" / "sampling.json").read_bytes())
     for folder in (tmp_path, tmp_path / "new", tmp_path / "new"):
-        store = Store.at(folder, "sample")
+        store = Store.at(folder, "sample", 1)
         assert store._claim(identity) is None
         assert store.block() == identity["block"]
     assert json.loads((tmp_path / "new" / "sampling.json").read_text()) == {"schema": 1, **identity}
-    refused = Store.at(tmp_path / "new", "sample")._claim({**identity, "seed": 77})
+    refused = Store.at(tmp_path / "new", "sample", 1)._claim({**identity, "seed": 77})
     assert refused is not None
     assert "seed: 0 -> 77" in refused
 
 
 def test_samples_go_where_a_killed_process_left_nothing_but_a_partial_file(tmp_path: Path) -> None:
     (tmp_path / ".sampling.json.123.partial").write_text("half")
-    assert Store.at(tmp_path, "sample")._claim({"seed": 1}) is None
+    assert Store.at(tmp_path, "sample", 1)._claim({"seed": 1}) is None
     (tmp_path / "other" / "x").mkdir(parents=True)
-    assert "holds other files" in str(Store.at(tmp_path / "other", "sample")._claim({"seed": 1}))
+    assert "holds other files" in str(Store.at(tmp_path / "other", "sample", 1)._claim({"seed": 1}))
 
 
 def test_processes_before_this_one_are_a_flat_list() -> None:

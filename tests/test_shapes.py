@@ -124,11 +124,12 @@ def test_a_folder_of_png_files_holds_four_channels_and_no_five(tmp_path, capsys)
 def test_an_interrupted_npz_of_five_channels_continues(tmp_path, monkeypatch):
     from ddpm_ip.config import load
     from ddpm_ip.sample.program import SampleOptions, sample
+    from ddpm_ip.sampler.sampling import Sampling
 
     config, _ = configuration(tmp_path, (5, 6, 10))
     run = tmp_path / "run"
     assert main(["train", "-c", str(config), "-e", str(run)]) == 0
-    options = SampleOptions(20, batch_size=8, respace_steps=2)
+    options = SampleOptions(20, Sampling(block=8, steps=2))
 
     def stop(block):
         raise KeyboardInterrupt

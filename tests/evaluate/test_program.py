@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ddpm_ip.evaluate.judge import floor, real_moments
 from tests.tiny import ROOT, TORCHRUN, finish, start, wait_for
 from tests.tiny_extractor import Tiny
 
@@ -30,6 +29,7 @@ from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import collect
 from ddpm_ip.evaluate.evaluate import Comparison, Evaluation, compare, evaluate
 from ddpm_ip.evaluate.features import Pixels, find_extractor
+from ddpm_ip.evaluate.floor import floor
 from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import save_png
 
@@ -630,5 +630,4 @@ def test_transparency_is_composited_unless_the_samples_are_said_to_have_four_cha
 
 def test_the_distance_of_two_halves_of_images_that_are_no_squares() -> None:
     images = from_arrays(deep(40, 0, 5), None, "deep", (6, 10))
-    assert real_moments(images).dimensions == 300
-    assert 0 < floor(images) < 300
+    assert 0 < floor(images, Pixels(CPU), ["fid"], CPU)["FD-pixels"] < 300

@@ -323,12 +323,12 @@ def test_images_that_do_not_fit_the_network_are_refused(tmp_path):
     for size in ([6, 9], [9, 6]):
         config = from_dict(merge(tree(), {"data.image_size": size}))
         with pytest.raises(ConfigError, match=rf"images of {size[0]}x{size[1]} cannot be halved 1 times"):
-            loop._check(config, config.data.open(progress=False), 1)
+            loop.check(config, config.data.open(progress=False), 1)
     Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
     data = {"name": "folder", "root": str(tmp_path), "image_size": 8, "mode": "rgba", "cache": str(tmp_path / "cache")}
     config = from_dict({**tree(), "data": data})
     with pytest.raises(DataError, match=r"4 channels, model.in_channels is 1: set --data.mode gray to convert, or set"):
-        loop._check(config, config.data.open(progress=False), 1)
+        loop.check(config, config.data.open(progress=False), 1)
 
 
 def test_micro_batches_compute_the_whole_batch(tmp_path):
