@@ -67,6 +67,18 @@ def gaussian_moments(plan: Plan, mean: float = MEAN, variance: float = DEVIATION
     return float(mu[0]), float(p[0, 0])
 
 
+def first_rows(plan: Plan, visits: int, start: float) -> Plan:
+    """The beginning of a plan, from a state of deviation ``start``: where it stands before the clean step."""
+    rows = {name: value[:visits] for name, value in plan._asdict().items() if isinstance(value, Tensor)}
+    return plan._replace(**rows, start=start)
+
+
+def marginal_deviation(schedule: Schedule, t: float, variance: float = DEVIATION**2) -> float:
+    """The standard deviation of ``x_t`` of Gaussian data."""
+    alpha, sigma = schedule.level(t)
+    return (alpha**2 * variance + sigma**2) ** 0.5
+
+
 def heun(schedule: Schedule, times: list[int]) -> Plan:
     """A method of two visits a step, in the words of x0 and eps: DDIM to s, asked there, and the mean of both slopes.
 

@@ -10,6 +10,17 @@ from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
 from ddpm_ip.sampler.spacing import Spacing, respace
 from ddpm_ip.sampler.walk import walk
 
-__all__ = ["Ancestral", "AnySampler", "Plan", "Rows", "Sampler", "Spacing", "State", "VarType", "respace", "walk"]
+__all__ = [
+    "Ancestral",
+    "AnySampler",
+    "Plan",
+    "Rows",
+    "Sampler",
+    "Spacing",
+    "State",
+    "VarType",
+    "respace",
+    "walk",
+]
 
 AnySampler = Ancestral

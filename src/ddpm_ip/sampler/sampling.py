@@ -67,9 +67,9 @@ class Sampling:
 
     def filled(self, var_type: VarType) -> Sampling:
         """The same with the variance that a sampler leaves to the model."""
-        if getattr(self.sampler, "var_type", var_type) is not None:
-            return self
-        return dataclasses.replace(self, sampler=dataclasses.replace(self.sampler, var_type=var_type))
+        if isinstance(self.sampler, Ancestral) and self.sampler.var_type is None:
+            return dataclasses.replace(self, sampler=Ancestral(var_type))
+        return self
 
     def times(self, total_steps: int) -> list[int]:
         """The times on the grid, falling (:func:`ddpm_ip.sampler.spacing.respace`).
