@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from ddpm_ip.sampler.ancestral import Ancestral, VarType
 from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
+from ddpm_ip.sampler.ddim import DDIM
 from ddpm_ip.sampler.spacing import Spacing, respace
 from ddpm_ip.sampler.walk import walk
 
 __all__ = [
+    "DDIM",
     "Ancestral",
     "AnySampler",
     "Plan",
@@ -23,4 +25,4 @@ __all__ = [
     "walk",
 ]
 
-AnySampler = Ancestral
+AnySampler = Ancestral | DDIM
