@@ -8,6 +8,7 @@ from __future__ import annotations
 from ddpm_ip.sampler.ancestral import Ancestral, VarType
 from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
 from ddpm_ip.sampler.ddim import DDIM
+from ddpm_ip.sampler.dpm_solver import DPMSolver
 from ddpm_ip.sampler.spacing import Spacing, respace
 from ddpm_ip.sampler.walk import walk
 
@@ -15,6 +16,7 @@ __all__ = [
     "DDIM",
     "Ancestral",
     "AnySampler",
+    "DPMSolver",
     "Plan",
     "Rows",
     "Sampler",
@@ -25,4 +27,4 @@ __all__ = [
     "walk",
 ]
 
-AnySampler = Ancestral | DDIM
+AnySampler = Ancestral | DDIM | DPMSolver
