@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ddpm_ip.sampler.correction.base import Correction, Denoise, Row
 from ddpm_ip.sampler.correction.clip import Clip, ClipMode
+from ddpm_ip.sampler.correction.epsilon_scaling import EpsilonScaling
 
-__all__ = ["AnyCorrection", "Clip", "ClipMode", "Correction", "Denoise", "Row"]
+__all__ = ["AnyCorrection", "Clip", "ClipMode", "Correction", "Denoise", "EpsilonScaling", "Row"]
 
-AnyCorrection = Clip
+AnyCorrection = EpsilonScaling
