@@ -17,23 +17,30 @@ import pytest
 import torch
 import triton
 from accelerate.state import AcceleratorState
+from PIL import Image
 from safetensors.torch import load_file
+from tests.sampler import test_graph, test_walk
 from torch import Tensor
 
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.data.imageset import ImageSet
 from ddpm_ip.data.order import order
+from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
+from ddpm_ip.images import grid
 from ddpm_ip.nn.fused import check
 from ddpm_ip.nn.fused import norm as norm_kernels
 from ddpm_ip.nn.fused import operations as fused
 from ddpm_ip.nn.fused.launch import compile_together
 from ddpm_ip.nn.unet import UNet
-from ddpm_ip.sample.generator import Generator
+from ddpm_ip.sample.generator import Generator, preview
 from ddpm_ip.sample.program import default_block, fitting_block, image_bytes, load_model
-from ddpm_ip.sampler import Ancestral
+from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, respace, walk
+from ddpm_ip.sampler.correction import Clip, EpsilonScaling
+from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.schedule import Schedule
 from ddpm_ip.train import feed
 from ddpm_ip.train.loop import build, train
 
@@ -309,6 +316,85 @@ def test_a_network_with_other_weights_makes_no_images(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fused, "Shadow", Broken)
     generator = generator_of(tiny(), run, Sampling(block=8), "no")
     assert generator.graph is None
+
+
+def ulps(a: Tensor, b: Tensor) -> int:
+    """The largest distance in units in the last place; float32 of one sign where they differ by more than rounding."""
+    gap = (a.view(torch.int32).long() - b.view(torch.int32).long()).abs()
+    return int(torch.where((a - b).abs() <= 1e-30, 0, gap).max())
+
+
+@pytest.mark.parametrize("name", [*test_graph.PLANS, "ddim", "dpm_solver", "learned_range"])
+def test_the_captured_walk_is_the_plain_one(name: str) -> None:
+    """To the last bit on the same GPU, with a network of sums and products; a learned variance within rounding."""
+    schedule, seed, corrections = Schedule(), 2**40 + 7, [EpsilonScaling(1.01), Clip()]
+    learned = name == "learned_range"
+    network = test_walk.exact_with_variance if learned else test_walk.exact
+    denoiser = Denoiser(network, schedule, "pred_eps", learned)
+    samplers = {"ddim": DDIM(0.5), "dpm_solver": DPMSolver(), "learned_range": Ancestral(name)}
+    plan = samplers[name].plan(schedule, respace(1000, 12)) if name in samplers else test_graph.PLANS[name](schedule)
+    rows, shape = torch.arange(64, device="cuda"), (3, 32, 32)
+    graph = Graph(denoiser, corrections, Ancestral("fixed_large").plan(schedule, [5]), 64, shape, rows.device)
+    graph.load(plan, corrections, seed)
+    found = [(s.xt.clone(), None if s.x0 is None else s.x0.clone()) for s in graph(rows)]
+    plain = list(walk(plan, denoiser, seed, rows, shape, corrections))
+    for (xt, x0), state in zip(found, plain, strict=True):
+        if learned:  # the exponential of one kernel, and of another
+            torch.testing.assert_close(xt, state.xt, rtol=1e-5, atol=1e-5)
+            continue
+        assert ulps(xt, state.xt) == 0
+        assert x0 is None or ulps(x0, state.x0) == 0
+
+
+def test_one_capture_serves_every_sampler_number_of_steps_and_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what it gives is what a graph of its own gives."""
+    captured, ordinary = [], Graph._capture
+    monkeypatch.setattr(Graph, "_capture", lambda self: (captured.append(self.kinds), ordinary(self))[1])
+    config = tiny(n_steps=2, save_freq=2)
+    train(config, tmp_path / "run")
+    model = load_model(config, weights(tmp_path / "run"), start_engine(None))
+    wanted = [
+        Sampling(Ancestral("fixed_small"), steps=20, block=64),
+        Sampling(DDIM(0.5), steps=7, seed=2**40, block=64),
+        Sampling(DPMSolver(), steps="5,2", clip="none", block=64),
+        Sampling(Ancestral("fixed_large"), steps=20, clip="keep_eps", seed=1, block=64),
+        Sampling(Ancestral("fixed_small"), steps=20, block=64),
+    ]
+    images = [model.generator(sampling).images(1) for sampling in wanted]
+    assert captured == [(("clip", 2),)]
+    assert np.array_equal(images[0], images[-1])
+    alone = load_model(config, weights(tmp_path / "run"), start_engine(None)).generator(wanted[1]).images(1)
+    assert np.array_equal(images[1], alone)
+    scaled = dataclasses.replace(wanted[1], corrections=(EpsilonScaling(1.05),))
+    assert not np.array_equal(model.generator(scaled).images(1), images[1])
+    model.generator(dataclasses.replace(scaled, corrections=(EpsilonScaling(1.01),)))
+    assert len(captured) == 3, "one for another set of corrections, whatever their settings"
+
+
+def test_previews_and_evaluations_of_a_training_capture_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And follow the weights: the same pictures as of a run that is sampled after each of these steps."""
+    monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
+    captured, ordinary = [], Graph._capture
+    monkeypatch.setattr(Graph, "_capture", lambda self: (captured.append(len(self._xt)), ordinary(self))[1])
+    settings = {"sample_freq": 10, "n_samples": 16, "sample_steps": 5, "save_freq": 10, "keep_last": 9}
+    config = tiny(**settings, eval={"every": 10, "n_samples": 100, "steps": 5}, optim={"lr": 1e-2}, ema_decay=0.5)
+    train(config, tmp_path / "run")
+    assert sorted(captured) == [16, 100]
+    pictures = [p.read_bytes() for p in sorted((tmp_path / "run" / "samples").iterdir())]
+    assert len(set(pictures)) == 4, "each of other weights"
+    lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    assert len({json.loads(line)["values"]["FD-pixels"] for line in lines}) == 4
+    last = load_model(config, weights(tmp_path / "run"), start_engine(None))
+    grid_now = grid(preview(last, config.sampling_in_training(5), 16))
+    grid_now.save(tmp_path / "now.png")
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "now.png")),
+        np.asarray(Image.open(sorted((tmp_path / "run" / "samples").iterdir())[-1])),
+    )
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
