@@ -33,7 +33,7 @@ CONFIG = {"data": {"name": "cifar10"}, "perturbation": {"name": "input"}}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", type=Path, help="a checkout of version 0.1")
-    parser.add_argument("--pairs", type=int, default=5, help="pairs of processes (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of processes (default: %(default)s); 0 for none")
     parser.add_argument("--table_images", type=int, default=1024, help="images a cell (default: %(default)s)")
     parser.add_argument("--commit", help="of the tree that is measured, where there is no repository")
     parser.add_argument("--out", type=Path)
@@ -51,6 +51,7 @@ def main() -> None:
         print(json.dumps(pairs[-1]), flush=True)
         write(args, pairs, {})
     more: dict[str, Any] = {"same_images": compare_images(homes)}
+    write(args, pairs, more)
     more["table_of_8_cells"] = {name: eight_cells(home, args.table_images) for name, home in homes.items()}
     print(json.dumps(write(args, pairs, more), indent=1))
 
@@ -60,7 +61,8 @@ def write(args: argparse.Namespace, pairs: list[dict[str, Any]], more: dict[str,
 
     here = provenance()
     ratios = {
-        what: [pair["today"][what]["rate"] / pair["0.1"][what]["rate"] for pair in pairs] for what in pairs[0]["today"]
+        what: [pair["today"][what]["rate"] / pair["0.1"][what]["rate"] for pair in pairs]
+        for what in (pairs[0]["today"] if pairs else ())
     }
     result = {
         "date": date.today().isoformat(),
