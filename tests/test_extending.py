@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+import torch
 from pydantic import TypeAdapter, ValidationError
 
+from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.evaluate import evaluate
 from ddpm_ip.run.record import row_label
-from ddpm_ip.sampler import AnySampler
+from ddpm_ip.sampler import DDIM, AnySampler, walk
+from ddpm_ip.sampler.correction import Clip
+from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.schedule import Schedule
 from ddpm_ip.variants import ByName
 
 PAGE = Path(__file__).parents[1] / "docs/extending.md"
@@ -59,3 +64,22 @@ def test_a_class_in_a_union_can_be_configured() -> None:
     assert row_label(Sampling(sampler).row()) == "multistep"
     with pytest.raises(ValidationError, match="multistp"):
         adapter.validate_python({"name": "multistp"})
+
+
+def test_a_graph_of_the_example_s_correction_is_refilled_for_another_setting() -> None:
+    """What the page says of ``numbers``: recorded with one quantile, the walk is that of another once it is loaded."""
+    pytest.importorskip("triton")
+    thresholding = run(dict(EXAMPLES)["A correction"])["DynamicThresholding"]
+    schedule = Schedule()
+    denoiser = Denoiser(lambda x, t: 3 * torch.tanh(x), schedule, "pred_x0")
+    plan = DDIM().plan(schedule, [900, 500, 100])
+    graph = Graph(denoiser, [thresholding(0.99), Clip()], plan, 4, (1, 8, 8), torch.device("cpu"))
+    images = []
+    for quantile in (0.5, 0.9):
+        corrections = [thresholding(quantile), Clip()]
+        graph.load(plan, corrections, 0)
+        *_, found = graph(torch.arange(4))
+        *_, expected = walk(plan, denoiser, 0, torch.arange(4), (1, 8, 8), corrections)
+        torch.testing.assert_close(found.xt, expected.xt, atol=1e-5, rtol=1e-5)
+        images.append(found.xt.clone())
+    assert (images[0] - images[1]).abs().max() > 0.01
