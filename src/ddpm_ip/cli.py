@@ -305,7 +305,10 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
         "learned one of a model that has it)",
     )
     p.add_argument(
-        "--sampler", nargs="+", metavar="NAME[,KEY=VALUE...]", help="further rows, as in ddim,eta=0 (default: none)"
+        "--sampler",
+        nargs="+",
+        metavar="NAME[,KEY=VALUE...]",
+        help="rows, as in ddim,eta=0 (beside those of --variance)",
     )
     p.add_argument(
         "--steps",
@@ -320,7 +323,6 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
         "--seeds",
         type=int,
         nargs="+",
-        default=[0],
         metavar="S",
         help="of the sampling; with several, mean and standard deviation (default: 0)",
     )
@@ -402,7 +404,7 @@ _COMMANDS: dict[str, _Command] = {
     "evaluate": ("Measures how far samples are from real images: FID and its kin.", _evaluate_arguments, _evaluate),
     "data": ("Looks at a data set.", _data_arguments, _data),
     "table": ("Measures a run under every variance and number of steps: the results table.", _table_arguments, _table),
-    "doctor": ("Looks for what is missing or wrong here, and says the cure.", _doctor_arguments, _doctor),
+    "doctor": ("Looks for what is missing or wrong here, and says how to fix it.", _doctor_arguments, _doctor),
     "report": ("Writes one HTML page that compares runs.", _report_arguments, _report),
     "bench": ("Measures the speed of this machine, beside plain PyTorch and diffusers.", _bench_arguments, _bench),
 }

@@ -202,7 +202,8 @@ def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config
     Raises:
         ConfigError: the file cannot be read, or something in it cannot be used; the message names every such key.
     """
-    return from_dict(merge(_with_default_names(read_yaml(Path(path))), overrides or {}), str(path))
+    origin = f"{path} with the options given ({', '.join(overrides)})" if overrides else str(path)
+    return from_dict(merge(_with_default_names(read_yaml(Path(path))), overrides or {}), origin)
 
 
 def from_dict(tree: Mapping[str, Any], origin: str = "the configuration") -> Config:
@@ -336,7 +337,13 @@ def _explain(error: Mapping[str, Any]) -> str:
     if kind == "unexpected_keyword_argument":
         section, parents = _place(error["loc"][:-1])
         known = [f.name for parent in parents for f in dataclasses.fields(parent)]
-        return f"{key}: unknown key" + _suggest(path[-1], known, f"the keys of {'.'.join(section) or 'a config'} are")
+        variant = error["loc"][-2] if len(error["loc"]) > 1 else None  # pydantic's name of the chosen one, if there are
+        which = f" (of {variant})" if has_name(parents) and variant == variant_name(parents[0]) else ""
+        return (
+            f"{key}: unknown key"
+            + _suggest(path[-1], known, f"the keys of {'.'.join(section) or 'a config'} are")
+            + which
+        )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag, known = error["ctx"].get("tag"), [variant_name(v) for v in variants]
         wrong = "not given" if tag is None else f"unknown name {tag!r}"

@@ -27,8 +27,8 @@ def add_common(p: argparse.ArgumentParser) -> None:
         "--corrections",
         nargs="+",
         metavar="NAME[,KEY=VALUE...]",
-        help="changes of what the network says, in order, as in epsilon_scaling,scale=1.01 (default: "
-        "sampling.corrections of the config, none)",
+        help="changes of what the network says, in order, as in epsilon_scaling,scale=1.01; or none (default: "
+        "sampling.corrections of the config)",
     )
     p.add_argument(
         "--clip",
@@ -98,7 +98,8 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     """Overrides of the configuration by the options of :func:`add_common`; see :func:`single_overrides`."""
     found = {(f"sampling.{key}" if key.startswith("sampler.") else key): value for key, value in rest.items()}
     if args.corrections is not None:
-        found["sampling.corrections"] = [_variant(text, "--corrections") for text in args.corrections]
+        wanted = [] if args.corrections == ["none"] else args.corrections
+        found["sampling.corrections"] = [_variant(text, "--corrections") for text in wanted]
     named = {"clip": args.clip, "spacing": args.spacing, "block": args.batch_size}
     _add(found, {f"sampling.{key}": value for key, value in named.items() if value is not None})
     return found

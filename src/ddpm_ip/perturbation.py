@@ -55,3 +55,12 @@ class InputPerturbation:
 
 
 Perturbation = NoPerturbation | InputPerturbation
+
+
+def label(perturbation: Perturbation) -> str:
+    """What a method is called: ``DDPM``, ``DDPM-IP, gamma 0.1``, or the name of another perturbation."""
+    if isinstance(perturbation, NoPerturbation):
+        return "DDPM"
+    if isinstance(perturbation, InputPerturbation):
+        return f"DDPM-IP, gamma {perturbation.gamma:g}" if perturbation.gamma > 0 else "DDPM"
+    return f"DDPM with perturbation {perturbation.name}"

@@ -474,3 +474,17 @@ def test_a_fast_path_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     assert "CUDA" in str(reasons[0]) or "cuda" in str(reasons[0])
     assert_same_state(tmp_path / "fallen", tmp_path / "plain", 3)
     assert numbers(tmp_path / "fallen") == numbers(tmp_path / "plain")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sampling.spacing": "quad", "train.sample_freq": 2, "train.sample_steps": 100}, "train.sample_steps: 100"),
+        ({"sampling.spacing": "quad", "train.eval.every": 2, "train.eval.steps": 200}, "train.eval.steps: 200"),
+        ({"sampling.sampler.var_type": "learned_range", "train.sample_freq": 2}, "network with learned variance"),
+        ({"sampling.corrections": [{"name": "epsilon_scaling"}] * 2, "train.sample_freq": 2}, "is given twice"),
+    ],
+)
+def test_images_that_cannot_be_made_are_told_before_the_first_step(tmp_path, change, words):
+    with pytest.raises(ConfigError, match=words):
+        run(from_dict(merge(tree(), change)), tmp_path / "run", hooks=Hooks(on_step=lambda step: pytest.fail("a step")))

@@ -147,7 +147,7 @@ class Model:
             raise ConfigError("the block of images (batch_size) is not known yet")
         sampling = sampling.filled(self._config.diffusion.var_type)
         plain = Generator(self, sampling, sampling.plan(self.denoiser.schedule))
-        kinds(plain.plan, self.denoiser, sampling.all_corrections())  # refuses what this model does not have
+        sampling.check(self.denoiser.schedule, self.denoiser.learned_variance)
         reason, graph = self._why_not, None
         if reason is None:
             try:

@@ -24,7 +24,7 @@ class DDIM:
     """DDIM's sampler.
 
     Args:
-        eta: the share of the posterior's deviation that is drawn anew in each step, in [0, 1].
+        eta: the share of the posterior's deviation that is fresh noise in each step, in [0, 1].
     """
 
     name: Literal["ddim"] = field(default="ddim", kw_only=True)

@@ -31,10 +31,11 @@ class Kind(NamedTuple):
 
 def kinds(plan: Plan, denoiser: Denoiser, corrections: Sequence[Correction]) -> tuple[Kind, ...]:
     """What corrections must have in common to share a graph."""
-    return tuple(
-        Kind(c.name, n.shape[1])
-        for c, n in zip(corrections, numbers_of(plan, denoiser, corrections).values(), strict=True)
-    )
+    return tuple(Kind(name, numbers.shape[1]) for name, numbers in _numbers(plan, denoiser, corrections).items())
+
+
+def _numbers(plan: Plan, denoiser: Denoiser, corrections: Sequence[Correction]) -> dict[str, Tensor]:
+    return numbers_of(plan, denoiser.schedule, denoiser.learned_variance, corrections)
 
 
 class Graph:
@@ -87,7 +88,7 @@ class Graph:
         """
         assert kinds(plan, self.denoiser, corrections) == self.kinds, "these corrections need a graph of their own"
         assert plan.visits <= self.capacity, "this plan needs a larger graph"
-        table = packed(plan, numbers_of(plan, self.denoiser, corrections))
+        table = packed(plan, _numbers(plan, self.denoiser, corrections))
         self._table[: plan.visits].copy_(table)
         self._words[: plan.visits].copy_(plan.word)
         self._seed.copy_(words(seed))

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler import Ancestral, AnySampler, Plan, Spacing, VarType, respace
 from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Correction
+from ddpm_ip.sampler.walk import numbers_of
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.variants import ByName
 
@@ -86,6 +87,18 @@ class Sampling:
             ConfigError: there are no such times, or the sampler cannot walk along them.
         """
         return self.sampler.plan(schedule, self.times(schedule.total_steps))
+
+    def check(self, schedule: Schedule, learned_variance: bool) -> None:
+        """Says before anything is made what would be said when images are.
+
+        Args:
+            schedule: of the model.
+            learned_variance: whether the model has one.
+
+        Raises:
+            ConfigError: this model cannot be sampled so.
+        """
+        numbers_of(self.plan(schedule), schedule, learned_variance, self.all_corrections())
 
     def all_corrections(self) -> tuple[Correction, ...]:
         """The corrections, clipping among them: the last, and always there."""

@@ -16,6 +16,7 @@ from ddpm_ip.draws import Draws
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler.base import Plan, State
 from ddpm_ip.sampler.correction.base import Correction, Denoise, Row
+from ddpm_ip.schedule import Schedule
 
 
 def walk(
@@ -40,7 +41,7 @@ def walk(
         ConfigError: the plan needs a learned variance and the network has none.
     """
     denoise = corrected(denoiser, corrections)
-    numbers = numbers_of(plan, denoiser, corrections)
+    numbers = numbers_of(plan, denoiser.schedule, denoiser.learned_variance, corrections)
     x = Draws(seed, 0, indices).start(shape)
     x = x if plan.start == 1 else plan.start * x
     memories: list[Tensor | None] = [None] * plan.memories
@@ -71,8 +72,16 @@ def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
     return denoise
 
 
-def numbers_of(plan: Plan, denoiser: Denoiser, corrections: Sequence[Correction]) -> dict[str, Tensor]:
+def numbers_of(
+    plan: Plan, schedule: Schedule, learned_variance: bool, corrections: Sequence[Correction]
+) -> dict[str, Tensor]:
     """The numbers of each correction, float64 (V, P), by name.
+
+    Args:
+        plan: of a sampler.
+        schedule: of the model.
+        learned_variance: whether the model has one.
+        corrections: in their order.
 
     Raises:
         ConfigError: a correction is named twice, or the plan needs a learned variance and the network has none.
@@ -80,12 +89,12 @@ def numbers_of(plan: Plan, denoiser: Denoiser, corrections: Sequence[Correction]
     names = [c.name for c in corrections]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"the correction {', '.join(sorted(twice))} is given twice: give each once")
-    if plan.log_bounds is not None and not denoiser.learned_variance:
+    if plan.log_bounds is not None and not learned_variance:
         raise ConfigError(
             "var_type learned_range needs a network with learned variance (trained with "
             "diffusion.var_type: learned_range); for this one choose fixed_large or fixed_small"
         )
-    return {c.name: c.numbers(plan, denoiser.schedule) for c in corrections}
+    return {c.name: c.numbers(plan, schedule) for c in corrections}
 
 
 def _row(plan: Plan, i: int, numbers: Mapping[str, Tensor], x: Tensor) -> Row:

@@ -25,7 +25,7 @@ from ddpm_ip.errors import ConfigError, OutOfMemory
 from ddpm_ip.evaluate.evaluate import check, chosen, evaluate
 from ddpm_ip.evaluate.features import Extractor, find_extractor
 from ddpm_ip.images import PICTURES, UInt8, grid
-from ddpm_ip.perturbation import InputPerturbation
+from ddpm_ip.perturbation import label
 from ddpm_ip.run.checkpoint import find
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.weights import read_weights
@@ -54,9 +54,9 @@ class TableOptions:
     Args:
         samplers: rows; an ancestral one whose variance is open is both fixed ones, or the learned one of a model that
             has it. None for that of ``sampling``.
-        steps: columns, numbers or guided-diffusion's strings; None for those of :data:`STEPS` that the model has, and
-            all of its steps.
-        seeds: of the sampling; with several, a cell is their mean and standard deviation.
+        steps: columns, numbers or guided-diffusion's strings; None for that of ``sampling``, and if that is open for
+            those of :data:`STEPS` that the model has, and all of its steps.
+        seeds: of the sampling; with several, a cell is their mean and standard deviation. None for that of ``sampling``.
         n_samples: images a cell.
         extractor: of the features, a name that :func:`ddpm_ip.evaluate.features.find_extractor` knows.
         metrics: None for the usual ones of the extractor.
@@ -67,7 +67,7 @@ class TableOptions:
 
     samplers: Sequence[AnySampler] | None = None
     steps: Sequence[int | str] | None = None
-    seeds: Sequence[int] = (0,)
+    seeds: Sequence[int] | None = None
     n_samples: int = 50_000
     extractor: str = "inception"
     metrics: Sequence[str] | None = None
@@ -101,8 +101,11 @@ class TableOptions:
         """
         total = config.diffusion.total_steps
         rows = self.rows(config.diffusion.learned_variance)
-        steps = self.steps or sorted({total, *(k for k in STEPS if k < total)}, reverse=True)
-        for name, values in (("sampler (or --variance)", rows), ("steps", steps), ("seeds", self.seeds)):
+        steps, seeds = self.steps, [self.sampling.seed] if self.seeds is None else self.seeds
+        if steps is None:
+            usual = sorted({total, *(k for k in STEPS if k < total)}, reverse=True)
+            steps = usual if self.sampling.steps is None else [self.sampling.steps]
+        for name, values in (("sampler (or --variance)", rows), ("steps", steps), ("seeds", seeds)):
             if not values or len(set(values)) < len(values):
                 raise ConfigError(f"--{name} must name at least one value, and none twice")
         for count in steps:
@@ -112,7 +115,7 @@ class TableOptions:
             SampleOptions(self.n_samples, _sampling(self.sampling, sampler, count, seed))
             for sampler in rows
             for count in steps
-            for seed in self.seeds
+            for seed in seeds
         ]
         for cell in cells:
             cell.sampling.times(total)
@@ -175,7 +178,7 @@ def table(
     wanted = options.sampling.block
     block = _agreed(wanted or block_used(home, common) or default_block(config, accelerator), accelerator)
     cells = [replace(cell, sampling=replace(cell.sampling, block=block)) for cell in cells]
-    sheet = Sheet(home, _method(config), {**common, "block": block}, cells)
+    sheet = Sheet(home, label(config.perturbation), {**common, "block": block}, cells)
     measured = _Measured(images, extractor, metrics, options.keep_images)
     try:
         return _measure(sheet, measured, load_model(config, weights, accelerator), on_cell)
@@ -229,11 +232,6 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
         accelerator.wait_for_everyone()
     whole = sheet.publish() if accelerator.is_main_process else {}
     return _agreed(whole, accelerator)
-
-
-def _method(config: Config) -> str:
-    p = config.perturbation
-    return f"DDPM-IP, gamma {p.gamma:g}" if isinstance(p, InputPerturbation) and p.gamma > 0 else "DDPM"
 
 
 def _extractor_facts(extractor: Extractor) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ddpm_ip.config import Config, from_dict
 from ddpm_ip.data import ImageSet
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError
 from ddpm_ip.files import read_json, write_json, write_yaml
+from ddpm_ip.perturbation import label
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.log import Metrics
@@ -70,6 +71,16 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
             f"{config.model.in_channels}: {cure}set --model.in_channels {images.channels}"
         )
     config.model.check(images.height, images.width)
+    t, d = config.train, config.diffusion
+    wanted = (("sample_steps", t.sample_freq, t.sample_steps), ("eval.steps", t.eval.every, t.eval.steps))
+    for key, often, steps in wanted:
+        try:
+            if often:
+                config.sampling_in_training(steps).check(d.schedule, d.learned_variance)
+        except ConfigError as error:
+            raise ConfigError(
+                f"images during training (train.{key}: {steps}, and the section sampling): {error}"
+            ) from None
     if config.train.batch_size % processes:
         raise ConfigError(
             f"train.batch_size {config.train.batch_size} is not divisible by the {processes} processes, and each takes "
@@ -120,7 +131,7 @@ def announce(run: Run) -> Metrics:
     log.info(
         "%s: %d images of %dx%dx%d; network with %s parameters; %s; %s",
         images.name, len(images), *images.shape, f"{parameters:,}",
-        _describe(config), record["hardware"],
+        label(config.perturbation), record["hardware"],
     )  # fmt: skip
     untrained = config.train.ema_decay**config.train.n_steps
     if untrained > 0.01:
@@ -130,8 +141,3 @@ def announce(run: Run) -> Metrics:
             config.train.n_steps, 100 * untrained, config.train.ema_decay,
         )  # fmt: skip
     return Metrics(folder, state.step)
-
-
-def _describe(config: Config) -> str:
-    gamma = getattr(config.perturbation, "gamma", 0)
-    return f"input perturbation gamma {gamma}" if gamma else "plain DDPM"
