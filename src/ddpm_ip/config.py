@@ -202,16 +202,18 @@ def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config
     Raises:
         ConfigError: the file cannot be read, or something in it cannot be used; the message names every such key.
     """
-    return from_dict(merge(_with_default_names(read_yaml(Path(path))), overrides or {}), str(path))
+    return from_dict(read_yaml(Path(path)), str(path), overrides)
 
 
-def from_dict(tree: Mapping[str, Any], origin: str = "the configuration") -> Config:
-    """Checks a tree of plain values; ``origin`` says in messages where it came from.
+def from_dict(
+    tree: Mapping[str, Any], origin: str = "the configuration", overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Checks a tree of plain values with overrides by dotted path; ``origin`` says in messages where it came from.
 
     Raises:
         ConfigError: naming every key that is wrong.
     """
-    tree = _with_default_names(tree)
+    tree = _with_default_names(merge(_with_default_names(tree), overrides or {}))
     try:
         config = _adapter().validate_python(tree)
     except ValidationError as error:
