@@ -351,7 +351,10 @@ def _explain(error: Mapping[str, Any]) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}" + ("" if kind == "value_error" else f", got {given!r}")
 
 
-_SEVERAL = {"image_size": "must be a whole number of pixels, or [height, width]"}  # values of several plain kinds
+_SEVERAL = {  # values of several plain kinds
+    "image_size": "must be a whole number of pixels, or [height, width]",
+    "steps": 'must be a whole number, or a text such as "10,10,5" or "ddim50"',
+}
 
 
 def _place(loc: Sequence[Any]) -> tuple[list[str], list[type]]:

@@ -42,9 +42,9 @@ class Samples:
     """
 
     def __init__(self, model: Model, n: int, sampling: Sampling, weights: Mapping[str, Any]) -> None:
-        if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        if not isinstance(n, (int, np.integer)) or n < 1:
             raise ConfigError(f"the number of images must be a whole number of at least 1, got {n!r}")
-        self.n = n
+        self.n = int(n)
         self._generator = _Keeper(**vars(model.generator(sampling)))
         self._weights = dict(weights)
         self._images: UInt8 | None = None
