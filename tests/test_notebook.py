@@ -26,6 +26,7 @@ from ddpm_ip.evaluate.features import Pixels
 from ddpm_ip.images import grid, to_uint8
 from ddpm_ip.run.log import Metrics
 from ddpm_ip.sample.generator import Generator
+from ddpm_ip.sampler.graph import Graph
 
 SETTINGS = ["--sampler", "dpm_solver,order=2", "--corrections", "epsilon_scaling,scale=1.02", "--steps", "4"]
 SETTINGS += ["--seed", "3", "--batch_size", "8", "--spacing", "uniform-trailing"]
@@ -160,6 +161,21 @@ def test_the_states_of_the_walk(run):
 
 def walk_level(schedule, t):
     return schedule.level(t).alpha, schedule.level(t).sigma
+
+
+def test_the_states_of_a_captured_walk_can_be_collected(run):
+    """The walk of a graph overwrites its state; what a notebook gets is a copy."""
+    walk, plain = (run.sample(8, steps=4, block=8, sampler=ip.DPMSolver()) for _ in range(2))
+    generator = walk._generator
+    model, corrections = generator.model, generator.sampling.all_corrections()
+    graph = Graph(model.denoiser, corrections, generator.plan, 8, model.shape, model.device)
+    object.__setattr__(generator, "graph", graph)
+    captured, expected = list(walk.states()), list(plain.states())
+    assert len(captured) == len(expected) == 5
+    for one, other in zip(captured, expected, strict=True):
+        torch.testing.assert_close(one.xt, other.xt, rtol=0, atol=1e-4)
+        if other.seen is not None:
+            torch.testing.assert_close(one.seen.x0, other.seen.x0, rtol=0, atol=1e-4)
 
 
 @dataclass(frozen=True)
@@ -345,11 +361,11 @@ def test_what_is_loaded(trained, tmp_path):
 
 
 def test_what_cannot_be_loaded(trained, tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere do not exist"):
+    with pytest.raises(CheckpointError, match="nowhere does not exist"):
         ip.load(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="neither a checkpoint"):
         ip.load(tmp_path)
-    with pytest.raises(CheckpointError, match=r"config\.yaml are no \.safetensors file"):
+    with pytest.raises(CheckpointError, match=r"config\.yaml is not a \.safetensors file"):
         ip.load(trained / "config.yaml")
     other = ip.load(trained, config=tree({"dim": 16}))
     with pytest.raises(CheckpointError, match=r"step00000004 do not fit the network"):

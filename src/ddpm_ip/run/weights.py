@@ -55,17 +55,13 @@ def find_weights(path: Path) -> Weights:
     """
     if path.is_file():
         if path.suffix != ".safetensors":
-            raise CheckpointError(
-                f"the weights {path} are no .safetensors file; nothing else is read, since it could run code"
-            )
+            raise CheckpointError(f"{path} is not a .safetensors file; nothing else is read, since it could run code")
         try:
             return Weights(load_file(path), sha256(path), averaged(path), None)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"the weights {path} are damaged: {error}") from None
+            raise CheckpointError(f"{path} is damaged: {error}") from None
     if not path.exists():
-        raise CheckpointError(
-            f"the weights {path} do not exist: give the folder of a run, a checkpoint, or a .safetensors file"
-        )
+        raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
     found = find(path)
     log.info("weights: the average of %s", found.path)
     return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], averaged(path), found)
