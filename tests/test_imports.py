@@ -67,6 +67,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         set(),
         MODEL | {"options", "run", "sample", "evaluate", "table", "train", "bench", "doctor", "report", "__init__"},
     ),
+    "notebook": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "train"}),
 }  # fmt: skip
 
 
@@ -92,13 +93,23 @@ def imports(tree: ast.AST) -> Iterator[str]:
                 yield inner if is_module else str(node.module)
 
 
+def without_types(tree: ast.AST) -> ast.Module:
+    """A module without what it imports for type checkers alone (``__init__`` lists so what is public)."""
+    assert isinstance(tree, ast.Module)
+    return ast.Module([node for node in tree.body if not types_only(node)], [])
+
+
+def types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
 def violations(module: str, tree: ast.AST) -> list[str]:
     part = part_of(module)
     if part not in ALLOWED:
         return [f"{module}: give this part a line in ALLOWED"]
     outside, inside = ALLOWED[part]
     wrong = []
-    for name in imports(tree):
+    for name in imports(tree if module != "__init__" else without_types(tree)):
         top, _, rest = name.partition(".")
         if top == "ddpm_ip":
             # Another part is known by its first name; data.inspect is looked at as data.
@@ -138,6 +149,10 @@ def test_imports_point_one_way(path: Path) -> None:
         ("evaluate.during", "from ddpm_ip.train.loop import train"),
         ("doctor", "import torchvision"),
         ("cli", "import torch"),
+        ("cli", "from ddpm_ip.notebook import load"),
+        ("notebook", "from ddpm_ip.table.program import table"),
+        ("__init__", "from ddpm_ip.notebook import load"),
+        ("schedule", "if TYPE_CHECKING:\n    from ddpm_ip.config import Config"),
         ("novelty", "import os"),
     ],
 )
@@ -166,15 +181,16 @@ def called(tree: ast.AST) -> set[str]:
 def test_no_file_can_run_code(path: Path) -> None:
     """No pickle (but for CIFAR-10's own files), no eval, no YAML but with a safe loader.
 
-    Two modules have one exception each: the name of an extractor, which a person gives, is imported; and the
-    evaluator's weights, whose hash was checked, are read by PyTorch's loader of tensors only.
+    Three modules have one exception each: the name of an extractor, which a person gives, is imported; so are, of this
+    package, the modules of public names; and the evaluator's weights, whose hash was checked, are read by PyTorch's
+    loader of tensors only.
     """
     module, tree = module_name(path), ast.parse(path.read_text(encoding="utf-8"))
     forbidden = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.hub.load", "os.system"}
     forbidden |= {"yaml.unsafe_load", "yaml.full_load", "yaml.load_all", "importlib.import_module"}
-    forbidden -= {"evaluate.features": {"importlib.import_module"}, "evaluate.extractors.weights": {"torch.load"}}.get(
-        module, set()
-    )
+    exceptions = {"evaluate.features": {"importlib.import_module"}, "evaluate.extractors.weights": {"torch.load"}}
+    forbidden = forbidden | {"import_module"}
+    forbidden -= {**exceptions, "__init__": {"import_module"}}.get(module, set())
     assert not called(tree) & forbidden
     assert not {name.split(".")[0] for name in imports(tree)} & {"dill", "cloudpickle", "joblib", "shelve", "marshal"}
     if module == "evaluate.extractors.weights":
@@ -246,6 +262,38 @@ def loaded_after(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 
+def public() -> dict[str, str]:
+    """What type checkers see in ``ddpm_ip``: the module of each name."""
+    (block,) = filter(types_only, ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body)
+    found = {}
+    for node in ast.walk(block):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                assert alias.asname == alias.name, "so that it counts as exported"
+                found[alias.name] = str(node.module)
+    return found
+
+
+def test_what_is_public_is_said_once() -> None:
+    """The table that is used, and what type checkers and editors see."""
+    assert {name: f"ddpm_ip.{module}" for name, module in ddpm_ip._HOME.items()} == public()
+    assert set(ddpm_ip.__all__) == {"__version__", *public()}
+    assert set(ddpm_ip.__all__) <= set(dir(ddpm_ip))
+
+
+@pytest.mark.parametrize("name", sorted(public()))
+def test_a_public_name_is_documented_and_no_module(name: str) -> None:
+    """If it were a module's, the import of that module would put the module in its place."""
+    assert not {f"{name}.py", name} & {path.name for path in PACKAGE.iterdir()}
+    assert getattr(ddpm_ip, name) is getattr(sys.modules[public()[name]], name)
+    assert getattr(ddpm_ip, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'ddpm_ip' has no attribute 'lod'"):
+        ddpm_ip.lod  # noqa: B018
+
+
 HEAVY = {"torch", "numpy", "accelerate", "pydantic", "PIL", "yaml", "safetensors", "matplotlib", "pyarrow", "tqdm"}
 
 
@@ -265,6 +313,14 @@ assert set(_COMMANDS) >= {"train", "sample", "evaluate", "data", "table", "repor
     loaded = loaded_after(code)
     assert "ddpm_ip" in loaded
     assert not loaded & HEAVY
+
+
+def test_the_package_loads_nothing_before_it_is_used() -> None:
+    assert not loaded_after("import ddpm_ip\ndir(ddpm_ip), ddpm_ip.__all__, ddpm_ip.__version__") & HEAVY
+    assert not loaded_after("import ddpm_ip\nddpm_ip.UserError") & HEAVY
+    schedule = loaded_after("import ddpm_ip\nddpm_ip.Schedule()")
+    assert "torch" in schedule
+    assert not schedule & {"accelerate", "pydantic"}
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,81 @@
 """Diffusion models with input perturbation (DDPM-IP) and the study of exposure bias.
 
-Nothing is imported here, so that ``ddpm-ip --help`` answers at once. The subject lives in five short modules:
-:mod:`ddpm_ip.schedule`, :mod:`ddpm_ip.perturbation`, :mod:`ddpm_ip.denoiser`, :mod:`ddpm_ip.objective` and
-:mod:`ddpm_ip.sampler`.
+    import ddpm_ip as ip
+
+    run = ip.load("runs/exp-1")                     # ip.new(config, exp_dir) begins one
+    walk = run.sample(64, sampler=ip.DPMSolver(order=2), steps=10)
+    print(ip.measure(walk, reference="digits", features="pixels"))
+
+What is public is listed here, and imported when it is first used: ``import ddpm_ip`` and ``ddpm-ip --help`` answer at
+once. No public name is that of a module. The subject is in five short modules: :mod:`ddpm_ip.schedule`,
+:mod:`ddpm_ip.perturbation`, :mod:`ddpm_ip.denoiser`, :mod:`ddpm_ip.objective` and :mod:`ddpm_ip.sampler`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_MODULES = {
+    "notebook": ("Run", "load", "measure", "new"),
+    "sample.samples": ("Samples",),
+    "evaluate.evaluate": ("Evaluation",),
+    "config": ("Config",),
+    "errors": ("UserError",),
+    # the nouns
+    "schedule": ("Schedule",),
+    "perturbation": ("InputPerturbation", "NoPerturbation"),
+    "denoiser": ("Denoiser", "Prediction"),
+    "objective": ("Objective",),
+    # how images are made
+    "sampler.sampling": ("Sampling",),
+    "sampler": ("DDIM", "Ancestral", "DPMSolver"),
+    "sampler.correction": ("EpsilonScaling",),
+    # to write a method of your own
+    "sampler.base": ("Plan", "Rows", "Sampler", "State", "steps"),
+    "sampler.walk": ("walk",),
+    "sampler.correction.base": ("Correction", "Row"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = ["__version__", *sorted(_HOME)]
+
+if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py compares
+    from ddpm_ip.config import Config as Config
+    from ddpm_ip.denoiser import Denoiser as Denoiser
+    from ddpm_ip.denoiser import Prediction as Prediction
+    from ddpm_ip.errors import UserError as UserError
+    from ddpm_ip.evaluate.evaluate import Evaluation as Evaluation
+    from ddpm_ip.notebook import Run as Run
+    from ddpm_ip.notebook import load as load
+    from ddpm_ip.notebook import measure as measure
+    from ddpm_ip.notebook import new as new
+    from ddpm_ip.objective import Objective as Objective
+    from ddpm_ip.perturbation import InputPerturbation as InputPerturbation
+    from ddpm_ip.perturbation import NoPerturbation as NoPerturbation
+    from ddpm_ip.sample.samples import Samples as Samples
+    from ddpm_ip.sampler import DDIM as DDIM
+    from ddpm_ip.sampler import Ancestral as Ancestral
+    from ddpm_ip.sampler import DPMSolver as DPMSolver
+    from ddpm_ip.sampler.base import Plan as Plan
+    from ddpm_ip.sampler.base import Rows as Rows
+    from ddpm_ip.sampler.base import Sampler as Sampler
+    from ddpm_ip.sampler.base import State as State
+    from ddpm_ip.sampler.base import steps as steps
+    from ddpm_ip.sampler.correction import EpsilonScaling as EpsilonScaling
+    from ddpm_ip.sampler.correction.base import Correction as Correction
+    from ddpm_ip.sampler.correction.base import Row as Row
+    from ddpm_ip.sampler.sampling import Sampling as Sampling
+    from ddpm_ip.sampler.walk import walk as walk
+    from ddpm_ip.schedule import Schedule as Schedule
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

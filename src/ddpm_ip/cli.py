@@ -138,10 +138,9 @@ def _sample_arguments(p: argparse.ArgumentParser) -> None:
 
 def _sample(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import load, parse_overrides
+    from ddpm_ip.run.folder import config_near
 
-    # a run keeps its configuration beside ckpt/stepNNNNNNNN/ema.safetensors
-    homes = [args.weights, *args.weights.absolute().parents[:3]]
-    path = args.config or next((home / "config.yaml" for home in homes if (home / "config.yaml").is_file()), None)
+    path = args.config or config_near(args.weights)
     if path is None:
         raise ConfigError(
             f"give the configuration with -c: {args.weights} lies in no folder of a run that holds its config.yaml"
@@ -308,7 +307,7 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
         "--sampler",
         nargs="+",
         metavar="NAME[,KEY=VALUE...]",
-        help="rows, as in ddim,eta=0 (beside those of --variance)",
+        help="rows, as in ddim,eta=0, after those of --variance",
     )
     p.add_argument(
         "--steps",

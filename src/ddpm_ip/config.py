@@ -202,17 +202,19 @@ def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config
     Raises:
         ConfigError: the file cannot be read, or something in it cannot be used; the message names every such key.
     """
-    origin = f"{path} with the options given ({', '.join(overrides)})" if overrides else str(path)
-    return from_dict(merge(_with_default_names(read_yaml(Path(path))), overrides or {}), origin)
+    return from_dict(read_yaml(Path(path)), str(path), overrides)
 
 
-def from_dict(tree: Mapping[str, Any], origin: str = "the configuration") -> Config:
-    """Checks a tree of plain values; ``origin`` says in messages where it came from.
+def from_dict(
+    tree: Mapping[str, Any], origin: str = "the configuration", overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Checks a tree of plain values with overrides by dotted path; ``origin`` says in messages where it came from.
 
     Raises:
         ConfigError: naming every key that is wrong.
     """
-    tree = _with_default_names(tree)
+    tree = _with_default_names(merge(_with_default_names(tree), overrides or {}))
+    origin += f" with the options given ({', '.join(overrides)})" if overrides else ""
     try:
         config = _adapter().validate_python(tree)
     except ValidationError as error:
@@ -356,7 +358,10 @@ def _explain(error: Mapping[str, Any]) -> str:
     return f"{key}: {message[0].lower()}{message[1:]}" + ("" if kind == "value_error" else f", got {given!r}")
 
 
-_SEVERAL = {"image_size": "must be a whole number of pixels, or [height, width]"}  # values of several plain kinds
+_SEVERAL = {  # values of several plain kinds
+    "image_size": "must be a whole number of pixels, or [height, width]",
+    "steps": 'must be a whole number, or a text such as "10,10,5" or "ddim50"',
+}
 
 
 def _place(loc: Sequence[Any]) -> tuple[list[str], list[type]]:

@@ -7,8 +7,11 @@ import os
 from typing import Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import gather_object
+
+from ddpm_ip.errors import ConfigError
 
 
 def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bool = False) -> Accelerator:
@@ -20,17 +23,44 @@ def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bo
     Args:
         mixed_precision: None takes what the launcher says, else full precision.
         fast: where neither says anything, bf16 on a GPU that has it. (Launchers write "no" for nothing said.)
+
+    Raises:
+        ConfigError: this process computes in another precision already, and Accelerate allows one.
     """
     said = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if mixed_precision is None and said == "no" and fast and has_bf16():
         mixed_precision = "bf16"
-    # Accelerate joins processes on the CPU only if it is told that the CPU is meant.
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=several and not torch.accelerator.is_available())
-    if accelerator.device.type == "cpu":
+    _refuse_another(mixed_precision or said)
+    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=_join_on_cpu())
+    _share_cores(accelerator.device)
+    return accelerator
+
+
+def start_device() -> torch.device:
+    """The device of this process, for work in which no precision is chosen: a later engine may have any."""
+    device: torch.device = PartialState(cpu=_join_on_cpu()).device
+    _share_cores(device)
+    return device
+
+
+def _refuse_another(precision: str) -> None:
+    now = AcceleratorState().mixed_precision if is_initialized() else precision
+    if now != precision:
+        raise ConfigError(
+            f"this process computes in mixed_precision {now} since its first run or samples, and {precision} is asked "
+            f"for now: restart it (in a notebook, the kernel), or set train.mixed_precision: {now}"
+        )
+
+
+def _join_on_cpu() -> bool:
+    """Accelerate joins processes on the CPU only if it is told that the CPU is meant."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+
+
+def _share_cores(device: torch.device) -> None:
+    if device.type == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    return accelerator
 
 
 def stop_engine() -> None:

@@ -12,7 +12,7 @@ without the factor ``sigma_t``, or to the target too, is another method and work
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -24,7 +24,7 @@ from ddpm_ip.draws import Draws
 class NoPerturbation:
     """Plain DDPM: the network is fed ``x_t = alpha_t x_0 + sigma_t eps``."""
 
-    name: Literal["none"] = "none"
+    name: Literal["none"] = field(default="none", kw_only=True)
 
     def __call__(self, eps: Tensor, draws: Draws) -> Tensor:
         """Returns ``eps`` (B, ...) itself."""
@@ -40,7 +40,7 @@ class InputPerturbation:
             it over-regularises. At 0 every number is bit-identical to plain DDPM.
     """
 
-    name: Literal["input"] = "input"
+    name: Literal["input"] = field(default="input", kw_only=True)
     gamma: float = 0.1
 
     def __post_init__(self) -> None:

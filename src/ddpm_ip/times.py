@@ -9,7 +9,7 @@ A variant of ``train.times`` is a frozen dataclass with its settings, whose ``st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -56,7 +56,7 @@ class Observer(Protocol):
 class Uniform:
     """Every time as often as any other (Ho et al. 2020, arXiv 2006.11239, algorithm 1)."""
 
-    name: Literal["uniform"] = "uniform"
+    name: Literal["uniform"] = field(default="uniform", kw_only=True)
 
     def start(self, total_steps: int, device: torch.device) -> TimeSampler:
         """The sampler of a training run; this one remembers nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
@@ -33,7 +33,7 @@ class Weighting(Protocol):
 class Constant:
     """The simple loss: every time counts the same (Ho et al. 2020, arXiv 2006.11239, equation 14)."""
 
-    name: Literal["constant"] = "constant"
+    name: Literal["constant"] = field(default="constant", kw_only=True)
 
     def __call__(self, schedule: Schedule, t: Tensor, prediction_type: PredictionType) -> Tensor:
         """Ones, float32 (B,)."""

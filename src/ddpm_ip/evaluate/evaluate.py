@@ -77,6 +77,9 @@ class Evaluation:
         """Plain values, for JSON."""
         return asdict(self)
 
+    def __str__(self) -> str:
+        return self.text()
+
     def text(self) -> str:
         """For a person."""
         shown = [name for name in self.values if not name.endswith("_std")]

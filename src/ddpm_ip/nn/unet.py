@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -37,7 +37,7 @@ class UNetConfig:
         num_groups: groups of every GroupNorm.
     """
 
-    name: Literal["unet"] = "unet"
+    name: Literal["unet"] = field(default="unet", kw_only=True)
     in_channels: Annotated[int, Ge(1)] = 3
     dim: Annotated[int, Ge(4), MultipleOf(2)] = 128
     dim_mults: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (1, 2, 2, 2)

@@ -65,17 +65,32 @@ class RunFolder:
     def lock(self) -> Path:
         return self.path / "lock"
 
+    @property
+    def is_used(self) -> bool:
+        """Whether it holds a run."""
+        return self.metrics.exists() or self.checkpoints.exists()
+
     def refuse_if_used(self) -> None:
         """A new run never writes into the folder of another.
 
         Raises:
             ConfigError: the folder holds a run; says how to continue it.
         """
-        if self.metrics.exists() or self.checkpoints.exists():
+        if self.is_used:
             raise ConfigError(
                 f"{self.path} holds a run already, and nothing of it was touched. "
                 "Continue it with -r latest, or choose another folder with -e"
             )
+
+
+def config_near(weights: Path) -> Path | None:
+    """The ``config.yaml`` of the run that weights belong to, which is next to ``ckpt/stepNNNNNNNN/ema.safetensors``.
+
+    Args:
+        weights: the folder of a run, a checkpoint, or a file of weights.
+    """
+    homes = [weights, *weights.absolute().parents[:3]]
+    return next((home / "config.yaml" for home in homes if (home / "config.yaml").is_file()), None)
 
 
 def default_path() -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,19 @@ def setup(folder: RunFolder | None, is_main: bool) -> None:
     for handler in handlers:
         handler.setFormatter(_FORMAT)
         log.addHandler(handler)
+
+
+@contextmanager
+def as_before() -> Iterator[None]:
+    """Leaves the package's log as it was found: a notebook goes on after a run, and its log must not."""
+    handlers, level, propagate = log.handlers[:], log.level, log.propagate
+    try:
+        yield
+    finally:
+        for new in set(log.handlers) - set(handlers):
+            new.close()
+        log.handlers[:], log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 class _Terminal(logging.Handler):

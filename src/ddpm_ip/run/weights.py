@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -12,13 +13,39 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddpm_ip.errors import CheckpointError
-from ddpm_ip.run.checkpoint import find, sha256
+from ddpm_ip.run.checkpoint import Checkpoint, find, sha256
 
 log = logging.getLogger("ddpm_ip.sample")
 
 
+class Weights(NamedTuple):
+    """The averaged network's weights, and where they are from.
+
+    Attributes:
+        tensors: by name, on the CPU.
+        sha256: of their file.
+        averaged: see :func:`averaged`.
+        checkpoint: the checkpoint that they are part of, and its step; None for a file by itself.
+    """
+
+    tensors: dict[str, Tensor]
+    sha256: str
+    averaged: bool | str
+    checkpoint: Checkpoint | None
+
+    def facts(self) -> dict[str, Any]:
+        """What files of samples say of the weights."""
+        return {"weights": self.sha256, "averaged": self.averaged}
+
+
 def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The averaged network's tensors, and the SHA-256 of their file.
+    """The averaged network's tensors, and the SHA-256 of their file; see :func:`find_weights`."""
+    found = find_weights(path)
+    return found.tensors, found.sha256
+
+
+def find_weights(path: Path) -> Weights:
+    """The averaged network's weights.
 
     Args:
         path: folder of a run (its newest whole checkpoint), a checkpoint, or a safetensors file.
@@ -28,20 +55,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     """
     if path.is_file():
         if path.suffix != ".safetensors":
-            raise CheckpointError(
-                f"--weights {path} is not a .safetensors file; nothing else is read, since it could run code"
-            )
+            raise CheckpointError(f"{path} is not a .safetensors file; nothing else is read, since it could run code")
         try:
-            return load_file(path), sha256(path)
+            return Weights(load_file(path), sha256(path), averaged(path), None)
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"--weights {path} is damaged: {error}") from None
+            raise CheckpointError(f"{path} is damaged: {error}") from None
     if not path.exists():
-        raise CheckpointError(
-            f"--weights {path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file"
-        )
+        raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
     found = find(path)
     log.info("weights: the average of %s", found.path)
-    return found.tensors("ema"), found.hashes["ema.safetensors"]
+    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], averaged(path), found)
 
 
 def averaged(path: Path) -> bool | str:

@@ -28,7 +28,7 @@ from ddpm_ip.errors import ConfigError, OutOfMemory
 from ddpm_ip.images import UInt8, grid, to_uint8
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.record import row_label
-from ddpm_ip.run.weights import averaged, load_weights, read_weights
+from ddpm_ip.run.weights import find_weights, load_weights
 from ddpm_ip.sample.generator import Generator, Model
 from ddpm_ip.sample.store import Mode, Store
 from ddpm_ip.sampler.sampling import Sampling
@@ -90,12 +90,12 @@ def sample(
     """
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
-    tensors, digest = read_weights(weights)
+    found = find_weights(weights)
     store = Store.at(save_dir, options.mode, config.model.in_channels)
     block = _agreed_block(config, options, store, accelerator)
     try:
-        generator = load_model(config, tensors, accelerator).generator(replace(options.sampling, block=block))
-        write_samples(generator, {"weights": digest, "averaged": averaged(weights)}, save_dir, options, on_block)
+        generator = load_model(config, found.tensors, accelerator).generator(replace(options.sampling, block=block))
+        write_samples(generator, found.facts(), save_dir, options, on_block)
     except torch.OutOfMemoryError as error:
         _, height, width = config.shape
         raise OutOfMemory(
@@ -145,14 +145,16 @@ def sampling_engine(config: Config, sampling: Sampling) -> Accelerator:
     return start_engine(sampling.precision or config.train.mixed_precision, fast=config.train.fast == "auto")
 
 
-def load_model(config: Config, weights: dict[str, Tensor], accelerator: Accelerator) -> Model:
-    """The model with its weights, ready to be sampled.
+def load_model(
+    config: Config, weights: dict[str, Tensor], accelerator: Accelerator, origin: str = "--weights"
+) -> Model:
+    """The model with its weights, ready to be sampled; ``origin`` says in messages where they came from.
 
     Raises:
         CheckpointError: the weights do not fit the network of this configuration.
     """
     network = config.build_network().to(accelerator.device).eval().requires_grad_(False)
-    load_weights(network, weights, "--weights")
+    load_weights(network, weights, origin)
     return Model(config, network, accelerator)
 
 

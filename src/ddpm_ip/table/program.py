@@ -56,7 +56,8 @@ class TableOptions:
             has it. None for that of ``sampling``.
         steps: columns, numbers or guided-diffusion's strings; None for that of ``sampling``, and if that is open for
             those of :data:`STEPS` that the model has, and all of its steps.
-        seeds: of the sampling; with several, a cell is their mean and standard deviation. None for that of ``sampling``.
+        seeds: of the sampling; with several, a cell is their mean and standard deviation. None for that of
+            ``sampling``.
         n_samples: images a cell.
         extractor: of the features, a name that :func:`ddpm_ip.evaluate.features.find_extractor` knows.
         metrics: None for the usual ones of the extractor.

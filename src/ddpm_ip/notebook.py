@@ -1,0 +1,330 @@
+"""The package from Python: a run is loaded or begun, trained, sampled and measured, by the same code as the commands.
+
+What is public of it is listed in ``ddpm_ip/__init__.py``; ten lines of its use are there and in the README.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddpm_ip import config as configuration
+from ddpm_ip.config import Config, from_dict, merge
+from ddpm_ip.data import ImageSet
+from ddpm_ip.denoiser import Denoiser
+from ddpm_ip.engine import start_device
+from ddpm_ip.errors import ConfigError, DataError
+from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
+from ddpm_ip.evaluate.features import Extractor, find_extractor
+from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
+from ddpm_ip.evaluate.program import find_reference
+from ddpm_ip.images import UInt8
+from ddpm_ip.run.folder import RunFolder, config_near
+from ddpm_ip.run.log import as_before
+from ddpm_ip.run.record import flatten
+from ddpm_ip.run.weights import Weights, find_weights
+from ddpm_ip.sample.generator import Model
+from ddpm_ip.sample.program import default_block, load_model, sampling_engine
+from ddpm_ip.sample.samples import Samples
+from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.schedule import Schedule
+from ddpm_ip.train import loop
+
+AnyConfig = Config | Mapping[str, Any] | Path | str
+
+
+def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) -> Run:
+    """A run that was trained.
+
+    Args:
+        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights.
+        config: of the model; by default the ``config.yaml`` of the run that the weights belong to.
+        overrides: items of the configuration, see :func:`new`.
+
+    Raises:
+        CheckpointError: there are no weights, or they are damaged.
+        ConfigError: there is no configuration, or it cannot be used.
+    """
+    path = Path(path).expanduser()
+    weights = find_weights(path)
+    found = config_near(path)
+    source = config if config is not None else found
+    if source is None:
+        raise ConfigError(
+            f"{path} belongs to no folder of a run that holds its config.yaml: give the configuration, as in "
+            'load(path, config="my.yaml")'
+        )
+    run = Run(_configured(source, overrides), None if found is None else found.parent, weights)
+    if found is not None and path.resolve() == found.parent.resolve():
+        run._resume = "latest"
+    return run
+
+
+def new(config: AnyConfig, exp_dir: Path | str | None = None, **overrides: Any) -> Run:
+    """A run that is to be trained. Nothing is written before :meth:`Run.train`.
+
+    Args:
+        config: a YAML file, plain values as they would stand in one, or a :class:`ddpm_ip.config.Config`.
+        exp_dir: where results go; ``runs/exp-{current time}`` by default.
+        overrides: items of the configuration, a section at a time as a mapping or an object:
+            ``train={"n_steps": 200, "optim": {"lr": 1e-3}}``, ``perturbation=ip.InputPerturbation(0.15)``, ``seed=1``.
+            What a mapping does not name stays. Dotted paths will do, too: ``**{"train.n_steps": 200}``.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or the folder holds a run already.
+    """
+    folder = None if exp_dir is None else Path(exp_dir).expanduser()
+    _refuse_used(folder)
+    return Run(_configured(config, overrides), folder, None)
+
+
+class Run:
+    """A run as it stands at a step: configuration, folder, averaged network; made by :func:`load` and :func:`new`.
+
+    Attributes:
+        config: everything that it is made of.
+        folder: where its results are; None before it was trained for the first time, and for a file of weights alone.
+    """
+
+    def __init__(self, config: Config, folder: Path | None, weights: Weights | None) -> None:
+        self.config, self.folder, self._weights = config, folder, weights
+        self._resume = str(weights.checkpoint.path) if weights is not None and weights.checkpoint is not None else None
+        self._model: Model | None = None
+        self._block = 0  # of the samples of this model, where nobody says
+
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f" {self.folder}"
+        return f"<run{where}, step {'unknown' if self.step is None else self.step}>"
+
+    @property
+    def step(self) -> int | None:
+        """Training steps behind the weights; 0 before training, None for a file of weights, which does not say."""
+        if self._weights is None:
+            return 0
+        return None if self._weights.checkpoint is None else self._weights.checkpoint.step
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise levels that it is trained with."""
+        return self.config.diffusion.schedule
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The averaged network as it is sampled, in evaluation mode, on the device: ``(x_t, t) -> Prediction``.
+
+        Raises:
+            UserError: it was not trained yet, or the weights do not fit the configuration.
+        """
+        return self._sampled(self.config.sampling).denoiser
+
+    def train(self, n_steps: int | None = None, resume: Path | str | None = None) -> Run:
+        """Trains, or continues, as ``ddpm-ip train`` does: what is there is never destroyed.
+
+        A new run begins at step 0; one that was loaded or trained continues from where it stands (loaded from a folder,
+        its newest checkpoint; later checkpoints than the one that was loaded are set aside).
+
+        Args:
+            n_steps: the last step; by default ``train.n_steps``. A run that is there already has nothing to do.
+            resume: another place to start from: "latest", a checkpoint, or the folder of a run.
+
+        Returns:
+            The run itself, with the weights of its last step. An interruption (Ctrl-C, the notebook's stop button) is
+            raised once the state is saved; the run then has the weights of that step.
+
+        Raises:
+            UserError: as :func:`ddpm_ip.train.loop.train`.
+        """
+        config = self.config
+        if n_steps is not None:
+            checked = _section("train", {"n_steps": n_steps})
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, n_steps=checked.n_steps))
+        start = self._resume if resume is None else str(resume)
+        if start is None:
+            self._refuse_to_begin()
+        with as_before(), _backends_as_before():
+            outcome = loop.train(config, self.folder, start)
+        self.config, self.folder = config, outcome.folder
+        self._weights, self._model, self._resume = find_weights(outcome.folder), None, "latest"
+        if outcome.signal is not None:
+            signal.raise_signal(outcome.signal)
+        return self
+
+    def sample(self, n: int, **settings: Any) -> Samples:
+        """Images of the averaged network, made when they are looked at: the same bytes as ``ddpm-ip sample`` writes.
+
+        Args:
+            n: how many; the images 0 .. n - 1 of the seed.
+            settings: the fields of :class:`ddpm_ip.sampler.sampling.Sampling`: ``sampler``, ``corrections``, ``clip``,
+                ``steps``, ``spacing``, ``seed``, ``block``, ``precision``. What is not given is taken from the section
+                ``sampling`` of the configuration. ``sampler`` and ``corrections`` are objects, as in
+                ``ip.DDIM(eta=1)``; your own will do (:class:`ddpm_ip.sampler.base.Sampler`, as a dataclass).
+
+        Raises:
+            UserError: it was not trained yet, a setting is unknown or impossible, or the model cannot be sampled so.
+        """
+        sampling = _sampling(self.config.sampling, settings)
+        model = self._sampled(sampling)
+        assert self._weights is not None
+        block = sampling.block or self._block
+        return Samples(model, n, dataclasses.replace(sampling, block=block), self._weights.facts())
+
+    def _sampled(self, sampling: Sampling) -> Model:
+        """The model, made once for all samples of these weights, so that a GPU captures its graphs once."""
+        if self._weights is None:
+            raise ConfigError("this run has no weights yet: train it first, run.train()")
+        engine = sampling_engine(self.config, sampling)
+        if self._model is None:
+            found = self._weights.checkpoint
+            origin = "the file" if found is None else str(found.path)
+            self._model = load_model(self.config, self._weights.tensors, engine, origin)
+            self._block = default_block(self.config, engine)
+        return self._model
+
+    def _refuse_to_begin(self) -> None:
+        """A run begins at step 0 where there are no weights yet, and no other run."""
+        if self._weights is not None:
+            raise ConfigError(
+                "a file of weights alone is no state that training can continue from: load the folder of its run, or a "
+                "checkpoint"
+            )
+        _refuse_used(self.folder)
+
+
+def measure(
+    samples: Samples | UInt8 | torch.Tensor | Path | str,
+    reference: Run | ImageSet | Path | str,
+    features: Extractor | str = "inception",
+    metrics: Sequence[str] | None = None,
+    n: int | None = None,
+) -> Evaluation:
+    """Compares samples with real images, as ``ddpm-ip evaluate`` does.
+
+    Args:
+        samples: of a run; or ``uint8`` (N, C, H, W); or a folder of PNG files, an ``.npz``, ``.npy`` or Parquet file.
+        reference: a name (``cifar10-train``, ``digits``, ...), a folder, a file, or a configuration's ``.yaml``, see
+            :func:`ddpm_ip.evaluate.program.find_reference`; a set of images; or a run, for its training images.
+        features: an extractor (:class:`ddpm_ip.evaluate.features.Extractor`) or the name of one: ``inception``,
+            ``pixels``, ``dinov2-vit-l-14``, ``package.module:object``, ...
+        metrics: of ``fid``, ``isc``, ``kid``, ``prc``, ``sfid``; by default ``fid``, of Inception ``isc``, too.
+        n: how many samples, the first; by default all.
+
+    Returns:
+        The numbers (``values``), what they depend on (``protocol``), and what to beware of (``warnings``); ``print``
+        shows them all.
+
+    Raises:
+        UserError: the samples, the reference or the extractor are of no use.
+    """
+    device = start_device()
+    source = _source(samples)
+    extractor = find_extractor(features, device) if isinstance(features, str) else features
+    if isinstance(extractor, type) or not isinstance(extractor, Extractor):
+        raise ConfigError(f"features must be the name of an extractor, or one (docs/EVALUATION.md), not {features!r}")
+    if metrics is None:
+        metrics = ["fid", "isc"] if extractor.name == "inception" else ["fid"]
+    return evaluate(
+        source,
+        _reference(reference, source.shape),
+        extractor=extractor,
+        metrics=[metrics] if isinstance(metrics, str) else metrics,
+        n_images=n,
+        batch_size=32 if device.type == "cpu" else 256,
+        device=device,
+    )
+
+
+def _source(samples: Samples | UInt8 | torch.Tensor | Path | str) -> Source:
+    if isinstance(samples, Samples):
+        return from_pixels("samples", samples.images, samples.facts)
+    if isinstance(samples, (str, Path)):
+        return open_samples(Path(samples).expanduser())
+    array = samples.cpu().numpy() if isinstance(samples, torch.Tensor) else samples
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4:
+        kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise DataError(f"samples come as uint8 (N, C, H, W), as a path, or from run.sample(); these are {kind}")
+    return from_pixels("samples", array)
+
+
+def _reference(reference: Run | ImageSet | Path | str, shape: tuple[int, int, int] | None) -> ImageSet:
+    if isinstance(reference, ImageSet):
+        return reference
+    data = reference.config.data if isinstance(reference, Run) else find_reference(str(reference), None, shape)
+    return data.open()
+
+
+def _configured(source: AnyConfig, overrides: Mapping[str, Any]) -> Config:
+    """A configuration from anything that is one, with overrides on top."""
+    changes = flatten(_plain(overrides))
+    if isinstance(source, Config):  # as it is, if it can be: it may hold classes of one's own
+        return from_dict(source.to_dict(), overrides=changes) if changes else source
+    if isinstance(source, Mapping):
+        return from_dict(merge({}, flatten(_plain(source))), overrides=changes)
+    return configuration.load(Path(source).expanduser(), changes)
+
+
+def _plain(value: Any) -> Any:
+    """Objects of a configuration as the plain values of a file."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _sampling(default: Sampling, settings: Mapping[str, Any]) -> Sampling:
+    """The section ``sampling`` with settings on top, which are checked; the objects may be somebody's own."""
+    objects: dict[str, Any] = {}
+    if "sampler" in settings:
+        objects["sampler"] = _object(settings["sampler"], "sampler", "ip.DDIM(eta=0)", needs="plan")
+    if "corrections" in settings:
+        given = settings["corrections"]
+        if not isinstance(given, (list, tuple)):
+            raise ConfigError(f"corrections must be a list, such as [ip.EpsilonScaling(1.01)], not {given!r}")
+        example = "ip.EpsilonScaling(1.01)"
+        objects["corrections"] = tuple(_object(c, "a correction", example, needs="numbers") for c in given)
+    plain = {key: value for key, value in settings.items() if key not in objects}
+    checked = _section("sampling", plain)
+    return dataclasses.replace(default, **{key: getattr(checked, key) for key in plain}, **objects)
+
+
+def _object(value: Any, what: str, example: str, needs: str) -> Any:
+    if isinstance(value, type) or not dataclasses.is_dataclass(value) or not hasattr(value, needs):
+        raise ConfigError(f"{what} must be an object, such as {example}, or one of your own dataclasses; got {value!r}")
+    return value
+
+
+def _section(name: str, values: Mapping[str, Any]) -> Any:
+    """A section of a configuration with such values and no others, checked.
+
+    Raises:
+        ConfigError: naming every key that is wrong.
+    """
+    return getattr(from_dict({"data": {"name": "digits"}, name: values}, "what was given"), name)
+
+
+def _refuse_used(folder: Path | None) -> None:
+    if folder is not None and RunFolder(folder).is_used:
+        raise ConfigError(
+            f"{folder} holds a run already, and nothing of it was touched. Continue it with "
+            f"load({str(folder)!r}).train(), or choose another folder"
+        )
+
+
+@contextmanager
+def _backends_as_before() -> Iterator[None]:
+    """Training chooses PyTorch's kernels for the whole process; what comes after it is not of its choice."""
+    benchmark, exact = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(exact)
