@@ -2,8 +2,8 @@
 
     python examples/demo.py [--out runs/demo] [--n_steps 2000] [--n_samples 1024]
 
-Both runs see the same images, times and noise; they differ in `perturbation.gamma` alone. Ctrl-C stops; the same command
-continues, and reuses what is there.
+Both runs see the same images, times and noise; they differ in `perturbation.gamma` alone. Ctrl-C stops; the same
+command continues, and reuses what is there.
 """
 
 from __future__ import annotations
