@@ -71,7 +71,8 @@ def main() -> int:
 def side_by_side(args: argparse.Namespace) -> bool:
     """Makes the runs at the same time, each in a process of its own; whether all are finished.
 
-    (A network as small as this gains little from a second core, and two runs gain all of it.)
+    (Threads that share the steps of so small a network wait for each other, which takes several times as long beside
+    another busy program.)
     """
     os.environ["LOCAL_WORLD_SIZE"] = str(len(RUNS))  # the processes share the cores evenly
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the processes inherit: Ctrl-C reaches them through this one
