@@ -89,15 +89,15 @@ def _train(
     run = _begin(config, folder, start, engine, hooks)
     if start is None and resume is not None:
         log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
-    if run.is_main and not run.is_done:
+    if run.is_done:  # so what the folder says of the run stays as it is
+        log.info("the run is already at step %d of %d: nothing to do", run.state.step, config.train.n_steps)
+        return Outcome(folder.path, run.state.step)
+    if run.is_main:
         checkpoint.set_aside(folder.checkpoints, run.state.step)
     judge = _judge(run)
     metrics = announce(run) if run.is_main else None
     feed = make_feed(config, run.images, engine)
     try:
-        if run.is_done:
-            log.info("the run is already at step %d of %d: nothing to do", run.state.step, config.train.n_steps)
-            return Outcome(folder.path, run.state.step)
         return _steps(run, make_step(config, engine, feed, run.state), judge, metrics)
     finally:
         feed.close()

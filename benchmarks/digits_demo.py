@@ -1,0 +1,59 @@
+"""Runs the demo in an empty folder and keeps its numbers, what they took, and a picture.
+
+    GOMP_SPINCOUNT=10000 python benchmarks/digits_demo.py runs/demo-record
+
+Writes benchmarks/results/digits_demo.json and docs/demo.png. The load averages say whether anything else was running.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+from ddpm_ip.files import read_json, write_json
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, str(ROOT / "examples/demo.py"), "--out"]
+RUNS = ("ddpm", "ddpm-ip")
+PICTURE = "ddpm-ip/samples/step00002000.png"
+
+
+def main() -> int:
+    if len(sys.argv) != 2 or Path(sys.argv[1]).exists():
+        print(__doc__)
+        return 2
+    out = Path(sys.argv[1])
+    load, begun, date = os.getloadavg()[0], time.time(), datetime.now()
+    subprocess.run([*COMMAND, str(out)], check=True)
+    seconds, used = time.time() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    provenance = read_json(out / RUNS[0] / "provenance.json")
+    first = min(path.stat().st_mtime for path in out.glob("*/samples/step*.png"))
+    record = {
+        "date": f"{date:%Y-%m-%d}",
+        "command": "make demo (python benchmarks/digits_demo.py)",
+        **{key: provenance[key] for key in ("hardware", "versions", "git")},
+        "load_average": {"before": round(load, 2), "after": round(os.getloadavg()[0], 2)},
+        "seconds": round(seconds),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime),
+        "first_picture_seconds": round(first - begun),
+        "rows": {run: rows(out / run) for run in RUNS},
+    }
+    write_json(ROOT / "benchmarks/results/digits_demo.json", record)
+    shutil.copy(out / PICTURE, ROOT / "docs/demo.png")
+    return 0
+
+
+def rows(run: Path) -> list[dict]:
+    """The numbers of a run: those of all its calls of the table lie beside the protocol."""
+    (table,) = run.glob("table/*/table.json")
+    return read_json(table)["results"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The demo, as a person starts it, with tiny numbers: it finishes, reuses what is there, and continues when stopped."""
+
+import signal
+from pathlib import Path
+
+from PIL import Image
+from tests.tiny import ROOT, contents, finish, start, steps_saved, wait_for
+
+DEMO = ROOT / "examples/demo.py"
+RUNS = ("ddpm", "ddpm-ip")
+CELLS = 3 * 4  # numbers of steps, rows
+
+
+def demo(out: Path, n_steps: int):
+    return start(DEMO, "--out", out, "--n_steps", n_steps, "--n_samples", 80)
+
+
+def test_the_demo_makes_pictures_and_a_page_once(tmp_path):
+    code, output = finish(demo(tmp_path, 2))
+    assert code == 0, output
+    page = tmp_path / "report.html"
+    assert output.rstrip().endswith(str(page))
+    assert str(tmp_path / "ddpm") in output.split("the first picture", 1)[1].splitlines()[0]
+    made = contents(tmp_path)
+    for run in RUNS:
+        picture = Image.open(tmp_path / run / "samples/step00000002.png")
+        assert picture.width == picture.height > 8 * 64
+        assert len([name for name in made if name.startswith(f"{run}/table/") and "/cell-" in name]) == 2 * CELLS
+    assert "epsilon_scaling 1.005" in output
+    assert "DDPM and DDPM-IP" in page.read_text(encoding="utf-8")
+
+    code, output = finish(demo(tmp_path, 2))
+    assert code == 0, output
+    assert output.count("nothing to do") == len(RUNS)
+    assert "the first picture" not in output
+    again = contents(tmp_path)
+    kept = [name for name in made if "/cell-" in name or "/ckpt/" in name or "/samples/" in name]
+    assert [name for name in kept if made[name] != again[name]] == []
+    assert {name for name in again if "/cell-" in name or "/samples/" in name} <= made.keys()
+
+
+def test_a_demo_that_is_stopped_continues(tmp_path):
+    process = demo(tmp_path, 100_000)
+    for _ in RUNS:
+        wait_for(process, "step 250/")  # each says it once
+    process.send_signal(signal.SIGINT)
+    code, output = finish(process)
+    assert code == 130, output
+    assert "run the same command again" in output
+    assert not (tmp_path / "report.html").exists()
+    saved = {run: steps_saved(tmp_path / run)[-1] for run in RUNS}
+
+    code, output = finish(demo(tmp_path, max(saved.values()) + 1))
+    assert code == 0, output
+    for run, step in saved.items():
+        assert f"{run}/ckpt/step{step:08d} at step {step}" in output
