@@ -222,9 +222,10 @@ def test_latest_needs_a_folder():
 
 def test_a_run_that_is_done_does_nothing(tmp_path):
     run(tiny(n_steps=2), tmp_path)
-    before = contents(tmp_path / "ckpt")
-    assert run(tiny(n_steps=2), tmp_path, "latest").step == 2
-    assert contents(tmp_path / "ckpt") == before
+    kept = [tmp_path / name for name in ("config.yaml", "provenance.json", "metrics.jsonl")]
+    before = contents(tmp_path / "ckpt"), [path.read_bytes() for path in kept]
+    assert run(tiny(n_steps=2, print_freq=2), tmp_path, "latest").step == 2
+    assert (contents(tmp_path / "ckpt"), [path.read_bytes() for path in kept]) == before, "what it says stays true"
     assert "nothing to do" in (tmp_path / "log.txt").read_text()
 
 
