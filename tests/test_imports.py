@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "nn.fused.launch": ({"torch", "triton"}, set()),
     "nn.fused.kernels": ({"torch", "triton"}, {"errors"}),
     "nn.fused.norm": ({"torch", "triton"}, {"errors"}),
+    "nn.fused.tiles": ({"triton"}, set()),
     "perturbation": ({"torch"}, {"draws", "errors"}),
     "denoiser": ({"torch"}, {"schedule", "nn", "errors"}),
     "times": ({"torch"}, {"draws"}),
