@@ -62,7 +62,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"run", "sample", "evaluate", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"run", "sample", "train", "__init__"}),
-    "doctor": ({"torch", "PIL"}, MODEL | {"run", "sample", "evaluate", "train", "__init__"}),
+    "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "engine", "run", "evaluate", "__init__"}),
+    "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "run", "__init__"}),
     "cli": (
         set(),
@@ -138,6 +139,7 @@ def test_imports_point_one_way(path: Path) -> None:
         ("sample.program", "from ddpm_ip.train.state import TrainState"),
         ("evaluate.during", "from ddpm_ip.train.loop import train"),
         ("doctor", "import torchvision"),
+        ("doctor.findings", "from ddpm_ip.config import Config"),
         ("cli", "import torch"),
         ("novelty", "import os"),
     ],
@@ -273,6 +275,7 @@ assert set(_COMMANDS) >= {"train", "sample", "evaluate", "data", "table", "repor
     [
         ("data", {"torch", "accelerate", "pydantic", "pyarrow", "matplotlib"}),
         ("report", {"torch", "accelerate", "pydantic", "matplotlib"}),
+        ("doctor", HEAVY),
     ],
 )
 def test_what_needs_no_torch_loads_none(module: str, absent: set[str]) -> None:
