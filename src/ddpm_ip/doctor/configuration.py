@@ -24,7 +24,16 @@ GRAY = ("1", "L", "LA", "I", "I;16", "F")
 
 
 def check_configuration(path: Path | str | None, overrides: dict[str, Any], run: Path | None) -> Iterable[Finding]:
-    """Whether it can be used, has its data, and asks for what can be had; ``path`` None: that of the run."""
+    """Whether a configuration can be used: its data, its average, its evaluation.
+
+    Args:
+        path: a YAML file; None for the one of the run.
+        overrides: of its items, by dotted path.
+        run: folder of a run.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     from ddpm_ip.config import load
 
     if path is None:
@@ -184,7 +193,7 @@ def _first_images(data: Folder | Parquet) -> Iterator[Item]:
 
 
 def check_average(config: Config, name: str, steps: int) -> Iterable[Finding]:
-    """Whether the average has forgotten its start after ``steps``, which ``name`` says where they come from."""
+    """Whether the average has forgotten the initial weights after ``steps``; ``name`` says which steps they are."""
     decay = config.train.ema_decay
     share = decay**steps
     text = f"the average keeps {share:.2g} of the initial weights ({decay}^{steps}, {name})"

@@ -140,7 +140,7 @@ def weights() -> Iterable[Finding]:
 
 
 def torch_fidelity() -> Iterable[Finding]:
-    """Whether torch-fidelity, which knows the Inception, is installed."""
+    """Whether torch-fidelity is installed."""
     if found := installed("torch-fidelity"):
         yield Finding("OK", "torch-fidelity", found)
     else:

@@ -11,7 +11,7 @@ from ddpm_ip.errors import CheckpointError
 
 
 def check_run(run: Path) -> Iterable[Finding]:
-    """Whether its newest checkpoint is whole, and has the average forgotten its start."""
+    """Whether the newest checkpoint of a run is whole, and whether the average in it has forgotten its start."""
     from ddpm_ip.config import load
     from ddpm_ip.run.checkpoint import newest
 

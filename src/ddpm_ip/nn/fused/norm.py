@@ -6,6 +6,9 @@ a cache; a small map stays in registers. The next places are on their way to sha
 worked on, which the backward pass gains from most.
 
 Nothing is added up by atomics: the same inputs give the same bits.
+
+The two kernels are long, and take many arguments, because each is one launch: what they do with a tile is in
+:mod:`ddpm_ip.nn.fused.tiles`, the rest shares its pointers and sums from the first line to the last.
 """
 
 from __future__ import annotations
