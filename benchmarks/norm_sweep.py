@@ -51,19 +51,15 @@ def sweep(c1: int, c2: int, size: int, shifted: bool, tb_s: float) -> list[dict[
     shift = torch.randn(BATCH, c, device="cuda") if shifted else None
     keys = torch.randint(0, 2**32, (BATCH,), device="cuda") if shifted else None
     r1, r2 = (None, None) if shifted else (maps(c1, size), maps(c2, size) if c2 else None)
-    p, unit = 0.1 * shifted, BATCH * c * size**2 * 2 / tb_s / 1e9
+    inputs = norm_kernels.Inputs(x1, x2, shift, weight, bias, keys)
+    settings = norm_kernels.Settings(groups=32, eps=1e-6, silu=True, dropout=0.1 * shifted, layer=0)
+    unit = BATCH * c * size**2 * 2 / tb_s / 1e9
     rows, plan = [], norm_kernels._plan
     for lanes, per_thread, warps, stages in SIZES:
         norm_kernels._plan = fixed(plan, lanes, per_thread, warps, stages)
-        _, stats = norm_kernels.norm_forward(x1, x2, shift, weight, bias, keys, 32, 1e-6, True, p, 0)
-        forward = milliseconds(
-            lambda: norm_kernels.norm_forward(x1, x2, shift, weight, bias, keys, 32, 1e-6, True, p, 0)
-        )
-        backward = milliseconds(
-            lambda stats=stats: norm_kernels.norm_backward(
-                x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, True, p, 0
-            )
-        )
+        _, stats = norm_kernels.norm_forward(inputs, settings)
+        forward = milliseconds(lambda: norm_kernels.norm_forward(inputs, settings))
+        backward = milliseconds(lambda stats=stats: norm_kernels.norm_backward(inputs, settings, stats, dy, r1, r2))
         row = {"channels": [c1, c2], "size": size, "shift_and_dropout": shifted}
         row |= {"lanes": lanes, "per_thread": per_thread, "warps": warps, "stages": stages}
         row |= {"forward_ms": forward, "backward_ms": backward}

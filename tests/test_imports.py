@@ -36,6 +36,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "nn.fused.launch": ({"torch", "triton"}, set()),
     "nn.fused.kernels": ({"torch", "triton"}, {"errors"}),
     "nn.fused.norm": ({"torch", "triton"}, {"errors"}),
+    "nn.fused.tiles": ({"triton"}, set()),
     "perturbation": ({"torch"}, {"draws", "errors"}),
     "denoiser": ({"torch"}, {"schedule", "nn", "errors"}),
     "times": ({"torch"}, {"draws"}),
@@ -61,7 +62,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"run", "sample", "evaluate", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"run", "sample", "train", "__init__"}),
-    "doctor": ({"torch", "PIL"}, MODEL | {"run", "sample", "evaluate", "train", "__init__"}),
+    "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "engine", "run", "evaluate", "__init__"}),
+    "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "run", "__init__"}),
     "cli": (
         set(),
@@ -148,6 +150,7 @@ def test_imports_point_one_way(path: Path) -> None:
         ("sample.program", "from ddpm_ip.train.state import TrainState"),
         ("evaluate.during", "from ddpm_ip.train.loop import train"),
         ("doctor", "import torchvision"),
+        ("doctor.findings", "from ddpm_ip.config import Config"),
         ("cli", "import torch"),
         ("cli", "from ddpm_ip.notebook import load"),
         ("notebook", "from ddpm_ip.table.program import table"),
@@ -328,6 +331,7 @@ def test_the_package_loads_nothing_before_it_is_used() -> None:
     [
         ("data", {"torch", "accelerate", "pydantic", "pyarrow", "matplotlib"}),
         ("report", {"torch", "accelerate", "pydantic", "matplotlib"}),
+        ("doctor", HEAVY),
     ],
 )
 def test_what_needs_no_torch_loads_none(module: str, absent: set[str]) -> None:

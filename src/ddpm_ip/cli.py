@@ -296,27 +296,7 @@ def _bench(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _table_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("-e", "--exp_dir", type=Path, required=True, metavar="EXP_DIR", help="folder of a run")
-    p.add_argument(
-        "--variance",
-        nargs="+",
-        metavar="V",
-        help="rows of the ancestral sampler: fixed_large, fixed_small, learned_range (default: both fixed ones, or the "
-        "learned one of a model that has it)",
-    )
-    p.add_argument(
-        "--sampler",
-        nargs="+",
-        metavar="NAME[,KEY=VALUE...]",
-        help="rows, as in ddim,eta=0, after those of --variance",
-    )
-    p.add_argument(
-        "--steps",
-        "--respace_steps",
-        type=options.steps,
-        nargs="+",
-        metavar="K",
-        help="columns; guided-diffusion's strings, too (default: 1000 100 50 10)",
-    )
+    options.add_many(p)
     p.add_argument("--n_samples", type=int, default=50_000, metavar="N", help="images a cell (default: %(default)s)")
     p.add_argument(
         "--seeds",

@@ -68,6 +68,28 @@ def add_single(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, help="image i of a seed is always the same image (default: 0)")
 
 
+def add_many(p: argparse.ArgumentParser) -> None:
+    """Options of a command that samples in several ways, with several numbers of steps."""
+    p.add_argument(
+        "--variance",
+        nargs="+",
+        metavar="V",
+        help="rows of the ancestral sampler: fixed_large, fixed_small, learned_range (default: both fixed ones, or the "
+        "learned one of a model that has it)",
+    )
+    p.add_argument(
+        "--sampler", nargs="+", metavar="NAME[,KEY=VALUE...]", help="rows, as in ddim,eta=0, after those of --variance"
+    )
+    p.add_argument(
+        "--steps",
+        "--respace_steps",
+        type=steps,
+        nargs="+",
+        metavar="K",
+        help="columns; guided-diffusion's strings, too (default: 1000 100 50 10)",
+    )
+
+
 def steps(text: str) -> int | str:
     """A number of steps, or one of guided-diffusion's strings."""
     return int(text) if text.lstrip("-").isdigit() else text

@@ -168,11 +168,9 @@ def _build(folder: Path, listing: Listing, recipe: Recipe, on_bad: OnBad, progre
     height, width = height_width(recipe.image_size)
     needed = listing.count * channels * height * width
     try:
-        return _build_on_disk(folder, listing, recipe, channels, needed, on_bad, progress)
-    except (
-        OSError,
-        _Unwritable,
-    ) as error:  # not of the image files: those are UnusableImage
+        _make_room(folder, needed)
+        return _build_on_disk(folder, listing, recipe, channels, on_bad, progress)
+    except (OSError, _Unwritable) as error:  # not of the image files: those are UnusableImage
         if needed > MEMORY_LIMIT:
             raise DataError(
                 f"{listing.name}: the decoded images need {needed / 1e9:.1f} GB in the cache folder {folder.parent}, "
@@ -182,15 +180,23 @@ def _build(folder: Path, listing: Listing, recipe: Recipe, on_bad: OnBad, progre
     return _build_in_memory(listing, recipe, channels, on_bad, progress)
 
 
-def _build_on_disk(
-    folder: Path, listing: Listing, recipe: Recipe, channels: int, needed: int, on_bad: OnBad, progress: bool
-) -> ImageSet:
+def _make_room(folder: Path, needed: int) -> None:
+    """Makes the cache folder, and tidies it.
+
+    Raises:
+        OSError: it cannot be written, or has fewer than ``needed`` bytes free.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder)
-    replace = folder.exists()  # what is there now was found to be of no use
     free = shutil.disk_usage(folder.parent).free
     if free < needed:
         raise OSError(errno.ENOSPC, f"{free / 1e9:.1f} GB free")
+
+
+def _build_on_disk(
+    folder: Path, listing: Listing, recipe: Recipe, channels: int, on_bad: OnBad, progress: bool
+) -> ImageSet:
+    replace = folder.exists()  # what is there now was found to be of no use
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         # Written, not mapped: a full disk is then an error that can be caught, where a map would end the process.

@@ -6,6 +6,9 @@ a cache; a small map stays in registers. The next places are on their way to sha
 worked on, which the backward pass gains from most.
 
 Nothing is added up by atomics: the same inputs give the same bits.
+
+The two kernels are long, and take many arguments, because each is one launch: what they do with a tile is in
+:mod:`ddpm_ip.nn.fused.tiles`, the rest shares its pointers and sums from the first line to the last.
 """
 
 from __future__ import annotations
@@ -18,74 +21,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ddpm_ip.nn.fused import tiles
 from ddpm_ip.nn.fused.launch import launch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@triton.jit
-def _sigmoid(z, FAST: tl.constexpr):
-    # FAST: two approximate instructions, exact to about 2^-22; the plain division takes about ten
-    if FAST:
-        return tl.inline_asm_elementwise(
-            "{ .reg .f32 e; mul.f32 e, $1, 0fBFB8AA3B; ex2.approx.ftz.f32 e, e; "
-            "add.f32 e, e, 0f3F800000; rcp.approx.ftz.f32 $0, e; }",
-            "=f,f", [z], dtype=tl.float32, is_pure=True, pack=1,
-        )  # fmt: skip
-    else:
-        return 1.0 / (1.0 + tl.exp(-z))
-
-
-@triton.jit
-def _kept(key, at, THRESHOLD: tl.constexpr):
-    # A hash of (key of image and layer, place): cheaper to make again in the backward pass than to store
-    h = (at.to(tl.uint32) ^ key) * 0x9E3779B1
-    h = (h ^ (h >> 15)) * 0x85EBCA77
-    h = (h ^ (h >> 13)) * 0xC2B2AE3D
-    return h >= THRESHOLD
-
-
-@triton.jit
-def _image_key(keys, b, layer):
-    return tl.load(keys + b).to(tl.uint32) ^ (layer.to(tl.uint32) * 0x9E3779B9)
-
-
-@triton.jit
-def _columns(x1, x2, c, C1: tl.constexpr, C2: tl.constexpr):
-    # Where each column of maps joined along the channels begins, and how far its rows are apart, counted from x1
-    if C2 == 0:
-        return c, c * 0 + C1
-    else:
-        apart = (x2.to(tl.int64) - x1.to(tl.int64)) // (x1.dtype.element_ty.primitive_bitwidth // 8)
-        return tl.where(c < C1, c.to(tl.int64), apart + (c - C1)), tl.where(c < C1, C1, C2)
-
-
-@triton.jit
-def _places(rows, columns, C1: tl.constexpr, C2: tl.constexpr, ALIGNED: tl.constexpr):
-    # Offsets from x1 of a tile (rows, channels)
-    if C2 == 0:
-        return rows[:, None] * C1 + columns[0][None, :]
-    else:
-        at = rows[:, None] * columns[1][None, :] + columns[0][None, :]
-        if ALIGNED:  # eight neighbours lie in one of the two maps, side by side: they can be moved as one
-            at = tl.max_contiguous(tl.multiple_of(at, (1, 8)), (1, 8))
-        return at
-
-
-@triton.jit
-def _load(x, at, inside, EVEN: tl.constexpr):
-    if EVEN:
-        return tl.load(x + at).to(tl.float32)
-    else:
-        return tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _store(x, at, value, inside, EVEN: tl.constexpr):
-    if EVEN:
-        tl.store(x + at, value.to(x.dtype.element_ty))
-    else:
-        tl.store(x + at, value.to(x.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["layer"])
@@ -109,14 +48,14 @@ def _norm_forward(
     x1 += base * C1
     x2 += base * C2
     y += base * C
-    columns = _columns(x1, x2, c, C1, C2)
+    columns = tiles.columns(x1, x2, c, C1, C2)
 
     # Sums of x - x[0]: without the pivot a mean much larger than the deviation would eat all digits.
     first = tl.load(x1 + columns[0], mask=live, other=0.0).to(tl.float32)
     if ONCE:
         rows = tl.arange(0, ROWS)
         inside = (rows[:, None] < HW) & live[None, :]
-        x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - first[None, :]
+        x = tiles.load(x1, tiles.places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - first[None, :]
         if not EVEN:
             x = tl.where(inside, x, 0.0)
         s1 = tl.sum(x, 0)
@@ -127,7 +66,7 @@ def _norm_forward(
         for start in tl.range(0, HW, ROWS, num_stages=STAGES):
             rows = start + tl.arange(0, ROWS)
             inside = (rows[:, None] < HW) & live[None, :]
-            x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - first[None, :]
+            x = tiles.load(x1, tiles.places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - first[None, :]
             if not EVEN:
                 x = tl.where(inside, x, 0.0)
             s += x
@@ -157,41 +96,24 @@ def _norm_forward(
         offset += added * gain
     key = 0
     if THRESHOLD > 0:
-        key = _image_key(keys, b, layer)
+        key = tiles.image_key(keys, b, layer)
     if ONCE:
         at = rows[:, None] * C + c[None, :]
-        z = _activation(x * gain[None, :] + (offset + first * gain)[None, :], key, at, SILU, THRESHOLD, SCALE, FAST)
-        _store(y, at, z, inside, EVEN)
+        z = tiles.activation(
+            x * gain[None, :] + (offset + first * gain)[None, :], key, at, SILU, THRESHOLD, SCALE, FAST
+        )
+        tiles.store(y, at, z, inside, EVEN)
     else:
         last = (tl.cdiv(HW, ROWS) - 1) * ROWS
         for done in tl.range(0, HW, ROWS, num_stages=STAGES):
             rows = last - done + tl.arange(0, ROWS)
             inside = (rows[:, None] < HW) & live[None, :]
             at = rows[:, None] * C + c[None, :]
-            z = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) * gain[None, :] + offset[None, :]
-            _store(y, at, _activation(z, key, at, SILU, THRESHOLD, SCALE, FAST), inside, EVEN)
-
-
-@triton.jit
-def _activation(z, key, at, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr):
-    if SILU:
-        z = z * _sigmoid(z, FAST)
-    if THRESHOLD > 0:
-        z = tl.where(_kept(key, at, THRESHOLD), z * SCALE, 0.0)
-    return z
-
-
-@triton.jit
-def _activation_gradient(
-    z, dy, key, at, SILU: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, FAST: tl.constexpr
-):
-    if THRESHOLD > 0:
-        dy = tl.where(_kept(key, at, THRESHOLD), dy * SCALE, 0.0)
-    if SILU:
-        s = _sigmoid(z, FAST)
-        y = z * s
-        dy = dy * (s - s * y + y)
-    return dy
+            z = (
+                tiles.load(x1, tiles.places(rows, columns, C1, C2, ALIGNED), inside, EVEN) * gain[None, :]
+                + offset[None, :]
+            )
+            tiles.store(y, at, tiles.activation(z, key, at, SILU, THRESHOLD, SCALE, FAST), inside, EVEN)
 
 
 @triton.jit(do_not_specialize=["layer"])
@@ -223,9 +145,9 @@ def _norm_backward(
     dx1 += base * C1
     dy += base * C
     r2 += base * C if C2 == 0 else base * C2
-    columns = _columns(x1, x2 + base * C2, c, C1, C2)
-    r_columns = _columns(r1, r2, c, C1, C2)
-    dx_columns = _columns(dx1, dx2 + base * C2, c, C1, C2)
+    columns = tiles.columns(x1, x2 + base * C2, c, C1, C2)
+    r_columns = tiles.columns(r1, r2, c, C1, C2)
+    dx_columns = tiles.columns(dx1, dx2 + base * C2, c, C1, C2)
 
     place = stats + b * (C // GROUP) + c // GROUP
     mean = tl.load(place, mask=live, other=0.0)
@@ -237,15 +159,15 @@ def _norm_backward(
     beta = tl.load(bias + c, mask=live, other=0.0).to(tl.float32)
     key = 0
     if THRESHOLD > 0:
-        key = _image_key(keys, b, layer)
+        key = tiles.image_key(keys, b, layer)
 
     if ONCE:
         rows = tl.arange(0, ROWS)
         inside = (rows[:, None] < HW) & live[None, :]
         at = rows[:, None] * C + c[None, :]
-        x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - mean[None, :]
-        dz = _load(dy, at, inside, EVEN)
-        dz = _activation_gradient(x * gain[None, :] + beta[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
+        x = tiles.load(x1, tiles.places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - mean[None, :]
+        dz = tiles.load(dy, at, inside, EVEN)
+        dz = tiles.activation_gradient(x * gain[None, :] + beta[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
         d_bias = tl.sum(dz, 0)
         d_weight = tl.sum(dz * x, 0) * rstd
     else:
@@ -255,9 +177,9 @@ def _norm_backward(
             rows = start + tl.arange(0, ROWS)
             inside = (rows[:, None] < HW) & live[None, :]
             at = rows[:, None] * C + c[None, :]
-            x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - mean[None, :]
-            dz = _load(dy, at, inside, EVEN)
-            dz = _activation_gradient(x * gain[None, :] + beta[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
+            x = tiles.load(x1, tiles.places(rows, columns, C1, C2, ALIGNED), inside, EVEN) - mean[None, :]
+            dz = tiles.load(dy, at, inside, EVEN)
+            dz = tiles.activation_gradient(x * gain[None, :] + beta[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
             sum_dz += dz
             sum_dz_x += dz * x
         d_bias = tl.sum(sum_dz, 0)
@@ -275,9 +197,9 @@ def _norm_backward(
             dx = tl.where(inside, dx, 0.0)
         d_shift = tl.sum(dx, 0)
         if RESIDUAL > 0:
-            dx += _residual(r1, r2, _places(rows, r_columns, C1, C2, ALIGNED), at, inside, EVEN, C2, RESIDUAL)
+            dx += tiles.residual(r1, r2, tiles.places(rows, r_columns, C1, C2, ALIGNED), at, inside, EVEN, C2, RESIDUAL)
         total = tl.sum(dx, 0)
-        _store(dx1, _places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN)
+        tiles.store(dx1, tiles.places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN)
     else:
         offset = beta - mean * gain
         constant -= mean * slope
@@ -288,19 +210,23 @@ def _norm_backward(
             rows = last - done + tl.arange(0, ROWS)
             inside = (rows[:, None] < HW) & live[None, :]
             at = rows[:, None] * C + c[None, :]
-            x = _load(x1, _places(rows, columns, C1, C2, ALIGNED), inside, EVEN)
-            dz = _load(dy, at, inside, EVEN)
-            dz = _activation_gradient(x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST)
+            x = tiles.load(x1, tiles.places(rows, columns, C1, C2, ALIGNED), inside, EVEN)
+            dz = tiles.load(dy, at, inside, EVEN)
+            dz = tiles.activation_gradient(
+                x * gain[None, :] + offset[None, :], dz, key, at, SILU, THRESHOLD, SCALE, FAST
+            )
             dx = dz * gain[None, :] + (x * slope[None, :] + constant[None, :])
             if not EVEN:
                 dx = tl.where(inside, dx, 0.0)
             if RESIDUAL > 0:
-                r = _residual(r1, r2, _places(rows, r_columns, C1, C2, ALIGNED), at, inside, EVEN, C2, RESIDUAL)
+                r = tiles.residual(
+                    r1, r2, tiles.places(rows, r_columns, C1, C2, ALIGNED), at, inside, EVEN, C2, RESIDUAL
+                )
                 dx += r
                 if SHIFT:
                     sum_r += r
             sum_dx += dx
-            _store(dx1, _places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN)
+            tiles.store(dx1, tiles.places(rows, dx_columns, C1, C2, ALIGNED), dx, inside, EVEN)
         total = tl.sum(sum_dx, 0)
         d_shift = total - tl.sum(sum_r, 0)
     out = sums + b * C + c
@@ -309,16 +235,6 @@ def _norm_backward(
     tl.store(out + 2 * images * C, total, mask=live)
     if SHIFT:
         tl.store(out + 3 * images * C, d_shift, mask=live)
-
-
-@triton.jit
-def _residual(
-    r1, r2, at_r1, at, inside, EVEN: tl.constexpr, C2: tl.constexpr, RESIDUAL: tl.constexpr
-):  # fmt: skip
-    r = _load(r1, at_r1, inside, EVEN)
-    if RESIDUAL > 1 and C2 == 0:
-        r += _load(r2, at, inside, EVEN)
-    return r
 
 
 REGISTER_TILE = 2048  # numbers that a program holds in registers, so that nothing is read twice
@@ -370,48 +286,72 @@ def _dropout(dropout: float) -> dict[str, float]:
     return {"THRESHOLD": round(dropout * 2**32), "SCALE": 1.0 / (1.0 - dropout)}
 
 
-def norm_forward(
-    x1: Tensor, x2: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor, keys: Tensor | None,
-    groups: int, eps: float, silu: bool, dropout: float, layer: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """``dropout(silu(group_norm(x + shift)))``.
+class Inputs(NamedTuple):
+    """The tensors that a norm is computed from.
 
-    Args:
+    Attributes:
         x1, x2: (B, C1, H, W) and (B, C2, H, W) or None: ``x`` is the two joined; channels_last.
         shift: (B, C) with a last stride of 1, or None.
         weight, bias: (C,).
         keys: int64 (B,), a random number an image; for dropout.
+    """
+
+    x1: Tensor
+    x2: Tensor | None
+    shift: Tensor | None
+    weight: Tensor
+    bias: Tensor
+    keys: Tensor | None
+
+
+class Settings(NamedTuple):
+    """What a norm does with them.
+
+    Attributes:
         groups, eps: of the norm.
         silu: whether the activation is applied.
         dropout: probability in [0, 1).
         layer: which layer this is: another layer drops other places.
+    """
+
+    groups: int
+    eps: float
+    silu: bool
+    dropout: float
+    layer: int
+
+
+def norm_forward(inputs: Inputs, settings: Settings) -> tuple[Tensor, Tensor]:
+    """``dropout(silu(group_norm(x + shift)))``.
 
     Returns:
         The output (B, C, H, W), and mean and 1/deviation of every group, float32 (2, B, groups).
     """
+    x1, x2, shift, weight, bias, keys = inputs
     c1, c2 = _channels(x1, x2)
     batch, places = x1.shape[0], x1.shape[2] * x1.shape[3]
-    plan = _plan(c1, c2, places, (c1 + c2) // groups)
+    plan = _plan(c1, c2, places, (c1 + c2) // settings.groups)
     y = torch.empty(batch, c1 + c2, *x1.shape[2:], dtype=x1.dtype, device=x1.device, memory_format=torch.channels_last)
-    stats = torch.empty(2, batch, groups, device=x1.device)
+    stats = torch.empty(2, batch, settings.groups, device=x1.device)
     launch(
         _norm_forward, (plan.blocks, batch),
         x1, x1 if x2 is None else x2, weight if shift is None else shift, weight, bias,
-        stats if keys is None else keys, y, stats, 0 if shift is None else shift.stride(0), eps, layer,
-        HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
-        FAST=_fast(x1), num_warps=plan.warps,
+        stats if keys is None else keys, y, stats,
+        0 if shift is None else shift.stride(0), settings.eps, settings.layer,
+        HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=settings.silu,
+        **_dropout(settings.dropout), FAST=_fast(x1), num_warps=plan.warps,
     )  # fmt: skip
     return y, stats
 
 
 def norm_backward(
-    x1: Tensor, x2: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor, keys: Tensor | None,
-    stats: Tensor, dy: Tensor, r1: Tensor | None, r2: Tensor | None, silu: bool, dropout: float, layer: int,
-) -> tuple[Tensor, Tensor | None, Tensor]:  # fmt: skip
+    inputs: Inputs, settings: Settings, stats: Tensor, dy: Tensor, r1: Tensor | None, r2: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """The gradients of :func:`norm_forward`.
 
     Args:
-        stats: what the forward pass returned; the other arguments as there.
+        inputs, settings: as there.
+        stats: what the forward pass returned.
         dy: gradient of the output.
         r1, r2: gradients of ``x1`` and ``x2`` from elsewhere, which are added; both or none. Without ``x2``: of ``x1``,
             none, one or two.
@@ -420,9 +360,10 @@ def norm_backward(
         The gradients of ``x1`` and ``x2``; and for each image, float32 (3 or 4, B, C): those of weight and bias, the
         sum over all places of that of ``x``, and that of the shift if there is one.
     """
+    x1, x2, shift, weight, bias, keys = inputs
     c1, c2 = _channels(x1, x2)
     batch, places = x1.shape[0], x1.shape[2] * x1.shape[3]
-    plan = _plan(c1, c2, places, (c1 + c2) // stats.shape[2])
+    plan = _plan(c1, c2, places, (c1 + c2) // settings.groups)
     dx1 = torch.empty_like(x1)
     dx2 = None if x2 is None else torch.empty_like(x2)
     sums = torch.empty(4 if shift is not None else 3, batch, c1 + c2, device=x1.device)
@@ -430,9 +371,10 @@ def norm_backward(
         _norm_backward, (plan.blocks, batch),
         x1, x1 if x2 is None else x2, weight if shift is None else shift, weight, bias,
         stats if keys is None else keys, stats, dy, dy if r1 is None else r1, dy if r2 is None else r2,
-        dx1, dx1 if dx2 is None else dx2, sums, 0 if shift is None else shift.stride(0), layer,
-        HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=silu, **_dropout(dropout),
-        FAST=_fast(x1), RESIDUAL=(r1 is not None) + (r2 is not None), num_warps=plan.warps, maxnreg=128,
+        dx1, dx1 if dx2 is None else dx2, sums, 0 if shift is None else shift.stride(0), settings.layer,
+        HW=places, C1=c1, C2=c2, **plan.options, SHIFT=shift is not None, SILU=settings.silu,
+        **_dropout(settings.dropout), FAST=_fast(x1), RESIDUAL=(r1 is not None) + (r2 is not None),
+        num_warps=plan.warps, maxnreg=128,
     )  # fmt: skip
     return dx1, dx2, sums
 

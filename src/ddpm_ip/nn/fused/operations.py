@@ -34,19 +34,20 @@ _LAST = torch.channels_last
 
 class _NormSilu(Function):
     @staticmethod
-    def forward(
-        ctx: Any, x1: Tensor, x2: Tensor | None, shift: Tensor | None, weight: Tensor, bias: Tensor,
-        keys: Tensor | None, groups: int, eps: float, silu: bool, dropout: float, layer: int,
-    ) -> tuple[Tensor | None, ...]:  # fmt: skip
-        y, stats = norm_kernels.norm_forward(x1, x2, shift, weight, bias, keys, groups, eps, silu, dropout, layer)
-        ctx.save_for_backward(x1, x2, shift, weight, bias, keys, stats)
-        ctx.settings = silu, dropout, layer
+    def forward(ctx: Any, settings: norm_kernels.Settings, *tensors: Any) -> tuple[Tensor | None, ...]:
+        """``tensors``: those of :class:`~ddpm_ip.nn.fused.norm.Inputs`, one by one, for autograd to see them."""
+        inputs = norm_kernels.Inputs(*tensors)
+        y, stats = norm_kernels.norm_forward(inputs, settings)
+        ctx.save_for_backward(*inputs, stats)
+        ctx.settings = settings
         ctx.set_materialize_grads(False)
-        return y, x1, x1 if x2 is None else x2
+        return y, inputs.x1, inputs.x1 if inputs.x2 is None else inputs.x2
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *through: Tensor | None) -> tuple[Any, ...]:
-        x1, x2, shift, weight, bias, keys, stats = ctx.saved_tensors
+        *tensors, stats = ctx.saved_tensors
+        inputs = norm_kernels.Inputs(*tensors)
+        x1, x2 = inputs.x1, inputs.x2
         assert dy is not None, "the output of a norm was not used"
         dy = dy.contiguous(memory_format=_LAST)
         r1, r2 = (None if r is None else r.contiguous(memory_format=_LAST) for r in through)
@@ -55,11 +56,11 @@ class _NormSilu(Function):
         if x2 is not None and (r1 is None) != (r2 is None):  # one of two joined maps is used elsewhere
             r1 = torch.zeros_like(x1) if r1 is None else r1
             r2 = torch.zeros_like(x2) if r2 is None else r2
-        dx1, dx2, sums = norm_kernels.norm_backward(x1, x2, shift, weight, bias, keys, stats, dy, r1, r2, *ctx.settings)
-        d_shift = sums[3] if shift is not None else None
+        dx1, dx2, sums = norm_kernels.norm_backward(inputs, ctx.settings, stats, dy, r1, r2)
+        d_shift = sums[3] if inputs.shift is not None else None
         d_weight, d_bias, total = kernels.column_sum(sums[:3]).unbind(0)
         _note_sum(dx1, total[: x1.shape[1]])
-        return dx1, dx2, d_shift, d_weight, d_bias, None, None, None, None, None, None
+        return None, dx1, dx2, d_shift, d_weight, d_bias, None
 
 
 class _Add(Function):
@@ -216,12 +217,12 @@ class FusedOperations(Operations):
     def norm_silu(
         self, x: Sources, norm: nn.GroupNorm, shift: Tensor | None = None, dropout: float = 0.0, silu: bool = True
     ) -> tuple[Tensor, Sources, Tensor]:
-        x1, x2 = (*x, None)[:2]
+        x1, x2 = x[0], x[1] if len(x) > 1 else None
         keys = self.masks.keys if dropout > 0 else None
         assert dropout == 0 or keys is not None, "dropout needs a key for each image"
-        y, through, again = _NormSilu.apply(
-            x1, x2, shift, norm.weight, norm.bias, keys, norm.num_groups, norm.eps, silu, dropout, self.layer
-        )
+        settings = norm_kernels.Settings(norm.num_groups, norm.eps, silu, dropout, self.layer)
+        inputs = norm_kernels.Inputs(x1, x2, shift, norm.weight, norm.bias, keys)
+        y, through, again = _NormSilu.apply(settings, *inputs)
         if x2 is None:
             return y, (through,), again
         return y, (through, again), x[0]
