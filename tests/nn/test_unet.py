@@ -143,7 +143,7 @@ def small(**sizes: object) -> UNet:
 
 def test_the_configuration_builds_the_network_of_its_sizes() -> None:
     """Every field reaches the module, and the defaults are the module's."""
-    config = UNetConfig("unet", 1, 12, (1, 3, 2), (True, False, True), 3, 2, 0.3, 6)
+    config = UNetConfig(1, 12, (1, 3, 2), (True, False, True), 3, 2, 0.3, 6)
     assert all(getattr(config, f.name) != f.default for f in dataclasses.fields(config) if f.name != "name")
     torch.manual_seed(0)
     ours = config.build(5, 7, None)
