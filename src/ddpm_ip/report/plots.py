@@ -1,6 +1,6 @@
 """The figures of a report, drawn with matplotlib's object interface (no global state).
 
-Runs are told apart by colour *and* marker, variances by line style *and* filled or hollow marker, so that a figure
+Runs are told apart by colour *and* marker, samplers by line style *and* filled or hollow marker, so that a figure
 reads in print and with colour blindness. Text from the run folders is never drawn: titles and legends are HTML, which
 wraps, scales and escapes better.
 """
@@ -38,8 +38,8 @@ def style_of(run: int) -> tuple[str, str]:
     return SERIES[run % 6], MARKERS[(run + run // 6) % 6]
 
 
-def metric_by_steps(table: Table, floor: float | None = None) -> Figure:
-    """The metric against the number of sampling steps, one line per run and variance.
+def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
+    """The metric against the number of network evaluations, one line per run and sampler.
 
     Args:
         table: numbers of one protocol.
@@ -55,7 +55,7 @@ def metric_by_steps(table: Table, floor: float | None = None) -> Figure:
             cells = [table.cells[s, column] for s in settings]
             values += [cell.value for cell in cells]
             axes.errorbar(
-                [s.steps for s in settings],
+                [s.evaluations for s in settings],
                 [cell.value for cell in cells],
                 yerr=[cell.spread or 0.0 for cell in cells] if any(cell.spread for cell in cells) else None,
                 color=color, marker=marker, markersize=4.2, linewidth=1.3, capsize=2, elinewidth=0.8,
@@ -64,10 +64,10 @@ def metric_by_steps(table: Table, floor: float | None = None) -> Figure:
     if floor is not None:
         axes.axhline(floor, color=INK, linewidth=1, linestyle=(0, (1, 2)))
         axes.annotate("floor", (0, floor), (4, 3), ("axes fraction", "data"), "offset points", color=INK, size=8)
-    _steps_axis(axes, sorted({setting.steps for setting in table.settings}))
+    _evaluations_axis(axes, sorted({setting.evaluations for setting in table.settings}))
     if values and min(values) > 0:
         _log_y(axes, min(values), max(values))
-    axes.set_xlabel("sampling steps")
+    axes.set_xlabel("network evaluations")
     return figure
 
 
@@ -145,8 +145,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _steps_axis(axes: Axes, steps: Sequence[int]) -> None:
-    """A logarithmic axis with a tick at every number of steps that was used, as far as their labels have room."""
+def _evaluations_axis(axes: Axes, steps: Sequence[int]) -> None:
+    """A logarithmic axis with a tick at every number that was used, as far as their labels have room."""
     axes.set_xscale("log")
     room = 0.06 * max(math.log(max(steps) / min(steps)), 1.0) if min(steps) > 0 else 0.0
     ticks: list[int] = []

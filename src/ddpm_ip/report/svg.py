@@ -32,7 +32,7 @@ def swatch(run: int | None, family: int = 0) -> Markup:
 
     Args:
         run: index of the run, for colour and marker; None for a neutral line.
-        family: index of the variance, for dashes and a filled or hollow marker.
+        family: index of the sampler, for dashes and a filled or hollow marker.
     """
     color = "currentColor" if run is None else f"var(--series-{run % len(SERIES)})"
     fill = "var(--paper)" if family % 2 else color
