@@ -211,15 +211,13 @@ def find(name: str) -> Found | None:
 
     Upper and lower case are one.
     """
-    word, dash, extractor = name.partition("-")
     for metric in METRICS.values():
-        deviation = bool(metric.parts) and name.endswith(DEVIATION)
-        plain_word, plain_extractor = (
-            text.removesuffix(DEVIATION) if deviation else text for text in (word, extractor)
-        )
+        deviation = bool(metric.parts) and is_deviation(name)
+        word, dash, extractor = (name.removesuffix(DEVIATION) if deviation else name).partition("-")
         for value in metric.values:
-            if plain_word.casefold() in (value.inception.casefold(), value.other.casefold() if dash else ""):
-                return Found(metric, value, plain_extractor if dash else None, deviation)
+            words = (value.inception, value.other) if dash else (value.inception,)
+            if word.casefold() in (known.casefold() for known in words):
+                return Found(metric, value, extractor if dash else None, deviation)
     return None
 
 

@@ -27,11 +27,12 @@ from ddpm_ip.data import Digits, ImageSet
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import collect
-from ddpm_ip.evaluate.evaluate import Comparison, Evaluation, compare, evaluate
+from ddpm_ip.evaluate.evaluate import Comparison, Evaluator, evaluate
 from ddpm_ip.evaluate.features import Pixels, find_extractor
 from ddpm_ip.evaluate.floor import floor
 from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import save_png
+from ddpm_ip.run.record import Evaluation
 
 CPU = torch.device("cpu")
 ALL = ["fid", "isc", "kid", "prc", "sfid"]
@@ -66,6 +67,10 @@ def tiny(samples: object, reference: ImageSet, extractor: Tiny | None = None, **
     return evaluate(samples, reference, extractor=extractor, **{"metrics": ALL, "device": CPU, **given})  # type: ignore[arg-type]
 
 
+def evaluator(extractor: Tiny | None = None, batch_size: int = 256) -> Evaluator:
+    return Evaluator(extractor or Tiny(CPU), ALL, CPU, batch_size)
+
+
 def png_folder(folder: Path, images: np.ndarray = FAKE) -> Path:
     folder.mkdir()
     for i, image in enumerate(images):
@@ -97,7 +102,10 @@ def test_every_kind_of_samples_gives_the_same_numbers(tmp_path: Path, reference:
         "adm": npz_file(tmp_path / "b.npz", FAKE, "arr_0"),
         "parquet": parquet_file(tmp_path / "c.parquet", folder),
     }
-    found = {kind: tiny(samples, reference, batch_size=1 + i * 13) for i, (kind, samples) in enumerate(kinds.items())}
+    found = {
+        kind: evaluator(batch_size=1 + i * 13).evaluate(open_samples(samples), reference)  # type: ignore[arg-type]
+        for i, (kind, samples) in enumerate(kinds.items())
+    }
     names = {"FD-tiny", "CS-tiny", "CS-tiny_std", "KD-tiny", "KD-tiny_std", "precision-tiny", "recall-tiny", "sFD-tiny"}
     for kind, evaluation in found.items():
         assert set(evaluation.values) == names
@@ -187,7 +195,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         images = (np.full((100, 1, 32, 32), i % 256, dtype=np.uint8) for i in range(n // 100))
         wanted = collect.Wanted(frozenset({"pool"}), frozenset({"pool"}))
         tracemalloc.start()
-        found = collect.collect(open_samples(images), Watched(CPU), wanted, tmp_path, 50, CPU)
+        found = collect.collect(open_samples(images), collect.Pass(Watched(CPU), wanted, 50, CPU), tmp_path)
         peaks.append(tracemalloc.get_traced_memory()[1] + held[-1])
         tracemalloc.stop()
         assert found is not None
@@ -206,7 +214,7 @@ def test_many_features_are_added_up_in_the_memory_of_the_cpu(tmp_path: Path, mon
     for limit in (1024, 1023):
         monkeypatch.setattr(collect, "ON_DEVICE", limit)
         images = iter([np.arange(2048, dtype=np.uint16).astype(np.uint8).reshape(2, 1, 32, 32)])
-        found = collect.collect(open_samples(images), Pixels(CPU), wanted, tmp_path, 50, CPU)
+        found = collect.collect(open_samples(images), collect.Pass(Pixels(CPU), wanted, 50, CPU), tmp_path)
         assert found is not None
         totals.append((found.moments["pool"].outer, moved.count((2, 1024))))
     assert np.array_equal(totals[0][0], totals[1][0])
@@ -214,7 +222,7 @@ def test_many_features_are_added_up_in_the_memory_of_the_cpu(tmp_path: Path, mon
 
 
 def compared(reference: ImageSet) -> Comparison:
-    found = compare(open_samples([FAKE]), reference, extractor=Tiny(CPU), metrics=ALL, device=CPU)
+    found = evaluator().compare(open_samples([FAKE]), reference)
     assert found is not None
     return found
 
@@ -228,8 +236,8 @@ def test_what_is_compared_can_be_concluded_later_and_needs_no_files(
     used: list[str] = []
     ordinary = collect.collect
 
-    def look(source: object, extractor: object, wanted: object, folder: Path, *given: object) -> object:
-        found = ordinary(source, extractor, wanted, folder, *given)  # type: ignore[arg-type]
+    def look(source: object, how: object, folder: Path, *given: object) -> object:
+        found = ordinary(source, how, folder, *given)  # type: ignore[arg-type]
         used.extend(path.name for path in folder.iterdir())
         return found
 
@@ -245,7 +253,7 @@ def test_what_is_compared_holds_on_to_no_model(reference: ImageSet) -> None:
     """Else the memory of a sampler would stay taken on the GPU, and be given back by the thread that concludes."""
     samples, extractor = (block for block in np.array_split(FAKE, 5)), Tiny(CPU)
     held = [weakref.ref(samples), weakref.ref(extractor)]
-    comparison = compare(open_samples(samples), reference, extractor=extractor, metrics=ALL, n_images=40, device=CPU)
+    comparison = evaluator(extractor).compare(open_samples(samples), reference, 40)
     del samples, extractor
     assert comparison is not None
     assert [ref() for ref in held] == [None, None]
@@ -565,7 +573,7 @@ def test_c56_as_an_extractor_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
     fake, real = pictures(12, 0, 32), pictures(14, 1, 32)
     images = from_arrays(real, None, "real", 32)
     extractor = find_extractor("c56:C56", CPU)
-    found = evaluate([fake], images, extractor=extractor, metrics=["fid", "isc"], batch_size=5, device=CPU)
+    found = Evaluator(extractor, ["fid", "isc"], CPU, batch_size=5).evaluate(open_samples([fake]), images)
     scale = np.array(json.loads(c56.SCALE.read_text())["scale"])
     a, b = (cifar_features.extract(net.eval(), x)[0] / scale for x in (fake, real))
     expected = cifar_features.frechet_distance(a, b)

@@ -25,10 +25,10 @@ def only_table(runs):
 
 def test_values_and_best(runs):
     table = only_table(runs)
-    assert [(s.var_type, s.steps) for s in table.settings] == sorted(VALUES)
+    assert [(s.row, s.steps) for s in table.settings] == sorted(VALUES)
     baseline, perturbed = table.columns
     for setting in table.settings:
-        assert table.cells[setting, baseline].value == VALUES[setting.var_type, setting.steps]
+        assert table.cells[setting, baseline].value == VALUES[setting.row, setting.steps]
         assert table.best(setting) == {perturbed}
         assert table.change(setting)[0] == pytest.approx(0.8)
     assert table.wins() == {baseline: 0, perturbed: 4}
@@ -72,10 +72,17 @@ def test_protocols_are_never_mixed(runs, change):
 
 
 def test_sampler_and_respacing_make_rows_of_their_own(runs):
-    write(runs[0], result(1.0), result(2.0, sampler="ddim"))
+    write(runs[0], result(1.0), result(2.0, sampler="ddim"), result(3.0, respace_type="quad"))
     table = only_table(runs[:1])
     labels = [table.family_label(setting) for setting in table.settings]
-    assert labels == ["fixed_large · ancestral", "fixed_large · ddim"]
+    assert labels == [
+        "ddim, var_type fixed_large · uniform-linspace",
+        "fixed_large · quad",
+        "fixed_large · uniform-linspace",
+    ]
+    write(runs[0], result(1.0), result(2.0, sampler="ddim"))
+    table = only_table(runs[:1])
+    assert [table.family_label(setting) for setting in table.settings] == ["ddim, var_type fixed_large", "fixed_large"]
 
 
 def test_seeds_are_averaged_and_weights_are_not(runs):
@@ -114,7 +121,7 @@ def test_differences_outside_the_config_are_told(runs):
 def test_markdown(runs):
     text = markdown_table(runs)
     assert "FD-pixels, 1797 samples against 1797 images of digits (SHA-256 cdcdcdcdcdcd)" in text
-    assert "| variance | steps | baseline | perturbed | ratio |" in text
+    assert "| sampler | steps | baseline | perturbed | ratio |" in text
     assert "| fixed_large | 10 | 6.500 | **5.200** | 0.800 |" in text
 
 

@@ -14,10 +14,10 @@ from tests.tiny import TORCHRUN, finish, start, tiny, yaml_file
 
 from ddpm_ip.errors import DataError
 from ddpm_ip.evaluate import during
-from ddpm_ip.evaluate.evaluate import Evaluation
 from ddpm_ip.report.run import Run
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.run.record import Evaluation
 from ddpm_ip.train.loop import Hooks, train
 from ddpm_ip.train.monitor import PENDING, Watch
 
