@@ -82,7 +82,7 @@ _DISTANCE = (
 _NEIGHBOURS = "and depends on the features, on the number of neighbours and on the number of images."
 _GAUSSIANS = (
     "The Fréchet distance between two Gaussians, one fitted to {features} of the samples, one to those of the "
-    "reference images: ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½)."
+    "reference images: ‖μ₁\u00a0−\u00a0μ₂‖² + tr(Σ₁\u00a0+\u00a0Σ₂\u00a0−\u00a02√(Σ₁Σ₂))."
 )
 
 METRICS = {
@@ -171,7 +171,7 @@ METRICS = {
 
 FEATURES: dict[str | None, str] = {
     None: "the features of the Inception-v3 network of 2015",
-    "pixels": "the raw pixels, in [0, 1],",
+    "pixels": "the values of the pixels in [0, 1]",
     "C56": "the features of a fixed CIFAR-10 classifier (ResNet-56)",
 }
 """Well-known features in words; others are called after their extractor."""

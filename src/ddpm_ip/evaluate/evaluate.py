@@ -20,7 +20,7 @@ from ddpm_ip.evaluate.metrics import COMPUTE, Features, subset_size
 from ddpm_ip.images import UInt8
 from ddpm_ip.metric import METRICS, Metric, chosen
 from ddpm_ip.run.provenance import versions
-from ddpm_ip.run.record import Evaluation, described, short
+from ddpm_ip.run.record import ROW, Evaluation, described, row_label, short
 
 PUBLISHED = 50_000  # images behind a published FID
 
@@ -282,5 +282,8 @@ def _line(p: Mapping[str, Any]) -> str:
     parts = [extractor, f"{p['n_images']:,} images {shape}, rounding {p['rounding']}"]
     if "reference" in p:
         parts.append(f"against {p['n_reference']:,} of {p['reference']} (sha256 {short(p['reference_sha256'])})")
-    sampling = [f"{key} {short(value)}" for key, value in p["sampling"].items() if isinstance(value, (str, int, float))]
-    return "; ".join([*parts, *([", ".join(sampling)] if sampling else [])])
+    about = dict(p["sampling"])
+    made = [row_label(about)] if isinstance(about.get("sampler"), Mapping) and "name" in about["sampler"] else []
+    told = {key: value for key, value in about.items() if not made or key not in ROW}
+    made += [f"{key} {short(value)}" for key, value in told.items() if isinstance(value, (str, int, float))]
+    return "; ".join([*parts, *([", ".join(made)] if made else [])])

@@ -49,8 +49,8 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
     families = list(dict.fromkeys(setting.family for setting in table.settings))
     values = [floor] if floor is not None else []
     for column_index, column in enumerate(table.columns):
-        color, marker = style_of(column_style(table, column_index))
         for family_index, family in enumerate(families):
+            color, marker = style_of(line_style(table, column_index, family_index))
             settings = [s for s in table.settings if s.family == family and table.finite(s, column)]
             cells = [table.cells[s, column] for s in settings]
             values += [cell.value for cell in cells]
@@ -59,7 +59,8 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
                 [cell.value for cell in cells],
                 yerr=[cell.spread or 0.0 for cell in cells] if any(cell.spread for cell in cells) else None,
                 color=color, marker=marker, markersize=4.2, linewidth=1.3, capsize=2, elinewidth=0.8,
-                linestyle=DASHES[family_index % len(DASHES)], markerfacecolor=PAPER if family_index % 2 else color,
+                linestyle=DASHES[family_index % len(DASHES)],
+                markerfacecolor=PAPER if is_hollow(family_index) else color,
             )  # fmt: skip
     if floor is not None:
         axes.axhline(floor, color=INK, linewidth=1, linestyle=(0, (1, 2)))
@@ -75,6 +76,16 @@ def column_style(table: Table, column: int) -> int:
     """A run keeps its colour in every plot; only a run with several weights must take colours by column."""
     runs = [c.run for c in table.columns]
     return runs[column] if len(set(runs)) == len(runs) else column
+
+
+def line_style(table: Table, column: int, family: int) -> int:
+    """Of a line its run's colour and marker; where there is but one run, colours and markers tell samplers apart."""
+    return family if len(table.columns) == 1 else column_style(table, column)
+
+
+def is_hollow(family: int) -> bool:
+    """Whether the markers of a sampler are: eight samplers differ in dashes or in this."""
+    return bool((family + family // len(DASHES)) % 2)
 
 
 def curve(series: Sequence[tuple[int, Floats, Floats]], wide: bool = False, log: bool = False) -> Figure:
@@ -164,6 +175,8 @@ def _log_y(axes: Axes, low: float, high: float) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     axes.set_yscale("log", nonpositive="clip")
+    if low == high:
+        axes.set_ylim(low / 2, high * 2)
     ratio = high / low
     many = (1.0,) if ratio > 3e3 else (1.0, 2.0, 5.0)
     axes.yaxis.set_major_locator(LogLocator(subs=many) if ratio > 4 else MaxNLocator(5))

@@ -98,10 +98,10 @@ def _html_table(table: Table, caption: str) -> Markup:
     families: dict[tuple[str, str | None], list[Setting]] = {}
     for setting in table.settings:
         families.setdefault(setting.family, []).append(setting)
-    headers = [
-        tag("th", run_label(column_style(table, i), column.label), scope="col")
-        for i, column in enumerate(table.columns)
-    ]
+    names: list[str] = [run_label(column_style(table, i), column.label) for i, column in enumerate(table.columns)]
+    if _is_alone(table):
+        names = [column.label for column in table.columns]
+    headers = [tag("th", name, scope="col") for name in names]
     changes = [tag("th", "Ratio", scope="col"), tag("th", "Difference", scope="col")] if len(table.columns) == 2 else []
     return tag(
         "table",
@@ -136,7 +136,7 @@ def _row(table: Table, setting: Setting, span: int) -> Markup:
 
 def _evaluations(setting: Setting) -> Markup | None:
     """Of the network, where their number is not that of the steps."""
-    return tag("span.spread", f" {setting.other_evaluations}") if setting.other_evaluations else None
+    return tag("span.spread", f" ({setting.other_evaluations})") if setting.other_evaluations else None
 
 
 def _cell(table: Table, setting: Setting, column: Column) -> Markup:
@@ -166,11 +166,17 @@ def _change(table: Table, setting: Setting) -> list[Markup]:
     ]
 
 
+def _is_alone(table: Table) -> bool:
+    """Whether there is one run with several samplers: then these have the colours."""
+    return len(table.columns) == 1 and len({setting.family for setting in table.settings}) > 1
+
+
 def _legend(table: Table) -> Markup:
     labels = dict.fromkeys(table.family_label(setting) for setting in table.settings)
     runs = [tag("li", run_label(column_style(table, i), c.label)) for i, c in enumerate(table.columns)]
-    lines = [tag("li", swatch(None, i), label) for i, label in enumerate(labels)]
-    return tag("ul.legend", runs, lines if len(lines) > 1 else [])
+    alone = _is_alone(table)
+    lines = [tag("li", swatch(i if alone else None, i), label) for i, label in enumerate(labels)]
+    return tag("ul.legend", [] if alone else runs, lines if len(lines) > 1 else [])
 
 
 def _explanation(metric: str) -> Markup:

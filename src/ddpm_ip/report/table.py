@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ddpm_ip.metric import higher_is_better
 from ddpm_ip.report.run import Run
-from ddpm_ip.run.record import Record
+from ddpm_ip.run.record import SECTIONS, Record
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Setting:
         return self.row, self.spacing
 
     @property
-    def order(self) -> tuple[str, str, int, str]:
-        return self.row, self.spacing or "", self.evaluations, str(self.steps)
+    def order(self) -> tuple[str, bool, str, int, str]:
+        return self.row, self.spacing == SECTIONS, self.spacing or "", self.evaluations, str(self.steps)
 
     @property
     def other_evaluations(self) -> str | None:
@@ -122,8 +122,8 @@ class Table:
 
     def family_label(self, setting: Setting) -> str:
         """``fixed_small``, with the spacing named only where the table mixes several."""
-        mixed = len({s.spacing for s in self.settings}) > 1
-        return f"{setting.row} · {setting.spacing or '–'}" if mixed else setting.row
+        named = setting.spacing == SECTIONS or len({s.spacing for s in self.settings} - {SECTIONS}) > 1
+        return f"{setting.row} · {setting.spacing or '–'}" if named else setting.row
 
     def formatter(self) -> Callable[[float], str]:
         """One number of decimals for the whole table, so that digits line up: three figures for the smallest value."""

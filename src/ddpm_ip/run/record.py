@@ -21,7 +21,7 @@ from ddpm_ip.metric import DEVIATION, find, is_deviation
 
 ROW = ("sampler", "corrections", "clip")  # of facts about sampling: what makes the row of a results table
 COMPUTED = ("block", "precision", "fast", "device")  # ... and what moves an image by rounding
-SECTIONS = re.compile(r"\d+(,\d+)*|ddim\d+")  # guided-diffusion's strings, which say steps and spacing at once
+SECTIONS = "sections"  # the spacing of guided-diffusion's strings, which say steps and spacing at once
 AGAIN = "Evaluate the run again"
 
 
@@ -118,7 +118,7 @@ class Record:
     def spacing(self) -> str | None:
         """Of the times; that of guided-diffusion's strings is called sections."""
         spacing = self.sampling.get("spacing")
-        return "sections" if _is_sections(spacing) else spacing
+        return SECTIONS if _is_sections(spacing) else spacing
 
     @property
     def evaluations(self) -> int | None:
@@ -303,7 +303,7 @@ def short(value: Any) -> str:
 
 
 def _is_sections(spacing: Any) -> bool:
-    return isinstance(spacing, str) and SECTIONS.fullmatch(spacing) is not None
+    return isinstance(spacing, str) and re.fullmatch(r"\d+(,\d+)*|ddim\d+", spacing) is not None
 
 
 def _canonical(*values: Any) -> str:
@@ -349,7 +349,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def row_label(facts: Mapping[str, Any]) -> str:
     """The row of a results table: the sampler, its variance or other settings, and the corrections.
 
-    ``fixed_small``; ``ddim, eta 0.5``; ``dpm_solver, order 2 + epsilon_scaling 1.02``.
+    ``fixed_small``; ``ddim, eta 0.5``; ``dpm_solver, order 2, solver_type midpoint + epsilon_scaling 1.02``.
     """
     sampler = dict(facts["sampler"])
     name = sampler.pop("name")
