@@ -31,6 +31,7 @@ from ddpm_ip.evaluate.evaluate import Comparison, Evaluator, evaluate
 from ddpm_ip.evaluate.features import Pixels, find_extractor
 from ddpm_ip.evaluate.floor import floor
 from ddpm_ip.evaluate.images import open_samples
+from ddpm_ip.evaluate.program import keep
 from ddpm_ip.images import save_png
 from ddpm_ip.run.record import Evaluation
 
@@ -434,6 +435,40 @@ def test_files_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
         for _ in range(2):
             assert main(["evaluate", str(file), *given]) == 0
     assert len(json.loads((tmp_path / "all.json").read_text())) == 2
+
+
+def test_what_is_measured_again_takes_the_place_of_what_was(tmp_path: Path) -> None:
+    """Also by other versions; numbers that are not measured again stay, those of version 0.1 among them."""
+    out = tmp_path / "all.json"
+    lines = (ROOT / "tests/legacy/v0.1/run/evaluations.jsonl").read_text().splitlines()
+    old = [{key: json.loads(line)[key] for key in ("values", "protocol", "warnings")} for line in lines]
+    out.write_text(json.dumps(old[:1]))
+    protocol = {"n_images": 9, "samples_path": "/a", "line": "", "metrics": ["fid"], "versions": {"torch": "1"}}
+    keep(out, Evaluation({"FD-x": 1.0}, protocol, []))
+    keep(out, Evaluation({"FD-y": 2.0}, protocol, []))
+    keep(out, Evaluation({"FD-x": 3.0, "KD-x": 4.0}, {**protocol, "versions": {}, "metrics": ["fid", "kid"]}, []))
+    keep(out, Evaluation({"FD-x": 5.0}, {**protocol, "samples_path": "/b"}, []))
+    keep(out, Evaluation({"FD-x": 6.0}, protocol, []))  # the kernel distance is not measured again
+    rows = json.loads(out.read_text())
+    assert [row["values"] for row in rows] == [
+        old[0]["values"], {"FD-y": 2.0}, {"FD-x": 3.0, "KD-x": 4.0}, {"FD-x": 5.0}, {"FD-x": 6.0},
+    ]  # fmt: skip
+
+
+def test_samples_that_say_little_or_nonsense_of_themselves_are_measured(tmp_path: Path) -> None:
+    folder = png_folder(tmp_path / "png")
+    given = [
+        "evaluate",
+        str(folder),
+        "--reference",
+        str(npz_file(tmp_path / "real.npz", REAL)),
+        "--extractor",
+        "pixels",
+    ]
+    for n, mark in enumerate(({"sampler": "ancestral"}, {"sampler": {"nom": 3}}, {"steps": "many", "sampler": []}), 1):
+        (folder / "sampling.json").write_text(json.dumps(mark))
+        assert main(given) == 0
+        assert len(json.loads((folder / "evaluation.json").read_text())) == n
 
 
 def test_a_reference_of_another_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
