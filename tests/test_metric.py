@@ -5,12 +5,20 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import ddpm_ip
+from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.evaluate.metrics import COMPUTE
-from ddpm_ip.metric import METRICS, chosen, find, higher_is_better, usual
+from ddpm_ip.evaluate.evaluate import Evaluator, evaluate
+from ddpm_ip.evaluate.features import Pixels
+from ddpm_ip.evaluate.metrics import COMPUTE, Features
+from ddpm_ip.metric import METRICS, Metric, Value, chosen, find, higher_is_better, usual
+from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.run.record import Evaluation
+from ddpm_ip.train.monitor import Watch
 
 
 def test_each_metric_has_its_function_and_no_function_is_left_over() -> None:
@@ -75,6 +83,35 @@ def test_only_the_inception_gives_an_fid_and_the_words_say_so() -> None:
     assert "CIFAR-10 classifier" in elsewhere.what
     assert "It is not FID, and no published FID may be set beside it." in elsewhere.limits
     assert METRICS["fid"].names("inception") == ("FD-inception",)
+
+
+def mean_distance(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """What a new metric may be."""
+    return (float(np.abs(fake.moments["pool"].mean - real.moments["pool"].mean).max()),)
+
+
+def test_a_new_metric_is_an_entry_and_a_function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every other place learns of it: evaluation, the warnings' direction, what may stand side by side, the words."""
+    monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path))
+    value = Value("IMD", "MD", True, "The largest difference of a mean.", "It is a toy.")
+    monkeypatch.setitem(METRICS, "md", Metric("md", (value,), features="pool", fewest=5, rows=False, reference=True))
+    monkeypatch.setitem(COMPUTE, "md", mean_distance)
+    fake, real = (np.full((6, 1, 2, 2), tone, dtype=np.uint8) for tone in (51, 102))
+    reference = from_arrays(real, None, "real", 2)
+    cpu = torch.device("cpu")
+    found = evaluate([fake], reference, extractor=Pixels(cpu), metrics=["md", "fid"], device=cpu)
+    assert list(found.values) == ["MD-pixels", "FD-pixels"]
+    assert found.values["MD-pixels"] == pytest.approx(0.2)
+    assert found.protocol["metrics"] == ["fid", "md"]
+    with pytest.raises(ConfigError, match="md needs at least 5 images, and there are 4"):
+        Evaluator(Pixels(cpu), ["md"], cpu).check(reference, 4)
+    saved: list[int] = []
+    for step, number in enumerate((1.0, 3.0, 2.0)):
+        one = Evaluation({"MD-pixels": number}, found.protocol, []).to_dict()
+        Watch(RunFolder(tmp_path), step).note(step, one, lambda step=step: saved.append(step) or True)  # type: ignore[misc]
+        (tmp_path / "best" / f"step{step:08d}").mkdir(parents=True, exist_ok=True)
+    assert saved == [0, 1]
+    assert "The largest difference of a mean. The features are the values of the pixels" in find("MD-pixels").what  # type: ignore[union-attr]
 
 
 def test_metrics_are_chosen_by_name() -> None:

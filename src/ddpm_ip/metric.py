@@ -25,7 +25,7 @@ class Value:
         inception: its name in the Inception's features, such as ``FID``.
         other: its name in other features, to which ``-extractor`` is added, such as ``FD`` for ``FD-pixels``.
         higher: whether more is better.
-        what: what it measures; ``{features}`` stands for the features that it is taken in.
+        what: what it measures; :attr:`Found.what` adds what the features are.
         limits: what must not be read into it.
     """
 
@@ -81,7 +81,7 @@ _DISTANCE = (
 )
 _NEIGHBOURS = "and depends on the features, on the number of neighbours and on the number of images."
 _GAUSSIANS = (
-    "The Fréchet distance between two Gaussians, one fitted to {features} of the samples, one to those of the "
+    "The Fréchet distance between two Gaussians, one fitted to the features of the samples, one to those of the "
     "reference images: ‖μ₁\u00a0−\u00a0μ₂‖² + tr(Σ₁\u00a0+\u00a0Σ₂\u00a0−\u00a02√(Σ₁Σ₂))."
 )
 
@@ -104,8 +104,8 @@ METRICS = {
                     "IS",
                     "CS",
                     True,
-                    "The class score exp E KL(p(y|x) ‖ p(y)) over the classes that the network of {features} tells "
-                    "apart; at most their number.",
+                    "The class score exp E KL(p(y|x) ‖ p(y)), where the features of an image x are the probabilities "
+                    "p(y|x) of classes; it is at most their number.",
                     "It does not look at the reference images at all, and is blind to missing variety within a class.",
                 ),
             ),
@@ -122,8 +122,8 @@ METRICS = {
                     "KID",
                     "KD",
                     False,
-                    "The squared maximum mean discrepancy, with a cubic kernel, between {features} of the samples and "
-                    "those of the reference images.",
+                    "The squared maximum mean discrepancy, with a cubic kernel, between the features of the samples "
+                    "and those of the reference images.",
                     "It is unbiased in the number of images, unlike a Fréchet distance, but depends on the features "
                     "in the same way.",
                 ),
@@ -141,16 +141,16 @@ METRICS = {
                     "precision",
                     "precision",
                     True,
-                    "The share of samples within the manifold of the reference images, by nearest neighbours of "
-                    "{features}.",
+                    "The share of samples within the manifold of the reference images, by nearest neighbours of their "
+                    "features.",
                     f"It says nothing about variety, {_NEIGHBOURS}",
                 ),
                 Value(
                     "recall",
                     "recall",
                     True,
-                    "The share of reference images within the manifold of the samples, by nearest neighbours of "
-                    "{features}.",
+                    "The share of reference images within the manifold of the samples, by nearest neighbours of their "
+                    "features.",
                     f"It says nothing about quality, {_NEIGHBOURS}",
                 ),
             ),
@@ -170,9 +170,9 @@ METRICS = {
 """All metrics by name, in the order in which they are told."""
 
 FEATURES: dict[str | None, str] = {
-    None: "the features of the Inception-v3 network of 2015",
+    None: "those of the Inception-v3 network of 2015",
     "pixels": "the values of the pixels in [0, 1]",
-    "C56": "the features of a fixed CIFAR-10 classifier (ResNet-56)",
+    "C56": "those of a fixed CIFAR-10 classifier (ResNet-56)",
 }
 """Well-known features in words; others are called after their extractor."""
 
@@ -195,7 +195,7 @@ class Found(NamedTuple):
     @property
     def what(self) -> str:
         """What the value measures, in a sentence or two."""
-        return self.value.what.format(features=FEATURES.get(self.extractor, f"the features of {self.extractor}"))
+        return f"{self.value.what} The features are {FEATURES.get(self.extractor, f'those of {self.extractor}')}."
 
     @property
     def limits(self) -> str:
