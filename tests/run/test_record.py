@@ -13,6 +13,8 @@ import pytest
 from ddpm_ip.errors import UserError
 from ddpm_ip.files import read_json, read_lines, read_rows
 from ddpm_ip.run.record import (
+    COMPUTED,
+    ROW,
     Evaluation,
     Record,
     computed_in_words,
@@ -21,6 +23,7 @@ from ddpm_ip.run.record import (
     records,
     row_label,
 )
+from ddpm_ip.sampler.sampling import Computed, Sampling
 
 RUN = Path(__file__).parents[1] / "legacy" / "v0.1" / "run"
 CELLS = sorted(RUN.glob("table/*/cell-*.json"))
@@ -135,6 +138,7 @@ def test_steps_may_be_one_of_guided_diffusions_strings() -> None:
         ({"metric": "FID", "value": 1, "sampling": {**FACTS, "corrections": None}}, "damaged"),
         ({"metric": "FID", "value": 1, "sampling": {**FACTS, "steps": 0}}, "steps must be at least 1, got 0"),
         ({"metric": "FID", "value": 1, "sampling": {**FACTS, "evaluations": "x"}}, "evaluations must be a number"),
+        ({"metric": "FID", "value": 1, "sampling": {**FACTS, "evaluations": 0}}, "evaluations must be at least 1"),
         ({"values": [1], "protocol": {}}, "values and protocol must be objects"),
         ({"values": {"FID": None}, "protocol": {}}, "value missing"),
     ],
@@ -166,6 +170,7 @@ COMPARED: dict[str, Callable[[], Record]] = {
     "sampler": lambda: sampled(sampler={"name": "ddim", "eta": 1.0}),
     "corrections": lambda: sampled(corrections=[{"name": "epsilon_scaling", "scale": 1.01}]),
     "clip": lambda: sampled(clip="none"),
+    "what a later version adds": lambda: sampled(guidance=2.0),
 }
 ASIDE: dict[str, Callable[[], Record]] = {
     "value": lambda: one(value=9.0, spread=1.0),
@@ -190,6 +195,11 @@ def test_what_is_compared_stands_side_by_side_but_on_no_curve(change: str) -> No
     assert other.comparable() == one().comparable()
     assert other.curve() != one().curve()
     assert other.identity() != one().identity()
+
+
+def test_the_keys_of_sampling_are_those_that_are_written() -> None:
+    assert tuple(Sampling().row()) == ROW
+    assert ("block", *Computed._fields) == COMPUTED
 
 
 def test_a_curve_is_of_changing_weights() -> None:

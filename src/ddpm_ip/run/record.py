@@ -136,8 +136,9 @@ class Record:
     def comparable(self) -> str:
         """What two numbers must share to stand side by side, as text that is equal only if all of it is.
 
-        The metric, the extractor and its identity, the number of images, the reference (by its hash; by its name only
-        where there is no hash), and what moves an image by rounding. Neither the weights, the row, the steps and the
+        The metric, the extractor and its identity in words (hashes by their beginning, which is all that rows of
+        version 0.1 hold), the number of images, the reference (by its hash; by its name only where there is no hash),
+        and what moves an image by rounding. Neither the weights, the row, the steps and the
         seed, which are compared, nor the versions. A metric that does not look at the reference does not depend on it.
         """
         found = find(self.metric)
@@ -151,16 +152,17 @@ class Record:
         )
 
     def curve(self) -> str:
-        """What the numbers along a training must share: all but the weights."""
-        return _canonical(self.comparable(), *self._made())
+        """What the numbers along a training must share: all but the weights.
+
+        The diffusion is that of the run, and the evaluations follow from the rest; version 0.1 said neither.
+        """
+        return _canonical(
+            self.comparable(), {k: v for k, v in self.sampling.items() if k not in ("diffusion", "evaluations")}
+        )
 
     def identity(self) -> str:
         """What makes a number the same measurement, made again."""
-        return _canonical(self.curve(), self.weights, self.samples_path)
-
-    def _made(self) -> list[Any]:
-        keys = ("steps", "spacing", "seed")
-        return [[self.sampling.get(key) for key in ROW], *(self.sampling.get(key) for key in keys)]
+        return _canonical(self.curve(), self.sampling.get("diffusion"), self.weights, self.samples_path)
 
 
 def records(row: Mapping[str, Any], where: str, about: Mapping[str, Any] | None = None) -> list[Record]:
@@ -250,7 +252,7 @@ def _checked(sampling: Mapping[str, Any], where: str) -> dict[str, Any]:
         if checked.get(key) is not None:
             checked[key] = _number(int, key, checked[key], where)
     for key in ("steps", "evaluations"):
-        if checked.get(key, 1) < 1:
+        if checked.get(key) is not None and checked[key] < 1:
             raise UserError(f"{where}: {key} must be at least 1, got {checked[key]}.")
     return checked
 
