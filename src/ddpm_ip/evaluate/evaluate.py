@@ -61,7 +61,8 @@ class Evaluator:
         extractor: makes the features.
         metrics: names of :data:`ddpm_ip.metric.METRICS`.
         device: where the extractor works.
-        batch_size: images that go through the extractor together; plays no part in the numbers but for rounding.
+        batch_size: images that go through the extractor together; plays no part in the numbers but for rounding. None
+            for 256, on a CPU 32.
 
     Raises:
         ConfigError: a metric is not known, or the batch size is no number of images.
@@ -70,11 +71,11 @@ class Evaluator:
     extractor: Extractor
     metrics: Sequence[str]
     device: torch.device
-    batch_size: int = 256
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", tuple(chosen(self.metrics)))
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
 
     def evaluate(self, source: Source, reference: ImageSet, n_images: int | None = None) -> Evaluation:
@@ -128,12 +129,16 @@ class Evaluator:
     @property
     def over_samples(self) -> Pass:
         """How samples go through the extractor."""
-        return Pass(self.extractor, self._wanted(False), self.batch_size, self.device)
+        return self._pass(of_reference=False)
 
     @property
     def over_reference(self) -> Pass:
         """How the reference goes through it."""
-        return Pass(self.extractor, self._wanted(True), self.batch_size, self.device)
+        return self._pass(of_reference=True)
+
+    def _pass(self, of_reference: bool) -> Pass:
+        batch_size = self.batch_size or (32 if self.device.type == "cpu" else 256)
+        return Pass(self.extractor, self._wanted(of_reference), batch_size, self.device)
 
     @property
     def _metrics(self) -> list[Metric]:

@@ -74,8 +74,7 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     source = open_samples(samples)
     extractor = find_extractor(options.extractor, accelerator.device)
     reference = find_reference(options.reference, options.reference_root, source.shape)
-    batch_size = (32 if accelerator.device.type == "cpu" else 256) if options.batch_size is None else options.batch_size
-    evaluator = Evaluator(extractor, metrics, accelerator.device, batch_size)
+    evaluator = Evaluator(extractor, metrics, accelerator.device, options.batch_size)
     evaluation = evaluator.evaluate(source, _open(reference, accelerator), options.n_samples)
     if jpeg := _jpeg(reference):
         text = f"the reference holds JPEG images, such as {jpeg}: distances to them are not comparable with others"

@@ -43,6 +43,9 @@ class Evaluation:
         """Plain values, for JSON."""
         return dataclasses.asdict(self)
 
+    def __str__(self) -> str:
+        return self.text()
+
     def text(self) -> str:
         """For a person."""
         shown = [name for name in self.values if not is_deviation(name)]
