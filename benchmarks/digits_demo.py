@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ddpm_ip.files import read_json, write_json
+from ddpm_ip.run.record import records, row_label
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "examples/demo.py"), "--out"]
@@ -50,9 +51,13 @@ def main() -> int:
 
 
 def rows(run: Path) -> list[dict]:
-    """The numbers of a run: those of all its calls of the table lie beside the protocol."""
+    """The numbers of a run: those of all its calls of the table are next to the protocol."""
     (table,) = run.glob("table/*/table.json")
-    return read_json(table)["results"]
+    found = [record for row in read_json(table)["results"] for record in records(row, str(table))]
+    return [
+        {"row": row_label(r.sampling), "steps": r.sampling["steps"], "metric": r.metric, "value": r.value}
+        for r in found
+    ]
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ import torch
 
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.evaluate.collect import reference_features
-from ddpm_ip.evaluate.evaluate import METRICS, _wanted, compare
+from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.extractors import inception, weights
 from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import UInt8
+from ddpm_ip.metric import METRICS
 from ddpm_ip.run.provenance import provenance
 
 BATCH = 256
@@ -44,18 +45,15 @@ def main() -> None:
         reference = from_arrays(pictures(args.images, 1), None, "random", 32, progress=False)
         fake = pictures(args.images, 0)
         extractor(torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8, device=device))  # starts cuDNN
+        evaluator = Evaluator(extractor, [*METRICS], device, BATCH)
         seconds = {}
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
-            wanted = _wanted([*METRICS], binary=True)
-            reference_features(reference, extractor, wanted, Path(scratch), BATCH, device)
+            reference_features(reference, evaluator.over_reference, Path(scratch))
         seconds["features of the reference"] = round(time.perf_counter() - start, 1)
         start = time.perf_counter()
         blocks = (fake[i : i + BATCH] for i in range(0, len(fake), BATCH))
-        source = open_samples(blocks)
-        comparison = compare(
-            source, reference, extractor=extractor, metrics=[*METRICS], batch_size=BATCH, device=device
-        )
+        comparison = evaluator.compare(open_samples(blocks), reference)
         seconds["features of the samples"] = round(time.perf_counter() - start, 1)
         assert comparison is not None
         for name in METRICS:

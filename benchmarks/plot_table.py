@@ -17,6 +17,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from ddpm_ip.run.record import records
+
 RUNS = {"ddpm": ("DDPM", "#8c8c8c", "s"), "ip": ("DDPM-IP", "#2f6f9f", "o")}
 VARIANCES = ("fixed_large", "fixed_small")
 
@@ -54,10 +56,11 @@ def main() -> None:
 def distances(run: dict[str, Any], variance: str) -> dict[int, float]:
     """FD-C56 by the number of steps."""
     return {
-        row["steps"]: row["value"]
+        record.steps: record.value
         for part in ("few-steps", "all-steps")
         for row in run[part]["results"]
-        if row["metric"] == "FD-C56" and row["var_type"] == variance
+        for record in records(row, f"{part} of real_table.json")
+        if record.metric == "FD-C56" and record.row == variance
     }
 
 

@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "notebook": ("Run", "load", "measure", "new"),
     "sample.samples": ("Samples",),
-    "evaluate.evaluate": ("Evaluation",),
+    "run.record": ("Evaluation",),
     "config": ("Config",),
     "errors": ("UserError",),
     # the nouns
@@ -43,7 +43,6 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.denoiser import Denoiser as Denoiser
     from ddpm_ip.denoiser import Prediction as Prediction
     from ddpm_ip.errors import UserError as UserError
-    from ddpm_ip.evaluate.evaluate import Evaluation as Evaluation
     from ddpm_ip.notebook import Run as Run
     from ddpm_ip.notebook import load as load
     from ddpm_ip.notebook import measure as measure
@@ -51,6 +50,7 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.objective import Objective as Objective
     from ddpm_ip.perturbation import InputPerturbation as InputPerturbation
     from ddpm_ip.perturbation import NoPerturbation as NoPerturbation
+    from ddpm_ip.run.record import Evaluation as Evaluation
     from ddpm_ip.sample.samples import Samples as Samples
     from ddpm_ip.sampler import DDIM as DDIM
     from ddpm_ip.sampler import Ancestral as Ancestral

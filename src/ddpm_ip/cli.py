@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ddpm_ip import __version__, options
 from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.metric import INCEPTION, METRICS, usual
 
 _OVERRIDES = "--key value overrides any item of the config by its dotted path, as in --perturbation.gamma 0.15"
 
@@ -168,7 +169,8 @@ def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--metrics",
         metavar="LIST",
-        help="of fid, isc, kid, prc (precision and recall), sfid, with commas (default: fid,isc; if not Inception fid)",
+        help=f"of {_metric_names()}, with commas (default: {','.join(usual(INCEPTION))}; if not Inception "
+        f"{','.join(usual(''))})",
     )
     p.add_argument(
         "--extractor",
@@ -198,6 +200,11 @@ def _evaluate(args: argparse.Namespace, rest: list[str]) -> int:
     names = ("reference", "reference_root", "extractor", "out", "batch_size", "n_samples")
     evaluate_files(args.samples, EvaluateOptions(metrics=metrics, **{name: getattr(args, name) for name in names}))
     return 0
+
+
+def _metric_names() -> str:
+    """``fid (FID), ..., prc (precision, recall)``."""
+    return ", ".join(f"{m.name} ({', '.join(v.inception for v in m.values)})" for m in METRICS.values())
 
 
 def _names(text: str) -> list[str]:
@@ -314,7 +321,8 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
         "--metrics",
         nargs="+",
         metavar="M",
-        help="as for `ddpm-ip evaluate` (default: fid isc for inception, else the Fréchet distance alone)",
+        help=f"as for `ddpm-ip evaluate` (default: {' '.join(usual(INCEPTION))} for inception, else "
+        f"{' '.join(usual(''))})",
     )
     options.add_common(p)
     p.add_argument(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import nn
@@ -22,6 +22,7 @@ from ddpm_ip.data.decode import height_width
 from ddpm_ip.denoiser import Denoiser, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import read_yaml
+from ddpm_ip.metric import METRICS
 from ddpm_ip.nn import ModelConfig, UNetConfig
 from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
@@ -38,6 +39,10 @@ PositiveInt = Annotated[int, Field(ge=1)]
 NaturalInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[tuple(METRICS)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Eval:
     every: NaturalInt = 0
     n_samples: Annotated[int, Field(ge=2)] = 2048
     steps: PositiveInt = 50
-    metrics: Annotated[tuple[Literal["fid", "isc", "kid", "prc", "sfid"], ...], Field(min_length=1)] = ("fid",)
+    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("fid",)
     extractor: str = "pixels"
 
 

@@ -21,14 +21,15 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.engine import start_device
 from ddpm_ip.errors import ConfigError, DataError
-from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
+from ddpm_ip.evaluate.evaluate import evaluate
 from ddpm_ip.evaluate.features import Extractor, find_extractor
 from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
 from ddpm_ip.evaluate.program import find_reference
 from ddpm_ip.images import UInt8
+from ddpm_ip.metric import usual
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
-from ddpm_ip.run.record import flatten
+from ddpm_ip.run.record import Evaluation, flatten
 from ddpm_ip.run.weights import Weights, find_weights
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
@@ -228,14 +229,13 @@ def measure(
     if isinstance(extractor, type) or not isinstance(extractor, Extractor):
         raise ConfigError(f"features must be the name of an extractor, or one (docs/EVALUATION.md), not {features!r}")
     if metrics is None:
-        metrics = ["fid", "isc"] if extractor.name == "inception" else ["fid"]
+        metrics = usual(extractor.name)
     return evaluate(
         source,
         _reference(reference, source.shape),
         extractor=extractor,
         metrics=[metrics] if isinstance(metrics, str) else metrics,
         n_images=n,
-        batch_size=32 if device.type == "cpu" else 256,
         device=device,
     )
 

@@ -27,11 +27,13 @@ from ddpm_ip.data import Digits, ImageSet
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import collect
-from ddpm_ip.evaluate.evaluate import Comparison, Evaluation, compare, evaluate
+from ddpm_ip.evaluate.evaluate import Comparison, Evaluator, evaluate
 from ddpm_ip.evaluate.features import Pixels, find_extractor
 from ddpm_ip.evaluate.floor import floor
 from ddpm_ip.evaluate.images import open_samples
+from ddpm_ip.evaluate.program import keep
 from ddpm_ip.images import save_png
+from ddpm_ip.run.record import Evaluation
 
 CPU = torch.device("cpu")
 ALL = ["fid", "isc", "kid", "prc", "sfid"]
@@ -66,6 +68,10 @@ def tiny(samples: object, reference: ImageSet, extractor: Tiny | None = None, **
     return evaluate(samples, reference, extractor=extractor, **{"metrics": ALL, "device": CPU, **given})  # type: ignore[arg-type]
 
 
+def evaluator(extractor: Tiny | None = None, batch_size: int | None = None) -> Evaluator:
+    return Evaluator(extractor or Tiny(CPU), ALL, CPU, batch_size)
+
+
 def png_folder(folder: Path, images: np.ndarray = FAKE) -> Path:
     folder.mkdir()
     for i, image in enumerate(images):
@@ -97,7 +103,10 @@ def test_every_kind_of_samples_gives_the_same_numbers(tmp_path: Path, reference:
         "adm": npz_file(tmp_path / "b.npz", FAKE, "arr_0"),
         "parquet": parquet_file(tmp_path / "c.parquet", folder),
     }
-    found = {kind: tiny(samples, reference, batch_size=1 + i * 13) for i, (kind, samples) in enumerate(kinds.items())}
+    found = {
+        kind: evaluator(batch_size=1 + i * 13).evaluate(open_samples(samples), reference)  # type: ignore[arg-type]
+        for i, (kind, samples) in enumerate(kinds.items())
+    }
     names = {"FD-tiny", "CS-tiny", "CS-tiny_std", "KD-tiny", "KD-tiny_std", "precision-tiny", "recall-tiny", "sFD-tiny"}
     for kind, evaluation in found.items():
         assert set(evaluation.values) == names
@@ -187,7 +196,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         images = (np.full((100, 1, 32, 32), i % 256, dtype=np.uint8) for i in range(n // 100))
         wanted = collect.Wanted(frozenset({"pool"}), frozenset({"pool"}))
         tracemalloc.start()
-        found = collect.collect(open_samples(images), Watched(CPU), wanted, tmp_path, 50, CPU)
+        found = collect.collect(open_samples(images), collect.Pass(Watched(CPU), wanted, 50, CPU), tmp_path)
         peaks.append(tracemalloc.get_traced_memory()[1] + held[-1])
         tracemalloc.stop()
         assert found is not None
@@ -206,7 +215,7 @@ def test_many_features_are_added_up_in_the_memory_of_the_cpu(tmp_path: Path, mon
     for limit in (1024, 1023):
         monkeypatch.setattr(collect, "ON_DEVICE", limit)
         images = iter([np.arange(2048, dtype=np.uint16).astype(np.uint8).reshape(2, 1, 32, 32)])
-        found = collect.collect(open_samples(images), Pixels(CPU), wanted, tmp_path, 50, CPU)
+        found = collect.collect(open_samples(images), collect.Pass(Pixels(CPU), wanted, 50, CPU), tmp_path)
         assert found is not None
         totals.append((found.moments["pool"].outer, moved.count((2, 1024))))
     assert np.array_equal(totals[0][0], totals[1][0])
@@ -214,7 +223,7 @@ def test_many_features_are_added_up_in_the_memory_of_the_cpu(tmp_path: Path, mon
 
 
 def compared(reference: ImageSet) -> Comparison:
-    found = compare(open_samples([FAKE]), reference, extractor=Tiny(CPU), metrics=ALL, device=CPU)
+    found = evaluator().compare(open_samples([FAKE]), reference)
     assert found is not None
     return found
 
@@ -228,8 +237,8 @@ def test_what_is_compared_can_be_concluded_later_and_needs_no_files(
     used: list[str] = []
     ordinary = collect.collect
 
-    def look(source: object, extractor: object, wanted: object, folder: Path, *given: object) -> object:
-        found = ordinary(source, extractor, wanted, folder, *given)  # type: ignore[arg-type]
+    def look(source: object, how: object, folder: Path, *given: object) -> object:
+        found = ordinary(source, how, folder, *given)  # type: ignore[arg-type]
         used.extend(path.name for path in folder.iterdir())
         return found
 
@@ -245,7 +254,7 @@ def test_what_is_compared_holds_on_to_no_model(reference: ImageSet) -> None:
     """Else the memory of a sampler would stay taken on the GPU, and be given back by the thread that concludes."""
     samples, extractor = (block for block in np.array_split(FAKE, 5)), Tiny(CPU)
     held = [weakref.ref(samples), weakref.ref(extractor)]
-    comparison = compare(open_samples(samples), reference, extractor=extractor, metrics=ALL, n_images=40, device=CPU)
+    comparison = evaluator(extractor).compare(open_samples(samples), reference, 40)
     del samples, extractor
     assert comparison is not None
     assert [ref() for ref in held] == [None, None]
@@ -375,7 +384,7 @@ def test_no_extractor_can_pass_for_inception(monkeypatch: pytest.MonkeyPatch, re
     ("gives", "message"),
     [
         (lambda images: images.double().flatten(1), "gives a Tensor; it must be a mapping"),
-        (lambda images: {"pool": images.double().flatten(1).numpy()}, "pool as ndarray of shape .70, 768."),
+        (lambda images: {"pool": images.double().flatten(1).numpy()}, "pool as ndarray of shape .32, 768."),
         (lambda images: {"pool": torch.tensor(1.0)}, "pool as Tensor of shape ..; for|pool as Tensor of shape"),
         (lambda images: {0: images}, "gives 0; what is asked for needs pool"),
         (lambda images: {"pool": images @ images[0, 0, 0, :3]}, "raised RuntimeError"),
@@ -426,6 +435,40 @@ def test_files_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
         for _ in range(2):
             assert main(["evaluate", str(file), *given]) == 0
     assert len(json.loads((tmp_path / "all.json").read_text())) == 2
+
+
+def test_what_is_measured_again_takes_the_place_of_what_was(tmp_path: Path) -> None:
+    """Also by other versions; numbers that are not measured again stay, those of version 0.1 among them."""
+    out = tmp_path / "all.json"
+    lines = (ROOT / "tests/legacy/v0.1/run/evaluations.jsonl").read_text().splitlines()
+    old = [{key: json.loads(line)[key] for key in ("values", "protocol", "warnings")} for line in lines]
+    out.write_text(json.dumps(old[:1]))
+    protocol = {"n_images": 9, "samples_path": "/a", "line": "", "metrics": ["fid"], "versions": {"torch": "1"}}
+    keep(out, Evaluation({"FD-x": 1.0}, protocol, []))
+    keep(out, Evaluation({"FD-y": 2.0}, protocol, []))
+    keep(out, Evaluation({"FD-x": 3.0, "KD-x": 4.0}, {**protocol, "versions": {}, "metrics": ["fid", "kid"]}, []))
+    keep(out, Evaluation({"FD-x": 5.0}, {**protocol, "samples_path": "/b"}, []))
+    keep(out, Evaluation({"FD-x": 6.0}, protocol, []))  # the kernel distance is not measured again
+    rows = json.loads(out.read_text())
+    assert [row["values"] for row in rows] == [
+        old[0]["values"], {"FD-y": 2.0}, {"FD-x": 3.0, "KD-x": 4.0}, {"FD-x": 5.0}, {"FD-x": 6.0},
+    ]  # fmt: skip
+
+
+def test_samples_that_say_little_or_nonsense_of_themselves_are_measured(tmp_path: Path) -> None:
+    folder = png_folder(tmp_path / "png")
+    given = [
+        "evaluate",
+        str(folder),
+        "--reference",
+        str(npz_file(tmp_path / "real.npz", REAL)),
+        "--extractor",
+        "pixels",
+    ]
+    for n, mark in enumerate(({"sampler": "ancestral"}, {"sampler": {"nom": 3}}, {"steps": "many", "sampler": []}), 1):
+        (folder / "sampling.json").write_text(json.dumps(mark))
+        assert main(given) == 0
+        assert len(json.loads((folder / "evaluation.json").read_text())) == n
 
 
 def test_a_reference_of_another_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -565,7 +608,7 @@ def test_c56_as_an_extractor_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
     fake, real = pictures(12, 0, 32), pictures(14, 1, 32)
     images = from_arrays(real, None, "real", 32)
     extractor = find_extractor("c56:C56", CPU)
-    found = evaluate([fake], images, extractor=extractor, metrics=["fid", "isc"], batch_size=5, device=CPU)
+    found = Evaluator(extractor, ["fid", "isc"], CPU, batch_size=5).evaluate(open_samples([fake]), images)
     scale = np.array(json.loads(c56.SCALE.read_text())["scale"])
     a, b = (cifar_features.extract(net.eval(), x)[0] / scale for x in (fake, real))
     expected = cifar_features.frechet_distance(a, b)

@@ -54,7 +54,7 @@ def test_after_a_resume_the_newer_line_counts(runs):
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"metric": "FD-pixels"}, "row 1: value, var_type, steps missing"),
+        ({"metric": "FD-pixels"}, "row 1: value, sampler, steps missing"),
         (result("much"), "value must be a number"),
         (result(1.0, steps=0), "at least 1"),
         ("text", "must be an object"),

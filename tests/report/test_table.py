@@ -8,6 +8,7 @@ import yaml
 
 from ddpm_ip.report.compare import differing_keys, lead, other_differences
 from ddpm_ip.report.page import markdown_table
+from ddpm_ip.report.plots import metric_by_evaluations
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
 
@@ -18,6 +19,14 @@ def write(run, *rows):
     (run / "results.json").write_text(json.dumps(rows))
 
 
+def record(value, sampler, **facts):
+    """A row of results in today's form."""
+    row = result(value)
+    sampling = {"sampler": sampler, "corrections": [], "clip": "rederive", "seed": 0, **facts}
+    kept = ("metric", "value", "spread", "weights", "reference", "reference_sha256", "n_reference")
+    return {**{key: row[key] for key in kept}, "n_images": row["n_samples"], "sampling": sampling}
+
+
 def only_table(runs):
     (table,) = tables(load_runs(runs))
     return table
@@ -25,10 +34,10 @@ def only_table(runs):
 
 def test_values_and_best(runs):
     table = only_table(runs)
-    assert [(s.var_type, s.steps) for s in table.settings] == sorted(VALUES)
+    assert [(s.row, s.steps) for s in table.settings] == sorted(VALUES)
     baseline, perturbed = table.columns
     for setting in table.settings:
-        assert table.cells[setting, baseline].value == VALUES[setting.var_type, setting.steps]
+        assert table.cells[setting, baseline].value == VALUES[setting.row, setting.steps]
         assert table.best(setting) == {perturbed}
         assert table.change(setting)[0] == pytest.approx(0.8)
     assert table.wins() == {baseline: 0, perturbed: 4}
@@ -72,10 +81,43 @@ def test_protocols_are_never_mixed(runs, change):
 
 
 def test_sampler_and_respacing_make_rows_of_their_own(runs):
-    write(runs[0], result(1.0), result(2.0, sampler="ddim"))
+    write(runs[0], result(1.0), result(2.0, sampler="ddim"), result(3.0, respace_type="quad"))
     table = only_table(runs[:1])
     labels = [table.family_label(setting) for setting in table.settings]
-    assert labels == ["fixed_large · ancestral", "fixed_large · ddim"]
+    assert labels == [
+        "ddim, var_type fixed_large · uniform-linspace",
+        "fixed_large · quad",
+        "fixed_large · uniform-linspace",
+    ]
+    write(runs[0], result(1.0), result(2.0, sampler="ddim"))
+    table = only_table(runs[:1])
+    assert [table.family_label(setting) for setting in table.settings] == ["ddim, var_type fixed_large", "fixed_large"]
+
+
+def test_rows_are_named_in_order_and_steps_may_be_a_string(runs):
+    """Evaluations are told where they are not the steps, and are what a plot is over."""
+    ddim = record(2.0, {"name": "ddim", "eta": 0.0}, steps=30, spacing="10,10,10", evaluations=30)
+    heun = record(3.0, {"name": "heun"}, steps=10, spacing="uniform-linspace", evaluations=19)
+    write(runs[0], ddim, heun, record(1.0, {"name": "ddim", "eta": 0.0}, steps=50, spacing="uniform-linspace"))
+    table = only_table(runs[:1])
+    assert [(table.family_label(s), s.steps, s.evaluations) for s in table.settings] == [
+        ("ddim, eta 0", 50, 50), ("ddim, eta 0 · sections", "10,10,10", 30), ("heun", 10, 19),
+    ]  # fmt: skip
+    text = markdown_table(runs[:1])
+    assert "| ddim, eta 0 · sections | 10,10,10 (30 evaluations) | 2.00 |" in text
+    assert "| heun | 10 (19 evaluations) | 3.00 |" in text
+    assert "| ddim, eta 0 | 50 | 1.00 |" in text
+    lines = metric_by_evaluations(table).axes[0].lines
+    assert [list(line.get_xdata()) for line in lines if len(line.get_xdata()) == 1] == [[50], [30], [19]]
+    assert len({(line.get_color(), line.get_marker()) for line in lines if len(line.get_xdata()) == 1}) == 3
+
+
+def test_many_samplers_of_two_runs_differ_in_dashes_or_markers(runs):
+    for run in runs:
+        write(run, *(record(1.0 + i, {"name": "ddim", "eta": i / 10}, steps=5) for i in range(8)))
+    axes = metric_by_evaluations(only_table(runs)).axes[0]
+    lines = [container[0] for container in axes.containers]
+    assert len({(line.get_color(), str(line._dash_pattern), line.get_markerfacecolor()) for line in lines}) == 16
 
 
 def test_seeds_are_averaged_and_weights_are_not(runs):
@@ -114,7 +156,7 @@ def test_differences_outside_the_config_are_told(runs):
 def test_markdown(runs):
     text = markdown_table(runs)
     assert "FD-pixels, 1797 samples against 1797 images of digits (SHA-256 cdcdcdcdcdcd)" in text
-    assert "| variance | steps | baseline | perturbed | ratio |" in text
+    assert "| sampler | steps | baseline | perturbed | ratio |" in text
     assert "| fixed_large | 10 | 6.500 | **5.200** | 0.800 |" in text
 
 

@@ -16,8 +16,10 @@ from ddpm_ip.evaluate.features import Pixels
 from ddpm_ip.files import read_json
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
+from ddpm_ip.run.record import records
 from ddpm_ip.sample.generator import Generator
-from ddpm_ip.sampler import Ancestral
+from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver
+from ddpm_ip.sampler.correction import EpsilonScaling
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.table import program
 from ddpm_ip.table.layout import as_csv, as_markdown, as_text, lay_out
@@ -180,7 +182,7 @@ def test_another_identity_of_the_extractor_begins_anew(folder, monkeypatch):
     grid = make(folder, made.append)
     assert made == CELLS
     assert "weights_sha256 aaaaaaaa…" in grid["line"]
-    assert {row["extractor"] for row in grid["results"]} != {row["extractor"] for row in first["results"]}
+    assert grid["results"][0]["extractor_identity"] != first["results"][0]["extractor_identity"]
     alone = [len(table.columns) for table in tables(load_runs([folder]))]
     assert alone == [1, 1], "a table of each in the report"
 
@@ -201,7 +203,7 @@ def test_a_new_table_takes_the_place_of_the_old_with_its_first_cell(folder, expe
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(program, "evaluate", stop)
+    monkeypatch.setattr(program.Evaluator, "evaluate", stop)
     with pytest.raises(KeyboardInterrupt):
         make(folder, n_samples=16)
     assert contents(folder / "table").items() >= expected.items()
@@ -312,6 +314,43 @@ def test_progress_tells_rate_and_time_left(folder, capsys, monkeypatch):
     assert len(lines) == 4 * 3
     assert "20/20 images" in lines[-1]
     assert lines[-1].endswith("ETA of the table 0:00:00")
+
+
+def test_a_table_of_version_0_1_continues(tmp_path):
+    """Its cells are found and stand beside new ones; how they were computed is known in today's words."""
+    folder = shutil.copytree(ROOT / "tests/legacy/v0.1/run", tmp_path / "run")
+    old = read_json(folder / "table" / "table.json")
+    given = {"steps": (10, 5), "n_samples": 12, "block": 4}
+    grid = make(folder, lambda name: pytest.fail(f"{name} is there"), **given)
+    assert (grid["protocol_id"], grid["blocks"]) == (old["protocol_id"], old["blocks"])
+    made = []
+    rows = [Ancestral("fixed_small"), DDIM(eta=0.5)]
+    grid = make(folder, made.append, **{**given, "steps": (5,), "samplers": rows})
+    assert made == ["ddim, eta 0.5, 5 steps, seed 0"]
+    assert [r["sampling"]["precision"] for r in grid["results"]] == ["no", "no"]
+    (table,) = [t for t in tables(load_runs([folder])) if len(t.settings) > 1]
+    assert [(s.row, s.steps) for s in table.settings] == [
+        ("ddim, eta 0.5", 5), ("fixed_large", 5), ("fixed_large", 10), ("fixed_small", 5), ("fixed_small", 10),
+    ]  # fmt: skip
+
+
+def test_rows_are_samplers_with_their_corrections_down_to_the_report(folder):
+    sampling = Sampling(block=8, corrections=(EpsilonScaling(1.01),), clip="keep_eps")
+    grid = make(folder, steps=(3, "2,1"), sampling=sampling, samplers=[DDIM(), DPMSolver(), Ancestral("fixed_small")])
+    rows = ["ddim, eta 0", "dpm_solver, order 2, solver_type midpoint", "fixed_small"]
+    rows = [f"{row} + epsilon_scaling 1.01, clip keep_eps" for row in rows]
+    assert list(values(grid)) == [(row, steps) for row in rows for steps in (3, "2,1")]
+    for result in grid["results"]:
+        (record,) = records(result, "a result")
+        assert record.value == values(grid)[record.row, record.steps]["value"]
+        assert (record.evaluations, record.seed, record.n_images) == (3, 0, 20)
+        assert record.weights == grid["protocol"]["weights"]
+        assert record.line == f"FD-pixels: {grid['line']} [{grid['protocol_id']}]"
+        assert (folder / record.grid).exists()
+    (table,) = tables(load_runs([folder]))
+    assert [(s.row, s.steps, s.other_evaluations) for s in table.settings] == [
+        (row, steps, other) for row in rows for steps, other in ((3, None), ("2,1", "3 evaluations"))
+    ]
 
 
 # The layout, on numbers as the Inception would give them.

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 import weakref
@@ -10,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from types import SimpleNamespace
 
 import pytest
-from tests.tiny import TORCHRUN, finish, start, tiny, yaml_file
+from tests.tiny import ROOT, TORCHRUN, finish, start, tiny, yaml_file
 
 from ddpm_ip.errors import DataError
 from ddpm_ip.evaluate import during
-from ddpm_ip.evaluate.evaluate import Evaluation
 from ddpm_ip.report.run import Run
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.run.record import Evaluation, understood
 from ddpm_ip.train.loop import Hooks, train
 from ddpm_ip.train.monitor import PENDING, Watch
 
@@ -357,6 +358,31 @@ def test_lines_of_an_older_version_have_their_curve_too(tmp_path, images, kept):
         Watch(folder, step - 1).note(step, found(value, images), lambda step=step: saved.append(step) or True)
     assert saved[-1] == kept
     assert (folder.best / "superseded-step00000002").exists() == (images != 20)
+
+
+def test_a_run_of_version_0_1_continues_its_curve_and_keeps_its_best(tmp_path):
+    """The same settings in today's words: 8.305 at step 60 was the best."""
+    run = tmp_path / "run"
+    run.mkdir()
+    shutil.copy(ROOT / "tests/legacy/v0.1/run/evaluations.jsonl", run)
+    (run / "best" / "step00000060").mkdir(parents=True)
+    old = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    sampling = understood(old["protocol"]["sampling"]) | {"diffusion": {"total_steps": 100}}
+    protocol = {**old["protocol"], "sampling": sampling, "versions": {"ddpm-ip": "9"}, "line": "other words"}
+    saved = []
+    for step, value in ((70, 8.4), (80, 8.3)):
+        found = Evaluation({"FD-pixels": value}, protocol, []).to_dict()
+        Watch(RunFolder(run), step - 1).note(step, found, lambda step=step: saved.append(step) or True)
+    assert saved == [80]
+    assert not list((run / "best").glob("superseded*"))
+    lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["curve"] for line in lines] == ["323313f83f04"] * 4
+    shutil.copy(ROOT / "tests/legacy/v0.1/run/config.yaml", run)
+    assert [line["step"] for line in Run.load(run).evaluations] == [30, 60, 70, 80]
+    protocol["sampling"] = {**sampling, "steps": 5}
+    found = Evaluation({"FD-pixels": 9.0}, protocol, []).to_dict()
+    Watch(RunFolder(run), 80).note(90, found, lambda: True)
+    assert [line["step"] for line in Run.load(run).evaluations] == [90]
 
 
 def test_another_metric_begins_a_curve_and_other_versions_do_not(tmp_path):

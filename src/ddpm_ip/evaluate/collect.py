@@ -29,7 +29,7 @@ from ddpm_ip.data.decode import MAX_CHANNELS
 from ddpm_ip.errors import ConfigError, DataError, UserError
 from ddpm_ip.evaluate.features import Extractor
 from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank
-from ddpm_ip.evaluate.metrics import Moments, Rows
+from ddpm_ip.evaluate.metrics import Features, Moments, Rows
 from ddpm_ip.files import read_json, reading, write_json
 from ddpm_ip.images import UInt8
 from ddpm_ip.run.checkpoint import sha256
@@ -54,58 +54,45 @@ class Wanted:
         return tuple(sorted(self.moments | self.rows))
 
 
-@dataclass(frozen=True, eq=False)
-class Features:
-    """What a pass leaves.
+@dataclass(frozen=True)
+class Pass:
+    """How images go through an extractor.
 
-    Attributes:
-        count: number of images.
-        shape: (C, H, W) of each.
-        moments: by kind.
-        rows: by kind, ``float32`` (count, D), mapped from files.
+    Args:
+        extractor: makes the features.
+        wanted: which of them.
+        batch_size: images that go through it together; plays no part in the numbers but for rounding.
+        device: where it works.
     """
 
-    count: int
-    shape: tuple[int, ...]
-    moments: dict[str, Moments]
-    rows: dict[str, Rows]
+    extractor: Extractor
+    wanted: Wanted
+    batch_size: int
+    device: torch.device
 
 
-def collect(
-    source: Source,
-    extractor: Extractor,
-    wanted: Wanted,
-    folder: Path,
-    batch_size: int,
-    device: torch.device,
-    n_images: int | None = None,
-) -> Features | None:
+def collect(source: Source, how: Pass, folder: Path, n_images: int | None = None) -> Features | None:
     """The features of the first ``n_images`` images, or of all; on other processes than the first None.
 
     Args:
         source: the images.
-        extractor: makes the features.
-        wanted: which of them.
+        how: extractor, features, batch and device.
         folder: for the files of features; exists on the first process.
-        batch_size: images that go through the extractor together.
-        device: where it works.
         n_images: how many; None for all.
 
     Raises:
         DataError: there are fewer, or they are of different sizes, or have features that are not finite.
         ConfigError: the extractor does not give what is wanted.
     """
-    images = source.blocks(batch_size, n_images)
+    images = source.blocks(how.batch_size, n_images)
     first = list(islice(images, 1))
     shape = first[0].shape[1:] if first else ()
-    blocks = (
-        _features(_checked(block, shape), extractor, wanted.kinds, batch_size, device) for block in chain(first, images)
-    )
-    done, sink = 0, _Sink(wanted, folder)
+    blocks = (_features(_checked(block, shape), how) for block in chain(first, images))
+    done, sink = 0, _Sink(how.wanted, folder)
     total = n_images or source.count
     hidden = True if rank() else None
     with sink, tqdm(total=total, desc=f"features of {source.name}", unit="img", disable=hidden) as bar:
-        for n, block in gathered(chain(blocks, repeat(None)), wanted.kinds):
+        for n, block in gathered(chain(blocks, repeat(None)), how.wanted.kinds):
             n = n if n_images is None else min(n, n_images - done)
             if block is not None:
                 sink.add({kind: rows[:n] for kind, rows in block.items()})
@@ -128,11 +115,10 @@ def _checked(block: UInt8, shape: tuple[int, ...]) -> UInt8:
     return block
 
 
-def _features(
-    images: UInt8, extractor: Extractor, kinds: Sequence[str], batch_size: int, device: torch.device
-) -> dict[str, Tensor]:
+def _features(images: UInt8, how: Pass) -> dict[str, Tensor]:
     """The features of a block by kind, ``float64`` (B, D)."""
-    parts = [extract(extractor, x.to(device), kinds) for x in torch.split(torch.tensor(images), batch_size)]
+    kinds, batches = how.wanted.kinds, torch.split(torch.tensor(images), how.batch_size)
+    parts = [extract(how.extractor, x.to(how.device), kinds) for x in batches]
     return {kind: torch.cat([part[kind] for part in parts]) for kind in kinds}
 
 
@@ -256,7 +242,7 @@ class _Sink:
 
     @property
     def moments(self) -> dict[str, Moments]:
-        """Those of all rows so far."""
+        """The moments of the rows so far."""
         return {
             kind: Moments(len(total), self._count, total.cpu().numpy(), outer.cpu().numpy())
             for kind, (total, outer) in self._sums.items()
@@ -272,23 +258,21 @@ def _map(folder: Path, kind: str, width: int) -> Rows:
     return np.memmap(folder / f"{kind}.f32", dtype="<f4", mode="c").reshape(-1, width)
 
 
-def reference_features(
-    images: ImageSet, extractor: Extractor, wanted: Wanted, scratch: Path, batch_size: int, device: torch.device
-) -> Features | None:
+def reference_features(images: ImageSet, how: Pass, scratch: Path) -> Features | None:
     """The features of a whole reference set: from the cache, or made and kept there; on other processes None.
 
     Args:
         images: the set.
-        extractor, wanted, batch_size, device: see :func:`collect`.
+        how: see :func:`collect`.
         scratch: for the files, if the cache cannot be written; exists on the first process.
     """
-    folder = cache_folder() / _key(images, extractor, wanted)
+    folder = cache_folder() / _key(images, how)
     found = None if rank() else load(folder)
     if from_first(found is not None):
         return found
     partial = scratch if rank() else _begin(folder, scratch)
     try:
-        features = collect(from_set(images), extractor, wanted, partial, batch_size, device)
+        features = collect(from_set(images), how, partial)
         if features is not None and partial != scratch:
             _save(features, partial, folder)
         return features
@@ -302,7 +286,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("DDPM_IP_CACHE") or "~/.cache/ddpm-ip").expanduser() / "features"
 
 
-def _key(images: ImageSet, extractor: Extractor, wanted: Wanted) -> str:
+def _key(images: ImageSet, how: Pass) -> str:
+    extractor, wanted = how.extractor, how.wanted
     parts = {
         "version": VERSION,
         "images": images.fingerprint,

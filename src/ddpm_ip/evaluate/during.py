@@ -10,9 +10,10 @@ import torch
 
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
-from ddpm_ip.evaluate.evaluate import Evaluation, check, compare
+from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.images import open_samples
+from ddpm_ip.run.record import Evaluation
 from ddpm_ip.sample.generator import Model
 
 BLOCK = 256  # images at once; on the CPU a quarter
@@ -35,14 +36,12 @@ class Judge:
     """
 
     def __init__(self, config: Config, images: ImageSet, model: Model) -> None:
-        self._images, self._model, self._chosen = images, model, config.train.eval
+        self._images, self._model, self._n_samples = images, model, config.train.eval.n_samples
         chosen, device = config.train.eval, model.device
         block = min(BLOCK if device.type == "cuda" else BLOCK // 4, chosen.n_samples)
         self._sampling = replace(config.sampling_in_training(chosen.steps), block=block)
-        self._extractor = find_extractor(chosen.extractor, device)
-        check(
-            images, extractor=self._extractor, metrics=chosen.metrics, n_images=chosen.n_samples, device=device
-        )  # fmt: skip
+        self._evaluator = Evaluator(find_extractor(chosen.extractor, device), chosen.metrics, device)
+        self._evaluator.check(images, chosen.n_samples)
 
     def __call__(self) -> Callable[[], Evaluation] | None:
         """Samples of the present weights and their features, by all processes together.
@@ -52,15 +51,9 @@ class Judge:
             CPU alone: a thread may do it while a CUDA graph is captured or replayed. None on the others.
 
         Raises:
-            UserError: as :func:`ddpm_ip.evaluate.evaluate.compare`.
+            UserError: as :meth:`ddpm_ip.evaluate.evaluate.Evaluator.compare`.
         """
-        chosen, generator = self._chosen, self._model.generator(self._sampling)
-        comparison = compare(
-            open_samples(generator.mine(chosen.n_samples), {"averaged": True, **generator.facts()}),
-            self._images,
-            extractor=self._extractor,
-            metrics=chosen.metrics,
-            n_images=chosen.n_samples,
-            device=self._model.device,
-        )
+        generator = self._model.generator(self._sampling)
+        samples = open_samples(generator.mine(self._n_samples), {"averaged": True, **generator.facts()})
+        comparison = self._evaluator.compare(samples, self._images, self._n_samples)
         return None if comparison is None else partial(comparison.conclude, torch.device("cpu"))

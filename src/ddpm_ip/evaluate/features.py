@@ -78,17 +78,6 @@ def pixels(images: UInt8) -> npt.NDArray[np.float64]:
     return images.reshape(len(images), -1).astype(np.float64) / 255
 
 
-def described(name: str, identity: Mapping[str, Any]) -> str:
-    """An extractor and its identity in a few words, such as ``pixels (range [0, 1], resize none)``."""
-    return f"{name} ({', '.join(f'{key} {short(value)}' for key, value in identity.items())})"
-
-
-def short(value: Any) -> str:
-    """A value of a protocol for a person, a SHA-256 by its beginning."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"{text[:8]}…" if len(text) == 64 else text
-
-
 def find_extractor(name: str, device: torch.device) -> Extractor:
     """An extractor by name.
 

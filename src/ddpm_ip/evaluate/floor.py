@@ -9,7 +9,7 @@ import torch
 
 from ddpm_ip.data import ImageSet
 from ddpm_ip.data.imageset import subset
-from ddpm_ip.evaluate.evaluate import evaluate
+from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import Extractor
 from ddpm_ip.evaluate.images import from_set
 
@@ -21,9 +21,9 @@ def floor(
 
     Args:
         images: the set; it is split at random.
-        extractor, metrics, device: see :func:`ddpm_ip.evaluate.evaluate.evaluate`.
+        extractor, metrics, device: see :class:`ddpm_ip.evaluate.evaluate.Evaluator`.
         seed: of the split.
     """
     order = np.random.default_rng(seed).permutation(len(images))
     one, other = (subset(images, np.sort(half)) for half in np.array_split(order, 2))
-    return evaluate(from_set(one), other, extractor=extractor, metrics=metrics, device=device).values
+    return Evaluator(extractor, metrics, device).evaluate(from_set(one), other).values

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ddpm_ip.metric import METRICS
+
 Float64 = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.floating]
 
 # torch-fidelity's settings, which are those of the papers.
-SPLITS = 10
-SUBSETS, SUBSET_SIZE = 100, 1000
-NEIGHBOURS = 3
+SPLITS = METRICS["isc"].parts
+SUBSETS = METRICS["kid"].parts
+NEIGHBOURS = METRICS["prc"].fewest - 1
 
 DISTANCES = 16_000_000  # held at once, 128 MB
 
@@ -59,6 +62,76 @@ def moments(batches: Iterable[npt.NDArray[np.floating]], dimensions: int) -> Mom
     for batch in batches:
         m.add(batch)
     return m
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What a pass over images leaves.
+
+    Attributes:
+        count: number of images.
+        shape: (C, H, W) of each.
+        moments: by kind.
+        rows: by kind, ``float32`` (count, D), mapped from files.
+    """
+
+    count: int
+    shape: tuple[int, ...]
+    moments: dict[str, Moments]
+    rows: dict[str, Rows]
+
+
+Compute = Callable[[Features, Features, torch.device], tuple[float, ...]]
+COMPUTE: dict[str, Compute] = {}
+"""How each metric's numbers are computed of samples and reference, in the order of their names.
+
+A metric that does not look at the reference is given the samples twice.
+"""
+
+
+def computes(name: str) -> Callable[[Compute], Compute]:
+    """Marks the function that computes a metric of :data:`ddpm_ip.metric.METRICS`."""
+
+    def mark(function: Compute) -> Compute:
+        COMPUTE[name] = function
+        return function
+
+    return mark
+
+
+@computes("fid")
+def fid(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """The Fréchet distance of pool features."""
+    return (frechet_distance(fake.moments["pool"], real.moments["pool"]),)
+
+
+@computes("sfid")
+def sfid(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """The Fréchet distance of spatial features (Nash et al. 2021)."""
+    return (frechet_distance(fake.moments["spatial"], real.moments["spatial"]),)
+
+
+@computes("isc")
+def isc(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """The class score and its deviation."""
+    return class_score(fake.rows["logits"])
+
+
+@computes("kid")
+def kid(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """The kernel distance of pool features and its deviation."""
+    return kernel_distance(fake.rows["pool"], real.rows["pool"], subset_size("kid", fake.count, real.count))
+
+
+@computes("prc")
+def prc(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """Precision and recall in pool features."""
+    return precision_recall(fake.rows["pool"], real.rows["pool"], device)
+
+
+def subset_size(name: str, fake: int, real: int) -> int:
+    """Images of a random subset that a metric is computed on, of so many samples and real images."""
+    return min(METRICS[name].subset or fake, fake, real)
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ from ddpm_ip.data import Cifar10, DataConfig, Digits, Folder, ImageSet, Mnist, N
 from ddpm_ip.data.arrays import read_arrays
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.evaluate.evaluate import Evaluation, chosen, evaluate
+from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.images import is_jpeg, open_samples
 from ddpm_ip.files import read_rows, refuse_special, write_rows
+from ddpm_ip.metric import chosen, usual
 from ddpm_ip.run.log import setup
+from ddpm_ip.run.record import Evaluation, identities
 
 log = logging.getLogger("ddpm_ip.evaluate")
 
@@ -42,7 +43,7 @@ class EvaluateOptions:
     Args:
         reference: see :func:`find_reference`.
         reference_root: where the data of a reference that is a name lie.
-        metrics: names; None for ``fid``, and ``isc`` where the extractor is the Inception.
+        metrics: names; None for those of :func:`ddpm_ip.metric.usual`.
         extractor: see :func:`ddpm_ip.evaluate.features.find_extractor`.
         out: the JSON file; None for :func:`default_out`.
         batch_size: images at once; None for 256 on a GPU and 32 on a CPU.
@@ -66,23 +67,15 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     """
     accelerator = start_engine("no")
     setup(None, accelerator.is_main_process)
-    inception = options.extractor == "inception"
-    metrics = chosen((["fid", "isc"] if inception else ["fid"]) if options.metrics is None else options.metrics)
+    metrics = chosen(usual(options.extractor) if options.metrics is None else options.metrics)
     out = options.out or default_out(samples)
     refuse_special(out)  # now rather than after the work
     _read(out)
     source = open_samples(samples)
     extractor = find_extractor(options.extractor, accelerator.device)
     reference = find_reference(options.reference, options.reference_root, source.shape)
-    evaluation = evaluate(
-        source,
-        _open(reference, accelerator),
-        extractor=extractor,
-        metrics=metrics,
-        n_images=options.n_samples,
-        batch_size=options.batch_size or (32 if accelerator.device.type == "cpu" else 256),
-        device=accelerator.device,
-    )
+    evaluator = Evaluator(extractor, metrics, accelerator.device, options.batch_size)
+    evaluation = evaluator.evaluate(source, _open(reference, accelerator), options.n_samples)
     if jpeg := _jpeg(reference):
         text = f"the reference holds JPEG images, such as {jpeg}: distances to them are not comparable with others"
         evaluation = dataclasses.replace(evaluation, warnings=[*evaluation.warnings, text])
@@ -145,13 +138,13 @@ def default_out(samples: Path) -> Path:
 
 
 def keep(path: Path, evaluation: Evaluation) -> None:
-    """Adds an evaluation to a JSON list, in place of one under the same protocol.
+    """Adds an evaluation to a JSON list, in place of those all of whose numbers it measures again.
 
     Raises:
         UserError: the file is something else, and is not touched.
     """
     new = evaluation.to_dict()
-    rows = [row for row in _read(path) if row["protocol"] != json.loads(json.dumps(new["protocol"]))]
+    rows = [row for row in _read(path) if not identities(row) <= identities(new)]
     write_rows(path, [*rows, new], advice="Choose another --out")
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddpm_ip.report.markup import sentence_list
-from ddpm_ip.report.run import Run, flatten
+from ddpm_ip.report.run import Run
+from ddpm_ip.run.record import flatten
 
 ABSENT = "–"
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

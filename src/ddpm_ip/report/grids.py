@@ -1,4 +1,4 @@
-"""What ``ddpm-ip table`` wrote, in the published shape: rows are variances, columns are steps."""
+"""What ``ddpm-ip table`` wrote, in the published shape: rows are samplers, columns are steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpm_ip.errors import UserError
-from ddpm_ip.report.compare import grouped
+from ddpm_ip.report.compare import show
 from ddpm_ip.report.markup import Markup, tag
 from ddpm_ip.report.run import TABLE, Run
 from ddpm_ip.report.svg import run_label
@@ -19,7 +19,7 @@ def grids_section(runs: Sequence[Run]) -> Markup | None:
         UserError: one is damaged; names the file.
     """
     found = [_one_run(i, run, run.table) for i, run in enumerate(runs) if run.table]
-    return tag("section", tag("h2", "As in the papers: variance by steps"), found) if found else None
+    return tag("section", tag("h2", "As in the papers: sampler by steps"), found) if found else None
 
 
 def _one_run(index: int, run: Run, grid: Mapping[str, Any]) -> Markup:
@@ -39,10 +39,10 @@ def _one_run(index: int, run: Run, grid: Mapping[str, Any]) -> Markup:
         ) from None
 
 
-def _block(steps: Sequence[int], block: Mapping[str, Any], caption: str) -> Markup:
+def _block(steps: Sequence[int | str], block: Mapping[str, Any], caption: str) -> Markup:
     rows = block["rows"]
     groups = [[row for row in rows if not row["source"]], [row for row in rows if row["source"]]]
-    names = [tag("th", grouped(k) + (" steps" if i == 0 else ""), scope="col") for i, k in enumerate(steps)]
+    names = [tag("th", show(k) + (" steps" if i == 0 else ""), scope="col") for i, k in enumerate(steps)]
     head = tag("thead", tag("tr", tag("th", block["metric"], scope="col"), names))
     bodies = [tag("tbody", [_row(row, block["decimals"]) for row in group]) for group in groups if group]
     return tag("table", head, bodies, aria_labelledby=caption)

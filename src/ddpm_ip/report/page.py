@@ -64,9 +64,9 @@ def markdown_table(runs: Sequence[Path | str | Run]) -> str:
     parts = []
     for table in tables(load_runs(runs)):
         p = table.protocol
-        against = f"{p.n_reference or ''} images of {table.reference or 'an unnamed reference set'}".strip()
+        against = f"{p.n_reference or ''} images of {p.reference or 'an unnamed reference set'}".strip()
         digest = f" (SHA-256 {p.reference_sha256[:12]})" if p.reference_sha256 else ""
-        samples = f"{p.n_samples} samples" if p.n_samples is not None else "samples"
+        samples = f"{p.n_images} samples" if p.n_images is not None else "samples"
         parts.append(f"{p.metric}, {samples} against {against}{digest}\n\n{markdown(table)}\n")
     return "\n".join(parts) or "No run has results yet.\n"
 

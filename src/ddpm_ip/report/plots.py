@@ -1,6 +1,6 @@
 """The figures of a report, drawn with matplotlib's object interface (no global state).
 
-Runs are told apart by colour *and* marker, variances by line style *and* filled or hollow marker, so that a figure
+Runs are told apart by colour *and* marker, samplers by line style *and* filled or hollow marker, so that a figure
 reads in print and with colour blindness. Text from the run folders is never drawn: titles and legends are HTML, which
 wraps, scales and escapes better.
 """
@@ -38,8 +38,8 @@ def style_of(run: int) -> tuple[str, str]:
     return SERIES[run % 6], MARKERS[(run + run // 6) % 6]
 
 
-def metric_by_steps(table: Table, floor: float | None = None) -> Figure:
-    """The metric against the number of sampling steps, one line per run and variance.
+def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
+    """The metric against the number of network evaluations, one line per run and sampler.
 
     Args:
         table: numbers of one protocol.
@@ -49,25 +49,26 @@ def metric_by_steps(table: Table, floor: float | None = None) -> Figure:
     families = list(dict.fromkeys(setting.family for setting in table.settings))
     values = [floor] if floor is not None else []
     for column_index, column in enumerate(table.columns):
-        color, marker = style_of(column_style(table, column_index))
         for family_index, family in enumerate(families):
+            color, marker = style_of(line_style(table, column_index, family_index))
             settings = [s for s in table.settings if s.family == family and table.finite(s, column)]
             cells = [table.cells[s, column] for s in settings]
             values += [cell.value for cell in cells]
             axes.errorbar(
-                [s.steps for s in settings],
+                [s.evaluations for s in settings],
                 [cell.value for cell in cells],
                 yerr=[cell.spread or 0.0 for cell in cells] if any(cell.spread for cell in cells) else None,
                 color=color, marker=marker, markersize=4.2, linewidth=1.3, capsize=2, elinewidth=0.8,
-                linestyle=DASHES[family_index % len(DASHES)], markerfacecolor=PAPER if family_index % 2 else color,
+                linestyle=DASHES[family_index % len(DASHES)],
+                markerfacecolor=PAPER if is_hollow(family_index) else color,
             )  # fmt: skip
     if floor is not None:
         axes.axhline(floor, color=INK, linewidth=1, linestyle=(0, (1, 2)))
         axes.annotate("floor", (0, floor), (4, 3), ("axes fraction", "data"), "offset points", color=INK, size=8)
-    _steps_axis(axes, sorted({setting.steps for setting in table.settings}))
+    _evaluations_axis(axes, sorted({setting.evaluations for setting in table.settings}))
     if values and min(values) > 0:
         _log_y(axes, min(values), max(values))
-    axes.set_xlabel("sampling steps")
+    axes.set_xlabel("network evaluations")
     return figure
 
 
@@ -75,6 +76,16 @@ def column_style(table: Table, column: int) -> int:
     """A run keeps its colour in every plot; only a run with several weights must take colours by column."""
     runs = [c.run for c in table.columns]
     return runs[column] if len(set(runs)) == len(runs) else column
+
+
+def line_style(table: Table, column: int, family: int) -> int:
+    """Of a line its run's colour and marker; where there is but one run, colours and markers tell samplers apart."""
+    return family if len(table.columns) == 1 else column_style(table, column)
+
+
+def is_hollow(family: int) -> bool:
+    """Whether the markers of a sampler are: eight samplers differ in dashes or in this."""
+    return bool((family + family // len(DASHES)) % 2)
 
 
 def curve(series: Sequence[tuple[int, Floats, Floats]], wide: bool = False, log: bool = False) -> Figure:
@@ -145,8 +156,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _steps_axis(axes: Axes, steps: Sequence[int]) -> None:
-    """A logarithmic axis with a tick at every number of steps that was used, as far as their labels have room."""
+def _evaluations_axis(axes: Axes, steps: Sequence[int]) -> None:
+    """A logarithmic axis with a tick at every number that was used, as far as their labels have room."""
     axes.set_xscale("log")
     room = 0.06 * max(math.log(max(steps) / min(steps)), 1.0) if min(steps) > 0 else 0.0
     ticks: list[int] = []
@@ -164,6 +175,8 @@ def _log_y(axes: Axes, low: float, high: float) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     axes.set_yscale("log", nonpositive="clip")
+    if low == high:
+        axes.set_ylim(low / 2, high * 2)
     ratio = high / low
     many = (1.0,) if ratio > 3e3 else (1.0, 2.0, 5.0)
     axes.yaxis.set_major_locator(LogLocator(subs=many) if ratio > 4 else MaxNLocator(5))

@@ -20,7 +20,7 @@ def provenance_section(runs: Sequence[Run]) -> Markup:
 def _provenance(run: Run, index: int) -> Markup:
     known = dict(run.provenance or {})
     command = known.pop("command", None)
-    protocols = _unique(result.protocol for result in run.results)
+    protocols = _unique(record.line for record in run.results)
     return join(
         tag("h3", run_label(index, run.name)),
         tag("pre.command", str(command)) if command else None,
@@ -34,7 +34,7 @@ def _provenance(run: Run, index: int) -> Markup:
 def _facts(run: Run, known: dict[str, Any]) -> dict[str, str]:
     facts = {"Training": describe(run)}
     facts |= {key.replace("_", " ").capitalize(): _fact(key, value) for key, value in known.items()}
-    samplers = _unique(", ".join(filter(None, (r.sampler, r.respace_type))) for r in run.results)
+    samplers = _unique(", ".join(filter(None, (r.row, r.spacing))) for r in run.results)
     seeds = sorted({r.seed for r in run.results if r.seed is not None})
     return facts | {"Sampled with": "; ".join(samplers), "Sampling seed": ", ".join(map(str, seeds))}
 

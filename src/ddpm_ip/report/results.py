@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ddpm_ip.errors import UserError
-from ddpm_ip.report.compare import grouped
+from ddpm_ip.metric import find, higher_is_better
+from ddpm_ip.report.compare import grouped, show
 from ddpm_ip.report.markup import Markup, join, sentence_list, tag
-from ddpm_ip.report.plots import column_style, metric_by_steps
+from ddpm_ip.report.plots import column_style, metric_by_evaluations
 from ddpm_ip.report.svg import run_label, swatch, to_svg
 from ddpm_ip.report.table import Column, Setting, Table
-from ddpm_ip.report.texts import UNKNOWN_METRIC, find_metric, higher_is_better
+from ddpm_ip.report.texts import UNKNOWN_METRIC
 
 
 def results_section(tables: Sequence[Table], notes: Sequence[str], floors: Mapping[str, float]) -> Markup:
@@ -49,7 +50,7 @@ def _notes(notes: Sequence[str]) -> Markup | None:
 
 def _one_protocol(table: Table, index: int, floor: float | None, notes: Sequence[str]) -> Markup:
     metric = table.protocol.metric
-    title = f"{metric} against the number of sampling steps"
+    title = f"{metric} against the number of network evaluations"
     floor_text = f"Floor of {metric}, as given: {table.formatter()(floor)}." if floor is not None else None
     return tag(
         "div.protocol",
@@ -64,7 +65,7 @@ def _one_protocol(table: Table, index: int, floor: float | None, notes: Sequence
             "figure.main-plot",
             _legend(table),
             tag("figcaption", title),
-            to_svg(metric_by_steps(table, floor), f"metric{index}", f"{title}: the numbers of the table above"),
+            to_svg(metric_by_evaluations(table, floor), f"metric{index}", f"{title}: the numbers of the table above"),
         ),
     )
 
@@ -94,17 +95,17 @@ def _protocol_lines(table: Table) -> list[str]:
 
 
 def _html_table(table: Table, caption: str) -> Markup:
-    families: dict[tuple[str, str | None, str | None], list[Setting]] = {}
+    families: dict[tuple[str, str | None], list[Setting]] = {}
     for setting in table.settings:
         families.setdefault(setting.family, []).append(setting)
-    headers = [
-        tag("th", run_label(column_style(table, i), column.label), scope="col")
-        for i, column in enumerate(table.columns)
-    ]
+    names: list[str] = [run_label(column_style(table, i), column.label) for i, column in enumerate(table.columns)]
+    if _is_alone(table):
+        names = [column.label for column in table.columns]
+    headers = [tag("th", name, scope="col") for name in names]
     changes = [tag("th", "Ratio", scope="col"), tag("th", "Difference", scope="col")] if len(table.columns) == 2 else []
     return tag(
         "table",
-        tag("thead", tag("tr", tag("th", "Variance", scope="col"), tag("th", "Steps", scope="col"), headers, changes)),
+        tag("thead", tag("tr", tag("th", "Sampler", scope="col"), tag("th", "Steps", scope="col"), headers, changes)),
         [tag("tbody", [_row(table, s, len(rows) if s is rows[0] else 0) for s in rows]) for rows in families.values()],
         aria_labelledby=caption,
     )
@@ -112,10 +113,10 @@ def _html_table(table: Table, caption: str) -> Markup:
 
 def _caption(table: Table) -> str:
     protocol = table.protocol
-    samples = f"{grouped(protocol.n_samples)} samples" if protocol.n_samples is not None else "Samples"
+    samples = f"{grouped(protocol.n_images)} samples" if protocol.n_images is not None else "Samples"
     count = f"{grouped(protocol.n_reference)} images of " if protocol.n_reference is not None else ""
     digest = f" (SHA-256 {protocol.reference_sha256[:12]}…)" if protocol.reference_sha256 else ""
-    caption = f"{samples} against {count}{table.reference or 'an unnamed reference set'}{digest}."
+    caption = f"{samples} against {count}{protocol.reference or 'an unnamed reference set'}{digest}."
     if len(table.columns) == 2:
         first, second = table.columns
         caption += f" Ratio and difference: {second.label} to {first.label}."
@@ -123,25 +124,30 @@ def _caption(table: Table) -> str:
 
 
 def _row(table: Table, setting: Setting, span: int) -> Markup:
-    """One row; the first of a variance carries its name for ``span`` rows."""
+    """One row; the first of a sampler carries its name for ``span`` rows."""
     return tag(
         "tr",
         tag("th", table.family_label(setting), scope="rowgroup", rowspan=span) if span else None,
-        tag("td", grouped(setting.steps)),
+        tag("td", show(setting.steps), _evaluations(setting)),
         [_cell(table, setting, column) for column in table.columns],
         _change(table, setting),
     )
 
 
+def _evaluations(setting: Setting) -> Markup | None:
+    """Of the network, where their number is not that of the steps."""
+    return tag("span.spread", f" ({setting.other_evaluations})") if setting.other_evaluations else None
+
+
 def _cell(table: Table, setting: Setting, column: Column) -> Markup:
-    cell, show = table.cells.get((setting, column)), table.formatter()
+    cell, text = table.cells.get((setting, column)), table.formatter()
     if cell is None:
         return tag("td", "–")
     best = column in table.best(setting)
     return tag(
         "td.best" if best else "td",
-        tag("data", show(cell.value), value=repr(cell.value)),
-        tag("span.spread", f" ± {show(cell.spread)}") if cell.spread is not None else None,
+        tag("data", text(cell.value), value=repr(cell.value)),
+        tag("span.spread", f" ± {text(cell.spread)}") if cell.spread is not None else None,
         tag("span.hidden", " (best)") if best else None,
     )
 
@@ -149,25 +155,31 @@ def _cell(table: Table, setting: Setting, column: Column) -> Markup:
 def _change(table: Table, setting: Setting) -> list[Markup]:
     if len(table.columns) != 2:
         return []
-    change, show = table.change(setting), table.formatter()
+    change, text = table.change(setting), table.formatter()
     if change is None:
         return [tag("td.change", "–"), tag("td.change", "–")]
     ratio, difference = change
     sign = "−" if difference < 0 else "+"
     return [
         tag("td.change", "–" if ratio is None else f"{ratio:.3f}"),
-        tag("td.change", f"{sign}{show(abs(difference))}"),
+        tag("td.change", f"{sign}{text(abs(difference))}"),
     ]
+
+
+def _is_alone(table: Table) -> bool:
+    """Whether there is one run with several samplers: then these have the colours."""
+    return len(table.columns) == 1 and len({setting.family for setting in table.settings}) > 1
 
 
 def _legend(table: Table) -> Markup:
     labels = dict.fromkeys(table.family_label(setting) for setting in table.settings)
     runs = [tag("li", run_label(column_style(table, i), c.label)) for i, c in enumerate(table.columns)]
-    lines = [tag("li", swatch(None, i), label) for i, label in enumerate(labels)]
-    return tag("ul.legend", runs, lines if len(lines) > 1 else [])
+    alone = _is_alone(table)
+    lines = [tag("li", swatch(i if alone else None, i), label) for i, label in enumerate(labels)]
+    return tag("ul.legend", [] if alone else runs, lines if len(lines) > 1 else [])
 
 
 def _explanation(metric: str) -> Markup:
-    if found := find_metric(metric):
+    if found := find(metric):
         return join(tag("h3", f"What {metric} is, and what it is not"), tag("p", found.what), tag("p", found.limits))
     return join(tag("h3", f"About {metric}"), tag("p", UNKNOWN_METRIC))

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ddpm_ip.errors import UserError
-from ddpm_ip.files import NUMBER, read_json, read_lines, read_rows, read_yaml
-from ddpm_ip.run.record import row_label
+from ddpm_ip.files import NUMBER, Shape, read_json, read_lines, read_rows, read_yaml
+from ddpm_ip.run.record import Record, flatten, records
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -30,59 +30,6 @@ WITHOUT = "Write it again, or move it away to report without it"
 
 
 @dataclass(frozen=True)
-class Result:
-    """One measured number and the protocol it was measured under; a row of ``results.json``."""
-
-    metric: str
-    value: float
-    var_type: str
-    steps: int
-    spread: float | None = None
-    respace_type: str | None = None
-    sampler: str | None = None
-    n_samples: int | None = None
-    seed: int | None = None
-    weights: str | None = None
-    reference: str | None = None
-    reference_sha256: str | None = None
-    n_reference: int | None = None
-    extractor: str | None = None
-    computed: str | None = None
-    protocol: str | None = None
-    grid: str | None = None
-
-    @classmethod
-    def from_row(cls, row: Any, where: str) -> Result:
-        """Checks one row; keys that are not known here are left alone.
-
-        Args:
-            row: the JSON value, which should be an object.
-            where: file and row number, for the message.
-        """
-        if not isinstance(row, Mapping):
-            raise UserError(f"{where}: a row must be an object with metric, value, var_type and steps.")
-        if isinstance(row.get("sampler"), Mapping):
-            row = {**row, "sampler": row["sampler"].get("name"), "var_type": row_label(row)}
-            row["respace_type"] = row.get("spacing")
-        known = {field.name: row[field.name] for field in fields(cls) if row.get(field.name) is not None}
-        if missing := [key for key in ("metric", "value", "var_type", "steps") if key not in known]:
-            raise UserError(f"{where}: {', '.join(missing)} missing. Evaluate the run again.")
-        result = cls(**{key: _convert(key, value, where) for key, value in known.items()})
-        if result.steps < 1:
-            raise UserError(f"{where}: steps must be at least 1, got {result.steps}.")
-        return result
-
-
-def _convert(key: str, value: Any, where: str) -> Any:
-    """One value of a row, in the type of its field."""
-    kind = float if key in ("value", "spread") else int if key in ("steps", "n_samples", "seed", "n_reference") else str
-    try:
-        return kind(value)
-    except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{where}: {key} must be a number, got {str(value)[:80]!r}.") from None
-
-
-@dataclass(frozen=True)
 class Run:
     """What one run folder says.
 
@@ -92,8 +39,8 @@ class Run:
         config: the resolved configuration, nested.
         metrics: logged lines in the order of their step; after a resume, the newer line of a step counts. What was
             measured by ``train.eval`` stands in the line of its step, under the name of the metric.
-        evaluations: of ``train.eval``, those of the newest curve, in order, with ``values``, ``protocol``, ``warnings``
-            and ``curve``, which is the same only for values that compare.
+        evaluations: of ``train.eval``, those of the newest curve, in order, with ``values``, ``protocol`` and
+            ``warnings``.
         results: measured numbers, in file order; those of ``ddpm-ip table``, of every protocol, after those of
             ``results.json``.
         table: what ``ddpm-ip table`` wrote last, in its shape.
@@ -107,7 +54,7 @@ class Run:
     config: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...] = ()
     evaluations: tuple[Mapping[str, Any], ...] = ()
-    results: tuple[Result, ...] = ()
+    results: tuple[Record, ...] = ()
     table: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
     grids: tuple[tuple[int, Path], ...] = ()
@@ -127,23 +74,17 @@ class Run:
                 f"{path} is not a run folder: it {state}. Looked for {CONFIG} (required), {METRICS}, {SAMPLES}, "
                 f"{RESULTS} and {PROVENANCE}. Give the folder that training wrote (its EXP_DIR)."
             )
-        metrics, problems = _read_lines(folder / METRICS)
-        lines, more = _read_lines(folder / EVALUATIONS)
+        metrics, problems = _read_lines(folder / METRICS, {})
+        lines, more = _read_lines(folder / EVALUATIONS, {"values": dict, "protocol": dict})
         evaluations = tuple(line for line in lines if curve_of(line) == curve_of(lines[-1]))
-        table = _read_json(folder / TABLE)
-        rows = [(RESULTS, i, row) for i, row in enumerate(_read_rows(folder / RESULTS), 1)]
-        for path in sorted(folder.glob(TABLES)) or [folder / TABLE]:  # of every protocol
-            rows += [
-                (str(path.relative_to(folder)), i, row) for i, row in enumerate(_results_of(_read_json(path), path), 1)
-            ]
         return cls(
             path=folder,
             name=folder.name or "run",
             config=read_yaml(folder / CONFIG),
             metrics=_joined(metrics, evaluations),
             evaluations=evaluations,
-            results=tuple(Result.from_row(row, f"{folder / file}, row {i}") for file, i, row in rows),
-            table=table,
+            results=tuple(_results(folder)),
+            table=_read_json(folder / TABLE),
             provenance=_read_json(folder / PROVENANCE),
             grids=_find_grids(folder),
             problems=(*problems, *more),
@@ -193,17 +134,6 @@ def load_runs(runs: Sequence[Run | Path | str]) -> list[Run]:
     return [replace(run, name=_short_name(run.path, paths)) for run in loaded]
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` to ``{"a.b": 1}``; lists are values."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _short_name(path: Path, paths: Sequence[Path]) -> str:
     for depth in range(1, len(path.parts)):
         tail = path.parts[-depth:]
@@ -222,12 +152,28 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return read_rows(path, advice=WITHOUT) if path.exists() else []
 
 
-def _results_of(table: Mapping[str, Any] | None, path: Path) -> Sequence[Any]:
-    """The rows of ``results.json`` that a table holds."""
-    rows = table.get("results") if table else []
-    if not isinstance(rows, list):
-        raise UserError(f"{path} holds no list of results: `ddpm-ip table` writes it again.")
-    return rows
+def _results(folder: Path) -> Iterator[Record]:
+    """The numbers of ``results.json``, then those of the tables of every protocol.
+
+    Raises:
+        UserError: one is damaged; names the file and the row.
+    """
+    for i, row in enumerate(_read_rows(folder / RESULTS), 1):
+        yield from _placed(records(row, where := f"{folder / RESULTS}, row {i}"), where)
+    for path in sorted(folder.glob(TABLES)) or [folder / TABLE]:
+        table = _read_json(path) or {}
+        rows, about = table.get("results") or [], table.get("protocol") or {}
+        if not isinstance(rows, list) or not isinstance(about, dict) or not all(isinstance(row, dict) for row in rows):
+            raise UserError(f"{path} holds no list of results: `ddpm-ip table` writes it again.")
+        for i, row in enumerate(rows, 1):
+            yield from _placed(records(row, where := f"{path}, row {i}", about), where)
+
+
+def _placed(numbers: Sequence[Record], where: str) -> Sequence[Record]:
+    """The same, if they have a place in a table."""
+    if any(record.steps is None or not record.row for record in numbers):
+        raise UserError(f"{where}: sampler or steps missing. Evaluate the run again.")
+    return numbers
 
 
 def _joined(metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
@@ -239,18 +185,17 @@ def _joined(metrics: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, A
     return tuple(by_step[step] for step in sorted(by_step))
 
 
-def curve_of(evaluation: Mapping[str, Any]) -> str:
-    """What the values of two evaluations must have in common to share a curve; older versions wrote no ``curve``."""
-    protocol = evaluation.get("protocol")
-    line = protocol.get("line") if isinstance(protocol, Mapping) else None
-    return str(evaluation.get("curve") or line)
+def curve_of(evaluation: Mapping[str, Any]) -> str | None:
+    """What the values of two evaluations must have in common to share a curve; None for one without values."""
+    numbers = records(evaluation, EVALUATIONS)
+    return numbers[0].curve() if numbers else None
 
 
-def _read_lines(path: Path) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+def _read_lines(path: Path, needs: Shape) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
     """Logged lines by step, and a sentence on unreadable ones; a cut last line is how a killed run ends."""
     if not path.exists():
         return (), ()
-    rows, damaged = read_lines(path, {"step": NUMBER}, advice=WITHOUT)
+    rows, damaged = read_lines(path, {"step": NUMBER, **needs}, advice=WITHOUT)
     by_step = {row["step"]: row for row in rows}
     shown = ", ".join(map(str, damaged[:5])) + (" and more" if len(damaged) > 5 else "")
     problems = (f"unreadable lines in {path.name}, left out: {shown}",) if damaged else ()

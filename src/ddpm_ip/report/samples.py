@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddpm_ip.report.compare import grouped
+from ddpm_ip.report.compare import grouped, show
 from ddpm_ip.report.markup import Markup, tag
 from ddpm_ip.report.pictures import PAGE_BYTES, data_uri, open_picture
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
 from ddpm_ip.report.table import Setting
+from ddpm_ip.run.record import SECTIONS
 
 FILM = 5
 MAX_PAIRS = 16
@@ -58,12 +59,12 @@ def _grid_files(runs: Sequence[Run]) -> dict[Setting, dict[str, str]]:
 def _side_by_side(
     runs: Sequence[Run], pairs: Mapping[Setting, Mapping[str, str]], shown: Sequence[Setting], limit: int
 ) -> Markup:
-    mixed = len({(setting.sampler, setting.respace_type) for setting in shown}) > 1
+    mixed = len({setting.spacing for setting in shown} - {SECTIONS}) > 1
     pictured = [(i, run) for i, run in enumerate(runs) if any(run.name in names for names in pairs.values())]
     blocks = []
     for setting in shown:
-        title = f"{setting.var_type}, {grouped(setting.steps)} {'step' if setting.steps == 1 else 'steps'}"
-        detail = "".join(f", {part}" for part in (setting.sampler, setting.respace_type) if part) if mixed else ""
+        title = f"{setting.row}, {show(setting.steps)} {'step' if setting.steps == 1 else 'steps'}"
+        detail = f", {setting.spacing}" if mixed and setting.spacing not in (None, SECTIONS) else ""
         figures = [_grid(run, pairs[setting].get(run.name), i, title, limit) for i, run in pictured]
         side = "div.side many" if len(pictured) > 3 else "div.side"
         blocks.append(tag("div.pair", tag("h3", title + detail), tag(side, figures)))

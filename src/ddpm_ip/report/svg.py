@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ddpm_ip.report.markup import Markup, tag
-from ddpm_ip.report.plots import INK, PAPER, RULE, SERIES, style_of
+from ddpm_ip.report.plots import INK, PAPER, RULE, SERIES, is_hollow, style_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,10 +32,10 @@ def swatch(run: int | None, family: int = 0) -> Markup:
 
     Args:
         run: index of the run, for colour and marker; None for a neutral line.
-        family: index of the variance, for dashes and a filled or hollow marker.
+        family: index of the sampler, for dashes and a filled or hollow marker.
     """
     color = "currentColor" if run is None else f"var(--series-{run % len(SERIES)})"
-    fill = "var(--paper)" if family % 2 else color
+    fill = "var(--paper)" if is_hollow(family) else color
     return Markup(
         f'<svg class="swatch" viewBox="0 0 30 12" width="30" height="12" aria-hidden="true">'
         f'<path d="M1 6H29" stroke-width="1.8" stroke-dasharray="{DASHES[family % 4]}" style="stroke: {color}"/>'

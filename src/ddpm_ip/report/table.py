@@ -1,8 +1,8 @@
 """Numbers side by side, and only those that may stand side by side.
 
 Two Fréchet distances compare only if metric, features, reference set, number of images and what they were computed with
-agree. So rows of ``results.json`` are
-first sorted into protocols, and each protocol gets a table of its own: rows are variance and steps, columns are runs.
+agree (:meth:`ddpm_ip.run.record.Record.comparable`). So numbers are sorted by that, and each kind gets a table of its
+own: rows are sampler and steps, columns are runs.
 """
 
 from __future__ import annotations
@@ -13,61 +13,47 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ddpm_ip.report.run import Result, Run
-from ddpm_ip.report.texts import higher_is_better
-
-VARIANCES = ("fixed_large", "fixed_small", "learned_range", "analytic")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What must agree before two numbers may be compared."""
-
-    metric: str
-    reference: str | None
-    reference_sha256: str | None
-    n_reference: int | None
-    n_samples: int | None
-    extractor: str | None
-    computed: str | None
-
-    @classmethod
-    def of(cls, result: Result) -> Protocol:
-        # The hash identifies the reference set; its name counts only where there is no hash.
-        name = None if result.reference_sha256 else result.reference
-        return cls(
-            result.metric,
-            name,
-            result.reference_sha256,
-            result.n_reference,
-            result.n_samples,
-            result.extractor,
-            result.computed,
-        )
+from ddpm_ip.metric import higher_is_better
+from ddpm_ip.report.run import Run
+from ddpm_ip.run.record import SECTIONS, Record
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How samples were made, apart from the weights and the seed."""
+    """How samples were made, apart from the weights and the seed.
 
-    var_type: str
-    sampler: str | None
-    respace_type: str | None
-    steps: int
+    Attributes:
+        row: sampler, corrections and clipping (:func:`ddpm_ip.run.record.row_label`).
+        spacing: of the times, if that is known.
+        steps: a number, or one of guided-diffusion's strings.
+        evaluations: of the network for one image.
+    """
+
+    row: str
+    spacing: str | None
+    steps: int | str
+    evaluations: int
 
     @classmethod
-    def of(cls, result: Result) -> Setting:
-        return cls(result.var_type, result.sampler, result.respace_type, result.steps)
+    def of(cls, record: Record) -> Setting:
+        steps = record.steps
+        assert steps is not None, "the rows of results have steps"
+        evaluations = record.evaluations
+        return cls(record.row, record.spacing, steps, evaluations or 0)
 
     @property
-    def family(self) -> tuple[str, str | None, str | None]:
+    def family(self) -> tuple[str, str | None]:
         """All but the number of steps: one line of a plot, one group of table rows."""
-        return self.var_type, self.sampler, self.respace_type
+        return self.row, self.spacing
 
     @property
-    def order(self) -> tuple[int, str, str, str, int]:
-        rank = VARIANCES.index(self.var_type) if self.var_type in VARIANCES else len(VARIANCES)
-        return rank, self.var_type, self.sampler or "", self.respace_type or "", self.steps
+    def order(self) -> tuple[str, bool, str, int, str]:
+        return self.row, self.spacing == SECTIONS, self.spacing or "", self.evaluations, str(self.steps)
+
+    @property
+    def other_evaluations(self) -> str | None:
+        """How often the network is asked, where that is not the number of steps."""
+        return None if self.evaluations == self.steps else f"{self.evaluations} evaluations"
 
 
 @dataclass(frozen=True)
@@ -90,10 +76,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """All comparable numbers of one protocol."""
+    """Numbers that may stand side by side.
 
-    protocol: Protocol
-    reference: str | None
+    Attributes:
+        protocol: one of them, for what they all share.
+        lines: of the protocols, for a person.
+        settings, columns: rows and columns.
+        cells: the numbers.
+    """
+
+    protocol: Record
     lines: tuple[str, ...]
     settings: tuple[Setting, ...]
     columns: tuple[Column, ...]
@@ -129,10 +121,9 @@ class Table:
         return {column: sum(column in best for best in sole) for column in self.columns}
 
     def family_label(self, setting: Setting) -> str:
-        """``fixed_small``, with sampler and respacing named only where the table mixes several."""
-        parts = zip(*(s.family for s in self.settings), strict=True)
-        varies = [i == 0 or len(set(values)) > 1 for i, values in enumerate(parts)]
-        return " · ".join(str(part or "–") for part, show in zip(setting.family, varies, strict=True) if show)
+        """``fixed_small``, with the spacing named only where the table mixes several."""
+        named = setting.spacing == SECTIONS or len({s.spacing for s in self.settings} - {SECTIONS}) > 1
+        return f"{setting.row} · {setting.spacing or '–'}" if named else setting.row
 
     def formatter(self) -> Callable[[float], str]:
         """One number of decimals for the whole table, so that digits line up: three figures for the smallest value."""
@@ -145,21 +136,21 @@ class Table:
 
 def tables(runs: Sequence[Run]) -> list[Table]:
     """Every result of every run, sorted into comparable groups, in the order of first appearance."""
-    groups: dict[Protocol, list[tuple[int, Result]]] = {}
+    groups: dict[str, list[tuple[int, Record]]] = {}
     for i, run in enumerate(runs):
-        for result in run.results:
-            groups.setdefault(Protocol.of(result), []).append((i, result))
-    return [_table(protocol, rows, runs) for protocol, rows in groups.items()]
+        for record in run.results:
+            groups.setdefault(record.comparable(), []).append((i, record))
+    return [_table(rows, runs) for rows in groups.values()]
 
 
-def _table(protocol: Protocol, rows: list[tuple[int, Result]], runs: Sequence[Run]) -> Table:
+def _table(rows: list[tuple[int, Record]], runs: Sequence[Run]) -> Table:
     weights = {i: list(dict.fromkeys(r.weights for j, r in rows if j == i)) for i, _ in rows}
     columns = [
         Column(i, w, runs[i].name if len(weights[i]) == 1 else f"{runs[i].name} ({(w or 'unknown')[:8]})")
         for i in sorted(weights)
         for w in weights[i]
     ]
-    settings = sorted({Setting.of(result) for _, result in rows}, key=lambda setting: setting.order)
+    settings = sorted({Setting.of(record) for _, record in rows}, key=lambda setting: setting.order)
     cells = {}
     for column in columns:
         for setting in settings:
@@ -167,16 +158,15 @@ def _table(protocol: Protocol, rows: list[tuple[int, Result]], runs: Sequence[Ru
             if mine:
                 cells[setting, column] = _cell(mine)
     return Table(
-        protocol,
-        next((r.reference for _, r in rows if r.reference), None),
-        tuple(dict.fromkeys(r.protocol for _, r in rows if r.protocol)),
+        rows[0][1],
+        tuple(dict.fromkeys(r.line for _, r in rows if r.line)),
         tuple(settings),
         tuple(columns),
         cells,
     )
 
 
-def _cell(results: list[Result]) -> Cell:
+def _cell(results: list[Record]) -> Cell:
     """One seed: its value (the newest, if measured twice). Several: mean and standard deviation over seeds."""
     by_seed = {result.seed: result for result in results}
     values = [result.value for result in by_seed.values()]
@@ -189,11 +179,12 @@ def _cell(results: list[Result]) -> Cell:
 def markdown(table: Table) -> str:
     """One table in Markdown; the best value of a row is bold."""
     show = table.formatter()
-    head = ["variance", "steps", *(_plain(column.label) for column in table.columns)]
+    head = ["sampler", "steps", *(_plain(column.label) for column in table.columns)]
     head += ["ratio"] if len(table.columns) == 2 else []
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for setting in table.settings:
-        row = [_plain(table.family_label(setting)), str(setting.steps)]
+        steps = f"{setting.steps} ({setting.other_evaluations})" if setting.other_evaluations else str(setting.steps)
+        row = [_plain(table.family_label(setting)), steps]
         row += [_markdown_cell(table, setting, column, show) for column in table.columns]
         if len(table.columns) == 2:
             change = table.change(setting)

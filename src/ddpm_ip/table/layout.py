@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -16,9 +17,8 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from ddpm_ip.evaluate.features import described
-from ddpm_ip.evaluate.metrics import SPLITS, SUBSETS
-from ddpm_ip.run.record import row_label
+from ddpm_ip.metric import find
+from ddpm_ip.run.record import Record, computed_in_words, described, records, row_label
 
 Grid = dict[str, Any]  # table.json
 Cell = Mapping[str, Any] | None  # value, spread or None, number of seeds, mark; None: not measured
@@ -45,20 +45,24 @@ def lay_out(
 
     Returns:
         ``blocks``, one a metric, with ``rows`` of ``cells`` in the order of ``steps``, to be shown with ``decimals``;
-        ``notes``, sentences beneath it; ``results``, the numbers of single cells as ``results.json`` has them; and the
-        protocol.
+        ``notes``, sentences beneath it; ``results``, the numbers of single cells, each a row of
+        :class:`ddpm_ip.run.record.Record`; and the protocol.
+
+    Raises:
+        UserError: a cell is damaged.
     """
     steps, seeds = (_unique(s[key] for s in settings) for key in ("steps", "seed"))
     labels = {row_label(s): s for s in settings}
-    metrics = _unique(m for cell in measured for m in cell["values"] if not m.endswith("_std"))
-    found = {(row_label(c), c["steps"], c["seed"]): c["values"] for c in measured}
     line = protocol_line(protocol)
+    found = {(row_label(c), c["steps"], c["seed"]): _records(c, f"{line} [{identity}]", identity) for c in measured}
+    metrics = _unique(metric for cell in found.values() for metric in cell)
     known = _published(protocol, list(labels.values()), steps)
     published = [entry for entry in known if entry["n_samples"] == protocol["n_samples"]]
     blocks = []
     for metric in metrics:
         ours = [
-            _row(v, None, [_cell([found.get((v, k, seed)) for seed in seeds], metric) for k in steps]) for v in labels
+            _row(v, None, [_cell([found.get((v, k, seed), {}).get(metric) for seed in seeds]) for k in steps])
+            for v in labels
         ]
         rows = [*ours, *_published_rows(published, metric, steps, protocol)]
         blocks.append({"metric": metric, "decimals": _decimals(ours), "rows": rows})
@@ -70,10 +74,12 @@ def lay_out(
         "seeds": seeds,
         "blocks": blocks,
         "notes": [
-            *_notes(settings, measured, seeds, metrics),
+            *_notes(settings, measured, seeds),
+            *_notes_on_metrics(found, len(seeds)),
+            *_unique(f"Warning: {text}" for cell in measured for text in cell["warnings"]),
             *_notes_on_published(protocol, published, bool(known)),
         ],
-        "results": [_result(cell, metric, protocol, line, identity) for cell in measured for metric in metrics],
+        "results": [record.to_dict() for cell in found.values() for record in cell.values()],
         "protocol": {**protocol, "evaluation": _evaluation(measured)},
     }
 
@@ -81,22 +87,12 @@ def lay_out(
 def protocol_line(protocol: Mapping[str, Any]) -> str:
     """All that the numbers were measured under, as one sentence."""
     p = protocol
+    extractor = described(p["extractor"], p["extractor_identity"])
     return (
         f"{p['n_samples']:,} images a cell, rounded to uint8, against {p['n_reference']:,} of {p['reference']} "
-        f"(SHA-256 {p['reference_sha256'][:12]}); extractor {_extractor(p)}; averaged weights {p['weights'][:12]}; "
-        f"{p['spacing']} times; {_computed(p)}"
+        f"(SHA-256 {p['reference_sha256'][:12]}); extractor {extractor}; averaged weights {p['weights'][:12]}; "
+        f"{p['spacing']} times; {computed_in_words(p)}"
     )
-
-
-def _extractor(protocol: Mapping[str, Any]) -> str:
-    return described(protocol["extractor"], protocol["extractor_identity"])
-
-
-def _computed(protocol: Mapping[str, Any]) -> str:
-    """What moves an image by rounding."""
-    precision = "float32" if protocol["precision"] == "no" else protocol["precision"]
-    fused = ", fused kernels" if protocol["fast"] else ""
-    return f"blocks of {protocol['block']}, {precision}{fused}, on {protocol['device']}"
 
 
 def as_text(grid: Grid) -> str:
@@ -170,15 +166,15 @@ def _row(label: str, source: str | None, cells: Sequence[Cell]) -> dict[str, Any
     return {"label": label, "source": source, "cells": list(cells)}
 
 
-def _cell(values: Sequence[Mapping[str, float] | None], metric: str) -> Cell:
-    """Of one seed its value and, where there is one, its deviation over splits; else mean and deviation over seeds."""
-    whole = [v for v in values if v is not None]
-    if len(whole) < len(values):
+def _cell(numbers: Sequence[Record | None]) -> Cell:
+    """Of one seed its value and, where there is one, its deviation over parts; else mean and deviation over seeds."""
+    whole = [record for record in numbers if record is not None]
+    if len(whole) < len(numbers):
         return None
     if len(whole) == 1:
-        return _number(whole[0][metric], whole[0].get(f"{metric}_std"), 1)
-    numbers = [v[metric] for v in whole]
-    return _number(statistics.fmean(numbers), statistics.stdev(numbers), len(numbers))
+        return _number(whole[0].value, whole[0].spread, 1)
+    values = [record.value for record in whole]
+    return _number(statistics.fmean(values), statistics.stdev(values), len(values))
 
 
 def _number(value: float, spread: float | None, seeds: int, mark: str = "") -> dict[str, Any]:
@@ -232,24 +228,30 @@ def _other_times(respace_type: str, protocol: Mapping[str, Any]) -> bool:
 
 
 def _notes(
-    settings: Sequence[Mapping[str, Any]],
-    measured: Sequence[Mapping[str, Any]],
-    seeds: Sequence[int],
-    metrics: Sequence[str],
+    settings: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], seeds: Sequence[int]
 ) -> list[str]:
-    """What must be known to read the table."""
+    """What is missing, and of which seeds the numbers are."""
     notes = []
     if missing := len(settings) - len(measured):
         notes.append(f"Not finished: {missing} of {len(settings)} cells are missing. The same call makes them.")
     if len(seeds) > 1:
         notes.append(f"Mean ± standard deviation over the sampling seeds {', '.join(map(str, seeds))}.")
-    elif spread := [m for m in metrics if any(f"{m}_std" in cell["values"] for cell in measured)]:
-        parts = {True: f"{SUBSETS} subsets", False: f"{SPLITS} splits"}
-        over = ", ".join(f"of {m} over {parts[m.startswith('K')]}" for m in spread)
-        notes.append(f"± is a standard deviation, {over} of the images. One sampling seed.")
-    if any(m.startswith("FD-") for m in metrics):
-        notes.append("FD is the Fréchet distance in other features than the Inception's: it is not FID.")
-    return notes + _unique(f"Warning: {text}" for cell in measured for text in cell["warnings"])
+    return notes
+
+
+def _notes_on_metrics(cells: Mapping[Any, Mapping[str, Record]], seeds: int) -> list[str]:
+    """What the deviations are over, and what the numbers are not."""
+    numbers = {record.metric: record for cell in cells.values() for record in cell.values()}
+    known = [(name, record, found.metric) for name, record in numbers.items() if (found := find(name)) is not None]
+    notes = []
+    spread = [
+        f"of {name} over {metric.parts} {metric.part}" for name, record, metric in known if record.spread is not None
+    ]
+    if spread and seeds == 1:
+        notes.append(f"± is a standard deviation, {', '.join(spread)} of the images. One sampling seed.")
+    return notes + _unique(
+        metric.elsewhere for name, _, metric in known if metric.elsewhere and name not in metric.names(None)
+    )
 
 
 def _notes_on_published(
@@ -266,22 +268,11 @@ def _notes_on_published(
     return notes
 
 
-def _result(
-    cell: Mapping[str, Any], metric: str, protocol: Mapping[str, Any], line: str, identity: str
-) -> dict[str, Any]:
-    """One number as a row of ``results.json``."""
-    kept = ("spacing", "n_samples", "weights", "reference", "reference_sha256", "n_reference")
-    return {
-        "metric": metric,
-        "value": cell["values"][metric],
-        "spread": cell["values"].get(f"{metric}_std"),
-        "grid": f"table/{identity}/{cell['grid']}" if cell.get("grid") else None,
-        **{key: cell[key] for key in ("sampler", "corrections", "clip", "steps", "seed")},
-        **{key: protocol[key] for key in kept},
-        "extractor": _extractor(protocol),
-        "computed": _computed(protocol),
-        "protocol": f"{metric}: {line} [{identity}]",
-    }
+def _records(cell: Mapping[str, Any], line: str, identity: str) -> dict[str, Record]:
+    """The numbers of a cell by metric, as they stand in ``table.json``."""
+    picture = f"table/{identity}/{cell['grid']}" if cell.get("grid") else None
+    numbers = records(cell, f"the cell {row_label(cell)}, {cell['steps']} steps, seed {cell['seed']}")
+    return {r.metric: dataclasses.replace(r, grid=picture, line=f"{r.metric}: {line}") for r in numbers}
 
 
 def _evaluation(measured: Sequence[Mapping[str, Any]]) -> Any:

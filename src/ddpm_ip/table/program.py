@@ -22,26 +22,26 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import DataConfig, ImageSet
 from ddpm_ip.engine import why_not_fast
 from ddpm_ip.errors import ConfigError, OutOfMemory
-from ddpm_ip.evaluate.evaluate import check, chosen, evaluate
+from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import Extractor, find_extractor
+from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import PICTURES, UInt8, grid
+from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
 from ddpm_ip.run.checkpoint import find
 from ddpm_ip.run.log import clock, setup
+from ddpm_ip.run.record import ROW
 from ddpm_ip.run.weights import read_weights
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
 from ddpm_ip.sampler import Ancestral, AnySampler, VarType
 from ddpm_ip.sampler.sampling import Computed, Sampling
 from ddpm_ip.table.layout import Grid
-from ddpm_ip.table.sheet import ROW, Sheet, block_used, cell_name
+from ddpm_ip.table.sheet import Sheet, block_used, cell_name
 
 log = logging.getLogger("ddpm_ip.table")
 
 STEPS = (1000, 100, 50, 10)  # of the published tables
-METRICS: dict[str, Sequence[str]] = {
-    "inception": ("fid", "isc")
-}  # of an extractor where nobody says; of any other the distance alone
 LOG_SECONDS = 10.0
 PICTURED = 64  # images of a cell that its picture shows
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class TableOptions:
             ``sampling``.
         n_samples: images a cell.
         extractor: of the features, a name that :func:`ddpm_ip.evaluate.features.find_extractor` knows.
-        metrics: None for the usual ones of the extractor.
+        metrics: None for those of :func:`ddpm_ip.metric.usual`.
         sampling: all else about how the images are made; where its block is open, that of the cells that are there is
             taken, else what the memory holds.
         keep_images: also writes every image, to ``EXP_DIR/table/PROTOCOL/images-...``.
@@ -163,8 +163,9 @@ def table(
         images = source.open(progress=accelerator.is_main_process)
     if options.keep_images and config.model.in_channels not in PICTURES:
         raise ConfigError(f"--keep_images writes PNG files, which cannot hold {config.model.in_channels} channels")
-    metrics = sorted(chosen(METRICS.get(extractor.name, ("fid",)) if options.metrics is None else options.metrics))
-    check(images, extractor=extractor, metrics=metrics, n_images=options.n_samples, device=accelerator.device)
+    metrics = sorted(chosen(usual(extractor.name) if options.metrics is None else options.metrics))
+    evaluator = Evaluator(extractor, metrics, accelerator.device)
+    evaluator.check(images, options.n_samples)
     common = {
         **_extractor_facts(extractor),
         "metrics": metrics,
@@ -180,7 +181,7 @@ def table(
     block = _agreed(wanted or block_used(home, common) or default_block(config, accelerator), accelerator)
     cells = [replace(cell, sampling=replace(cell.sampling, block=block)) for cell in cells]
     sheet = Sheet(home, label(config.perturbation), {**common, "block": block}, cells)
-    measured = _Measured(images, extractor, metrics, options.keep_images)
+    measured = _Measured(images, evaluator, options.keep_images)
     try:
         return _measure(sheet, measured, load_model(config, weights, accelerator), on_cell)
     except torch.OutOfMemoryError as error:
@@ -196,8 +197,7 @@ class _Measured:
     """What all cells are measured with."""
 
     images: ImageSet
-    extractor: Extractor
-    metrics: Sequence[str]
+    evaluator: Evaluator
     keep_images: bool
 
 
@@ -222,10 +222,8 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
             progress.add(cell, cell.n_samples // accelerator.num_processes)
         else:
             samples = _told(generator.mine(cell.n_samples), cell, progress, first)
-        evaluation = evaluate(
-            samples, with_.images, extractor=with_.extractor, metrics=with_.metrics, n_images=cell.n_samples,
-            device=model.device, about={**weights, **generator.facts()},
-        )  # fmt: skip
+        source = open_samples(samples, {**weights, **generator.facts()})
+        evaluation = with_.evaluator.evaluate(source, with_.images, cell.n_samples)
         if accelerator.is_main_process:
             sheet.put(cell, evaluation, grid(first[0][:PICTURED]))
             log.info("%s: %s", cell_name(cell), ", ".join(f"{k} {v:.4f}" for k, v in evaluation.values.items()))

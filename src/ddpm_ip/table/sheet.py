@@ -22,25 +22,16 @@ from typing import Any
 from PIL import Image
 
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.evaluate.evaluate import Evaluation
 from ddpm_ip.files import read_json, write_json, write_text
 from ddpm_ip.images import save_png
-from ddpm_ip.run.record import row_label, understood
+from ddpm_ip.run.record import ROW, Evaluation, records, row_label, understood
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sample.store import sample_files
 from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out
 
 Place = dict[str, Any]
-ROW = ("sampler", "corrections", "clip")  # of a place: what the row of a cell is
 PLACE = (*ROW, "steps", "seed")
 SAFE, REMOVE = "Finished cells stay", "Remove it, and the next call makes it again"
-INCIDENTAL = (
-    "sampling",
-    "samples",
-    "samples_path",
-    "line",
-    "versions",
-)  # of an evaluation: what its cells may differ in
 
 
 @dataclass(frozen=True)
@@ -159,10 +150,9 @@ def _refuse_mixture(measured: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         ConfigError: they were not; names the files.
     """
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[frozenset[str], list[str]] = {}
     for file, cell in measured.items():
-        protocol = {k: v for k, v in dict(cell["protocol"]).items() if k not in INCIDENTAL}
-        kinds.setdefault(json.dumps(protocol, sort_keys=True), []).append(file)
+        kinds.setdefault(frozenset(record.comparable() for record in records(cell, file)), []).append(file)
     if len(kinds) > 1:
         *_, fewest = sorted(kinds.values(), key=len, reverse=True)
         raise ConfigError(

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.files import NUMBER, append_line, read_lines
+from ddpm_ip.metric import higher_is_better
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.log import Metrics, drop_after
+from ddpm_ip.run.record import Record, curve_id, records
 from ddpm_ip.train.state import TrainState
 
 log = logging.getLogger("ddpm_ip.train")
 
 IN_A_ROW = 3  # evaluations, each worse than the one before, that are a turn and not noise
 PENDING = 2  # evaluations, one that is worked out and one that is waiting for it
-INCIDENTAL = ("line", "metrics", "versions")  # of a protocol: what may change along a curve
-OF_A_KERNEL = ("kid_subset_size",)  # what only a kernel distance depends on
-OF_A_DISTANCE = ("reference", "reference_sha256", "n_reference", "reference_shape")  # and all but class scores
-CLASS_SCORES = ("IS", "CS")
-HIGHER_IS_BETTER = ("IS", "CS", "precision", "recall")
 
 
 class Watch:
@@ -54,13 +49,10 @@ class Watch:
         self._folder, self._metrics = folder, metrics
         drop_after(folder.evaluations, step)
         checkpoint.set_aside(folder.best, step)
-        lines = _lines(folder)
-        self._curve = lines[-1]["curve"] if lines else None
-        found = {
-            line["step"]: value
-            for line in lines
-            if line["curve"] == self._curve and (value := _first(line["values"])) is not None
-        }
+        points = _points(folder)
+        self._curve: str | None = points[-1].record.curve() if points else None
+        self._name: str | None = points[-1].name if points else None  # as the file has it
+        found = {point.step: point.record.value for point in points if point.record.curve() == self._curve}
         self._values = list(found.values())
         kept = [found[step] for step in checkpoint.steps(folder.best) if step in found]
         self._best = kept[-1] if kept else None  # what the weights in best/ are worth
@@ -124,18 +116,18 @@ class Watch:
             evaluation: with ``values``, ``protocol`` and ``warnings``.
             save: saves the weights as the best, and says whether it could; called if they are.
         """
-        if (value := _first(evaluation["values"])) is None:
+        if not (numbers := records(evaluation, f"the evaluation of step {step}")):
             return
-        self._begin_anew_if(_curve(evaluation))
+        first = numbers[0]
+        self._begin_again_if(first)
         for text in evaluation["warnings"]:
             if text not in self._warned:
                 log.warning("train.eval: %s", text)
                 self._warned.add(text)
         if self._metrics is not None:
             self._metrics.evaluation(step, evaluation["values"])
-        append_line(self._folder.evaluations, {"step": step, "curve": self._curve, **evaluation})
-        name = next(iter(evaluation["values"]))
-        sign = -1 if _word(name) in HIGHER_IS_BETTER else 1
+        append_line(self._folder.evaluations, {"step": step, "curve": self._name, **evaluation})
+        sign, value = -1 if higher_is_better(first.metric) else 1, first.value
         best = self._best is None or sign * value < sign * self._best
         self._values.append(value)
         log.info("step %d  %s%s", step, _text(evaluation["values"]), "  kept as the best" if best else "")
@@ -146,16 +138,26 @@ class Watch:
             log.warning(
                 "%s has become worse %d evaluations in a row: the run may be overfitting or diverging; the best "
                 "weights are kept in %s",
-                name, IN_A_ROW, self._folder.best,
+                first.metric, IN_A_ROW, self._folder.best,
             )  # fmt: skip
 
-    def _begin_anew_if(self, curve: str) -> None:
-        """Begins another curve if it is one, and keeps the best weights of the one before under another name."""
-        if self._curve is not None and curve != self._curve:
-            log.warning("train.eval measures otherwise than before: its curve begins anew")
+    def _begin_again_if(self, first: Record) -> None:
+        """Begins another curve if the numbers are of one, and keeps the best weights of the old under another name."""
+        if first.curve() == self._curve:
+            return
+        if self._curve is not None:
+            log.warning("train.eval measures otherwise than before: a new curve begins")
             checkpoint.set_aside(self._folder.best, -1, "was the best of the curve before")
             self._values, self._best = [], None
-        self._curve = curve
+        self._curve, self._name = first.curve(), curve_id(first)
+
+
+class _Point(NamedTuple):
+    """The first number of an evaluation, and the name of its curve."""
+
+    step: int
+    record: Record
+    name: str
 
 
 def save_best(folder: RunFolder, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
@@ -169,30 +171,14 @@ def save_best(folder: RunFolder, step: int, tensors: Mapping[str, Any], meta: Ma
     return True
 
 
-def _lines(folder: RunFolder) -> list[dict[str, Any]]:
+def _points(folder: RunFolder) -> list[_Point]:
     if not folder.evaluations.exists():
         return []
-    lines = read_lines(folder.evaluations, {"step": NUMBER, "values": dict, "protocol": dict}).rows
-    return [{**line, "curve": line.get("curve") or _curve(line)} for line in lines]  # older versions wrote none
-
-
-def _curve(evaluation: Mapping[str, Any]) -> str:
-    """What the values of the first metric must have in common to be compared, as a short hash."""
-    name = next(iter(evaluation["values"]), "")
-    skipped = INCIDENTAL + (() if name.startswith("K") else OF_A_KERNEL)
-    skipped += OF_A_DISTANCE if _word(name) in CLASS_SCORES else ()
-    protocol = {k: v for k, v in evaluation["protocol"].items() if k not in skipped}
-    text = json.dumps([name, protocol], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _word(name: str) -> str:
-    """``CS`` of ``CS-mine`` and of ``CS_std``."""
-    return name.split("-")[0].split("_")[0]
-
-
-def _first(values: Mapping[str, float]) -> float | None:
-    return next(iter(values.values()), None)
+    points = []
+    for line in read_lines(folder.evaluations, {"step": NUMBER, "values": dict, "protocol": dict}).rows:
+        for first in records(line, f"{folder.evaluations}, step {line['step']}")[:1]:
+            points.append(_Point(line["step"], first, str(line.get("curve") or curve_id(first))))
+    return points
 
 
 def _text(values: Mapping[str, float]) -> str:

@@ -22,13 +22,15 @@ from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import UserError
-from ddpm_ip.evaluate import collect, metrics
-from ddpm_ip.evaluate.evaluate import evaluate
+from ddpm_ip.evaluate import collect
+from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.extractors import dinov2
 from ddpm_ip.evaluate.extractors import weights as files
 from ddpm_ip.evaluate.extractors.inception import import_torch_fidelity
 from ddpm_ip.evaluate.extractors.vit import Size, VisionTransformer, build
 from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.evaluate.images import open_samples
+from ddpm_ip.metric import METRICS
 from ddpm_ip.train.loop import Hooks, train
 
 CPU = torch.device("cpu")
@@ -141,16 +143,14 @@ def test_metrics_equal_torch_fidelitys(put: Callable[..., Path], monkeypatch: py
     assert isinstance(extractor, dinov2.Dinov2)
     monkeypatch.setattr(module.feature_extractor_dinov2, "torchvision", oracle.torchvision())
     monkeypatch.setattr(torch.hub, "load", lambda repository, name: extractor._network)
-    monkeypatch.setattr(metrics, "SUBSET_SIZE", 12)
+    monkeypatch.setitem(METRICS, "kid", dataclasses.replace(METRICS["kid"], subset=12))
     fake, real = pictures(24, 0, 0, 160), pictures(28, 1, 60, 235)
     theirs = module.calculate_metrics(
         input1=Images(fake), input2=Images(real), fid=True, kid=True, prc=True, feature_extractor=LARGE,
         kid_subset_size=12, cuda=False, cache=False, save_cpu_ram=True, verbose=False, batch_size=24,
     )  # fmt: skip
-    ours = evaluate(
-        [fake], from_arrays(real, None, "real", 32), extractor=extractor, metrics=["fid", "kid", "prc"], batch_size=7,
-        device=CPU,
-    ).values  # fmt: skip
+    evaluator, images = Evaluator(extractor, ["fid", "kid", "prc"], CPU, 7), from_arrays(real, None, "real", 32)
+    ours = evaluator.evaluate(open_samples([fake]), images).values
     assert ours == pytest.approx(
         {
             f"FD-{LARGE}": theirs["frechet_inception_distance"],

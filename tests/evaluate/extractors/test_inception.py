@@ -16,12 +16,14 @@ from torch.utils.data import Dataset
 from ddpm_ip.data import ImageSet
 from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.errors import UserError
-from ddpm_ip.evaluate import metrics
-from ddpm_ip.evaluate.evaluate import Evaluation, evaluate
+from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.extractors import inception
 from ddpm_ip.evaluate.extractors import weights as files
 from ddpm_ip.evaluate.extractors.inception import Inception, import_torch_fidelity
 from ddpm_ip.evaluate.features import find_extractor
+from ddpm_ip.evaluate.images import open_samples
+from ddpm_ip.metric import METRICS
+from ddpm_ip.run.record import Evaluation
 
 CPU = torch.device("cpu")
 ALL = ["fid", "isc", "kid", "prc", "sfid"]
@@ -62,7 +64,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch)
     patch.setattr(files, "INCEPTION", with_hash_of(path))
     patch.setenv("DDPM_IP_WEIGHTS", str(path.parent))
     patch.setenv("DDPM_IP_CACHE", str(path.parent / "cache"))
-    patch.setattr(metrics, "SUBSET_SIZE", SUBSET)
+    patch.setitem(METRICS, "kid", dataclasses.replace(METRICS["kid"], subset=SUBSET))
     return path
 
 
@@ -90,7 +92,7 @@ def extractor(weights: Path) -> Inception:
 
 @pytest.fixture(scope="module")
 def ours(extractor: Inception, reference: ImageSet) -> Evaluation:
-    return evaluate([FAKE], reference, extractor=extractor, metrics=ALL, batch_size=16, device=CPU)
+    return Evaluator(extractor, ALL, CPU, batch_size=16).evaluate(open_samples([FAKE]), reference)
 
 
 class Images(Dataset):  # type: ignore[type-arg]
@@ -177,7 +179,7 @@ def test_blocks_and_batches_play_no_part_and_the_reference_is_kept(
     real_call = Inception.__call__
     monkeypatch.setattr(Inception, "__call__", lambda self, x: calls.append(len(x)) or real_call(self, x))
     blocks = np.array_split(FAKE, [7, 15])
-    again = evaluate(blocks, reference, extractor=extractor, metrics=ALL, batch_size=6, device=CPU)
+    again = Evaluator(extractor, ALL, CPU, batch_size=6).evaluate(open_samples(blocks), reference)
     assert again.values == pytest.approx(ours.values, rel=1e-6, abs=1e-6)
     assert calls == [6, 1, 6, 2, 5]  # the samples alone
 
