@@ -121,9 +121,7 @@ def test_uniform_times_and_constant_weights_are_version_0_1_to_the_bit(
 ) -> None:
     """Losses and gradients."""
     torch.manual_seed(0)
-    network = (
-        UNetConfig("unet", 2, 8, (1, 2), (False, True), 1, num_groups=4).build(2, 4 if learned else 2, None).eval()
-    )
+    network = UNetConfig(2, 8, (1, 2), (False, True), 1, num_groups=4).build(2, 4 if learned else 2, None).eval()
     with torch.no_grad():
         for p in network.parameters():
             p.add_(0.1 * torch.randn_like(p))
