@@ -22,7 +22,7 @@ from ddpm_ip.run.record import records, row_label
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "examples/demo.py"), "--out"]
 RUNS = ("ddpm", "ddpm-ip")
-PICTURE = "ddpm-ip/samples/step00002000.png"
+PICTURE = "ddpm-ip/samples/step00003000.png"
 
 
 def main() -> int:

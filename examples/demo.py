@@ -1,6 +1,6 @@
 """DDPM and DDPM-IP on the same digits with the same seed: trained side by side, sampled, judged, and reported.
 
-    python examples/demo.py [--out runs/demo] [--n_steps 2000] [--n_samples 1024]
+    python examples/demo.py [--out runs/demo] [--n_steps 3000] [--n_samples 1024]
 
 Both runs see the same images, times and noise; they differ in `perturbation.gamma` alone. Ctrl-C stops; the same
 command continues, and reuses what is there.
@@ -45,7 +45,7 @@ NOTE = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder (default: %(default)s)")
-    parser.add_argument("--n_steps", type=int, default=2000, help="training steps of each run (default: %(default)s)")
+    parser.add_argument("--n_steps", type=int, default=3000, help="training steps of each run (default: %(default)s)")
     parser.add_argument("--n_samples", type=int, default=1024, help="samples behind each number (default: %(default)s)")
     args = parser.parse_args()
     start = time.monotonic()

@@ -43,7 +43,8 @@ def hardware() -> str:
     """The GPUs, or the CPU and its cores."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{os.cpu_count()} CPU cores ({_cpu_name()}), {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{os.cpu_count()} CPU cores ({_cpu_name()}), {threads} thread{'s' * (threads != 1)}"
 
 
 def _cpu_name() -> str:
