@@ -388,7 +388,7 @@ def test_previews_and_evaluations_of_a_training_capture_once_each(
     assert len(set(pictures)) == 4, "each of other weights"
     lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     assert len({json.loads(line)["values"]["FD-pixels"] for line in lines}) == 4
-    last = load_model(config, weights(tmp_path / "run"), start_engine(None))
+    last = load_model(config, weights(tmp_path / "run"), start_engine(None, fast=True))
     grid_now = grid(preview(last, config.sampling_in_training(5), 16))
     grid_now.save(tmp_path / "now.png")
     assert np.array_equal(
