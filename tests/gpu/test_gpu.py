@@ -354,7 +354,7 @@ def test_one_capture_serves_every_sampler_number_of_steps_and_seed(
     monkeypatch.setattr(Graph, "_capture", lambda self: (captured.append(self.kinds), ordinary(self))[1])
     config = tiny(n_steps=100, save_freq=100, ema_decay=0.5)  # of an untrained network clipping leaves no difference
     train(config, tmp_path / "run")
-    model = load_model(config, weights(tmp_path / "run"), start_engine(None))
+    model = load_model(config, weights(tmp_path / "run"), start_engine(None, fast=True))
     wanted = [
         Sampling(Ancestral("fixed_small"), steps=20, block=64),
         Sampling(DDIM(0.5), steps=7, seed=2**40, block=64),
@@ -365,7 +365,7 @@ def test_one_capture_serves_every_sampler_number_of_steps_and_seed(
     images = [model.generator(sampling).images(1) for sampling in wanted]
     assert captured == [(("clip", 2),)]
     assert np.array_equal(images[0], images[-1])
-    alone = load_model(config, weights(tmp_path / "run"), start_engine(None)).generator(wanted[1]).images(1)
+    alone = load_model(config, weights(tmp_path / "run"), start_engine(None, fast=True)).generator(wanted[1]).images(1)
     assert np.array_equal(images[1], alone)
     scaled = dataclasses.replace(wanted[1], corrections=(EpsilonScaling(1.05),))
     assert not np.array_equal(model.generator(scaled).images(1), images[1])
