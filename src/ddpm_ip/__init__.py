@@ -13,7 +13,7 @@ once. No public name is that of a module. The subject is in five short modules: 
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _MODULES = {
     "notebook": ("Run", "load", "measure", "new"),
