@@ -59,8 +59,13 @@ def _lot(item: pytest.Item) -> str:
 
 
 @pytest.fixture(autouse=True)
-def alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test is a program of its own, on one core, unless it is one of a GPU."""
+def alone(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A test is a program of its own, on one core, unless it is one of a GPU; what it caches is not the user's."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.setenv("DDPM_IP_CACHE", str(cache / "ddpm-ip"))
     if request.node.get_closest_marker("gpu") is None:
         one_thread(monkeypatch)
 

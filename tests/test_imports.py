@@ -25,6 +25,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "variants": ({"pydantic_core"}, set()),
     "metric": (set(), {"errors"}),
+    "mistakes": (set(), {"variants"}),
     "options": (set(), {"plain", "errors"}),
     "plain": ({"yaml"}, {"errors"}),
     "files": (set(), {"errors", "plain"}),
@@ -50,7 +51,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "data": ({"numpy", "PIL", "tqdm", "pyarrow"}, PLAIN),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
     "engine": ({"torch", "accelerate"}, {"errors"}),
-    "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric"}),
+    "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric", "mistakes"}),
     "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"images", "metric", "__init__"}),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "__init__"}),
     "evaluate": (

@@ -7,12 +7,11 @@ and what it finds is told to a person: the key, what is wrong, and the nearest n
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import nn
@@ -23,6 +22,7 @@ from ddpm_ip.denoiser import Denoiser, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import read_yaml
 from ddpm_ip.metric import METRICS
+from ddpm_ip.mistakes import explain
 from ddpm_ip.nn import ModelConfig, UNetConfig
 from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
@@ -32,7 +32,7 @@ from ddpm_ip.sampler import VarType
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
 from ddpm_ip.times import TimeSampler, TimesConfig, Uniform
-from ddpm_ip.variants import ByName, has_name, variant_name, variants
+from ddpm_ip.variants import ByName, has_name, sections, variant_name
 from ddpm_ip.weighting import Constant, WeightingConfig
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -223,7 +223,7 @@ def from_dict(
     try:
         config = _adapter().validate_python(tree)
     except ValidationError as error:
-        lines = [_explain(e) for e in error.errors()]
+        lines = [explain(e, Config) for e in error.errors()]
         raise ConfigError(
             f"{origin} cannot be used:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
         ) from None
@@ -290,14 +290,9 @@ def _adapter() -> TypeAdapter[Config]:
 _ADAPTER: TypeAdapter[Config] | None = None
 
 
-def _sections(cls: type) -> dict[str, list[type]]:
-    """The fields of a dataclass that are sections themselves, and what each can be."""
-    return {name: found for name, hint in get_type_hints(cls, include_extras=True).items() if (found := variants(hint))}
-
-
 def _forbid_unknown_keys(cls: type) -> None:
     cls.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
-    for found in _sections(cls).values():
+    for found in sections(cls).values():
         for variant in found:
             _forbid_unknown_keys(variant)
 
@@ -308,7 +303,7 @@ _forbid_unknown_keys(Config)
 def _with_default_names(tree: Mapping[str, Any], cls: type | None = None) -> dict[str, Any]:
     """Names the variant of a section that leaves it out where its other keys fit only one variant; at any depth."""
     named = dict(tree)
-    for section, known in _sections(cls or Config).items():
+    for section, known in sections(cls or Config).items():
         value = named.get(section)
         if not isinstance(value, dict):
             continue
@@ -332,65 +327,6 @@ def _default_of(cls: type, section: str) -> type | None:
     """The variant of a section that is left out; None if it must be given."""
     factory = next(f.default_factory for f in dataclasses.fields(cls) if f.name == section)
     return None if factory is dataclasses.MISSING else type(factory())
-
-
-def _explain(error: Mapping[str, Any]) -> str:
-    """One pydantic error as a sentence, with the nearest name that exists."""
-    path, variants = _place(error["loc"])
-    key, kind, given = ".".join(path), error["type"], error["input"]
-    for n, part in enumerate(path, 1):
-        if part in _SEVERAL and n < len(path):  # pydantic tells of each kind in turn; a person wants to know them all
-            return f"{'.'.join(path[:n])}: {_SEVERAL[part]}"
-    if kind == "unexpected_keyword_argument":
-        section, parents = _place(error["loc"][:-1])
-        known = [f.name for parent in parents for f in dataclasses.fields(parent)]
-        variant = error["loc"][-2] if len(error["loc"]) > 1 else None  # pydantic's name of the chosen one, if there are
-        which = f" (of {variant})" if has_name(parents) and variant == variant_name(parents[0]) else ""
-        return (
-            f"{key}: unknown key"
-            + _suggest(path[-1], known, f"the keys of {'.'.join(section) or 'a config'} are")
-            + which
-        )
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tag, known = error["ctx"].get("tag"), [variant_name(v) for v in variants]
-        wrong = "not given" if tag is None else f"unknown name {tag!r}"
-        return f"{key}.name: {wrong}" + _suggest(tag or "", known, "choose one of")
-    if kind == "missing":
-        return f"{key}: not given, but needed"
-    if kind in ("dataclass_type", "model_attributes_type", "dict_type"):
-        return f"{key}: must be a section of keys and values, got {given!r}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]}" + ("" if kind == "value_error" else f", got {given!r}")
-
-
-_SEVERAL = {  # values of several plain kinds
-    "image_size": "must be a whole number of pixels, or [height, width]",
-    "steps": 'must be a whole number, or a text such as "10,10,5" or "ddim50"',
-}
-
-
-def _place(loc: Sequence[Any]) -> tuple[list[str], list[type]]:
-    """Where a pydantic error is: the path as a person writes it, and the dataclasses that can stand there.
-
-    (pydantic puts the name of the chosen variant into its path; nobody writes it there.)
-    """
-    path: list[str] = []
-    variants: list[type] = [Config]
-    for part in loc:
-        by_name = {variant_name(v): v for v in variants} if variants and has_name(variants) else {}
-        if part in by_name:
-            variants = [by_name[part]]
-            continue
-        path.append(str(part))
-        if isinstance(part, int):  # a place in a list of variants
-            continue
-        variants = _sections(variants[0]).get(str(part), []) if len(variants) == 1 else []
-    return path, variants
-
-
-def _suggest(word: str, known: Sequence[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f"; {otherwise} {', '.join(known)}"
 
 
 def _booleans_as_numbers(given: Any, checked: Any, key: str = "") -> list[str]:

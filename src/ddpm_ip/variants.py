@@ -6,7 +6,7 @@ import dataclasses
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ def variants(annotation: Any) -> list[type]:
     if get_origin(annotation) in (Union, types.UnionType, tuple):
         return [v for arm in get_args(annotation) for v in variants(arm)]
     return [annotation] if dataclasses.is_dataclass(annotation) and isinstance(annotation, type) else []
+
+
+def sections(cls: type) -> dict[str, list[type]]:
+    """The fields of a dataclass that are sections themselves, and what each can be."""
+    return {name: found for name, hint in get_type_hints(cls, include_extras=True).items() if (found := variants(hint))}
 
 
 def variant_name(cls: type) -> str:
