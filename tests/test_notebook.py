@@ -435,7 +435,15 @@ def test_one_model_serves_all_samples(run):
     assert run.denoiser is walks[0]._generator.model.denoiser
 
 
-def test_an_interruption_saves_first_and_is_raised(trained, tmp_path, monkeypatch):
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def on_interrupt(request):
+    """What a shell gives: a program that is started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_saves_first_and_is_raised(trained, tmp_path, monkeypatch, on_interrupt):
     write = Metrics.write
 
     def interrupted(self, step, numbers):

@@ -137,7 +137,7 @@ class Run:
 
         Returns:
             The run itself, with the weights of its last step. An interruption (Ctrl-C, the notebook's stop button) is
-            raised once the state is saved; the run then has the weights of that step.
+            raised as KeyboardInterrupt once the state is saved; the run then has the weights of that step.
 
         Raises:
             UserError: as :func:`ddpm_ip.train.loop.train`.
@@ -154,7 +154,8 @@ class Run:
         self.config, self.folder = config, outcome.folder
         self._weights, self._model, self._resume = find_weights(outcome.folder), None, "latest"
         if outcome.signal is not None:
-            signal.raise_signal(outcome.signal)
+            signal.raise_signal(outcome.signal)  # to whom it was meant for
+            raise KeyboardInterrupt  # who ignored it (a program in the background ignores Ctrl-C): this is not the end
         return self
 
     def sample(self, n: int, **settings: Any) -> Samples:
