@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -59,15 +59,19 @@ def _lot(item: pytest.Item) -> str:
 
 
 @pytest.fixture(autouse=True)
-def alone(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """A test is a program of its own, on one core, unless it is one of a GPU; what it caches is not the user's."""
-    cache = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setenv("DDPM_IP_CACHE", str(cache / "ddpm-ip"))
+def alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test is a program of its own, on one core, unless it is one of a GPU."""
     if request.node.get_closest_marker("gpu") is None:
         one_thread(monkeypatch)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests cache is not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("DDPM_IP_CACHE", os.path.join(os.environ["XDG_CACHE_HOME"], "ddpm-ip"))
+        yield
 
 
 @pytest.fixture
