@@ -3,8 +3,8 @@
     git worktree add --detach /tmp/before COMMIT
     python benchmarks/same_kernels.py --old /tmp/before --out benchmarks/results/NAME.json
 
-Each tree compiles those of a training step for a Hopper GPU (benchmarks/compile_time.py). Compared is the PTX, without comments
-and the lines that lead back to the source.
+Each tree compiles those of a training step for a Hopper GPU (benchmarks/compile_time.py). Compared is the PTX, without
+comments and the lines that lead back to the source.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
@@ -59,6 +60,14 @@ def run(config: Config, folder: Path, resume: str | None = None, hooks=NO_HOOKS)
     """Trains in this process, as if it were a new one."""
     AcceleratorState._reset_state(True)
     return train(config, folder, resume, hooks)
+
+
+def briefly_trained(folder: Path) -> Path:
+    """A run of six steps, on one core: its network is no longer the initial one. For fixtures that many tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        one_thread(patch)
+        run(tiny(n_steps=6, save_freq=6, optim={"lr": 1e-2}), folder)
+    return folder
 
 
 def one_thread(monkeypatch) -> None:

@@ -16,10 +16,10 @@ from tests.tiny import (
     GUARD,
     SAMPLE_SCRIPT,
     TORCHRUN,
+    briefly_trained,
     finish,
     one_thread,
     options,
-    run,
     start,
     step_folder,
     tiny,
@@ -42,11 +42,7 @@ OPTIONS = {"n_samples": 20, "batch_size": 8, "respace_steps": 4, "seed": 3}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        one_thread(patch)
-        folder = tmp_path_factory.mktemp("trained") / "run"
-        run(tiny(n_steps=6, save_freq=6, optim={"lr": 1e-2}), folder)
-    return folder
+    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.tiny import ROOT, TORCHRUN, contents, finish, one_thread, run, start, tiny, tree, wait_for
+from tests.tiny import ROOT, TORCHRUN, briefly_trained, contents, finish, one_thread, run, start, tiny, tree, wait_for
 
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, load, merge
@@ -31,11 +31,7 @@ CELLS = [f"{variance}, {k} steps, seed 0" for k in (2, 4) for variance in ("fixe
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        one_thread(patch)
-        folder = tmp_path_factory.mktemp("trained") / "run"
-        run(tiny(n_steps=6, save_freq=6, optim={"lr": 1e-2}), folder)
-    return folder
+    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.fixture
