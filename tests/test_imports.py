@@ -50,9 +50,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
     "data": ({"numpy", "PIL", "tqdm", "pyarrow"}, PLAIN),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
-    "engine": ({"torch", "accelerate"}, {"errors"}),
+    "cores": (set(), set()),
+    "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
     "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric", "mistakes"}),
-    "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"images", "metric", "__init__"}),
+    "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "__init__"}),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "__init__"}),
     "evaluate": (
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
@@ -63,7 +64,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
         MODEL | {"run", "sample", "evaluate", "__init__"},
     ),
-    "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"run", "sample", "train", "__init__"}),
+    "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"cores"} | {"run", "sample", "train", "__init__"}),
     "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "engine", "metric", "run", "evaluate", "__init__"}),
     "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
@@ -223,6 +224,7 @@ WITH_ANOTHER_WAY = {
     "files": {"os.replace"},
     "data.cifar10": {"os.replace"},  # the archive that it downloads
     "run.provenance": {"Path('/proc/cpuinfo').read_text"},
+    "cores": {"path.read_text"},  # of the system's
 }
 
 

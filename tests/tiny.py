@@ -19,6 +19,7 @@ from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import Ancestral
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.train.loop import NO_HOOKS, Outcome, train
+from ddpm_ip.train.settings import Wanted
 
 ROOT = Path(__file__).parents[1]
 TRAIN_SCRIPT, SAMPLE_SCRIPT = ROOT / "scripts/train_ddpm_ip.py", ROOT / "scripts/sample_uncond.py"
@@ -56,7 +57,7 @@ def yaml_file(folder: Path, model=None, **settings) -> Path:
     return path
 
 
-def run(config: Config, folder: Path, resume: str | None = None, hooks=NO_HOOKS) -> Outcome:
+def run(config: Config | Wanted, folder: Path, resume: str | None = None, hooks=NO_HOOKS) -> Outcome:
     """Trains in this process, as if it were a new one."""
     AcceleratorState._reset_state(True)
     return train(config, folder, resume, hooks)
@@ -128,6 +129,10 @@ def step_folder(folder: Path, step: int) -> Path:
 
 def steps_saved(folder: Path) -> list[int]:
     return sorted(int(p.name.removeprefix("step")) for p in (folder / "ckpt").glob("step*"))
+
+
+def meta(folder: Path, step: int) -> dict:
+    return json.loads((step_folder(folder, step) / "meta.json").read_text())
 
 
 def weights(folder: Path, step: int, name: str = "model") -> dict[str, torch.Tensor]:

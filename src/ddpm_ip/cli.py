@@ -86,7 +86,11 @@ def _tidy_on_sigterm() -> Iterator[None]:
 
 def _train_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "-c", "--config", required=True, metavar="CONFIG", help="YAML file, such as configs/ddpm_ip_cifar10.yaml"
+        "-c",
+        "--config",
+        type=Path,
+        metavar="CONFIG",
+        help="YAML file, such as configs/ddpm_ip_cifar10.yaml; a run that is continued needs none",
     )
     p.add_argument(
         "-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="where results go; default runs/exp-{current time}"
@@ -95,17 +99,25 @@ def _train_arguments(p: argparse.ArgumentParser) -> None:
         "-r",
         "--resume",
         metavar="latest|PATH",
-        help="continue the newest whole checkpoint of EXP_DIR, or the one at PATH",
+        help="continue the newest whole checkpoint of EXP_DIR, or the one at PATH, with the settings of that run",
+    )
+    p.add_argument(
+        "--change",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="with -r: items of the method that may differ from the run's from now on, as in --change "
+        "perturbation.gamma --perturbation.gamma 0.15; others (--train.n_steps 900000) need no such word",
     )
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
-    from ddpm_ip.config import load, parse_overrides
-
-    config = load(args.config, parse_overrides(rest))
+    from ddpm_ip.config import parse_overrides
     from ddpm_ip.train.loop import train
+    from ddpm_ip.train.settings import Wanted
 
-    outcome = train(config, args.exp_dir, args.resume)
+    wanted = Wanted(args.config, parse_overrides(rest), tuple(args.change))
+    outcome = train(wanted, args.exp_dir, args.resume)
     return 0 if outcome.signal is None else 128 + outcome.signal
 
 

@@ -11,14 +11,15 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import gather_object
 
+from ddpm_ip.cores import threads_said, usable
 from ddpm_ip.errors import ConfigError
 
 
 def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bool = False) -> Accelerator:
     """An Accelerator for this process.
 
-    On the CPU the processes of a machine share its cores evenly. (Launchers set ``OMP_NUM_THREADS=1``, which would
-    leave a single process with one core.)
+    On the CPU the processes of a machine share its cores evenly, unless ``OMP_NUM_THREADS`` says how many threads each
+    has; see :mod:`ddpm_ip.cores`.
 
     Args:
         mixed_precision: None takes what the launcher says, else full precision.
@@ -59,8 +60,8 @@ def _join_on_cpu() -> bool:
 
 def _share_cores(device: torch.device) -> None:
     if device.type == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        share = max(1, usable() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        torch.set_num_threads(threads_said() or share)
 
 
 def stop_engine() -> None:

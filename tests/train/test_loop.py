@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tests.tiny import (
     assert_same_state,
     contents,
     largest_difference,
+    meta,
     numbers,
     run,
     step_folder,
@@ -30,6 +32,7 @@ from ddpm_ip.objective import Objective
 from ddpm_ip.run import checkpoint
 from ddpm_ip.train import loop, path
 from ddpm_ip.train.loop import Hooks
+from ddpm_ip.train.settings import Wanted
 from ddpm_ip.train.step import TrainStep
 
 LONG = {"n_steps": 24, "batch_size": 128, "print_freq": 5, "save_freq": 24, "lr_warmup": 20}  # an epoch: 14.04 steps
@@ -286,30 +289,41 @@ def test_a_changed_learning_rate_is_allowed_and_logged(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "difference"),
     [
-        ("model.dim", 16, "model.dim: 8 -> 16"),
-        ("diffusion.total_steps", 500, "diffusion.total_steps: 1000 -> 500"),
-        ("diffusion.objective", "pred_v", "diffusion.objective: pred_eps -> pred_v"),
+        ("model.dim", 16, "model.dim: the run has 8, asked for is 16"),
+        ("diffusion.total_steps", 500, "diffusion.total_steps: the run has 1000, asked for is 500"),
+        ("diffusion.objective", "pred_v", "diffusion.objective: the run has 'pred_eps', asked for is 'pred_v'"),
+        ("train.ema_decay", 0.5, "train.ema_decay: the run has 0.9, asked for is 0.5"),
     ],
 )
 def test_another_network_or_diffusion_is_refused_with_the_difference(tmp_path, key, value, difference):
     run(tiny(n_steps=2), tmp_path)
     before = contents(tmp_path)
-    with pytest.raises(CheckpointError, match=difference):
+    with pytest.raises(ConfigError, match=difference):
         run(from_dict(merge(tree(n_steps=4), {key: value})), tmp_path, "latest")
     assert contents(tmp_path) == before
 
 
-def test_other_data_are_refused(tmp_path):
-    from PIL import Image
+def test_other_data_are_refused_unless_they_are_meant(tmp_path):
+    pictures = tmp_path / "images"
+    pictures.mkdir()
 
-    run(tiny(n_steps=2), tmp_path / "run")
-    (tmp_path / "images").mkdir()
-    for i in range(16):
-        Image.new("L", (8, 8), i).save(tmp_path / "images" / f"{i}.png")
-    data = {"name": "folder", "root": str(tmp_path / "images"), "image_size": 8, "mode": "gray"}
-    with pytest.raises(CheckpointError, match=r"data: other images \(SHA-256"):
-        run(from_dict({**tree(n_steps=4), "data": data}), tmp_path / "run", "latest")
+    def draw(first):
+        for i in range(16):
+            Image.new("L", (8, 8), first + i).save(pictures / f"{i}.png")
+
+    draw(0)
+    data = {"name": "folder", "root": str(pictures), "image_size": 8, "mode": "gray"}
+    run(from_dict({**tree(n_steps=2), "data": data}), tmp_path / "run")
+    draw(100)
+    changed = from_dict({**tree(n_steps=4), "data": data})
+    with pytest.raises(CheckpointError, match=r"the images of images are not those .*--change data"):
+        run(changed, tmp_path / "run", "latest")
     assert steps_saved(tmp_path / "run") == [2]
+    run(Wanted(config=changed, change=("data.root",)), tmp_path / "run", "latest")
+    assert steps_saved(tmp_path / "run") == [2, 4]
+    (entry,) = meta(tmp_path / "run", 4)["history"]
+    assert entry["step"] == 2
+    assert "data: " in entry["changes"][-1]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import count
 
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from ddpm_ip.bench.measure import Step
 from ddpm_ip.config import Config
+from ddpm_ip.cores import usable
 from ddpm_ip.data import ImageSet
 from ddpm_ip.draws import Draws
 from ddpm_ip.images import to_unit
@@ -65,7 +65,7 @@ def plain_data(config: Config, images: ImageSet, accelerator: Accelerator) -> St
         dataset,
         batch_size=share,
         sampler=RandomSampler(dataset, replacement=True, num_samples=share << 20),  # no end of an epoch while timing
-        num_workers=min(WORKERS, os.cpu_count() or 1),
+        num_workers=min(WORKERS, usable()),
         pin_memory=accelerator.device.type == "cuda",
     )
     batches = iter(loader)

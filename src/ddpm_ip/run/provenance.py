@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ddpm_ip.cores import usable
+
 
 def provenance() -> dict[str, Any]:
     """Versions, hardware, commit and command of this process."""
@@ -40,11 +42,14 @@ def earlier(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def hardware() -> str:
-    """The GPUs, or the CPU and its cores."""
+    """The GPUs that the processes of this program use, one each, or the CPU and the cores that it may use."""
     if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    threads = torch.get_num_threads()
-    return f"{os.cpu_count()} CPU cores ({_cpu_name()}), {threads} thread{'s' * (threads != 1)}"
+        used, there = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.device_count()
+        others = f" (of {there} here)" if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < there else ""
+        return f"{used} x {torch.cuda.get_device_name()}{others}"
+    cores, there, threads = usable(), os.cpu_count() or 1, torch.get_num_threads()
+    some = f"{cores} of {there}" if cores < there else f"{there}"
+    return f"{some} CPU cores ({_cpu_name()}), {threads} thread{'s' * (threads != 1)}"
 
 
 def _cpu_name() -> str:

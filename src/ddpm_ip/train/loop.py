@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
-from ddpm_ip.engine import start_engine
+from ddpm_ip.engine import start_device, start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError, OutOfMemory
 from ddpm_ip.images import grid, save_png
 from ddpm_ip.run import checkpoint
-from ddpm_ip.run.checkpoint import Checkpoint
 from ddpm_ip.run.folder import Lock, RunFolder, default_path
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview
@@ -28,10 +28,21 @@ from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.monitor import Watch
 from ddpm_ip.train.path import Step, make_step
 from ddpm_ip.train.run import NO_HOOKS, Hooks, Run
+from ddpm_ip.train.settings import Wanted, check_change
 from ddpm_ip.train.signals import StopRequest
-from ddpm_ip.train.start import announce, check, check_same, find_start, open_data, set_backends
+from ddpm_ip.train.start import (
+    Settled,
+    announce,
+    check,
+    check_same_data,
+    note_changes,
+    open_data,
+    set_backends,
+    settle,
+    take_over,
+)
 from ddpm_ip.train.state import Sums, TrainState
-from ddpm_ip.train.step import check_finite, learning_rate, own_rows
+from ddpm_ip.train.step import TrainStep, check_finite, learning_rate, own_rows
 
 if TYPE_CHECKING:
     from ddpm_ip.evaluate.during import Judge
@@ -49,7 +60,7 @@ class Outcome:
 
 
 def train(
-    config: Config,
+    wanted: Config | Wanted,
     exp_dir: Path | None = None,
     resume: str | None = None,
     hooks: Hooks = NO_HOOKS,
@@ -57,7 +68,7 @@ def train(
     """Trains a model.
 
     Args:
-        config: everything that the run is made of.
+        wanted: everything that the run is made of; or what is asked of a run that is continued.
         exp_dir: where results go; ``runs/exp-{current time}`` if None.
         resume: "latest" continues the newest whole checkpoint of ``exp_dir``; or a checkpoint, or the folder of a run.
         hooks: for tests.
@@ -68,55 +79,79 @@ def train(
     Raises:
         UserError: anything that the user can put right; what was saved before is untouched.
     """
+    wanted = wanted if isinstance(wanted, Wanted) else Wanted(config=wanted)
     if resume == "latest" and exp_dir is None:
         raise ConfigError("-r latest continues the run in a folder: give that folder with -e")
-    accelerator = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
-    setup(None, accelerator.is_main_process)
+    if wanted.change and resume is None:
+        raise ConfigError("--change is for a run that is continued: say which with -r latest and -e EXP_DIR")
+    check_change(wanted.change)
+    start_device()  # joins the processes; the precision is that of the run, which is still to be found
+    is_main = PartialState().is_main_process
+    setup(None, is_main)
     folder = RunFolder(_agree(exp_dir or default_path()))
-    start = find_start(folder, resume)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with Lock(folder.lock) if accelerator.is_main_process else nullcontext():
-        setup(folder, accelerator.is_main_process)
+    with _workplace(folder, is_main):
+        settled = settle(wanted, folder, resume)
+        config = settled.config
+        engine = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
+        setup(folder, is_main)
+        if settled.start is None and resume is not None:
+            log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
         try:
-            return _train(config, folder, start, resume, accelerator, hooks)
+            return _train(_begin(wanted, settled, folder, engine, hooks), settled)
         except torch.OutOfMemoryError as error:
-            raise _out_of_memory(config, accelerator) from error
+            raise _out_of_memory(config, engine) from error
 
 
-def _train(
-    config: Config, folder: RunFolder, start: Checkpoint | None, resume: str | None, engine: Accelerator, hooks: Hooks
-) -> Outcome:
-    run = _begin(config, folder, start, engine, hooks)
-    if start is None and resume is not None:
-        log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
-    if run.is_done:  # so what the folder says of the run stays as it is
-        log.info("the run is already at step %d of %d: nothing to do", run.state.step, config.train.n_steps)
-        return Outcome(folder.path, run.state.step)
-    if run.is_main:
-        checkpoint.set_aside(folder.checkpoints, run.state.step)
-    judge = _judge(run)
-    metrics = announce(run) if run.is_main else None
-    feed = make_feed(config, run.images, engine)
+@contextmanager
+def _workplace(folder: RunFolder, is_main: bool) -> Iterator[None]:
+    """The folder of a run, locked; one that was made for a start that failed, and is still empty, goes again."""
+    if not is_main:
+        yield
+        return
+    made = not folder.path.exists()
+    folder.path.mkdir(parents=True, exist_ok=True)
     try:
-        return _steps(run, make_step(config, engine, feed, run.state), judge, metrics)
+        with Lock(folder.lock):
+            yield
     finally:
-        feed.close()
-        if metrics is not None:
-            metrics.close()
+        if made:
+            with suppress(OSError):  # it is not empty
+                folder.path.rmdir()
 
 
-def _begin(config: Config, folder: RunFolder, start: Checkpoint | None, engine: Accelerator, hooks: Hooks) -> Run:
+def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelerator, hooks: Hooks) -> Run:
     """The run with its state: fresh, or taken over from a checkpoint."""
+    config, start = settled.config, settled.start
     images = open_data(config, engine)
     set_backends(config)
     check(config, images, engine.num_processes)
     state = fresh_state(config, engine)
     state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
     if start is not None:
-        check_same(config, images, start)
+        settled.changes.extend(check_same_data(wanted, images, start))
         state.restore(start)
         log.info("continuing from %s at step %d", start.path, state.step)
-    return Run(config, folder, images, state, Model(config, state.ema.network, engine), hooks)
+    return Run(config, folder, images, state, Model(config, state.ema.network, engine), state.step, hooks)
+
+
+def _train(run: Run, settled: Settled) -> Outcome:
+    if run.is_done:  # so what the folder says of the run stays as it is
+        log.info("the run is already at step %d of %d: nothing to do", run.state.step, run.config.train.n_steps)
+        return Outcome(run.folder.path, run.state.step)
+    judge = _judge(run)
+    if run.is_main:
+        announce(run)
+    feed = make_feed(run.config, run.images, run.engine)
+    metrics = None
+    try:
+        step = make_step(run.config, run.engine, feed, run.state)
+        note_changes(run, settled, captured=not isinstance(step, TrainStep))
+        metrics = Metrics(run.folder, run.start) if run.is_main else None
+        return _steps(run, step, judge, metrics)
+    finally:
+        feed.close()
+        if metrics is not None:
+            metrics.close()
 
 
 def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None) -> Outcome:
@@ -129,6 +164,8 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None) -
         while not run.is_done:
             state.sums.add(*step())
             bar.update()
+            if run.is_main and state.step == run.start + 1:
+                take_over(run)
             run.hooks.on_step(state.step)
             if watch is not None:
                 watch.poll()

@@ -35,6 +35,7 @@ class Run:
         images: the training set.
         state: what a step changes.
         averaged: the averaged network as it is sampled.
+        start: the step that this process starts from.
         hooks: for tests.
     """
 
@@ -43,6 +44,7 @@ class Run:
     images: ImageSet
     state: TrainState
     averaged: Model
+    start: int = 0
     hooks: Hooks = NO_HOOKS
 
     @property

@@ -5,25 +5,70 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from ddpm_ip.config import Config, from_dict
+from ddpm_ip.config import Config, load
 from ddpm_ip.data import ImageSet
-from ddpm_ip.errors import CheckpointError, ConfigError, DataError
-from ddpm_ip.files import read_json, write_json, write_yaml
+from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
+from ddpm_ip.files import read_json, read_yaml, write_json, write_yaml
 from ddpm_ip.perturbation import label
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
-from ddpm_ip.run.log import Metrics
-from ddpm_ip.run.provenance import earlier, provenance
-from ddpm_ip.run.record import differences
+from ddpm_ip.run.provenance import earlier, hardware, provenance
 from ddpm_ip.train.run import Run
+from ddpm_ip.train.settings import Change, Wanted, changes, continued, understood
+from ddpm_ip.train.state import TrainState
 
 log = logging.getLogger("ddpm_ip.train")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """With what a run starts.
+
+    Attributes:
+        config: its settings.
+        start: the checkpoint that it continues; None at step 0.
+        changes: what of the settings is new.
+    """
+
+    config: Config
+    start: checkpoint.Checkpoint | None
+    changes: list[Change] = field(default_factory=list)
+
+
+def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
+    """Where a run starts, and its settings: of a new one as wanted, of one that is continued its own.
+
+    A run that was killed before its first checkpoint has its settings in config.yaml alone.
+
+    Args:
+        wanted: what is asked for.
+        folder: of the run.
+        resume: see :func:`ddpm_ip.train.loop.train`.
+
+    Raises:
+        ConfigError: the folder holds another run; or as :func:`ddpm_ip.train.settings.continued`.
+        CheckpointError: there is no whole checkpoint where one should be.
+    """
+    start = find_start(folder, resume)
+    if start is not None:
+        saved = start.meta.get("config")
+        if not isinstance(saved, Mapping):
+            raise CheckpointError(f"{start.path}: meta.json holds no configuration, so it cannot be continued")
+        config, changed = continued(wanted, saved, start.path)
+        if folder.config.is_file() and start.path.is_relative_to(folder.path):
+            _mention_edits(folder.config, understood(saved, start.path))
+        return Settled(config, start, changed)
+    says_nothing = wanted.file is None and wanted.config is None
+    if folder.config.is_file() and (folder.is_used or says_nothing):
+        return Settled(continued(wanted, read_yaml(folder.config), folder.config)[0], None)
+    return Settled(wanted.begun(), None)
 
 
 def find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint | None:
@@ -88,50 +133,77 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
         )
 
 
-def check_same(config: Config, images: ImageSet, start: checkpoint.Checkpoint) -> None:
-    """Refuses to continue with another network, diffusion or data; mentions what else has changed.
+def _mention_edits(file: Path, own: Config) -> None:
+    """Says where config.yaml is not what the checkpoint was made with: it was edited, or its steps are lost."""
+    try:
+        edited = changes(own, load(file))
+    except UserError as error:
+        log.warning("%s. The settings of the checkpoint are used", error)
+        return
+    if edited:
+        log.warning(
+            "%s is not what the checkpoint was made with (%s): the settings of the checkpoint are used",
+            file, "; ".join(map(str, edited[:5])) + (" and more" if len(edited) > 5 else ""),
+        )  # fmt: skip
+
+
+def check_same_data(wanted: Wanted, images: ImageSet, start: checkpoint.Checkpoint) -> list[Change]:
+    """Refuses to continue with other images, unless that is meant.
 
     Raises:
-        CheckpointError: with the differences.
+        CheckpointError: they are others, and ``--change`` names no key of the data.
     """
-    changed = differences(_settings(start.meta.get("config", {})), config.to_dict())
-    harmless = ("model.dropout", "diffusion.var_type")  # whether the variance is learned shows in the network's shape
-    fatal = [c for c in changed if c.startswith(("model.", "diffusion.")) and not c.startswith(harmless)]
-    if start.meta.get("data_fingerprint") != images.fingerprint:
-        fatal.append(f"data: other images (SHA-256 {start.meta.get('data_fingerprint')} -> {images.fingerprint})")
-    if fatal:
+    before = start.meta.get("data_fingerprint")
+    if before == images.fingerprint:
+        return []
+    if not any(key == "data" or key.startswith("data.") for key in wanted.change):
         raise CheckpointError(
-            f"cannot continue {start.path}, it was made with another configuration:\n"
-            + "\n".join(f"  {f}" for f in fatal) + "\nUse the old values, or start a new run in another folder"
-        )  # fmt: skip
-    for change in changed:
+            f"cannot continue {start.path}: the images of {images.name} are not those that it was trained with "
+            f"(SHA-256 {before} -> {images.fingerprint}). Set data.root to the same images, or start a new run in "
+            "another folder (-e). To continue with other images on purpose, which the run's history will tell, add "
+            "--change data"
+        )
+    return [Change("data", before, images.fingerprint)]
+
+
+def note_changes(run: Run, settled: Settled, captured: bool) -> None:
+    """Says what is new since the checkpoint, and keeps it: in the log, and in each checkpoint from now on.
+
+    The history is part of a checkpoint, so that weights say by themselves under which settings they were trained: a
+    flat list, the newest last, ``{"step": 500, "changes": ["seed: 0 -> 1"]}``. How a process computes is part of it as
+    far as it changes the bits of the weights.
+
+    Args:
+        run: with its state at the start.
+        settled: with what it starts.
+        captured: whether a step is one recorded CUDA graph.
+    """
+    engine, start, meta = run.engine, settled.start, run.state.meta
+    meta["computed"] = {
+        "precision": engine.mixed_precision,
+        "processes": engine.num_processes,
+        "device": engine.device.type,
+        "step": "captured" if captured else "plain",
+    }
+    meta["history"] = []
+    if start is None:
+        return
+    before = start.meta.get("computed", {})
+    new = [*settled.changes, *(Change(k, before[k], v) for k, v in meta["computed"].items() if before.get(k, v) != v)]
+    for change in new:
         log.info("continuing with a changed setting, %s", change)
+    entry = {"step": start.step, "changes": [str(change) for change in new]}
+    meta["history"] = [*start.meta.get("history", []), *([entry] if new else [])]
 
 
-def _settings(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A saved configuration; a setting that the version which saved it did not have has its default."""
-    try:
-        return from_dict(tree).to_dict()
-    except ConfigError:
-        return tree
-
-
-def announce(run: Run) -> Metrics:
-    """Writes what the run is made of, and says it; returns where its numbers go."""
+def announce(run: Run) -> None:
+    """Says what the run is made of. A folder without a config.yaml gets it now, others by :func:`take_over`."""
     config, folder, images, state = run.config, run.folder, run.images, run.state
-    parameters = sum(p.numel() for p in state.network.parameters())
-    data = {"name": images.name, "fingerprint": images.fingerprint, "count": len(images)}
-    data |= {"channels": images.channels, "height": images.height, "width": images.width}
-    record = {**provenance(), "parameters": parameters, "data": data}
-    if state.step and folder.provenance.exists():
-        record["earlier"] = earlier(read_json(folder.provenance, advice="Move it away to continue without it"))
-    write_yaml(folder.config, config.to_dict())
-    write_json(folder.provenance, record)
     log.info("results go to %s", folder.path)
     log.info(
         "%s: %d images of %dx%dx%d; network with %s parameters; %s; %s",
-        images.name, len(images), *images.shape, f"{parameters:,}",
-        label(config.perturbation), record["hardware"],
+        images.name, len(images), *images.shape, f"{_parameters(state):,}",
+        label(config.perturbation), where_computed(run.engine),
     )  # fmt: skip
     untrained = config.train.ema_decay**config.train.n_steps
     if untrained > 0.01:
@@ -140,4 +212,44 @@ def announce(run: Run) -> Metrics:
             "samples: lower train.ema_decay (%s)",
             config.train.n_steps, 100 * untrained, config.train.ema_decay,
         )  # fmt: skip
-    return Metrics(folder, state.step)
+    if not folder.config.exists():
+        write_yaml(folder.config, config.to_dict())
+
+
+def take_over(run: Run) -> None:
+    """Makes the folder say what is true since the first step of this process, and not before.
+
+    A start that takes no step (the run is complete, the GPU is too small) leaves what the folder says as it is.
+    Checkpoints of later steps, which an earlier process made, are set aside.
+    """
+    checkpoint.set_aside(run.folder.checkpoints, run.state.step - 1)
+    try:
+        write_yaml(run.folder.config, run.config.to_dict())
+        write_json(run.folder.provenance, _record(run))
+    except UserError as error:  # a full disk: each checkpoint says the same
+        log.warning("%s. Training continues", error)
+
+
+def where_computed(engine: Accelerator) -> str:
+    """``1 process on 1 x NVIDIA H100 80GB HBM3, precision bf16``."""
+    n = engine.num_processes
+    precision = "float32" if engine.mixed_precision == "no" else engine.mixed_precision
+    return f"{n} process{'es' * (n != 1)} on {hardware()}, precision {precision}"
+
+
+def _record(run: Run) -> dict[str, Any]:
+    images, folder = run.images, run.folder
+    data = {"name": images.name, "fingerprint": images.fingerprint, "count": len(images)}
+    data |= {"channels": images.channels, "height": images.height, "width": images.width}
+    record = {**provenance(), "parameters": _parameters(run.state), "data": data, "from_step": run.start}
+    record |= {key: run.state.meta[key] for key in ("computed", "history")}
+    if run.start and folder.provenance.exists():
+        try:
+            record["earlier"] = earlier(read_json(folder.provenance))
+        except UserError as error:
+            log.warning("%s", error)
+    return record
+
+
+def _parameters(state: TrainState) -> int:
+    return sum(p.numel() for p in state.network.parameters())

@@ -1,0 +1,85 @@
+"""How many CPU cores this process may use: what the scheduler allows, a container's quota, and what the user says."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def usable(groups: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int:
+    """CPU cores that this process may keep busy: those it may run on, of which a container's quota may leave fewer.
+
+    Args:
+        groups: where the control groups are mounted.
+        membership: the file that says which of them this process belongs to.
+
+    Returns:
+        At least 1. (A quota of 1.5 cores gives 2: rounded up, so that none of it is left unused.)
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [q for folder in _folders(groups, membership) if (q := _quota(folder)) is not None]
+    return max(1, min([allowed, *(math.ceil(q) for q in quotas)]))
+
+
+def threads_said(environment: Mapping[str, str] = os.environ, parent: Mapping[str, str] | None = None) -> int | None:
+    """The number of threads that the user asks for with ``OMP_NUM_THREADS``; None if there is no such wish.
+
+    Launchers set it to 1 where the user says nothing, which would leave a process with one core. So a 1 under a
+    launcher counts only if the launcher itself was started with it.
+
+    Args:
+        environment: of this process.
+        parent: what the process that started this one was started with; looked up by default.
+    """
+    said = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if not said.isdecimal() or int(said) < 1:
+        return None
+    launched = "TORCHELASTIC_RUN_ID" in environment or "ACCELERATE_MIXED_PRECISION" in environment
+    if said == "1" and launched:
+        parent = _started_with(os.getppid()) if parent is None else parent
+        return 1 if "OMP_NUM_THREADS" in parent else None
+    return int(said)
+
+
+def _folders(groups: Path, membership: Path) -> list[Path]:
+    """The folders of the control groups that limit this process: its own, and all above it."""
+    found = {groups, groups / "cpu", groups / "cpu,cpuacct"}
+    for line in (_text(membership) or "").splitlines():
+        _, controllers, path = line.split(":", 2) if line.count(":") >= 2 else ("", "", "/")
+        if controllers not in ("", "cpu", "cpu,cpuacct", "cpuacct,cpu"):
+            continue
+        own = Path(path.lstrip("/"))
+        if ".." not in own.parts:  # a group outside of what the container sees
+            found |= {groups / controllers / up for up in (own, *own.parents)}
+    return sorted(found)
+
+
+def _quota(folder: Path) -> float | None:
+    """Cores that a control group grants, by version 2 or 1 of the interface; None for no limit."""
+    both = _text(folder / "cpu.max") or f"{_text(folder / 'cpu.cfs_quota_us')} {_text(folder / 'cpu.cfs_period_us')}"
+    try:
+        limit, period = map(int, both.split())
+        return limit / period if limit > 0 else None
+    except (ValueError, ZeroDivisionError):  # "max", absent, or something else
+        return None
+
+
+def _text(path: Path) -> str | None:
+    """What the system says in one of its files; None if there is no such file."""
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return None
+
+
+def _started_with(process: int) -> dict[str, str]:
+    """The environment that a process was started with, as far as the system tells."""
+    try:
+        entries = Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)

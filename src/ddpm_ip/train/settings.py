@@ -1,0 +1,247 @@
+"""Continuing is continuing the same run: which settings come from the run, which may change, and which may not.
+
+A run continues with the settings that its checkpoint was made with. Every key of the configuration is of one kind:
+
+======  ==================================================================  ========================================
+kind    what a change of it does                                            when a run is continued
+======  ==================================================================  ========================================
+free    no step computes anything else                                      an option changes it
+noted   steps compute something else, but the same thing is being learned   an option changes it, which is logged
+method  something else is learned                                           refused, unless ``--change`` names it
+======  ==================================================================  ========================================
+
+Every change is kept in the history of the run (:func:`ddpm_ip.train.start.note_changes`).
+
+A configuration file given with ``-r`` is compared, with its options, with the run: a file that says otherwise is
+refused, since nobody knows which of the two is meant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ddpm_ip.config import Config, from_dict, load
+from ddpm_ip.errors import CheckpointError, ConfigError
+from ddpm_ip.run.record import flatten
+from ddpm_ip.variants import sections
+
+Kind = Literal["free", "noted", "method"]
+
+# Sections stand for all that is in them; of two entries that fit a key, the longer counts.
+KINDS: dict[Kind, tuple[str, ...]] = {
+    "free": (
+        "train.n_steps",
+        "train.print_freq",
+        "train.save_freq",
+        "train.sample_freq",
+        "train.keep_last",
+        "train.keep_every",
+        "train.n_samples",
+        "train.sample_steps",
+        "train.eval",
+        "sampling",
+        "data.root",  # where the images are; what they are is checked
+        "data.cache",
+        "data.download",
+        "data.on_bad",
+    ),
+    "noted": (
+        "seed",
+        "train.batch_size",
+        "train.micro_batch",
+        "train.flip",
+        "train.clip_grad_norm",
+        "train.lr_warmup",
+        "train.optim",
+        "train.mixed_precision",
+        "train.fast",
+        "train.deterministic",
+        "model.dropout",
+        "diffusion.var_type",  # how to sample; whether the variance is learned shows in the network's shape
+    ),
+    "method": (
+        "data",
+        "model",
+        "diffusion",
+        "perturbation",
+        "train.ema_decay",
+        "train.times",
+        "train.weighting",
+    ),
+}
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a run: a configuration, or what a command line says of one.
+
+    Attributes:
+        file: a YAML file; None for the settings of the run that is continued.
+        options: overrides by dotted path.
+        change: keys, or whole sections, of the method that may change in a run that is continued.
+        config: a configuration as a whole, in place of file and options; all that it says is meant.
+    """
+
+    file: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    change: tuple[str, ...] = ()
+    config: Config | None = None
+
+    def begun(self) -> Config:
+        """The settings of a new run.
+
+        Raises:
+            ConfigError: there is no configuration, or it cannot be used.
+        """
+        if self.config is not None:
+            return self.config
+        if self.file is None:
+            raise ConfigError(
+                "there is no run to take the settings from: give a configuration with -c, such as "
+                "-c configs/ddpm_ip_cifar10.yaml; or to continue a run, its folder with -e and -r latest"
+            )
+        return load(self.file, self.options)
+
+    def allows(self, key: str) -> bool:
+        """Whether a change of the method is meant: ``--change`` names the key, its section, or the section's name."""
+        return any(_within(key, named.removesuffix(".name")) for named in self.change)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that is not what it was; in its text absent values are those of no such key."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_shown(self.old)} -> {_shown(self.new)}"
+
+    @property
+    def kind(self) -> Kind:
+        return kind(self.key)
+
+
+def kind(key: str) -> Kind:
+    """What a change of a key does; see the table at the top.
+
+    Raises:
+        KeyError: the key has no kind, which a test makes sure of.
+    """
+    fitting = {entry: name for name, entries in KINDS.items() for entry in entries if _within(key, entry)}
+    if not fitting:
+        raise KeyError(f"{key} is of no kind: say in ddpm_ip/train/settings.py what a change of it does")
+    return fitting[max(fitting, key=len)]
+
+
+def continued(wanted: Wanted, saved: Mapping[str, Any], where: Path) -> tuple[Config, list[Change]]:
+    """The settings with which a run continues, and what of them is new.
+
+    Args:
+        wanted: what is asked for.
+        saved: the configuration that the run was made with; what it does not say has the defaults of version 0.1.
+        where: the checkpoint, or the file, that it was saved in.
+
+    Raises:
+        CheckpointError: what was saved is no configuration.
+        ConfigError: a configuration is given that says otherwise than the run, an option changes the method and
+            ``--change`` does not name it, or an option cannot be used.
+    """
+    own = understood(saved, where)
+    if wanted.config is not None:
+        config = wanted.config
+    elif wanted.file is not None:
+        config = load(wanted.file, wanted.options)
+    else:
+        config = from_dict(own.to_dict(), f"the configuration of {where}", wanted.options)
+    found = changes(own, config)
+    if wanted.file is not None and (strays := [c for c in found if not _given(c.key, wanted.options)]):
+        raise ConfigError(_other_file(wanted.file, strays, where))
+    if refused := [c for c in found if c.kind == "method" and not wanted.allows(c.key)]:
+        raise ConfigError(_other_method(refused, where))
+    return config, found
+
+
+def understood(saved: Mapping[str, Any], where: Path) -> Config:
+    """A configuration that was saved with a run.
+
+    Raises:
+        CheckpointError: it cannot be used by this version.
+    """
+    try:
+        return from_dict(saved, f"the configuration in {where}")
+    except ConfigError as error:
+        raise CheckpointError(f"{error}\nIt was saved by another version, or damaged") from None
+
+
+def changes(old: Config, new: Config) -> list[Change]:
+    """What two configurations say differently, in the order of the keys."""
+    was, now = flatten(old.to_dict()), flatten(new.to_dict())
+    keys = sorted(was.keys() | now.keys())
+    pairs = ((key, was.get(key, _MISSING), now.get(key, _MISSING)) for key in keys)
+    return [Change(key, a, b) for key, a, b in pairs if a is _MISSING or b is _MISSING or a != b]
+
+
+def check_change(named: Sequence[str]) -> None:
+    """Whether ``--change`` names keys or sections of the configuration.
+
+    Raises:
+        ConfigError: it names something else.
+    """
+    known = keys()
+    for name in named:
+        if not any(_within(key, name) for key in known):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
+            hint = f"did you mean {near[0]}?" if near else "it takes keys such as perturbation.gamma"
+            raise ConfigError(f"--change {name:.100}: there is no such key; {hint}")
+
+
+def keys(cls: type = Config, prefix: str = "") -> list[str]:
+    """Every key that a configuration can have, of all variants of its sections, by dotted path."""
+    known = sections(cls)
+    found: dict[str, None] = {}
+    for field_ in dataclasses.fields(cls):
+        inner = known.get(field_.name, [])
+        found |= dict.fromkeys(key for variant in inner for key in keys(variant, f"{prefix}{field_.name}."))
+        if not inner:
+            found[f"{prefix}{field_.name}"] = None
+    return list(found)
+
+
+def _other_file(file: Path, strays: Sequence[Change], where: Path) -> str:
+    lines = "\n".join(f"  {c.key}: the run has {_shown(c.old)}, {file} gives {_shown(c.new)}" for c in strays)
+    return (
+        f"{file}, with the options given, says otherwise than the run of {where}, and nothing was touched:\n{lines}\n"
+        "Leave -c out: a run continues with its own settings. To change one on purpose give it as an option, as in "
+        f"--{strays[0].key} VALUE"
+    )
+
+
+def _other_method(refused: Sequence[Change], where: Path) -> str:
+    lines = "\n".join(f"  {c.key}: the run has {_shown(c.old)}, asked for is {_shown(c.new)}" for c in refused)
+    named = " ".join(dict.fromkeys(c.key for c in refused))
+    return (
+        f"{where} was made by another method than is asked for, and nothing was touched:\n{lines}\n"
+        "Leave these out to continue the run as it is, or start a new run in another folder (-e). To change the method "
+        f"of this run on purpose, which its history will tell, add --change {named}"
+    )
+
+
+def _given(key: str, options: Mapping[str, Any]) -> bool:
+    """Whether an option gives a key: by its name, with its section, or by choosing the section's variant."""
+    return any(_within(key, option.removesuffix(".name")) for option in options)
+
+
+def _within(key: str, section: str) -> bool:
+    return key == section or key.startswith(f"{section}.")
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is _MISSING else f"{value!r}"[:200]
