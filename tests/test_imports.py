@@ -53,16 +53,17 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "cores": (set(), set()),
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
     "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric", "mistakes"}),
+    "settings": (set(), {"config", "errors", "run", "variants"}),
     "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "__init__"}),
-    "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "__init__"}),
+    "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "settings", "__init__"}),
     "evaluate": (
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
         MODEL | {"run", "sample", "__init__"},
     ),
-    "table": ({"torch", "accelerate", "PIL"}, MODEL | {"run", "sample", "evaluate", "__init__"}),
+    "table": ({"torch", "accelerate", "PIL"}, MODEL | {"run", "settings", "sample", "evaluate", "__init__"}),
     "train": (
         {"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
-        MODEL | {"run", "sample", "evaluate", "__init__"},
+        MODEL | {"run", "settings", "sample", "evaluate", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"cores", "run", "sample", "train", "__init__"}),
     "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "engine", "metric", "run", "evaluate", "__init__"}),
@@ -70,9 +71,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
     "cli": (
         set(),
-        MODEL | {"options", "run", "sample", "evaluate", "table", "train", "bench", "doctor", "report", "__init__"},
+        MODEL | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
+        | {"__init__"},
     ),
-    "notebook": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "train"}),
+    "notebook": ({"torch", "numpy"}, MODEL | {"run", "settings", "sample", "evaluate", "train"}),
 }  # fmt: skip
 
 

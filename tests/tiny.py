@@ -18,8 +18,8 @@ from ddpm_ip.config import Config, from_dict
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import Ancestral
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.settings import Wanted
 from ddpm_ip.train.loop import NO_HOOKS, Outcome, train
-from ddpm_ip.train.settings import Wanted
 
 ROOT = Path(__file__).parents[1]
 TRAIN_SCRIPT, SAMPLE_SCRIPT = ROOT / "scripts/train_ddpm_ip.py", ROOT / "scripts/sample_uncond.py"

@@ -113,8 +113,8 @@ def _train_arguments(p: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import parse_overrides
+    from ddpm_ip.settings import Wanted
     from ddpm_ip.train.loop import train
-    from ddpm_ip.train.settings import Wanted
 
     wanted = Wanted(args.config, parse_overrides(rest), tuple(args.change))
     outcome = train(wanted, args.exp_dir, args.resume)
@@ -348,13 +348,13 @@ def _table_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _table(args: argparse.Namespace, rest: list[str]) -> int:
-    from ddpm_ip.config import load, parse_overrides
+    from ddpm_ip.config import from_dict, load, parse_overrides
+    from ddpm_ip.run.identity import identity
 
-    path = args.exp_dir / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"-e {args.exp_dir} is no folder of a run: it has no config.yaml")
+    own = identity(args.exp_dir)
+    origin = f"the configuration in {own.origin}"
     overrides = options.common_overrides(args, parse_overrides(rest))
-    config = load(path, overrides)
+    config = from_dict(own.config, origin, overrides)
     reference = load(args.reference).data if args.reference else None
     from ddpm_ip.table.layout import as_text
     from ddpm_ip.table.program import TableOptions, table
@@ -363,7 +363,10 @@ def _table(args: argparse.Namespace, rest: list[str]) -> int:
     samplers = (
         None
         if rows is None
-        else [load(path, {**overrides, **options.sampler_overrides(row)}).sampling.sampler for row in rows]
+        else [
+            from_dict(own.config, origin, {**overrides, **options.sampler_overrides(row)}).sampling.sampler
+            for row in rows
+        ]
     )
     metrics = None if args.metrics is None else _names(" ".join(args.metrics))
     named = {name: getattr(args, name) for name in ("steps", "n_samples", "seeds", "extractor", "keep_images")}

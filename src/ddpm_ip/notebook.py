@@ -28,6 +28,7 @@ from ddpm_ip.evaluate.program import find_reference
 from ddpm_ip.images import UInt8
 from ddpm_ip.metric import usual
 from ddpm_ip.run.folder import RunFolder, config_near
+from ddpm_ip.run.identity import identity, of_meta
 from ddpm_ip.run.log import as_before
 from ddpm_ip.run.record import Evaluation, flatten
 from ddpm_ip.run.weights import Weights, find_weights
@@ -36,6 +37,7 @@ from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sample.samples import Samples
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.settings import Wanted
 from ddpm_ip.train import loop
 
 AnyConfig = Config | Mapping[str, Any] | Path | str
@@ -46,7 +48,7 @@ def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) ->
 
     Args:
         path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights.
-        config: of the model; by default the ``config.yaml`` of the run that the weights belong to.
+        config: of the model; by default the settings that the weights were trained with.
         overrides: items of the configuration, see :func:`new`.
 
     Raises:
@@ -56,12 +58,7 @@ def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) ->
     path = Path(path).expanduser()
     weights = find_weights(path)
     found = config_near(path)
-    source = config if config is not None else found
-    if source is None:
-        raise ConfigError(
-            f"{path} belongs to no folder of a run that holds its config.yaml: give the configuration, as in "
-            'load(path, config="my.yaml")'
-        )
+    source = _own(path, weights) if config is None else config
     run = Run(_configured(source, overrides), None if found is None else found.parent, weights)
     if found is not None and path.resolve() == found.parent.resolve():
         run._resume = "latest"
@@ -84,6 +81,15 @@ def new(config: AnyConfig, exp_dir: Path | str | None = None, **overrides: Any) 
     folder = None if exp_dir is None else Path(exp_dir).expanduser()
     _refuse_used(folder)
     return Run(_configured(config, overrides), folder, None)
+
+
+def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
+    """The settings that weights were trained with: their checkpoint says it."""
+    own = None if weights.checkpoint is None else of_meta(weights.checkpoint.meta, weights.checkpoint.path)
+    try:
+        return (own or identity(path)).config
+    except ConfigError as error:
+        raise ConfigError(f'{error}; or give the configuration, as in load(path, config="my.yaml")') from None
 
 
 class Run:
@@ -125,7 +131,7 @@ class Run:
         """
         return self._sampled(self.config.sampling).denoiser
 
-    def train(self, n_steps: int | None = None, resume: Path | str | None = None) -> Run:
+    def train(self, n_steps: int | None = None, resume: Path | str | None = None, change: Sequence[str] = ()) -> Run:
         """Trains, or continues, as ``ddpm-ip train`` does: what is there is never destroyed.
 
         A new run begins at step 0; one that was loaded or trained continues from where it stands (loaded from a folder,
@@ -134,6 +140,8 @@ class Run:
         Args:
             n_steps: the last step; by default ``train.n_steps``. A run that is there already has nothing to do.
             resume: another place to start from: "latest", a checkpoint, or the folder of a run.
+            change: keys of the method that may differ from those of the run that is continued, such as
+                ``["perturbation.gamma"]``; see :mod:`ddpm_ip.settings`.
 
         Returns:
             The run itself, with the weights of its last step. An interruption (Ctrl-C, the notebook's stop button) is
@@ -150,7 +158,7 @@ class Run:
         if start is None:
             self._refuse_to_begin()
         with as_before(), _backends_as_before():
-            outcome = loop.train(config, self.folder, start)
+            outcome = loop.train(Wanted(config=config, change=tuple(change)), self.folder, start)
         self.config, self.folder = config, outcome.folder
         self._weights, self._model, self._resume = find_weights(outcome.folder), None, "latest"
         if outcome.signal is not None:

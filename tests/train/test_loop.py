@@ -30,9 +30,9 @@ from ddpm_ip.config import from_dict, merge
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
 from ddpm_ip.objective import Objective
 from ddpm_ip.run import checkpoint
+from ddpm_ip.settings import Wanted
 from ddpm_ip.train import loop, path
 from ddpm_ip.train.loop import Hooks
-from ddpm_ip.train.settings import Wanted
 from ddpm_ip.train.step import TrainStep
 
 LONG = {"n_steps": 24, "batch_size": 128, "print_freq": 5, "save_freq": 24, "lr_warmup": 20}  # an epoch: 14.04 steps

@@ -29,13 +29,14 @@ from ddpm_ip.images import PICTURES, UInt8, grid
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
 from ddpm_ip.run.checkpoint import find
+from ddpm_ip.run.identity import changes_in, since
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.record import ROW
-from ddpm_ip.run.weights import read_weights
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
 from ddpm_ip.sampler import Ancestral, AnySampler, VarType
 from ddpm_ip.sampler.sampling import Computed, Sampling
+from ddpm_ip.settings import KINDS, check_as_trained
 from ddpm_ip.table.layout import Grid
 from ddpm_ip.table.sheet import Sheet, block_used, cell_name
 
@@ -156,8 +157,9 @@ def table(
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
     extractor = find_extractor(options.extractor, accelerator.device)
-    checkpoint = _agreed(find(run).path, accelerator)
-    weights, digest = read_weights(checkpoint)
+    checkpoint = find(_agreed(find(run).path, accelerator))
+    meta, digest = checkpoint.meta, checkpoint.hashes["ema.safetensors"]
+    check_as_trained(config, meta["config"], checkpoint.path, of=KINDS["method"])
     source = reference or config.data
     with accelerator.main_process_first():
         images = source.open(progress=accelerator.is_main_process)
@@ -180,10 +182,11 @@ def table(
     wanted = options.sampling.block
     block = _agreed(wanted or block_used(home, common) or default_block(config, accelerator), accelerator)
     cells = [replace(cell, sampling=replace(cell.sampling, block=block)) for cell in cells]
-    sheet = Sheet(home, label(config.perturbation), {**common, "block": block}, cells)
+    name = label(config.perturbation) + since(changes_in(meta), "perturbation")
+    sheet = Sheet(home, name, {**common, "block": block}, cells)
     measured = _Measured(images, evaluator, options.keep_images)
     try:
-        return _measure(sheet, measured, load_model(config, weights, accelerator), on_cell)
+        return _measure(sheet, measured, load_model(config, checkpoint.tensors("ema"), accelerator), on_cell)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"the GPU has too little memory for {block} images at once. The block is part of the protocol, so a "

@@ -24,11 +24,11 @@ from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import Lock, RunFolder, default_path
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview
+from ddpm_ip.settings import Wanted, check_change
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.monitor import Watch
 from ddpm_ip.train.path import Step, make_step
 from ddpm_ip.train.run import NO_HOOKS, Hooks, Run
-from ddpm_ip.train.settings import Wanted, check_change
 from ddpm_ip.train.signals import StopRequest
 from ddpm_ip.train.start import (
     Settled,

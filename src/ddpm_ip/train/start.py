@@ -20,8 +20,8 @@ from ddpm_ip.perturbation import label
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.provenance import earlier, hardware, provenance
+from ddpm_ip.settings import Change, Wanted, changes, continued, understood
 from ddpm_ip.train.run import Run
-from ddpm_ip.train.settings import Change, Wanted, changes, continued, understood
 from ddpm_ip.train.state import TrainState
 
 log = logging.getLogger("ddpm_ip.train")
@@ -53,7 +53,7 @@ def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
         resume: see :func:`ddpm_ip.train.loop.train`.
 
     Raises:
-        ConfigError: the folder holds another run; or as :func:`ddpm_ip.train.settings.continued`.
+        ConfigError: the folder holds another run; or as :func:`ddpm_ip.settings.continued`.
         CheckpointError: there is no whole checkpoint where one should be.
     """
     start = find_start(folder, resume)

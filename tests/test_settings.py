@@ -24,11 +24,11 @@ from ddpm_ip.data.folder import Folder
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import read_json, read_yaml
 from ddpm_ip.perturbation import InputPerturbation
+from ddpm_ip.settings import KINDS, Wanted, changes, keys, kind
 from ddpm_ip.train import loop
 from ddpm_ip.train.loop import Hooks
-from ddpm_ip.train.settings import KINDS, Wanted, changes, keys, kind
 
-LEGACY = Path(__file__).parents[1] / "legacy/v0.1/run"
+LEGACY = Path(__file__).parent / "legacy/v0.1/run"
 
 
 @pytest.mark.parametrize("key", keys())

@@ -74,6 +74,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "train.weighting",
     ),
 }
+MAKES_IMAGES = ("model", "diffusion")
 _MISSING = object()
 
 
@@ -137,7 +138,7 @@ def kind(key: str) -> Kind:
     """
     fitting = {entry: name for name, entries in KINDS.items() for entry in entries if _within(key, entry)}
     if not fitting:
-        raise KeyError(f"{key} is of no kind: say in ddpm_ip/train/settings.py what a change of it does")
+        raise KeyError(f"{key} is of no kind: say in ddpm_ip/settings.py what a change of it does")
     return fitting[max(fitting, key=len)]
 
 
@@ -167,6 +168,30 @@ def continued(wanted: Wanted, saved: Mapping[str, Any], where: Path) -> tuple[Co
     if refused := [c for c in found if c.kind == "method" and not wanted.allows(c.key)]:
         raise ConfigError(_other_method(refused, where))
     return config, found
+
+
+def check_as_trained(config: Config, saved: Mapping[str, Any], where: Path, of: Sequence[str] = MAKES_IMAGES) -> None:
+    """Refuses to call something the images of a run, or to measure it as that run, with another method than its own.
+
+    Args:
+        config: with which the weights are about to be used.
+        saved: the configuration that they were trained with.
+        where: the checkpoint, or the file, that it was saved in.
+        of: the sections that count; by default those that say what the network means.
+
+    Raises:
+        ConfigError: with every difference.
+        CheckpointError: what was saved is no configuration.
+    """
+    if not isinstance(saved, Mapping):
+        raise CheckpointError(f"{where} does not say with which configuration it was trained")
+    found = [c for c in changes(understood(saved, where), config) if c.kind == "method"]
+    if other := [c for c in found if any(_within(c.key, section) for section in of)]:
+        lines = "\n".join(f"  {c.key}: trained with {_shown(c.old)}, asked for is {_shown(c.new)}" for c in other)
+        raise ConfigError(
+            f"the weights of {where} were trained by another method than is asked for:\n{lines}\n"
+            "Leave -c and these options out: the settings of the run are taken"
+        )
 
 
 def understood(saved: Mapping[str, Any], where: Path) -> Config:
