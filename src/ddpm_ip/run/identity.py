@@ -47,8 +47,9 @@ def identity(path: Path) -> Identity:
     for folder in _checkpoints(path):
         if (found := of_checkpoint(folder)) is not None:
             return found
-    file = config_near(path)
-    if file is None:
+    is_folder_of_a_run = path.is_dir() and not (path / "manifest.json").exists()
+    file = path / "config.yaml" if is_folder_of_a_run else config_near(path)
+    if not path.exists() or file is None or not file.is_file():
         raise ConfigError(
             f"{path} belongs to no folder of a run: there is no checkpoint and no config.yaml. Give the folder that "
             "training wrote (its EXP_DIR)"
