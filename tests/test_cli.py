@@ -44,7 +44,7 @@ def test_the_command_train(tmp_path):
     assert main([*command, "--perturbation.gamma=0.15", "--train.sample_freq", "2"]) == 0
     assert {p.name for p in (tmp_path / "run").iterdir()} == LEFT
     assert "gamma: 0.15" in (tmp_path / "run" / "config.yaml").read_text()
-    assert main([*command[:-1], "3", "--perturbation.gamma=0.15", "-r", "latest"]) == 0
+    assert main([*command[:-1], "3", "--perturbation.gamma=0.15", "--train.sample_freq", "2", "-r", "latest"]) == 0
     assert steps_saved(tmp_path / "run") == [2, 3]
 
 

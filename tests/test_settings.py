@@ -293,4 +293,4 @@ def test_a_whole_configuration_is_meant_as_it_is(tmp_path):
 
 def test_where_data_are_may_change():
     old, new = (dataclasses.replace(tiny(), data=Folder(root=root, image_size=8)) for root in ("a", "b"))
-    assert [(change.key, change.kind) for change in changes(old, new)] == [("data.root", "free")]
+    assert [(change.key, change.kind) for change in changes(old.to_dict(), new.to_dict())] == [("data.root", "free")]

@@ -127,7 +127,11 @@ class Change:
 
     @property
     def kind(self) -> Kind:
-        return kind(self.key)
+        """What it does; a key that no configuration has changes the method."""
+        try:
+            return kind(self.key)
+        except KeyError:
+            return "method"
 
 
 def kind(key: str) -> Kind:
@@ -155,14 +159,14 @@ def continued(wanted: Wanted, saved: Mapping[str, Any], where: Path) -> tuple[Co
         ConfigError: a configuration is given that says otherwise than the run, an option changes the method and
             ``--change`` does not name it, or an option cannot be used.
     """
-    own = understood(saved, where)
     if wanted.config is not None:
-        config = wanted.config
+        config, own = wanted.config, _as_it_is(saved, where)
     elif wanted.file is not None:
-        config = load(wanted.file, wanted.options)
+        config, own = load(wanted.file, wanted.options), understood(saved, where).to_dict()
     else:
-        config = from_dict(own.to_dict(), f"the configuration of {where}", wanted.options)
-    found = changes(own, config)
+        own = understood(saved, where).to_dict()
+        config = from_dict(own, f"the configuration of {where}", wanted.options)
+    found = changes(own, config.to_dict())
     if wanted.file is not None and (strays := [c for c in found if not _given(c.key, wanted.options)]):
         raise ConfigError(_other_file(wanted.file, strays, where))
     if refused := [c for c in found if c.kind == "method" and not wanted.allows(c.key)]:
@@ -181,11 +185,11 @@ def check_as_trained(config: Config, saved: Mapping[str, Any], where: Path, of: 
 
     Raises:
         ConfigError: with every difference.
-        CheckpointError: what was saved is no configuration.
+        CheckpointError: nothing was saved.
     """
     if not isinstance(saved, Mapping):
         raise CheckpointError(f"{where} does not say with which configuration it was trained")
-    found = [c for c in changes(understood(saved, where), config) if c.kind == "method"]
+    found = [c for c in changes(_as_it_is(saved, where), config.to_dict()) if c.kind == "method"]
     if other := [c for c in found if any(_within(c.key, section) for section in of)]:
         lines = "\n".join(f"  {c.key}: trained with {_shown(c.old)}, asked for is {_shown(c.new)}" for c in other)
         raise ConfigError(
@@ -206,9 +210,17 @@ def understood(saved: Mapping[str, Any], where: Path) -> Config:
         raise CheckpointError(f"{error}\nIt was saved by another version, or damaged") from None
 
 
-def changes(old: Config, new: Config) -> list[Change]:
-    """What two configurations say differently, in the order of the keys."""
-    was, now = flatten(old.to_dict()), flatten(new.to_dict())
+def _as_it_is(saved: Mapping[str, Any], where: Path) -> Mapping[str, Any]:
+    """A saved configuration as plain values, with the defaults filled in unless it has classes of somebody's own."""
+    try:
+        return understood(saved, where).to_dict()
+    except CheckpointError:
+        return saved
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
+    """What two configurations, as plain values, say differently, in the order of the keys."""
+    was, now = flatten(old), flatten(new)
     keys = sorted(was.keys() | now.keys())
     pairs = ((key, was.get(key, _MISSING), now.get(key, _MISSING)) for key in keys)
     return [Change(key, a, b) for key, a, b in pairs if a is _MISSING or b is _MISSING or a != b]

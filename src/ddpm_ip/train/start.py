@@ -63,7 +63,7 @@ def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
             raise CheckpointError(f"{start.path}: meta.json holds no configuration, so it cannot be continued")
         config, changed = continued(wanted, saved, start.path)
         if folder.config.is_file() and start.path.is_relative_to(folder.path):
-            _mention_edits(folder.config, understood(saved, start.path))
+            _mention_edits(folder.config, saved)
         return Settled(config, start, changed)
     says_nothing = wanted.file is None and wanted.config is None
     if folder.config.is_file() and (folder.is_used or says_nothing):
@@ -133,10 +133,10 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
         )
 
 
-def _mention_edits(file: Path, own: Config) -> None:
+def _mention_edits(file: Path, saved: Mapping[str, Any]) -> None:
     """Says where config.yaml is not what the checkpoint was made with: it was edited, or its steps are lost."""
     try:
-        edited = changes(own, load(file))
+        edited = changes(understood(saved, file).to_dict(), load(file).to_dict())
     except UserError as error:
         log.warning("%s. The settings of the checkpoint are used", error)
         return
