@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -82,12 +81,17 @@ def from_arrays(
         progress: show a bar while resizing.
 
     Raises:
-        DataError: there is no image, labels and images differ in number, or the size is none.
+        DataError: there is no image, images have no pixels, labels and images differ in number, a label is beyond
+            int64, or the size is none.
     """
     if len(pixels) == 0:
         raise DataError(f"{name}: there is no image in it")
+    if 0 in pixels.shape:
+        raise DataError(f"{name}: images of shape {pixels.shape[1:]} have no pixels")
     if labels is not None and labels.shape != (len(pixels),):
         raise DataError(f"{name}: {len(pixels)} images, but labels of shape {labels.shape}")
+    if labels is not None and int(labels.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{name}: there is the label {labels.max()}, larger than int64 can hold")
     if pixels.shape[2:] != height_width(image_size):
         pixels = _fit_all(pixels, name, image_size, progress)
     numbers = None if labels is None else labels.astype(np.int64)
@@ -122,18 +126,6 @@ def chunks(pixels: UInt8, n_bytes: int = 16_000_000) -> Iterator[UInt8]:
     step = max(1, n_bytes // max(1, pixels[0].nbytes))
     for start in range(0, len(pixels), step):
         yield pixels[start : start + step]
-
-
-def existing(root: str, what: str) -> Path:
-    """``root`` as a path, ``~`` expanded.
-
-    Raises:
-        DataError: nothing is there; ``what`` says what should be.
-    """
-    path = Path(root).expanduser()
-    if not path.exists():
-        raise DataError(f"data.root: {path} does not exist; it should be {what}")
-    return path
 
 
 def _fit_all(pixels: UInt8, name: str, image_size: ImageSize, progress: bool) -> UInt8:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
-from ddpm_ip.data.imageset import ImageSet, existing
+from ddpm_ip.data.imageset import ImageSet
+from ddpm_ip.data.source import existing
 from ddpm_ip.errors import DataError
 
 ROWS = 64  # rows read at once
