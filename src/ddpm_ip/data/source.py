@@ -17,16 +17,23 @@ MAX_ARRAY = 16_000_000_000  # bytes that one packed array may unpack to: it is h
 HARMLESS, MAX_RATIO = 100_000_000, 100
 
 
-def existing(root: str, what: str) -> Path:
+def existing(root: str, what: str, needed: bool = True) -> Path:
     """``root`` as a path, ``~`` expanded.
 
+    Args:
+        root: what a person gave.
+        what: what should be there.
+        needed: whether it must be there already.
+
     Raises:
-        DataError: nothing is there, or it cannot be reached; ``what`` says what should be.
+        DataError: nothing is there, or it cannot be reached.
     """
     try:
         path = Path(root).expanduser()
         path.stat()
     except FileNotFoundError:
+        if not needed:
+            return path
         raise DataError(f"data.root: {path} does not exist; it should be {what}") from None
     except (OSError, ValueError, RuntimeError) as error:  # too long, a loop of links, a zero byte, no such home
         raise DataError(f"data.root: {root[:200]} cannot be reached: {reason(error)}. It should be {what}") from None
