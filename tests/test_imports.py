@@ -48,7 +48,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "sampler": ({"torch"}, {"variants", "draws", "schedule", "perturbation", "denoiser", "errors"}),
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
-    "data": ({"numpy", "PIL", "tqdm", "pyarrow"}, PLAIN),
+    "data": ({"numpy", "PIL", "tqdm", "pyarrow", "pillow_heif"}, PLAIN),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
     "engine": ({"torch", "accelerate"}, {"errors"}),
     "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric", "mistakes"}),

@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ddpm_ip.data.decode import BadImage, ImageSize, UInt8, fit, height_width
+from ddpm_ip.data.passed_over import PassedOver
 from ddpm_ip.errors import DataError
 
 Int64 = npt.NDArray[np.int64]
@@ -32,6 +33,9 @@ class ImageSet:
         classes: the names of labels 0, 1, ..., where the source has names.
         original_sizes: (width, height, how many) before resizing, the most frequent first; empty if there was nothing
             to decode.
+        passed_over: files next to the images that were not taken.
+        bits: of the images that had 16 bits, how many of them the largest value needs, at least 8 of those in color;
+            None if there was no such image.
     """
 
     pixels: UInt8
@@ -41,6 +45,8 @@ class ImageSet:
     bad: tuple[BadImage, ...] = ()
     classes: tuple[str, ...] = ()
     original_sizes: tuple[tuple[int, int, int], ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    bits: int | None = None
 
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
@@ -50,6 +56,18 @@ class ImageSet:
         """(C, H, W) of each image."""
         channels, height, width = map(int, self.pixels.shape[1:])
         return channels, height, width
+
+    @property
+    def hint(self) -> str:
+        """What to do if images of 10, 12 or 14 bits seem to be in files of 16; empty if they do not."""
+        likely = next((bits for bits in (8, 10, 12, 14) if 0 < (self.bits or 0) <= bits), None)
+        if likely is None:
+            return ""
+        return (
+            f"the images of 16 bits use {likely} bits at most: no value reaches {2**likely:,} of 65,536, so that the "
+            f"brightest becomes at most {(2**likely - 1 + 128) // 257} of 255. If they were taken with {likely} bits, "
+            f"multiply their pixels by {2 ** (16 - likely)} and save them again"
+        )
 
     @property
     def channels(self) -> int:
