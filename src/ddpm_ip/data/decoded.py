@@ -234,8 +234,11 @@ def _refuse(listing: Listing, outcome: _Outcome, on_bad: OnBad) -> None:
     """Stops before the set appears.
 
     Raises:
-        DataError: unusable images under ``error``, or nothing but unusable images.
+        DataError: unusable images under ``error``, nothing but unusable images, or another number of images than listed.
     """
+    found = len(outcome.labels) + len(outcome.bad)
+    if found != listing.count:
+        raise DataError(f"{listing.name}: {listing.count} images are declared, and {found} were found: fetch it again")
     if outcome.bad and (on_bad == "error" or not outcome.labels):
         raise DataError(_bad_message(listing.name, listing.count, outcome.bad))
 
