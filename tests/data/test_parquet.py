@@ -39,7 +39,7 @@ def test_a_column_of_texts_in_a_later_shard_is_no_path(tmp_path, images, secret)
 
 
 @pytest.mark.parametrize("kind", [pa.struct([("bytes", pa.binary()), ("path", pa.string())])])
-def test_the_path_beside_missing_bytes_is_not_followed(tmp_path, images, secret, kind):
+def test_the_path_next_to_missing_bytes_is_not_followed(tmp_path, images, secret, kind):
     rows = [{"bytes": images[0], "path": secret}, {"bytes": None, "path": secret}]
     pq.write_table(pa.table({"image": pa.array(rows, kind)}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet row 1: empty"):

@@ -177,7 +177,7 @@ def _refuse_bombs(file: Any, shard: Path) -> None:
 
 
 def _bytes(data: Any) -> bytes:
-    """The bytes of an image file, empty if there are none; a path that is stored beside them is never followed."""
+    """The bytes of an image file, empty if there are none; a path that is stored with them is never followed."""
     data = data.get("bytes") if isinstance(data, dict) else data
     return data if isinstance(data, bytes) else b""
 
