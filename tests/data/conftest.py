@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddpm_ip.errors import DataError
+
 
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path, monkeypatch):
@@ -72,7 +74,44 @@ def image_folder(tmp_path, rng):
     return root, pixels
 
 
+def mutations(data: bytes, n: int):
+    """``n`` damaged copies, the same each time: bits, bytes, cuts, gaps and insertions, mostly near either end."""
+    rng = np.random.default_rng(len(data))
+    for _ in range(n):
+        damaged = bytearray(data)
+        for _ in range(rng.integers(1, 4)):
+            size = max(1, len(damaged))
+            near = int(rng.integers(min(size, 200)))
+            where = (near, size - 1 - near, int(rng.integers(size)))[rng.integers(3)]
+            some = rng.integers(0, 256, rng.integers(1, 9), dtype=np.uint8).tobytes()
+            kind = rng.integers(5)
+            if kind == 0:
+                damaged[where : where + 1] = bytes([(damaged[where : where + 1] or b"\0")[0] ^ 1 << rng.integers(8)])
+            elif kind == 1:
+                damaged[where : where + len(some)] = some
+            elif kind == 2:
+                del damaged[where:]
+            elif kind == 3:
+                del damaged[where : where + len(some)]
+            else:
+                damaged[where:where] = some
+        yield bytes(damaged)
+
+
+def survives(data: bytes, read, n: int = 60) -> None:
+    """Damaged copies are read, or refused with a sentence; nothing else happens."""
+    read(data)
+    refused = 0
+    for damaged in mutations(data, n):
+        try:
+            read(damaged)
+        except DataError:
+            refused += 1
+    assert refused
+
+
 class Helpers:
+    survives = staticmethod(survives)
     encoded = staticmethod(encoded)
     raw_png = staticmethod(raw_png)
     cifar_batches = staticmethod(cifar_batches)

@@ -5,6 +5,8 @@ import hashlib
 import io
 import os
 import pickle
+import tarfile
+import tracemalloc
 import urllib.error
 from typing import get_args
 
@@ -131,7 +133,7 @@ def test_evil_batch_is_refused_and_runs_nothing(tmp_path, protocol):
 def test_batch_cannot_ask_for_a_huge_array(tmp_path):
     call = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n\x8a\x06\x00\x00\x00\x00\x00\x7f\x85U\x01b\x87R"
     (tmp_path / "test_batch").write_bytes(b"\x80\x02}(U\x04data" + call + b"U\x06labels]u.")
-    with pytest.raises(DataError, match="do not fit"):
+    with pytest.raises(DataError, match="test_batch: refused"):
         Cifar10(root=str(tmp_path), split="test").open()
 
 
@@ -172,6 +174,41 @@ def test_cifar10_archive_limits(make, tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "MAX_ARCHIVE", 60_000)
     with pytest.raises(DataError, match="unpacks to more than 60,000"):
         Cifar10(root=str(archive), split="test").open()
+
+
+def bomb(kind):
+    """A tar with headers that ask for 100 MB, or with 20,000 members."""
+    if kind == "members":
+        empty = tarfile.TarInfo("x").tobuf()
+        return gzip.compress(empty * 20_000)
+    info = tarfile.TarInfo("x")
+    info.size, info.type = 100_000_000, tarfile.XHDTYPE if kind == "pax" else tarfile.GNUTYPE_LONGNAME
+    return gzip.compress(info.tobuf() + bytes(100_000_000), 1)
+
+
+@pytest.mark.parametrize("kind", ["pax", "long name", "members"])
+def test_cifar10_headers_are_bounded(tmp_path, kind):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(bomb(kind))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"a\.tar\.gz: (damaged|unpacks to more)"):
+        Cifar10(root=str(path), split="test").open()
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_cifar10_damaged_archives(make, tmp_path, packed):
+    data = make.tar_gz(
+        tmp_path / "a.tar.gz", {"x/test_batch": make.cifar_batches("test")["test_batch"][0]}
+    ).read_bytes()
+    path = tmp_path / "b.tar.gz"
+
+    def read(damaged):
+        path.write_bytes(damaged if packed else gzip.compress(damaged, 1))
+        Cifar10(root=str(path), split="test").open(progress=False)
+
+    make.survives(data if packed else gzip.decompress(data), read)
 
 
 class Answer(io.BytesIO):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm_ip.data.decode import MAX_PIXELS, UnusableImage, decode, fit, read
+from ddpm_ip.data import Folder
+from ddpm_ip.data.decode import BITS, MAX_PIXELS, UnusableImage, decode, fit, read
 from ddpm_ip.errors import DataError
 
 RED = np.array([255, 0, 0], np.uint8)
@@ -253,3 +254,67 @@ def test_bomb_is_refused_before_allocation(make, side):
         read(bomb, "it")
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_no_pixels(make, tmp_path, size):
+    """Whatever a format makes of it, it is a sentence."""
+    width, height = size
+    bmp = bytearray(make.encoded(np.zeros((1, 1, 3), np.uint8), "BMP"))
+    bmp[18:26] = np.array(size, "<i4").tobytes()
+    pnm = f"P5 {width} {height} 255\n".encode()
+    (tmp_path / "images").mkdir()
+    for i, data in enumerate((make.raw_png(width, height, 8, 2, b""), bytes(bmp), pnm)):
+        (tmp_path / "images" / f"{i}.png").write_bytes(data)
+        for options in ({}, {"center_crop": 1}):
+            with pytest.raises(UnusableImage, match=r"^it: ."):
+                decode(data, "it", 8, **options)
+    with pytest.raises(DataError, match="3 of 3 images cannot be used"):
+        Folder(root=str(tmp_path / "images"), image_size=8).open(progress=False)
+
+
+@pytest.mark.parametrize("source", ["x.png", None, 3, ["x.png"]])
+def test_a_text_is_no_path(source):
+    with pytest.raises(UnusableImage, match="instead of the bytes of an image file"):
+        read(source, "it")
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits", "said"),
+    [
+        (4095, 12, "use 12 bits at most: no value reaches 4,096 of 65,536, so that the brightest becomes at most 16"),
+        (3000, 12, "multiply their pixels by 16 "),
+        (1023, 10, "multiply their pixels by 64 "),
+        (16383, 14, "multiply their pixels by 4 "),
+        (255, 8, "multiply their pixels by 256 "),
+        (40_000, 16, ""),
+        (65535, 16, ""),
+        (0, 0, ""),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_range_of_16_bits_that_is_hardly_used(make, tmp_path, warnings_of, largest, bits, said, kind):
+    (tmp_path / "images").mkdir()
+    for i, top in enumerate((largest // 3, largest)):
+        data = make.encoded(np.linspace(0, top, 64).reshape(8, 8).astype(np.uint16), kind)
+        (tmp_path / "images" / f"{i}.{kind.lower()}").write_bytes(data)
+    for _ in range(2):  # the second time from the cache
+        images = Folder(root=str(tmp_path / "images"), image_size=8).open(progress=False)
+        assert images.bits == bits
+        assert said in images.hint
+        assert bool(images.hint) == bool(said)
+    assert len(warnings_of()) == (2 if said else 0)
+
+
+def test_a_range_that_is_hardly_used_in_color(make):
+    for largest, bits in ((4095, 12), (1023, 10), (16383, 14), (65535, 16), (255, 8)):
+        row = b"\0" + np.array([0, largest, 7], ">u2").tobytes()
+        assert read(make.raw_png(1, 1, 16, 2, row), "it").info[BITS] == bits
+        assert read(make.raw_png(1, 1, 16, 2, row), "it", alpha=True).info[BITS] == bits
+    assert BITS not in read(make.encoded(np.full((2, 2), 3, np.uint8)), "it").info
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_damaged_images(make, rng, kind):
+    data = make.encoded(rng.integers(0, 256, (12, 9, 3), dtype=np.uint8), kind)
+    make.survives(data, lambda damaged: decode(damaged, "it", 8))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm_ip.data import Cifar10, Folder, Parquet, decoded
+from ddpm_ip.data import Cifar10, Folder, Parquet, cache, decoded
 from ddpm_ip.data.decoded import Recipe
 from ddpm_ip.data.imageset import fingerprint
 from ddpm_ip.errors import DataError
@@ -178,7 +178,7 @@ def test_whatever_changes_the_pixels_changes_the_key(image_folder, cache_home):
 
 def test_cache_appears_whole_or_not_at_all(image_folder, cache_home, monkeypatch):
     root, _ = image_folder
-    monkeypatch.setattr(decoded, "_write_sidecar", lambda *_: 1 / 0)
+    monkeypatch.setattr(cache.Entry, "write_about", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         open_folder(root)
     assert list(cache_home.iterdir()) == []
@@ -209,7 +209,7 @@ def test_what_a_killed_decode_left_is_swept_when_old(image_folder, cache_home):
     old, young = cache_home / f"{folder.name}.old.partial", cache_home / f"{folder.name}.young.partial"
     for left in (old, young):
         left.mkdir()
-    hours_ago = time.time() - 2 * decoded.STALE
+    hours_ago = time.time() - 2 * cache.STALE
     os.utime(old, (hours_ago, hours_ago))
     open_folder(root)
     assert {path.name for path in cache_home.iterdir()} == {folder.name, young.name}
@@ -223,14 +223,14 @@ def test_cache_in_a_chosen_folder(image_folder, tmp_path, cache_home):
 
 def test_a_faster_process_is_no_trouble(image_folder, cache_home, monkeypatch):
     root, pixels = image_folder
-    write = decoded._write_sidecar
+    write = cache.Entry.write_about
 
     def slow(*arguments):
-        monkeypatch.setattr(decoded, "_write_sidecar", write)
+        monkeypatch.setattr(cache.Entry, "write_about", write)
         open_folder(root)  # the other process
         write(*arguments)
 
-    monkeypatch.setattr(decoded, "_write_sidecar", slow)
+    monkeypatch.setattr(cache.Entry, "write_about", slow)
     assert np.array_equal(open_folder(root).pixels, pixels)
     assert len(list(cache_home.iterdir())) == 1
 
@@ -249,9 +249,9 @@ def test_without_a_cache_small_sets_go_to_memory(image_folder, cache_home, monke
     if trouble == "a file in the way":
         cache_home.parent.write_text("not a folder")
     elif trouble == "no room":
-        monkeypatch.setattr(decoded.shutil, "disk_usage", no_room)
+        monkeypatch.setattr(cache.shutil, "disk_usage", no_room)
     else:
-        monkeypatch.setattr(decoded, "_write_sidecar", full)
+        monkeypatch.setattr(cache.Entry, "write_about", full)
     images = open_folder(root)
     assert np.array_equal(images.pixels, pixels)
     assert not images.pixels.flags.writeable

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from ddpm_ip.data.decode import MAX_CHANNELS, ImageSize, UInt8
-from ddpm_ip.data.imageset import ImageSet, existing, from_arrays
+from ddpm_ip.data.imageset import ImageSet, from_arrays
+from ddpm_ip.data.npy import Archive, Header, archive, map_npy
+from ddpm_ip.data.source import existing, opened, refusing
 from ddpm_ip.errors import DataError
 
-LABEL_NAMES = ("labels", "arr_1")  # arr_1: guided-diffusion's sample files
+LABELS = "labels"
 LAYOUT = "layout"  # of the array that says which axis holds the channels
+SAMPLING = "sampling"  # of the array that says what images are made of: text
+SHOWN = 20  # arrays that an error names
 
 Layout = Literal["auto", "channels_first", "channels_last"]
 
@@ -38,8 +42,10 @@ class Digits:
 class Npz:
     """An ``.npz`` or ``.npy`` file with ``uint8`` images (N, H, W, C), (N, C, H, W) or (N, H, W), C in 1..16.
 
-    The images are the array called ``images``, or else the first one; the labels are ``labels`` or ``arr_1``
-    (guided-diffusion's name), if there. A ``.npy`` file is mapped, not loaded.
+    The images are the array called ``images``, or else the only one that can be images: three or four axes. Of several,
+    ``array`` chooses; without it they are refused. The labels are those that belong to the images by name: ``labels``,
+    ``arr_1`` to ``arr_0`` (guided-diffusion's names), ``y_train`` to ``x_train`` (Keras'), ``train_labels`` to
+    ``train_images``. A ``.npy`` file is mapped, not loaded.
 
     Attributes:
         root: the file.
@@ -47,55 +53,131 @@ class Npz:
         layout: where the channels are, ``channels_first`` (N, C, H, W) or ``channels_last`` (N, H, W, C). ``auto``
             takes what the file says in an array ``layout``; else 1 or 3 at the last place for channels, or else 1 or 3
             at the second; else the only one of the two places that has at most 16.
+        array: the name of the images among the arrays of an ``.npz`` file.
     """
 
     name: Literal["npz"] = "npz"
     root: str
     image_size: ImageSize
     layout: Layout = "auto"
+    array: str | None = None
 
     def open(self, progress: bool = True) -> ImageSet:
         """Reads the arrays; nothing in the file is ever unpickled.
 
         Raises:
-            DataError: the file is missing or damaged, or the array is not ``uint8`` images, or not surely so.
+            DataError: the file is missing or damaged, or the array is not ``uint8`` images, or not surely so, or which
+                array holds the images is not sure.
         """
         path = existing(self.root, "an .npz or .npy file")
-        images, labels = read_arrays(path, self.layout)
+        images, labels = read_arrays(path, self.layout, self.array)
         return from_arrays(images, labels, path.stem, self.image_size, progress)
 
 
-def read_arrays(path: Path, layout: Layout = "auto") -> tuple[UInt8, npt.NDArray[np.integer] | None]:
+def read_arrays(
+    path: Path, layout: Layout = "auto", array: str | None = None
+) -> tuple[UInt8, npt.NDArray[np.integer] | None]:
     """The images of an ``.npz`` or ``.npy`` file as they are, ``uint8`` (N, C, H, W), and the labels, if any.
 
     Args:
         path: the file.
         layout: see :class:`Npz`.
+        array: the name of the images; see :class:`Npz`.
 
     Raises:
-        DataError: the file is damaged, the array is not ``uint8`` images, or which axis holds the channels is not sure.
+        DataError: the file is damaged, or declares more than it has; the array is not ``uint8`` images; which axis
+            holds the channels, or which array the images, is not sure.
     """
-    try:
-        images, labels, said = _arrays(path)
-    except (OSError, ValueError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a readable .npz or .npy file: {error}") from error
-    return _channels_first(images, path, said if layout == "auto" else layout), _labels(labels, path)
+    with _refusing(path):
+        if path.suffix == ".npy":
+            with opened(path) as file:
+                images, labels, said = map_npy(file), None, "auto"
+            if array is not None:
+                raise ValueError(f"it holds one array, which has no name, and data.array asks for {array!r}")
+        else:
+            with archive(path) as arrays:
+                images, labels, said = _choose(arrays, path, array)
+    return _channels_first(images, path, said if layout == "auto" else layout), labels
 
 
-def _arrays(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, str]:
-    """Images, labels, and the layout that the file says."""
+def read_text(path: Path, name: str) -> str | None:
+    """A text among the arrays of an ``.npz`` file.
+
+    Args:
+        path: the file; a ``.npy`` file has no names.
+        name: of an array without axes that holds the text, of at most a million bytes.
+
+    Returns:
+        The text; None if there is no array of that name.
+
+    Raises:
+        DataError: the file is damaged, or the array is no such text.
+    """
     if path.suffix == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False), None, "auto"
-    if not zipfile.is_zipfile(path):
-        raise ValueError("an .npz file is a zip archive, and this is none")
-    with np.load(path, allow_pickle=False) as arrays:
-        names = [name for name in arrays.files if name != LAYOUT]
-        if not names:
-            raise ValueError("there is no array in it")
-        images = "images" if "images" in names else names[0]
-        labels = next((name for name in LABEL_NAMES if name in names and name != images), None)
-        said = str(arrays[LAYOUT]) if LAYOUT in arrays.files else "auto"
-        return arrays[images], arrays[labels] if labels else None, said
+        return None
+    with _refusing(path), archive(path) as arrays:
+        return arrays.text(name)
+
+
+def _refusing(path: Path) -> AbstractContextManager[None]:
+    return refusing(f"{path}: not a readable .npz or .npy file")
+
+
+def _choose(
+    arrays: Archive, path: Path, array: str | None
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.integer] | None, str]:
+    """Images, labels, and the layout that the file says."""
+    headers = {name: header for name, header in arrays.headers.items() if name not in (LAYOUT, SAMPLING)}
+    images = _images(headers, path, array)
+    labels = _labels_of(images, headers)
+    said = arrays.text(LAYOUT)
+    return arrays.read(images), _whole(arrays.read(labels), path) if labels else None, said or "auto"
+
+
+def _images(headers: Mapping[str, Header | None], path: Path, array: str | None) -> str:
+    """The name of the images.
+
+    Raises:
+        DataError: no array, or more than one, can be the images; or the wanted one is not there.
+    """
+    shown = ", ".join(f"{name} ({header or 'no plain numbers'})" for name, header in list(headers.items())[:SHOWN])
+    if len(headers) > SHOWN:
+        shown += f" and {len(headers) - SHOWN} more"
+    if array is not None:
+        if array not in headers:
+            raise DataError(f"{path}: data.array: there is no array {array!r}; there is {shown or 'none'}")
+        return array
+    possible = _possible(headers)
+    if "images" in headers:
+        return "images"
+    if len(possible) == 1 or len(headers) == 1:
+        return (possible or list(headers))[0]
+    if not headers:
+        raise DataError(f"{path}: there is no array in it")
+    if not possible:
+        raise DataError(f"{path}: no array in it is images, (N, H, W, C), (N, C, H, W) or (N, H, W); there is {shown}")
+    raise DataError(
+        f"{path}: several arrays can be the images; there is {shown}. Choose one by data.array, such as "
+        f"data.array: {possible[0]}, or for all who read the file, save that one under the name images: "
+        "np.savez(path, images=...)"
+    )
+
+
+def _possible(headers: Mapping[str, Header | None]) -> list[str]:
+    return [name for name, header in headers.items() if header and len(header.shape) in (3, 4)]
+
+
+def _labels_of(images: str, headers: Mapping[str, Header | None]) -> str | None:
+    """The name of the labels that obviously belong to the images."""
+    mates = {"arr_0": "arr_1", "x": "y", "X": "Y"}
+    names = [mates.get(images, ""), images.replace("images", LABELS)]
+    names += [mates[images[0]] + images[1:]] if images.startswith(("x_", "X_")) else []
+    for name in names:
+        if name != images and name in headers:
+            return name
+    own, other = headers[images], headers.get(LABELS)
+    fits = own is not None and other is not None and own.shape[:1] == other.shape[:1]
+    return LABELS if images != LABELS and other and (fits or len(_possible(headers)) == 1) else None
 
 
 def _channels_first(images: npt.NDArray[Any], path: Path, layout: str) -> UInt8:
@@ -105,6 +187,8 @@ def _channels_first(images: npt.NDArray[Any], path: Path, layout: str) -> UInt8:
             f"{path}: the images are {images.dtype}, not uint8. Convert them and save again: values in [0, 1] by "
             "(x * 255).round().astype('uint8'), values in [-1, 1] by ((x + 1) * 127.5).round().astype('uint8')"
         )
+    if 0 in images.shape[1:]:
+        raise DataError(f"{path}: shape {images.shape} has no pixels")
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and _layout(images.shape, layout, path) == "channels_last":
@@ -141,7 +225,8 @@ def _layout(shape: tuple[int, ...], layout: str, path: Path) -> str:
     raise DataError(f"{path}: shape {shape} has no place for channels: 1 to {MAX_CHANNELS} of them, at {where}")
 
 
-def _labels(labels: npt.NDArray[Any] | None, path: Path) -> npt.NDArray[np.integer] | None:
-    if labels is not None and not np.issubdtype(labels.dtype, np.integer):
+def _whole(labels: npt.NDArray[Any], path: Path) -> npt.NDArray[np.integer]:
+    """The labels, (N,); Keras writes them as (N, 1)."""
+    if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{path}: the labels are {labels.dtype}, not integers")
-    return labels
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import os
-import pickle
 import tarfile
 import urllib.request
-import zlib
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from tqdm import tqdm
 
-from ddpm_ip.data.decode import ImageSize, UInt8
-from ddpm_ip.data.imageset import ImageSet, Int64, from_arrays
+from ddpm_ip.data.batches import read_batch
+from ddpm_ip.data.decode import ImageSize
+from ddpm_ip.data.imageset import ImageSet, from_arrays
 from ddpm_ip.data.parquet import Parquet
+from ddpm_ip.data.source import existing, opened, refusing
 from ddpm_ip.errors import DataError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
@@ -28,6 +28,7 @@ ARCHIVE, FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 MAX_BATCH = 64_000_000  # bytes; an official batch has 31 million
 MAX_ARCHIVE = 1_000_000_000  # bytes, unpacked; the official archive has 186 million
+MAX_MEMBERS = 1000  # the official archive has 9
 TIMEOUT = 30.0  # seconds without an answer
 
 
@@ -55,7 +56,8 @@ class Cifar10:
         Raises:
             DataError: the images are missing and cannot be downloaded, or a file is damaged.
         """
-        root, wanted = Path(self.root).expanduser(), BATCHES[self.split]
+        root = existing(self.root, "a folder of CIFAR-10", needed=False)
+        wanted = BATCHES[self.split]
         archive = root if root.is_file() else root / ARCHIVE
         folder = next((path for path in (root / FOLDER, root) if any((path / name).is_file() for name in wanted)), None)
         if folder is not None:
@@ -68,7 +70,7 @@ class Cifar10:
                     raise DataError(f"data.root: CIFAR-10 is not in {root}. {_advice(root)}")
                 _download(archive, progress)
             files = _from_archive(archive, wanted)
-        batches = [_read_batch(BytesIO(data), name) for name, data in files.items()]
+        batches = [read_batch(data, name) for name, data in files.items()]
         pixels = np.concatenate([pixels for pixels, _ in batches])
         labels = np.concatenate([labels for _, labels in batches])
         return from_arrays(pixels, labels, f"cifar10-{self.split}", self.image_size, progress)
@@ -86,74 +88,55 @@ def _from_folder(folder: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
     missing = [name for name in wanted if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder}: incomplete, {', '.join(missing)} missing")
-    for name in wanted:
-        _check_batch_size((folder / name).stat().st_size, folder / name)
-    try:
-        return {name: (folder / name).read_bytes() for name in wanted}
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error}") from error
+    return {name: _from_file(folder / name) for name in wanted}
+
+
+def _from_file(path: Path) -> bytes:
+    with refusing(f"{path}: cannot be read"), opened(path) as file:
+        _check_batch_size(os.fstat(file.fileno()).st_size, path)
+        return file.read(MAX_BATCH)
 
 
 def _from_archive(archive: Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
     """The wanted batches, in their order, in one walk through the archive; nothing is unpacked to disk."""
     found: dict[str, bytes] = {}
     total = 0
-    try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                total += member.size
-                if total > MAX_ARCHIVE:
-                    raise DataError(f"{archive}: unpacks to more than {MAX_ARCHIVE:,} bytes; not CIFAR-10")
-                name = member.name.rpartition("/")[2]
-                content = tar.extractfile(member) if member.isfile() and name in wanted else None
-                if content is not None:
-                    _check_batch_size(member.size, f"{archive}: {member.name}")
-                    found[name] = content.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{archive}: damaged ({error}). Remove it and fetch it again from {URL}") from error
+    advice = f"Remove it and fetch it again from {URL}"
+    with (
+        refusing(f"{archive}: damaged, or no archive of CIFAR-10", advice),
+        opened(archive) as packed,
+        tarfile.open(fileobj=_Unpacked(packed), mode="r:") as tar,
+    ):
+        for count, member in enumerate(tar):
+            total += member.size
+            if total > MAX_ARCHIVE or count >= MAX_MEMBERS:
+                raise DataError(f"{archive}: unpacks to more than {MAX_ARCHIVE:,} bytes or {MAX_MEMBERS} files")
+            name = member.name.rpartition("/")[2]
+            content = tar.extractfile(member) if member.isreg() and name in wanted else None
+            if content is not None:
+                _check_batch_size(member.size, f"{archive}: {member.name}")
+                found[name] = content.read()
     missing = [name for name in wanted if name not in found]
     if missing:
         raise DataError(f"{archive}: {', '.join(missing)} missing; is it {URL}?")
     return {name: found[name] for name in wanted}
 
 
+class _Unpacked(gzip.GzipFile):
+    """An unpacked stream of which no more is read at once than a batch has: headers of a tar may ask for any size."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(fileobj=file, mode="rb")
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_BATCH:
+            raise ValueError(f"a header in it has more than {MAX_BATCH:,} bytes")
+        return super().read(size)
+
+
 def _check_batch_size(n_bytes: int, where: Path | str) -> None:
     if n_bytes > MAX_BATCH:
         raise DataError(f"{where}: {n_bytes:,} bytes, more than the limit of {MAX_BATCH:,} for a batch")
-
-
-def _empty_array(*_: object) -> Any:
-    # Stands for numpy's _reconstruct, whose arguments would let a file ask for an array of any size.
-    return np.empty(0, dtype=np.uint8)
-
-
-class _BatchUnpickler(pickle.Unpickler):
-    """Knows the four names that pickled arrays need, and refuses every other: no file can make it run anything."""
-
-    ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy", "dtype"): np.dtype,
-        ("numpy", "ndarray"): None,  # only ever an argument of _reconstruct
-        ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-        ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no image batch needs")
-        return self.ALLOWED[module, name]
-
-
-def _read_batch(file: BinaryIO, name: str) -> tuple[UInt8, Int64]:
-    """``uint8`` (N, 3, 32, 32) and ``int64`` (N,) of one batch."""
-    try:
-        batch = _BatchUnpickler(file, encoding="bytes").load()
-        pixels, labels = batch[b"data"], np.asarray(batch[b"labels"], dtype=np.int64)
-        fits = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (len(labels), 3072)
-    except Exception as error:  # a damaged pickle may raise anything
-        raise DataError(f"CIFAR-10 {name}: refused, not an official batch: {error}") from error
-    if not fits:
-        raise DataError(f"CIFAR-10 {name}: data and labels do not fit together, or data is not uint8 (N, 3072)")
-    return pixels.reshape(-1, 3, 32, 32), labels
 
 
 def _download(archive: Path, progress: bool) -> None:

@@ -8,12 +8,15 @@ LA, RGBA, transparent palette   composited on **white**
 CMYK, YCbCr, palette            converted to RGB; colour profiles are not applied
 16-bit gray                     scaled to 8 bits (``round(v / 257)``), not clipped; a transparent colour becomes white
 16-bit RGB(A), 16-bit gray + A  Pillow reads the upper 8 bits
+10, 12, 14 bits in 16           scaled as 16 bits, nearly black; :data:`BITS` says how many bits an image uses
+HEIF                            read by pillow-heif where that is installed
 float (TIFF)                    [0, 1] scaled to 0..255; values outside, or not finite, are refused
 32-bit integer                  refused: its scale is unknown
 EXIF orientation                applied
 animation, several pages        the first picture
 more than ``MAX_PIXELS``        refused from the header, before memory is allocated
 truncated, empty, not an image  refused
+no pixels (0 x 0)               refused
 ==============================  =====================================================================================
 
 RGB becomes gray by the luma of ITU-R BT.601, as Pillow's ``convert("L")`` does.
@@ -25,6 +28,7 @@ not bleed in.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -46,7 +50,9 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> what Pillow calls it: what 
 MAX_PIXELS = 64_000_000
 
 # Only formats with a signature and a decoder of their own: EPS, for one, would start Ghostscript.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+
+BITS = "ddpm_ip.bits"  # in the ``info`` of a read image that had 16 bits: how many its largest value needs
 
 
 @dataclass(frozen=True)
@@ -102,27 +108,42 @@ def decode(
 
 
 def place(image: Image.Image, where: str, image_size: ImageSize, channels: int, center_crop: int | None) -> UInt8:
-    """The second half of :func:`decode`: from a read image to ``uint8`` (channels, height, width)."""
+    """The second half of :func:`decode`: from a read image to ``uint8`` (channels, height, width).
+
+    Raises:
+        UnusableImage: it is too small for the crop, or cannot be resized.
+    """
     if center_crop is not None:
         if center_crop > min(image.size):
             raise UnusableImage(where, f"{image.width} x {image.height} is smaller than center_crop {center_crop}")
         image = image.crop(_middle(image.size, center_crop, center_crop))
-    return to_chw(fit(image, image_size), channels)
+    try:
+        return to_chw(fit(image, image_size), channels)
+    except (ArithmeticError, MemoryError, ValueError, OSError) as error:
+        raise UnusableImage(where, f"{image.width} x {image.height} pixels cannot be resized: {error}") from error
 
 
 def read(source: Path | bytes, where: str, alpha: bool = False) -> Image.Image:
     """The upright 8-bit image in its own size: mode ``L`` if the file is gray, else ``RGB``; with ``alpha`` ``RGBA``.
 
+    Its ``info`` has :data:`BITS` if the file had 16 bits a pixel.
+
     Raises:
         UnusableImage: anything is wrong with it.
     """
+    if not isinstance(source, (Path, bytes)):  # a text, which Pillow would take for the name of a file
+        raise UnusableImage(where, f"{type(source).__name__} instead of the bytes of an image file")
     try:
-        if isinstance(source, Path) and not source.is_file():  # also a named pipe: opening one waits without end
+        if isinstance(source, Path) and not os.path.isfile(source):  # also a named pipe: opening one waits without end
             raise UnusableImage(where, "a broken link" if source.is_symlink() else "not a regular file")
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats()) as image:
             _check_pixels(image.size, where)
+            deep = any(";16" in repr(tile[3]) for tile in image.tile)
             ImageOps.exif_transpose(image, in_place=True)
-            return _eight_bit(image, where, alpha)
+            found = _eight_bit(image, where, alpha)
+            if deep and BITS not in found.info:
+                found.info[BITS] = _bits_of_upper_half(found)
+            return found
     except UnusableImage:
         raise
     except UnidentifiedImageError:
@@ -161,7 +182,16 @@ def _middle(size: tuple[int, int], width: float, height: float) -> tuple[float, 
 
 
 @lru_cache(maxsize=1)
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
+    """The formats that can be read here, as Pillow names them."""
+    try:
+        import pillow_heif
+    except (ImportError, OSError):  # it is optional
+        pass
+    else:
+        pillow_heif.register_heif_opener()
+        if hasattr(pillow_heif, "register_avif_opener"):  # before 1.0, when Pillow had none
+            pillow_heif.register_avif_opener()
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
@@ -169,11 +199,13 @@ def _formats() -> tuple[str, ...]:
 def _check_pixels(size: tuple[int, int], where: str) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise UnusableImage(where, f"declares {size[0]} x {size[1]} pixels, more than the limit of {MAX_PIXELS:,}")
+    if min(size) < 1:
+        raise UnusableImage(where, f"declares {size[0]} x {size[1]} pixels: there are none")
 
 
 def _not_an_image(source: Path | bytes) -> str:
     n_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
-    return "no image in a known format (" + ", ".join(_formats()) + ")" if n_bytes else "empty"
+    return "no image in a known format (" + ", ".join(formats()) + ")" if n_bytes else "empty"
 
 
 def _eight_bit(image: Image.Image, where: str, alpha: bool) -> Image.Image:
@@ -181,14 +213,24 @@ def _eight_bit(image: Image.Image, where: str, alpha: bool) -> Image.Image:
         image = _from_float(np.asarray(image), where)
     elif image.mode.startswith("I"):
         image = _from_16_bit(image, where)
+    bits = image.info.get(BITS)
     gray = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if alpha:
-            return image
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if gray else "RGB")
-    return image.convert("RGBA") if alpha else image
+        if not alpha:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if not alpha or image.mode != "RGBA":
+        image = image.convert("L" if gray else "RGB")
+    image = image.convert("RGBA") if alpha else image
+    if bits is not None:
+        image.info[BITS] = bits
+    return image
+
+
+def _bits_of_upper_half(image: Image.Image) -> int:
+    """Bits that the largest color value needs, of 16 of which the upper 8 are here; 8 stands for up to 8."""
+    extrema = image.convert("RGB").getextrema()
+    return 8 + max(int(high) for _, high in extrema).bit_length()  # type: ignore[misc]
 
 
 def _from_float(values: npt.NDArray[np.float32], where: str) -> Image.Image:
@@ -204,7 +246,9 @@ def _from_16_bit(image: Image.Image, where: str) -> Image.Image:
         raise UnusableImage(where, "32-bit integer pixels, whose scale is unknown; save it with 8 or 16 bits")
     values = np.asarray(image).astype(np.int64)
     gray = ((values + 128) // 257).astype(np.uint8)
-    if "transparency" not in image.info:
-        return Image.fromarray(gray)
-    opaque = (values != image.info["transparency"]).astype(np.uint8) * 255
-    return Image.fromarray(np.stack([gray, opaque], axis=-1))
+    if "transparency" in image.info:
+        opaque = (values != image.info["transparency"]).astype(np.uint8) * 255
+        gray = np.stack([gray, opaque], axis=-1)
+    found = Image.fromarray(gray)
+    found.info[BITS] = int(values.max()).bit_length()
+    return found

@@ -10,22 +10,18 @@ from typing import Literal
 
 from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
-from ddpm_ip.data.imageset import ImageSet, existing
+from ddpm_ip.data.imageset import ImageSet
+from ddpm_ip.data.passed_over import SUFFIXES, is_taken, lookalikes, passed_over
+from ddpm_ip.data.source import existing
 from ddpm_ip.errors import DataError
-
-# fmt: off
-SUFFIXES = frozenset({
-    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2",
-    ".avif",
-})
-# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
     """All image files below a folder, sorted by path.
 
-    Files count as images by their suffix; hidden files and folders are passed over. When every image lies in a
+    Files count as images by their suffix; hidden files and folders are passed over, and links to folders. Of files that
+    look like images and are not taken a warning says how many, which, and how to use them. When every image lies in a
     subfolder, the names of the first-level subfolders, sorted, are the classes, and labels number them.
 
     Attributes:
@@ -61,9 +57,12 @@ class Folder:
             DataError: the folder is missing or holds no image.
         """
         root = existing(self.root, "a folder of images")
-        paths = sorted(walk(root), key=lambda path: path.relative_to(root).parts)
+        files = list(_files(root))
+        paths = sorted((path for path, taken in files if taken), key=lambda path: path.relative_to(root).parts)
+        passed = passed_over((path for path, taken in files if not taken), root)
         if not paths:
-            raise DataError(f"data.root: no image file below {root} (looked for {', '.join(sorted(SUFFIXES))})")
+            said = f". {lookalikes(passed)}" if lookalikes(passed) else f" (looked for {', '.join(sorted(SUFFIXES))})"
+            raise DataError(f"data.root: no image file below {root}{said}")
         first = [path.relative_to(root).parts[0] for path in paths]
         labelled = all(len(path.relative_to(root).parts) > 1 for path in paths)
         classes = tuple(sorted(set(first))) if labelled else ()
@@ -73,7 +72,7 @@ class Folder:
             return (Item(str(path), path, number.get(part)) for path, part in zip(paths, first, strict=True))
 
         identity = (str(root.resolve()), *(_identity(path, root) for path in paths))
-        return Listing(root.resolve().name, len(paths), items, identity, classes)
+        return Listing(root.resolve().name, len(paths), items, identity, classes, passed)
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -82,17 +81,25 @@ def walk(root: Path) -> Iterator[Path]:
     Raises:
         DataError: a folder cannot be listed.
     """
+    return (path for path, taken in _files(root) if taken)
+
+
+def _files(root: Path) -> Iterator[tuple[Path, bool]]:
+    """All files below a folder, and links to folders, and whether each is taken for an image; in the order of the disk.
+
+    Nothing is said of what is in hidden folders.
+
+    Raises:
+        DataError: it is no folder, or a folder cannot be listed.
+    """
 
     def refuse(error: OSError) -> None:  # os.walk would pass over a folder that it cannot list
         raise DataError(f"data.root: cannot list {error.filename}: {error.strerror}") from error
 
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        yield from (Path(folder, name) for name in files if _is_image_name(name))
-
-
-def _is_image_name(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        yield from ((path, False) for name in subfolders if (path := Path(folder, name)).is_symlink())
+        yield from ((Path(folder, name), is_taken(name)) for name in files)
 
 
 def _identity(path: Path, root: Path) -> str:

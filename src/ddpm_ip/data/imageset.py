@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ddpm_ip.data.decode import BadImage, ImageSize, UInt8, fit, height_width
+from ddpm_ip.data.passed_over import PassedOver
 from ddpm_ip.errors import DataError
 
 Int64 = npt.NDArray[np.int64]
@@ -33,6 +33,9 @@ class ImageSet:
         classes: the names of labels 0, 1, ..., where the source has names.
         original_sizes: (width, height, how many) before resizing, the most frequent first; empty if there was nothing
             to decode.
+        passed_over: files next to the images that were not taken.
+        bits: of the images that had 16 bits, how many of them the largest value needs, at least 8 of those in color;
+            None if there was no such image.
     """
 
     pixels: UInt8
@@ -42,6 +45,8 @@ class ImageSet:
     bad: tuple[BadImage, ...] = ()
     classes: tuple[str, ...] = ()
     original_sizes: tuple[tuple[int, int, int], ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    bits: int | None = None
 
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
@@ -51,6 +56,18 @@ class ImageSet:
         """(C, H, W) of each image."""
         channels, height, width = map(int, self.pixels.shape[1:])
         return channels, height, width
+
+    @property
+    def hint(self) -> str:
+        """What to do if images of 10, 12 or 14 bits seem to be in files of 16; empty if they do not."""
+        likely = next((bits for bits in (8, 10, 12, 14) if 0 < (self.bits or 0) <= bits), None)
+        if likely is None:
+            return ""
+        return (
+            f"the images of 16 bits use {likely} bits at most: no value reaches {2**likely:,} of 65,536, so that the "
+            f"brightest becomes at most {(2**likely - 1 + 128) // 257} of 255. If they were taken with {likely} bits, "
+            f"multiply their pixels by {2 ** (16 - likely)} and save them again"
+        )
 
     @property
     def channels(self) -> int:
@@ -82,12 +99,17 @@ def from_arrays(
         progress: show a bar while resizing.
 
     Raises:
-        DataError: there is no image, labels and images differ in number, or the size is none.
+        DataError: there is no image, images have no pixels, labels and images differ in number, a label is beyond
+            int64, or the size is none.
     """
     if len(pixels) == 0:
         raise DataError(f"{name}: there is no image in it")
+    if 0 in pixels.shape:
+        raise DataError(f"{name}: images of shape {pixels.shape[1:]} have no pixels")
     if labels is not None and labels.shape != (len(pixels),):
         raise DataError(f"{name}: {len(pixels)} images, but labels of shape {labels.shape}")
+    if labels is not None and int(labels.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{name}: there is the label {labels.max()}, larger than int64 can hold")
     if pixels.shape[2:] != height_width(image_size):
         pixels = _fit_all(pixels, name, image_size, progress)
     numbers = None if labels is None else labels.astype(np.int64)
@@ -122,18 +144,6 @@ def chunks(pixels: UInt8, n_bytes: int = 16_000_000) -> Iterator[UInt8]:
     step = max(1, n_bytes // max(1, pixels[0].nbytes))
     for start in range(0, len(pixels), step):
         yield pixels[start : start + step]
-
-
-def existing(root: str, what: str) -> Path:
-    """``root`` as a path, ``~`` expanded.
-
-    Raises:
-        DataError: nothing is there; ``what`` says what should be.
-    """
-    path = Path(root).expanduser()
-    if not path.exists():
-        raise DataError(f"data.root: {path} does not exist; it should be {what}")
-    return path
 
 
 def _fit_all(pixels: UInt8, name: str, image_size: ImageSize, progress: bool) -> UInt8:

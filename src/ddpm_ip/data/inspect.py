@@ -24,7 +24,8 @@ def inspect(images: ImageSet, contact_sheet: Path, n: int = 100) -> str:
 
     Returns:
         Lines of text: number, channels x height x width, labels, mean and standard deviation (of values in [0, 1]),
-        range, exact duplicates, original sizes, fingerprint, and each unusable image with the reason.
+        range, exact duplicates, original sizes, fingerprint, each unusable image with the reason, and what was passed
+        over.
     """
     contact_sheet.parent.mkdir(parents=True, exist_ok=True)
     save_png(grid(_choose(images.pixels, n)), contact_sheet)
@@ -37,6 +38,8 @@ def inspect(images: ImageSet, contact_sheet: Path, n: int = 100) -> str:
         *_size_lines(images),
         f"unusable          {len(images.bad):,}",
         *(f"  {bad}" for bad in images.bad),
+        *_passed_over_lines(images),
+        *([f"16 bits           {images.hint}"] if images.hint else []),
         f"contact sheet     {contact_sheet}",
     ]
     return "\n".join(lines)
@@ -102,6 +105,11 @@ def _size_lines(images: ImageSet) -> list[str]:
     ]
     lines += [f"  {f'{w} x {h}':<14} {n:>9,}" for w, h, n in images.original_sizes[:SHOWN]]
     return lines + _more(len(images.original_sizes))
+
+
+def _passed_over_lines(images: ImageSet) -> list[str]:
+    count = sum(one.count for one in images.passed_over if one.advice)
+    return [f"passed over       {count:,} that look like images", *(f"  {one}" for one in images.passed_over)]
 
 
 def _more(n: int) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import zlib
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -12,9 +13,9 @@ import numpy as np
 
 from ddpm_ip.data.decode import ImageSize, UInt8
 from ddpm_ip.data.imageset import ImageSet, from_arrays
+from ddpm_ip.data.source import existing, opened, refuse_bomb, refusing
 from ddpm_ip.errors import DataError
 
-MAX_BYTES = 4_000_000_000  # of one file, unpacked
 IMAGES, LABELS = 0x803, 0x801  # magic numbers: unsigned bytes in three axes, in one axis
 
 
@@ -39,7 +40,8 @@ class Mnist:
         Raises:
             DataError: a file is missing or damaged.
         """
-        root, prefix = Path(self.root).expanduser(), "train" if self.split == "train" else "t10k"
+        root = existing(self.root, "the folder of the MNIST files", needed=False)
+        prefix = "train" if self.split == "train" else "t10k"
         images = _read(_find(root, prefix, "images-idx3"), IMAGES)
         labels = _read(_find(root, prefix, "labels-idx1"), LABELS)
         return from_arrays(images[:, None], labels, f"mnist-{self.split}", self.image_size, progress)
@@ -60,22 +62,25 @@ def _find(root: Path, prefix: str, kind: str) -> Path:
 
 def _read(path: Path, magic: int) -> UInt8:
     """The array of one idx file: big-endian magic number and axes, then the bytes."""
-    try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            return _parse(file, path, magic)  # type: ignore[arg-type]
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    with refusing(f"{path}: cannot be read"), opened(path) as packed:
+        n_bytes = os.fstat(packed.fileno()).st_size
+        if path.suffix != ".gz":
+            return _parse(packed, path, magic, n_bytes)
+        with gzip.GzipFile(fileobj=packed, mode="rb") as file:
+            return _parse(file, path, magic, n_bytes)
 
 
-def _parse(file: BinaryIO, path: Path, magic: int) -> UInt8:
+def _parse(file: BinaryIO | gzip.GzipFile, path: Path, magic: int, n_bytes: int) -> UInt8:
+    """The array of an open file that has ``n_bytes`` on the disk."""
     n_axes = magic & 0xFF
     header = file.read(4 * (1 + n_axes))
     if len(header) < 4 * (1 + n_axes) or int.from_bytes(header[:4], "big") != magic:
         raise DataError(f"{path}: not such an idx file: it begins with {header[:4].hex()}, not {magic:08x}")
     shape = tuple(int(axis) for axis in np.frombuffer(header, ">u4")[1:])
-    expected = int(np.prod([float(axis) for axis in shape]))
-    if expected > MAX_BYTES:
-        raise DataError(f"{path}: declares {shape}, more than the limit of {MAX_BYTES:,} bytes")
+    expected = math.prod(shape)
+    refuse_bomb(expected, n_bytes)
+    if 0 in shape:
+        raise DataError(f"{path}: declares {shape}: there is nothing in it")
     body = file.read(expected + 1)
     if len(body) != expected:
         found = "more" if len(body) > expected else f"{len(body):,}"

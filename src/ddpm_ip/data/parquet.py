@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any, Literal
 
 from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
-from ddpm_ip.data.imageset import ImageSet, existing
+from ddpm_ip.data.imageset import ImageSet
+from ddpm_ip.data.source import existing, opened, refuse_bomb, refusing
 from ddpm_ip.errors import DataError
+
+log = logging.getLogger("ddpm_ip.data")
 
 ROWS = 64  # rows read at once
 SPLITS = frozenset({"train", "test", "validation", "valid", "val"})
@@ -27,7 +31,7 @@ class Parquet:
         root: a ``.parquet`` file, or a folder that holds the shards, at any depth.
         split: which shards of a folder to take.
         image_column: by default the first struct column with a field ``bytes``, or the first binary column.
-        label_column: a column of integers; by default ``label``, if there is one.
+        label_column: a column of whole numbers; by default ``label``, if there is one and it holds integers.
         image_size: height and width after resizing (see :func:`ddpm_ip.data.decode.fit`), or one number for both.
         mode: ``rgb``, ``gray``, ``rgba`` (four channels), or ``auto``: gray or RGB, as the first readable image is.
         center_crop: side of the square cut out of the middle before resizing.
@@ -69,6 +73,9 @@ class Parquet:
             for shard in shards:
                 yield from _rows(shard, image, label)
 
+        if label is None and "label" in _schema(shards[0]).names:
+            kind = _schema(shards[0]).field("label").type
+            log.warning("%s: the column label holds %s, not integers: no labels are read", shards[0], kind)
         count = sum(_opened(shard).metadata.num_rows for shard in shards)
         identity = (*(_identity(shard) for shard in shards), image, str(label))
         name = root.stem if root.is_file() else f"{root.resolve().name}-{self.split}"
@@ -78,7 +85,8 @@ class Parquet:
 def _shards(root: Path, split: str) -> list[Path]:
     if root.is_file():
         return [root]
-    named = {path: _split_words(path, root) for path in sorted(root.rglob("*.parquet"))}
+    found = (path for path in sorted(root.rglob("*.parquet")) if not path.is_dir())  # Spark names folders so
+    named = {path: _split_words(path, root) for path in found}
     if not any(words & SPLITS for words in named.values()) and split not in set().union(*named.values()):
         shards = list(named)
     else:
@@ -104,22 +112,30 @@ def _opened(shard: Path) -> Any:
         import pyarrow.parquet
     except ImportError as error:
         raise DataError('reading Parquet files needs pyarrow: pip install "ddpm-ip[parquet]"') from error
-    try:
+    with refusing(f"{shard}: not a readable Parquet file"):
+        with opened(shard):  # a pipe would be waited for
+            pass
         return pyarrow.parquet.ParquetFile(shard)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{shard}: not a readable Parquet file: {error}") from error
+
+
+def _schema(shard: Path) -> Any:
+    """A ``pyarrow.Schema``."""
+    with refusing(f"{shard}: not a readable Parquet file"):
+        return _opened(shard).schema_arrow
 
 
 def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, str | None]:
     import pyarrow.types as types
 
-    schema = _opened(shard).schema_arrow
+    schema = _schema(shard)
     for column in (image, label):
         if column is not None and column not in schema.names:
             raise DataError(f"{shard}: there is no column {column!r}; there is {', '.join(schema.names)}")
     if label is None and "label" in schema.names and types.is_integer(schema.field("label").type):
         label = "label"
-    elif label is not None and not types.is_integer(schema.field(label).type):
+    elif label is not None and not (
+        types.is_integer(schema.field(label).type) or types.is_floating(schema.field(label).type)
+    ):
         raise DataError(f"{shard}: the label column {label!r} holds {schema.field(label).type}, not integers")
     candidates = [field.name for field in schema if _holds_images(field.type)]
     if image is None and not candidates:
@@ -138,23 +154,46 @@ def _holds_images(kind: Any) -> bool:
 
 
 def _rows(shard: Path, image: str, label: str | None) -> Iterator[Item]:
-    import pyarrow
-
-    file, row = _opened(shard), 0
+    _columns(shard, image, label)  # of each shard: the first was looked at already
     columns = [image] if label is None else [image, label]
-    try:
+    file, row = _opened(shard), 0
+    _refuse_bombs(file, shard)
+    with refusing(f"{shard}: damaged", "Fetch it again"):
         for batch in file.iter_batches(batch_size=ROWS, columns=columns):
             images = batch.column(image).to_pylist()
             labels = [None] * len(images) if label is None else batch.column(label).to_pylist()
             for data, number in zip(images, labels, strict=True):
-                data = data["bytes"] if isinstance(data, dict) else data
-                yield Item(f"{shard} row {row}", data or b"", _label(number, label, shard, row))
+                where = f"{shard} row {row}"
+                yield Item(where, _bytes(data), None if label is None else _label(number, label, where))
                 row += 1
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{shard}: damaged after row {row}: {error}") from error
 
 
-def _label(number: int | None, column: str | None, shard: Path, row: int) -> int | None:
-    if number is None and column is not None:
-        raise DataError(f"{shard} row {row}: no value in the label column {column!r}")
-    return number
+def _refuse_bombs(file: Any, shard: Path) -> None:
+    """Refuses row groups that unpack to what no images do, before they are read."""
+    with refusing(f"{shard}: not a readable Parquet file"):
+        for i in range(file.metadata.num_row_groups):
+            # not by column: where that is damaged, pyarrow (26) ends the process
+            refuse_bomb(file.metadata.row_group(i).total_byte_size, shard.stat().st_size)
+
+
+def _bytes(data: Any) -> bytes:
+    """The bytes of an image file, empty if there are none; a path that is stored with them is never followed."""
+    data = data.get("bytes") if isinstance(data, dict) else data
+    return data if isinstance(data, bytes) else b""
+
+
+def _label(number: Any, column: str, where: str) -> int:
+    """A label as a whole number.
+
+    Raises:
+        DataError: there is none, or it is no whole number that int64 can hold.
+    """
+    if number is None:
+        raise DataError(f"{where}: no value in the label column {column!r}")
+    whole = type(number) is int or (isinstance(number, float) and number.is_integer())
+    if not whole or not -(2**63) <= number < 2**63:
+        raise DataError(
+            f"{where}: the label {number!r:.80} of the column {column!r} is no whole number of 64 bits; convert the "
+            "column, or name another by data.label_column"
+        )
+    return int(number)

@@ -180,7 +180,7 @@ def _lossless(item: Item) -> Item:
 def _whole(result: Any, name: str, width: int, height: int) -> UInt8:
     if isinstance(result, BadImage):
         raise UnusableImage(result.where, result.reason)
-    pixels, original, _ = result
+    pixels, original = result.pixels, result.size
     if original != (width, height):
         raise DataError(f"{name}: there are images of {width} x {height} and of {original[0]} x {original[1]} pixels")
     image: UInt8 = pixels
