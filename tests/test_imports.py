@@ -64,7 +64,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"run", "sample", "evaluate", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"run", "sample", "train", "__init__"}),
-    "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "engine", "metric", "run", "evaluate", "__init__"}),
+    "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "ema", "engine", "metric", "run", "evaluate", "__init__"}),
     "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
     "cli": (

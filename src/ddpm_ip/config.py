@@ -111,6 +111,7 @@ class Train:
         clip_grad_norm: largest gradient norm; null for no limit.
         lr_warmup: steps over which the learning rate rises linearly.
         ema_decay: of the averaged network.
+        ema_warmup: whether that decay rises at first, as min(ema_decay, (1 + n) / (10 + n)) in step n, counted from 1.
         print_freq, save_freq, sample_freq: steps between log lines, checkpoints and sample grids (0: no grids).
         n_samples, sample_steps: images of a grid, and the sampling steps spent on it.
         keep_last: newest checkpoints that are kept (at least 2, since the newest may turn out damaged).
@@ -131,6 +132,7 @@ class Train:
     clip_grad_norm: PositiveFloat | None = 1.0
     lr_warmup: NaturalInt = 0
     ema_decay: Fraction = 0.9999
+    ema_warmup: bool = False
     print_freq: PositiveInt = 400
     save_freq: PositiveInt = 5000
     sample_freq: NaturalInt = 5000

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.data import ImageSet
+from ddpm_ip.ema import remaining
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError
 from ddpm_ip.files import read_json, write_json, write_yaml
 from ddpm_ip.perturbation import label
@@ -133,7 +134,7 @@ def announce(run: Run) -> Metrics:
         images.name, len(images), *images.shape, f"{parameters:,}",
         label(config.perturbation), record["hardware"],
     )  # fmt: skip
-    untrained = config.train.ema_decay**config.train.n_steps
+    untrained = remaining(config.train.ema_decay, config.train.ema_warmup, config.train.n_steps)
     if untrained > 0.01:
         log.warning(
             "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as noise in "
