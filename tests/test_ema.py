@@ -97,9 +97,8 @@ def average(values: list[Fraction], decay: Fraction) -> list[Fraction]:
 
     (There the number of updates goes up first, so the first update has n = 1.)
     """
-    found, n, ema = [], 0, Fraction(0)
-    for value in values:
-        n += 1
+    found, ema = [], Fraction(0)
+    for n, value in enumerate(values, 1):
         d = min(decay, Fraction(1 + n, 10 + n))
         ema -= (1 - d) * (ema - value)
         found.append(ema)

@@ -25,7 +25,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "variants": ({"pydantic_core"}, set()),
     "metric": (set(), {"errors"}),
-    "mistakes": (set(), {"variants"}),
+    "translation": (set(), {"errors"}),
+    "mistakes": (set(), {"translation", "variants"}),
     "options": (set(), {"plain", "errors"}),
     "plain": ({"yaml"}, {"errors"}),
     "files": (set(), {"errors", "plain"}),
@@ -51,7 +52,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "data": ({"numpy", "PIL", "tqdm", "pyarrow"}, PLAIN),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
     "engine": ({"torch", "accelerate"}, {"errors"}),
-    "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric", "mistakes"}),
+    "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
     "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"images", "metric", "__init__"}),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "__init__"}),
     "evaluate": (
@@ -67,9 +68,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "ema", "engine", "metric", "run", "evaluate", "__init__"}),
     "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
+    "parser": (set(), {"errors", "config", "mistakes"}),
     "cli": (
         set(),
-        MODEL | {"options", "run", "sample", "evaluate", "table", "train", "bench", "doctor", "report", "__init__"},
+        MODEL | {"options", "parser", "run", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
+        | {"__init__"},
     ),
     "notebook": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "train"}),
 }  # fmt: skip

@@ -16,13 +16,14 @@ from pathlib import Path
 from ddpm_ip import __version__, options
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.metric import INCEPTION, METRICS, usual
+from ddpm_ip.parser import Parser
 
 _OVERRIDES = "--key value overrides any item of the config by its dotted path, as in --perturbation.gamma 0.15"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command ``ddpm-ip``; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ddpm-ip",
         description="Diffusion models with input perturbation: train, sample, judge.",
         allow_abbrev=False,
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def script(command: str) -> int:
     """One command as a program of its own, for ``scripts/`` under ``accelerate-launch``."""
     text, arguments, _ = _COMMANDS[command]
-    parser = argparse.ArgumentParser(description=text, epilog=_epilog(command), allow_abbrev=False)
+    parser = Parser(description=text, epilog=_epilog(command), allow_abbrev=False)
     parser.set_defaults(command=command)
     arguments(parser)
     return _run(parser, None)
@@ -48,11 +49,11 @@ def _epilog(command: str) -> str | None:
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
-    args, rest = parser.parse_known_args(argv)
     # Before torch is loaded: on the CPU, threads that wait soon sleep instead of spinning on, or any other busy program
     # makes a small network crawl.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
+        args, rest = parser.parse_known_args(argv)
         with _tidy_on_sigterm() if args.command in ("evaluate", "table") else nullcontext():
             code = _COMMANDS[args.command][2](args, rest)
         if "torch.distributed" in sys.modules:  # after an error not every process may get here
@@ -94,9 +95,10 @@ def _train_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "-r",
         "--resume",
-        metavar="latest|PATH",
-        help="continue the newest whole checkpoint of EXP_DIR, or the one at PATH",
+        metavar="latest|best|PATH",
+        help="continue the newest whole checkpoint of EXP_DIR, the best of train.eval, or the one at PATH",
     )
+    p.add_argument("-ni", "--no_interaction", action="store_true", help="never ask; nothing here does")
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> int:

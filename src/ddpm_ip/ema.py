@@ -1,8 +1,8 @@
 """The averaged network that samples are drawn from.
 
 ``ema <- decay ema + (1 - decay) network`` after every step, with a constant decay from the first step on, as in DDPM,
-guided-diffusion and DDPM-IP. A warm-up is an option: ``min(decay, (1 + n) / (10 + n))`` in update ``n``, counted from 1,
-as xyfJASON's ``ema_gradual`` has it (after TensorFlow's ``ExponentialMovingAverage``), so that a short run does not
+guided-diffusion and DDPM-IP. A warm-up is an option: ``min(decay, (1 + n) / (10 + n))`` in update ``n``, counted from
+1, as xyfJASON's ``ema_gradual`` has it (after TensorFlow's ``ExponentialMovingAverage``), so that a short run does not
 average its start. (Beware when comparing: diffusers' ``EMAModel`` hides another warm-up in its decay.)
 """
 

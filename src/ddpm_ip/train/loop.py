@@ -59,7 +59,8 @@ def train(
     Args:
         config: everything that the run is made of.
         exp_dir: where results go; ``runs/exp-{current time}`` if None.
-        resume: "latest" continues the newest whole checkpoint of ``exp_dir``; or a checkpoint, or the folder of a run.
+        resume: "latest" continues the newest whole checkpoint of ``exp_dir``, "best" the best of ``train.eval``; or a
+            checkpoint, or the folder of a run.
         hooks: for tests.
 
     Returns:
@@ -68,8 +69,8 @@ def train(
     Raises:
         UserError: anything that the user can put right; what was saved before is untouched.
     """
-    if resume == "latest" and exp_dir is None:
-        raise ConfigError("-r latest continues the run in a folder: give that folder with -e")
+    if resume in ("latest", "best") and exp_dir is None:
+        raise ConfigError(f"-r {resume} continues the run in a folder: give that folder with -e")
     accelerator = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
     setup(None, accelerator.is_main_process)
     folder = RunFolder(_agree(exp_dir or default_path()))

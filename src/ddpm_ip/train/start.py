@@ -39,7 +39,15 @@ def find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint |
         return None
     if resume == "latest":
         return checkpoint.newest(folder.checkpoints)
-    if Path(resume).resolve() not in (folder.path.resolve(), *folder.checkpoints.resolve().glob("step*")):
+    if resume == "best":
+        if best := checkpoint.newest(folder.best):
+            return best
+        raise CheckpointError(
+            f"-r best: {folder.best} holds no checkpoint. The best is kept where train.eval measures: "
+            "--train.eval.every N from the start, or continue with -r latest"
+        )
+    own = (*folder.checkpoints.resolve().glob("step*"), *folder.best.resolve().glob("step*"))
+    if Path(resume).resolve() not in (folder.path.resolve(), *own):
         folder.refuse_if_used()
     return checkpoint.find(Path(resume))
 
