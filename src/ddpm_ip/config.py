@@ -226,11 +226,11 @@ def from_dict(
     Raises:
         ConfigError: naming every key that is wrong.
     """
-    words = in_our_words(tree, overrides or {})
-    words.notes.refuse(origin if is_published(tree) else "the command line")
+    words, whole = in_our_words(tree, overrides or {}), is_published(tree)
+    words.notes.refuse(origin if whole else "the command line")
     if text := words.notes.text():
-        whole = f"{origin} is a configuration of xyfJASON's repository (docs/DDPM.md says more). It is read so:"
-        _say(f"{whole if is_published(tree) else 'options in the words of that repository:'}\n{text}")
+        theirs = "xyfJASON's repository (see docs/DDPM.md)"
+        _say(f"{f'{origin} is a configuration of' if whole else 'options in the words of'} {theirs}, read so:\n{text}")
     given = _with_default_names(merge(_with_default_names(words.tree), words.overrides))
     try:
         config = _adapter().validate_python(given)

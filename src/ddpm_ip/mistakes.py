@@ -69,7 +69,7 @@ def by_origin(mistakes: Sequence[Mistake], origin: str, written: Mapping[str, st
         origin: of the tree.
         written: for the dotted path of each option's key, how it was written.
     """
-    told: dict[str, list[str]] = {}
+    told: dict[str, list[str]] = {origin: []}
     for mistake in dict.fromkeys(mistakes):
         option = _option(mistake, written)
         line = f"{mistake.key}: {mistake.text}"
@@ -78,6 +78,8 @@ def by_origin(mistakes: Sequence[Mistake], origin: str, written: Mapping[str, st
         told.setdefault(origin if option is None else "the options given", []).append(line)
     lines = []
     for where, found in told.items():
+        if not found:
+            continue
         lines += [f"{where} cannot be used:", *(f"  {line:.1000}" for line in dict.fromkeys(found[:MOST]))]
         lines += [f"  and {len(found) - MOST} more"] if len(found) > MOST else []
     return "\n".join(lines)
@@ -140,8 +142,8 @@ def _other_key(path: Sequence[str], parents: Sequence[type], root: type) -> str:
     keys = f"; the keys of {'.'.join(section) or 'a config'} are {_list(known)}"
     if owners := _owners(section, leaf, root):
         return f"{keys}, {leaf} is one of {'.'.join(section)}.name {_or(owners)}"
-    elsewhere = [p for p in in_our_words({}, {".".join(path): None}).overrides if p != ".".join(path)]
-    elsewhere = elsewhere or [p for p in _paths(root) if p.rpartition(".")[2] == leaf]
+    here = [p for p in in_our_words({}, {".".join(path): None}).overrides if p != ".".join(path)]
+    elsewhere = here[-1:] or [p for p in _paths(root) if p.rpartition(".")[2] == leaf]
     if not elsewhere and (near := nearest(leaf, known)):
         return f"; did you mean {near}?"
     elsewhere = elsewhere or _near_leaves(leaf, _paths(root))

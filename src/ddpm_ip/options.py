@@ -16,8 +16,8 @@ from ddpm_ip.errors import ConfigError
 SPACINGS = ("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad")
 VARIANCES = ("fixed_large", "fixed_small", "learned_range")
 SAMPLER_HELP = (
-    "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE (default: "
-    "sampling.sampler of the config, ancestral)"
+    "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
+    "(default: sampling.sampler of the config, ancestral)"
 )
 
 
