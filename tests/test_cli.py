@@ -138,6 +138,13 @@ def test_the_published_commands_of_xyfjasons_repository(tmp_path):
     assert (facts["steps"], facts["seed"], facts["sampler"]["var_type"]) == (10, 2022, "fixed_small")
 
 
+def test_params_where_there_is_no_file(tmp_path, capsys):
+    """The items on the command line are options then, too, and no configuration of another program."""
+    out = str(tmp_path / "sheet.png")
+    assert main(["data", "inspect", "--data.name", "digits", "--data.params.image_size", "8", "-o", out]) == 0
+    assert "xyfJASON" not in "".join(capsys.readouterr())
+
+
 def test_no_respacing_contradicts_a_number_of_steps(tmp_path, capsys):
     given = ["-c", str(yaml_file(tmp_path)), "--weights", "w", "--n_samples", "1", "--save_dir", str(tmp_path / "d")]
     assert main(["sample", *given, "--respace_type", "none", "--respace_steps", "5"]) == 2

@@ -230,10 +230,10 @@ def _data_arguments(p: argparse.ArgumentParser) -> None:
 def _data(args: argparse.Namespace, rest: list[str]) -> int:
     import dataclasses
 
-    from ddpm_ip.config import from_dict, load, merge, parse_overrides
+    from ddpm_ip.config import from_dict, load, parse_overrides
 
     overrides = parse_overrides(rest)
-    data = (load(args.config, overrides) if args.config else from_dict(merge({}, overrides), "the command line")).data
+    data = (load(args.config, overrides) if args.config else from_dict({}, "the command line", overrides)).data
     from ddpm_ip.data import Folder, Parquet
     from ddpm_ip.data.inspect import inspect
 
@@ -289,13 +289,13 @@ def _bench_arguments(p: argparse.ArgumentParser) -> None:
 def _bench(args: argparse.Namespace, rest: list[str]) -> int:
     from itertools import takewhile
 
-    from ddpm_ip.config import from_dict, load, merge, parse_overrides
+    from ddpm_ip.config import from_dict, load, parse_overrides
 
     # Not a positional argument of argparse: some versions of it would take an override's value for a task.
     tasks = list(takewhile(lambda word: not word.startswith("-"), rest))
     overrides = parse_overrides(rest[len(tasks) :])
     default = {"data": {"name": "cifar10"}, "perturbation": {"name": "input"}}
-    config = load(args.config, overrides) if args.config else from_dict(merge(default, overrides), "the command line")
+    config = load(args.config, overrides) if args.config else from_dict(default, "the command line", overrides)
     from ddpm_ip.bench.run import OUT_OF_MEMORY, TASKS, BenchOptions, bench
 
     against = () if args.against == "none" else args.against.split(",")
