@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 from tests.tiny import ROOT, SAMPLE_SCRIPT, TRAIN_SCRIPT, finish, start, steps_saved, yaml_file
 
 from ddpm_ip.cli import main
@@ -77,6 +79,76 @@ def test_a_mistake_on_the_command_line_is_exit_code_2_and_makes_nothing(tmp_path
     assert shown.startswith("error: ")
     assert "Traceback" not in shown
     assert [p.name for p in tmp_path.iterdir()] == [config.name]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["train", "-c", "c.yaml", "--exp-dir", "x"], "--exp-dir: unknown option; did you mean --exp_dir?"),
+        (["train", "-c", "c.yaml", "--batch_size", "4"], "did you mean --train.batch_size?"),
+        (["train", "-c", "c.yaml", "--batch_size=4"], "--batch_size: unknown option"),
+        (["train", "--confg", "c.yaml"], "did you mean --config?"),
+        (["sample", "--weights", "w", "--save_dir", "d", "--n_sample", "4"], "did you mean --n_samples?"),
+        (["sample", "--weights", "w", "--save_dir", "d", "--sampels", "4"], "did you mean --n_samples?"),
+        (["evaluate", "s", "--refrence", "digits"], "did you mean --reference?"),
+        (["report", "run", "--titel", "x"], "did you mean --title?"),
+        (["table", "-e", "run", "--keep-images"], "did you mean --keep_images?"),
+        (["bench", "--step", "3"], "did you mean --steps?"),
+        (["data", "inspect", "--root", "x"], "did you mean --data.root?"),
+    ],
+    ids=lambda given: " ".join(given)[:40] if isinstance(given, list) else "",
+)
+def test_a_mistyped_option_is_told_with_the_nearest(command, message, capsys):
+    """Before anything is said of what is missing."""
+    assert main(command) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert message in shown
+
+
+def test_the_published_commands_of_xyfjasons_repository(tmp_path):
+    """Their script, options and configuration, as they are documented; -ni only says not to ask."""
+    network = {"in_channels": 1, "out_channels": 1, "dim": 32, "dim_mults": [1, 2], "use_attn": [False, True]}
+    train = {"n_steps": 2, "batch_size": 8, "ema_decay": 0.9, "ema_gradual": True, "save_freq": 1, "sample_freq": 0}
+    theirs = {
+        "data": {"target": "datasets.ImageDir", "params": {"root": "r", "img_size": 8}, "img_channels": 1},
+        "model": {"target": "models.unet.UNet", "params": {**network, "num_res_blocks": 1}},
+        "diffusion": {"target": "diffusions.ddpm.DDPM", "params": {"total_steps": 10}},
+        "train": {**train, "optim": {"target": "torch.optim.Adam", "params": {"lr": 0.001}}},
+    }
+    config, run = tmp_path / "theirs.yaml", tmp_path / "run"
+    config.write_text(yaml.safe_dump(theirs))
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(8):
+        Image.new("L", (8, 8), 30 * i).save(images / f"{i}.png")
+    given = ["-c", config, "-e", run, "-ni", "--data.params.root", images, "--diffusion.params.beta_schedule", "cosine"]
+    method = ["--diffusion.target", "diffusions.ddpm_ip.DDPM_IP", "--diffusion.params.gamma", "0.15"]
+    code, output = finish(start(ROOT / "scripts/train_ddpm.py", *given, *method))
+    assert code == 0, output
+    assert "is a configuration of xyfJASON's repository" in output
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["perturbation"] == {"name": "input", "gamma": 0.15}
+    assert saved["diffusion"]["beta_schedule"] == "cosine"
+    assert (saved["train"]["ema_warmup"], saved["seed"]) == (True, 2022)
+    sampled = ["--weights", run, "--n_samples", 2, "--save_dir", tmp_path / "samples", "--sampler", "ddpm"]
+    code, output = finish(start(SAMPLE_SCRIPT, *sampled, "--respace_type", "none", "--var_type", "fixed_small"))
+    assert code == 0, output
+    facts = json.loads((tmp_path / "samples" / "sampling.json").read_text())
+    assert (facts["steps"], facts["seed"], facts["sampler"]["var_type"]) == (10, 2022, "fixed_small")
+
+
+def test_params_where_there_is_no_file(tmp_path, capsys):
+    """The items on the command line are options then, too, and no configuration of another program."""
+    out = str(tmp_path / "sheet.png")
+    assert main(["data", "inspect", "--data.name", "digits", "--data.params.image_size", "8", "-o", out]) == 0
+    assert "xyfJASON" not in "".join(capsys.readouterr())
+
+
+def test_no_respacing_contradicts_a_number_of_steps(tmp_path, capsys):
+    given = ["-c", str(yaml_file(tmp_path)), "--weights", "w", "--n_samples", "1", "--save_dir", str(tmp_path / "d")]
+    assert main(["sample", *given, "--respace_type", "none", "--respace_steps", "5"]) == 2
+    assert "--respace_type none visits every time" in capsys.readouterr().err
 
 
 def test_a_configuration_that_is_missing(tmp_path, capsys):

@@ -1,13 +1,15 @@
-"""The averaged network against torch's own, and a decay without a hidden warm-up."""
+"""The averaged network against torch's own; a constant decay, and one with a warm-up that is asked for."""
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ddpm_ip.ema import EMA
+from ddpm_ip.ema import EMA, remaining
 
 
 def make() -> nn.Module:
@@ -85,3 +87,62 @@ def test_it_keeps_averaging_after_weights_are_loaded() -> None:
     ema.network.load_state_dict(saved)
     ema.update(network)
     torch.testing.assert_close(ema.network[0].weight, 0.9 * 3 + 0.1 * network[0].weight)
+
+
+# --- the warm-up -----------------------------------------------------------------------------------------------------
+
+
+def average(values: list[Fraction], decay: Fraction) -> list[Fraction]:
+    """Of a number that starts at 0 and is then ``values``: exact, as the class that it comes from counts.
+
+    (There the number of updates goes up first, so the first update has n = 1.)
+    """
+    found, ema = [], Fraction(0)
+    for n, value in enumerate(values, 1):
+        d = min(decay, Fraction(1 + n, 10 + n))
+        ema -= (1 - d) * (ema - value)
+        found.append(ema)
+    return found
+
+
+@pytest.mark.parametrize("decay", ["0.9999", "0.9", "0.5", "0.15", "0"])
+@pytest.mark.parametrize("on_device", [False, True], ids=["number", "tensor"])
+def test_the_warm_up(decay: str, on_device: bool) -> None:
+    values = [Fraction(v) for v in (1, 3, -2, 0, 7, 5, 5, -4)] + [Fraction(k, 3) for k in range(100)]
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    ema = EMA(network, float(decay), warmup=True)
+    for step, (value, expected) in enumerate(zip(values, average(values, Fraction(decay)), strict=True)):
+        nn.init.constant_(network.weight, float(value))
+        weight = ema.weight(step)
+        ema.update(network, torch.tensor(weight) if on_device else weight)
+        assert float(ema.network.weight) == pytest.approx(float(expected), rel=1e-5, abs=1e-5)
+
+
+def test_its_first_weights() -> None:
+    ema = EMA(make(), 0.3, warmup=True)
+    assert [ema.weight(step) for step in range(5)] == pytest.approx([9 / 11, 9 / 12, 0.7, 0.7, 0.7])
+    assert [EMA(make(), 0.3).weight(step) for step in (0, 7)] == [1 - 0.3] * 2
+
+
+def test_a_weight_on_the_device_is_read_when_it_is_used() -> None:
+    """As in a captured graph, which holds on to the tensor and not to its value; buffers are copied as ever."""
+    network = make()
+    ema, weight = EMA(network, 0.9, warmup=True), torch.zeros(())
+    start = [p.clone() for p in ema.network.parameters()]
+    move(network, 1)
+    ema.update(network, weight)
+    assert all(torch.equal(a, b) for a, b in zip(start, ema.network.parameters(), strict=True))
+    ema.update(network, weight.fill_(1.0))
+    for mine, theirs in zip(ema.network.state_dict().values(), network.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1, 2 / 11, 0.25, 0.9, 0.99])
+@pytest.mark.parametrize("warmup", [False, True])
+@pytest.mark.parametrize("updates", [0, 1, 2, 5, 80, 81, 82, 1000])
+def test_what_is_left_of_the_start(decay: float, warmup: bool, updates: int) -> None:
+    expected = 1.0
+    for n in range(1, updates + 1):
+        expected *= min(decay, (1 + n) / (10 + n)) if warmup else decay
+    assert remaining(decay, warmup, updates) == pytest.approx(expected, rel=1e-9, abs=0)

@@ -25,7 +25,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "variants": ({"pydantic_core"}, set()),
     "metric": (set(), {"errors"}),
-    "mistakes": (set(), {"variants"}),
+    "translation": (set(), {"errors"}),
+    "mistakes": (set(), {"translation", "variants"}),
     "options": (set(), {"plain", "errors"}),
     "plain": ({"yaml"}, {"errors"}),
     "files": (set(), {"errors", "plain"}),
@@ -52,8 +53,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
     "cores": (set(), set()),
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
-    "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric", "mistakes"}),
-    "settings": (set(), {"config", "errors", "run", "variants"}),
+    "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
+    "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
     "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "__init__"}),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "settings", "__init__"}),
     "evaluate": (
@@ -66,12 +67,14 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"run", "settings", "sample", "evaluate", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"cores", "run", "sample", "train", "__init__"}),
-    "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "engine", "metric", "run", "evaluate", "__init__"}),
+    "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "ema", "engine", "metric", "run", "evaluate", "__init__"}),
     "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
+    "parser": (set(), {"errors", "config", "mistakes"}),
     "cli": (
         set(),
-        MODEL | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
+        MODEL
+        | {"options", "parser", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
         | {"__init__"},
     ),
     "notebook": ({"torch", "numpy"}, MODEL | {"run", "settings", "sample", "evaluate", "train"}),

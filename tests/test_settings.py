@@ -294,3 +294,16 @@ def test_a_whole_configuration_is_meant_as_it_is(tmp_path):
 def test_where_data_are_may_change():
     old, new = (dataclasses.replace(tiny(), data=Folder(root=root, image_size=8)) for root in ("a", "b"))
     assert [(change.key, change.kind) for change in changes(old.to_dict(), new.to_dict())] == [("data.root", "free")]
+
+
+THEIRS = ("--train.ip_gamma", "0.15"), ("--perturbation.params.gamma", "0.15")
+
+
+@pytest.mark.parametrize("words", THEIRS)
+def test_an_option_in_other_words_is_given_too(tmp_path, words, capsys):
+    config, folder = yaml_file(tmp_path, n_steps=2), tmp_path / "run"
+    assert train(config, folder, *words) == 0
+    assert train(config, folder, "-r", "latest", "--train.n_steps", "3", *words) == 0
+    assert steps_saved(folder) == [2, 3]
+    assert train(config, folder, "-r", "latest", "--train.n_steps", "4", words[0], "0.3") == 2
+    assert "perturbation.gamma: the run has 0.15, asked for is 0.3" in capsys.readouterr().err

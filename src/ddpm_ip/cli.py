@@ -16,13 +16,14 @@ from pathlib import Path
 from ddpm_ip import __version__, options
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.metric import INCEPTION, METRICS, usual
+from ddpm_ip.parser import Parser
 
 _OVERRIDES = "--key value overrides any item of the config by its dotted path, as in --perturbation.gamma 0.15"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command ``ddpm-ip``; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ddpm-ip",
         description="Diffusion models with input perturbation: train, sample, judge.",
         allow_abbrev=False,
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def script(command: str) -> int:
     """One command as a program of its own, for ``scripts/`` under ``accelerate-launch``."""
     text, arguments, _ = _COMMANDS[command]
-    parser = argparse.ArgumentParser(description=text, epilog=_epilog(command), allow_abbrev=False)
+    parser = Parser(description=text, epilog=_epilog(command), allow_abbrev=False)
     parser.set_defaults(command=command)
     arguments(parser)
     return _run(parser, None)
@@ -48,11 +49,11 @@ def _epilog(command: str) -> str | None:
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
-    args, rest = parser.parse_known_args(argv)
     # Before torch is loaded: on the CPU, threads that wait soon sleep instead of spinning on, or any other busy program
     # makes a small network crawl.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
+        args, rest = parser.parse_known_args(argv)
         with _tidy_on_sigterm() if args.command in ("evaluate", "table") else nullcontext():
             code = _COMMANDS[args.command][2](args, rest)
         if "torch.distributed" in sys.modules:  # after an error not every process may get here
@@ -98,8 +99,9 @@ def _train_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "-r",
         "--resume",
-        metavar="latest|PATH",
-        help="continue the newest whole checkpoint of EXP_DIR, or the one at PATH, with the settings of that run",
+        metavar="latest|best|PATH",
+        help="continue the newest whole checkpoint of EXP_DIR, the best of train.eval, or the one at PATH, with the "
+        "settings of that run",
     )
     p.add_argument(
         "--change",
@@ -109,6 +111,7 @@ def _train_arguments(p: argparse.ArgumentParser) -> None:
         help="with -r: items of the method that may differ from the run's from now on, as in --change "
         "perturbation.gamma --perturbation.gamma 0.15; others (--train.n_steps 900000) need no such word",
     )
+    p.add_argument("-ni", "--no_interaction", action="store_true", help="never ask; nothing here does")
 
 
 def _train(args: argparse.Namespace, rest: list[str]) -> int:
@@ -240,10 +243,10 @@ def _data_arguments(p: argparse.ArgumentParser) -> None:
 def _data(args: argparse.Namespace, rest: list[str]) -> int:
     import dataclasses
 
-    from ddpm_ip.config import from_dict, load, merge, parse_overrides
+    from ddpm_ip.config import from_dict, load, parse_overrides
 
     overrides = parse_overrides(rest)
-    data = (load(args.config, overrides) if args.config else from_dict(merge({}, overrides), "the command line")).data
+    data = (load(args.config, overrides) if args.config else from_dict({}, "the command line", overrides)).data
     from ddpm_ip.data import Folder, Parquet
     from ddpm_ip.data.inspect import inspect
 
@@ -299,13 +302,13 @@ def _bench_arguments(p: argparse.ArgumentParser) -> None:
 def _bench(args: argparse.Namespace, rest: list[str]) -> int:
     from itertools import takewhile
 
-    from ddpm_ip.config import from_dict, load, merge, parse_overrides
+    from ddpm_ip.config import from_dict, load, parse_overrides
 
     # Not a positional argument of argparse: some versions of it would take an override's value for a task.
     tasks = list(takewhile(lambda word: not word.startswith("-"), rest))
     overrides = parse_overrides(rest[len(tasks) :])
     default = {"data": {"name": "cifar10"}, "perturbation": {"name": "input"}}
-    config = load(args.config, overrides) if args.config else from_dict(merge(default, overrides), "the command line")
+    config = load(args.config, overrides) if args.config else from_dict(default, "the command line", overrides)
     from ddpm_ip.bench.run import OUT_OF_MEMORY, TASKS, BenchOptions, bench
 
     against = () if args.against == "none" else args.against.split(",")

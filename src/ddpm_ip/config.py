@@ -7,9 +7,12 @@ and what it finds is told to a person: the key, what is wrong, and the nearest n
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,7 +25,7 @@ from ddpm_ip.denoiser import Denoiser, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import read_yaml
 from ddpm_ip.metric import METRICS
-from ddpm_ip.mistakes import explain
+from ddpm_ip.mistakes import Mistake, by_origin, explain
 from ddpm_ip.nn import ModelConfig, UNetConfig
 from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
@@ -32,8 +35,11 @@ from ddpm_ip.sampler import VarType
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
 from ddpm_ip.times import TimeSampler, TimesConfig, Uniform
+from ddpm_ip.translation import in_our_words, is_published
 from ddpm_ip.variants import ByName, has_name, sections, variant_name
 from ddpm_ip.weighting import Constant, WeightingConfig
+
+log = logging.getLogger("ddpm_ip.config")
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NaturalInt = Annotated[int, Field(ge=0)]
@@ -111,6 +117,7 @@ class Train:
         clip_grad_norm: largest gradient norm; null for no limit.
         lr_warmup: steps over which the learning rate rises linearly.
         ema_decay: of the averaged network.
+        ema_warmup: whether that decay rises at first, as min(ema_decay, (1 + n) / (10 + n)) in step n, counted from 1.
         print_freq, save_freq, sample_freq: steps between log lines, checkpoints and sample grids (0: no grids).
         n_samples, sample_steps: images of a grid, and the sampling steps spent on it.
         keep_last: newest checkpoints that are kept (at least 2, since the newest may turn out damaged).
@@ -131,6 +138,7 @@ class Train:
     clip_grad_norm: PositiveFloat | None = 1.0
     lr_warmup: NaturalInt = 0
     ema_decay: Fraction = 0.9999
+    ema_warmup: bool = False
     print_freq: PositiveInt = 400
     save_freq: PositiveInt = 5000
     sample_freq: NaturalInt = 5000
@@ -218,20 +226,27 @@ def from_dict(
     Raises:
         ConfigError: naming every key that is wrong.
     """
-    tree = _with_default_names(merge(_with_default_names(tree), overrides or {}))
-    origin += f" with the options given ({', '.join(overrides)})" if overrides else ""
+    words, whole = in_our_words(tree, overrides or {}), is_published(tree)
+    words.notes.refuse(origin if whole else "the command line")
+    if text := words.notes.text():
+        theirs = "xyfJASON's repository (see docs/DDPM.md)"
+        _say(f"{f'{origin} is a configuration of' if whole else 'options in the words of'} {theirs}, read so:\n{text}")
+    given = _with_default_names(merge(_with_default_names(words.tree), words.overrides))
     try:
-        config = _adapter().validate_python(tree)
+        config = _adapter().validate_python(given)
     except ValidationError as error:
-        lines = [explain(e, Config) for e in error.errors()]
-        raise ConfigError(
-            f"{origin} cannot be used:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
-        ) from None
-    if lost := _booleans_as_numbers(tree, config.to_dict()):
-        raise ConfigError(
-            f"{origin} cannot be used:\n" + "\n".join(f"  {key}: a number is needed, not true/false" for key in lost)
-        )
+        raise ConfigError(by_origin([explain(e, Config) for e in error.errors()], origin, words.written)) from None
+    if lost := _booleans_as_numbers(given, config.to_dict()):
+        mistakes = [Mistake(key, "a number is needed, not true/false") for key in lost]
+        raise ConfigError(by_origin(mistakes, origin, words.written))
     return config
+
+
+@cache
+def _say(text: str) -> None:
+    """Once, on the main process, and also where nobody has set up a log yet."""
+    if os.environ.get("RANK", "0") == "0":
+        log.warning("%s", text)
 
 
 def merge(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from ddpm_ip.errors import ConfigError
 SPACINGS = ("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad")
 VARIANCES = ("fixed_large", "fixed_small", "learned_range")
 SAMPLER_HELP = (
-    "ancestral, or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE (default: "
-    "sampling.sampler of the config, ancestral)"
+    "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
+    "(default: sampling.sampler of the config, ancestral)"
 )
 
 
@@ -37,13 +37,6 @@ def add_common(p: argparse.ArgumentParser) -> None:
         "(default: rederive)",
     )
     p.add_argument(
-        "--respace_type",
-        "--spacing",
-        dest="spacing",
-        choices=SPACINGS,
-        help="which times are visited with fewer steps (default: uniform-linspace)",
-    )
-    p.add_argument(
         "--batch_size",
         type=int,
         metavar="N",
@@ -52,8 +45,20 @@ def add_common(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_spacing(p: argparse.ArgumentParser, *more: str) -> None:
+    p.add_argument(
+        "--respace_type",
+        "--spacing",
+        dest="spacing",
+        choices=(*SPACINGS, *more),
+        help="which times are visited with fewer steps (default: uniform-linspace)"
+        + ("; none visits every time" if "none" in more else ""),
+    )
+
+
 def add_single(p: argparse.ArgumentParser) -> None:
     """Options of a command that samples in one way."""
+    _add_spacing(p, "none")
     p.add_argument("--sampler", metavar="NAME[,KEY=VALUE...]", help=SAMPLER_HELP)
     p.add_argument("--var_type", choices=VARIANCES, help="of the ancestral sampler; default: diffusion.var_type")
     p.add_argument("--ddim_eta", type=float, metavar="ETA", help="the sampler ddim with this eta")
@@ -70,6 +75,7 @@ def add_single(p: argparse.ArgumentParser) -> None:
 
 def add_many(p: argparse.ArgumentParser) -> None:
     """Options of a command that samples in several ways, with several numbers of steps."""
+    _add_spacing(p)
     p.add_argument(
         "--variance",
         nargs="+",
@@ -105,7 +111,14 @@ def single_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     Raises:
         ConfigError: an option cannot be read, or says what another says, too.
     """
+    every = args.spacing == "none"
+    if every and args.steps is not None:
+        raise ConfigError(
+            f"--respace_type none visits every time, and --respace_steps says {args.steps}: give one of them"
+        )
     found = common_overrides(args, rest)
+    if every:
+        _add(found, {"sampling.steps": None})
     if args.sampler is not None:
         _add(found, sampler_overrides(args.sampler))
     if args.ddim_eta is not None:
@@ -122,7 +135,8 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     if args.corrections is not None:
         wanted = [] if args.corrections == ["none"] else args.corrections
         found["sampling.corrections"] = [_variant(text, "--corrections") for text in wanted]
-    named = {"clip": args.clip, "spacing": args.spacing, "block": args.batch_size}
+    spacing = None if args.spacing == "none" else args.spacing
+    named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size}
     _add(found, {f"sampling.{key}": value for key, value in named.items() if value is not None})
     return found
 
@@ -146,7 +160,9 @@ def _variant(text: str, option: str) -> dict[str, Any]:
     name, *settings = text.split(",")
     if not name or "=" in name:
         raise ConfigError(f"{option} {text}: write NAME, or NAME,KEY=VALUE,..., without spaces")
-    found: dict[str, Any] = {"name": name}
+    found: dict[str, Any] = {
+        "name": "ancestral" if (option, name) == ("--sampler", "ddpm") else name
+    }  # xyfJASON's word
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key or key in found:

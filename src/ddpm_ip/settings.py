@@ -27,7 +27,9 @@ from typing import Any, Literal
 
 from ddpm_ip.config import Config, from_dict, load
 from ddpm_ip.errors import CheckpointError, ConfigError
+from ddpm_ip.files import read_yaml
 from ddpm_ip.run.record import flatten
+from ddpm_ip.translation import in_our_words
 from ddpm_ip.variants import sections
 
 Kind = Literal["free", "noted", "method"]
@@ -70,6 +72,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "diffusion",
         "perturbation",
         "train.ema_decay",
+        "train.ema_warmup",
         "train.times",
         "train.weighting",
     ),
@@ -108,6 +111,11 @@ class Wanted:
                 "-c configs/ddpm_ip_cifar10.yaml; or to continue a run, its folder with -e and -r latest"
             )
         return load(self.file, self.options)
+
+    def gives(self, key: str) -> bool:
+        """Whether an option gives a key: by its name, in other words, with its section, or by the section's name."""
+        tree = {} if self.file is None else read_yaml(self.file)
+        return any(_within(key, told.removesuffix(".name")) for told in in_our_words(tree, self.options).written)
 
     def allows(self, key: str) -> bool:
         """Whether a change of the method is meant: ``--change`` names the key, its section, or the section's name."""
@@ -167,7 +175,7 @@ def continued(wanted: Wanted, saved: Mapping[str, Any], where: Path) -> tuple[Co
         own = understood(saved, where).to_dict()
         config = from_dict(own, f"the configuration of {where}", wanted.options)
     found = changes(own, config.to_dict())
-    if wanted.file is not None and (strays := [c for c in found if not _given(c.key, wanted.options)]):
+    if wanted.file is not None and (strays := [c for c in found if not wanted.gives(c.key)]):
         raise ConfigError(_other_file(wanted.file, strays, where))
     if refused := [c for c in found if c.kind == "method" and not wanted.allows(c.key)]:
         raise ConfigError(_other_method(refused, where))
@@ -269,11 +277,6 @@ def _other_method(refused: Sequence[Change], where: Path) -> str:
         "Leave these out to continue the run as it is, or start a new run in another folder (-e). To change the method "
         f"of this run on purpose, which its history will tell, add --change {named}"
     )
-
-
-def _given(key: str, options: Mapping[str, Any]) -> bool:
-    """Whether an option gives a key: by its name, with its section, or by choosing the section's variant."""
-    return any(_within(key, option.removesuffix(".name")) for option in options)
 
 
 def _within(key: str, section: str) -> bool:

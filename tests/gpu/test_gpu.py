@@ -42,6 +42,7 @@ from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.train import feed
+from ddpm_ip.train.graph import CapturedStep
 from ddpm_ip.train.loop import build, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
@@ -176,6 +177,32 @@ def test_every_objective_and_a_learned_variance_are_captured(tmp_path: Path, obj
     run = train_anew(from_dict({**tree, "perturbation": {"name": "input", "gamma": 0.1}}), tmp_path)
     assert "fast path (bf16)" in said(run)
     assert all(np.isfinite(losses(run)))
+
+
+@pytest.mark.parametrize("decay", [0.9999, 0.3])
+def test_the_average_warms_up_inside_the_graph(decay: float) -> None:
+    """Against float64 from the weights of each step; the graph reads its weight again at every replay."""
+    AcceleratorState._reset_state(True)
+    config, accelerator = tiny(ema_decay=decay, ema_warmup=True, optim={"lr": 1e-2}), start_engine("bf16")
+    state, step = build(config, config.data.open(progress=False), accelerator)
+    assert isinstance(step, CapturedStep)
+    expected = [p.detach().double() for p in state.ema.network.parameters()]
+    for n in range(1, 9):
+        step()
+        kept = min(decay, (1 + n) / (10 + n))
+        moved = zip(expected, state.network.parameters(), strict=True)
+        expected = [kept * old + (1 - kept) * new.detach().double() for old, new in moved]
+    for found, wanted in zip(state.ema.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_resume_is_bit_exact_with_a_warm_up(tmp_path: Path) -> None:
+    config = tiny(deterministic=True, ema_warmup=True)
+    train_anew(config, tmp_path / "straight")
+    train_anew(from_dict(config.to_dict(), overrides={"train.n_steps": 20}), tmp_path / "resumed")
+    train_anew(config, tmp_path / "resumed", "latest")
+    a, b = weights(tmp_path / "straight"), weights(tmp_path / "resumed")
+    assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_the_step_holds_everything_that_its_graph_reads() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -216,6 +217,32 @@ def test_latest_in_an_empty_folder_starts_at_0_and_says_so(tmp_path):
     text = (tmp_path / "new" / "log.txt").read_text()
     assert "-r latest: there is no checkpoint" in text
     assert "starting at step 0" in text
+
+
+def test_the_best_is_continued(tmp_path, monkeypatch):
+    """From the step whose weights were the best; later checkpoints are set aside. Without one there is an error."""
+    run(tiny(n_steps=4), tmp_path / "none")
+    with pytest.raises(CheckpointError, match=r"-r best: .*best holds no checkpoint.*train\.eval\.every"):
+        run(tiny(n_steps=4), tmp_path / "none", "best")
+    with pytest.raises(ConfigError, match="-r best continues the run in a folder"):
+        run(tiny(), None, "best")
+    folder = tmp_path / "run"
+    config = tiny(n_steps=4, save_freq=1, keep_last=9)
+    run(config, folder)
+    shutil.copytree(step_folder(folder, 2), folder / "best" / "step00000002")
+    run(tiny(n_steps=4, save_freq=1, keep_last=9), tmp_path / "straight")
+    assert run(config, folder, "best").step == 4
+    assert (folder / "ckpt" / "superseded-step00000003").is_dir()
+    assert_same_state(folder, tmp_path / "straight", 4)
+    assert run(config, folder, str(folder / "best" / "step00000002")).step == 4
+
+
+def test_a_resumed_average_warms_up_as_an_uninterrupted_one(tmp_path):
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    run(tiny(n_steps=6, ema_warmup=True), straight)
+    run(tiny(n_steps=3, ema_warmup=True), resumed)
+    run(tiny(n_steps=6, ema_warmup=True), resumed, "latest")
+    assert_same_state(straight, resumed, 6)
 
 
 def test_latest_needs_a_folder():

@@ -120,7 +120,9 @@ def plain(config, images):
 
 
 @pytest.mark.parametrize("micro", [0, 3])
-@pytest.mark.parametrize("change", [{}, {"times": LossAware()}], ids=["uniform", "loss-aware"])
+@pytest.mark.parametrize(
+    "change", [{}, {"times": LossAware()}, {"ema_warmup": True}], ids=["uniform", "loss-aware", "warm-up"]
+)
 def test_the_captured_step_does_the_work_of_the_plain_one(captured, change, micro):
     """Every part of the state after three steps, whatever capturing has done meanwhile; labels change each time."""
     config = tiny({"dropout": 0.0}, micro_batch=micro, optim={"lr": 1e-3, "eps": 1e-3})
@@ -162,3 +164,20 @@ def test_what_capturing_does_to_the_state_is_undone(captured):
         assert all(torch.equal(v, before[name][k]) for k, v in now[name].items())
     assert now["optimizer"]
     assert not any(v.any() for v in now["optimizer"].values())
+
+
+@pytest.mark.parametrize("path", ["plain", "captured"])
+@pytest.mark.parametrize("decay", [0.9999, 0.3])
+def test_the_average_warms_up_with_the_steps(captured, path, decay):
+    """Against float64 from the weights of each step; the same whether the run began at 0 or at a later step."""
+    config = tiny({"dropout": 0.0}, ema_decay=decay, ema_warmup=True, optim={"lr": 1e-2})
+    state, step = (plain if path == "plain" else captured)(config, config.data.open(progress=False))
+    state.step = first = 4  # as after a resume
+    expected = [p.detach().double() for p in state.ema.network.parameters()]
+    for n in range(first + 1, first + 5):
+        step()
+        kept = min(decay, (1 + n) / (10 + n))
+        moved = zip(expected, state.network.parameters(), strict=True)
+        expected = [kept * old + (1 - kept) * new.detach().double() for old, new in moved]
+    for found, wanted in zip(state.ema.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)

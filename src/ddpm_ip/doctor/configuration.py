@@ -194,13 +194,18 @@ def _first_images(data: Folder | Parquet) -> Iterator[Item]:
 
 def check_average(config: Config, name: str, steps: int) -> Iterable[Finding]:
     """Whether the average has forgotten the initial weights after ``steps``; ``name`` says which steps they are."""
-    decay = config.train.ema_decay
-    share = decay**steps
-    text = f"the average keeps {share:.2g} of the initial weights ({decay}^{steps}, {name})"
+    from ddpm_ip.ema import remaining
+
+    decay, warmup = config.train.ema_decay, config.train.ema_warmup
+    share = remaining(decay, warmup, steps)
+    how = f"{decay} with warm-up, {steps} steps" if warmup else f"{decay}^{steps}"
+    text = f"the average keeps {share:.2g} of the initial weights ({how}, {name})"
     if share <= FORGOTTEN:
         yield Finding("OK", "EMA", text)
         return
     needed, fitting = math.ceil(math.log(FORGOTTEN) / math.log(decay)), math.floor(FORGOTTEN ** (1 / steps) * 1e5) / 1e5
+    if warmup:
+        needed = next(n for n in range(1, needed + 1) if remaining(decay, warmup, n) <= FORGOTTEN)
     yield Finding(
         "problem",
         "EMA",

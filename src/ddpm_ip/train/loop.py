@@ -70,7 +70,8 @@ def train(
     Args:
         wanted: everything that the run is made of; or what is asked of a run that is continued.
         exp_dir: where results go; ``runs/exp-{current time}`` if None.
-        resume: "latest" continues the newest whole checkpoint of ``exp_dir``; or a checkpoint, or the folder of a run.
+        resume: "latest" continues the newest whole checkpoint of ``exp_dir``, "best" the best of ``train.eval``; or a
+            checkpoint, or the folder of a run.
         hooks: for tests.
 
     Returns:
@@ -80,8 +81,8 @@ def train(
         UserError: anything that the user can put right; what was saved before is untouched.
     """
     wanted = wanted if isinstance(wanted, Wanted) else Wanted(config=wanted)
-    if resume == "latest" and exp_dir is None:
-        raise ConfigError("-r latest continues the run in a folder: give that folder with -e")
+    if resume in ("latest", "best") and exp_dir is None:
+        raise ConfigError(f"-r {resume} continues the run in a folder: give that folder with -e")
     if wanted.change and resume is None:
         raise ConfigError("--change is for a run that is continued: say which with -r latest and -e EXP_DIR")
     check_change(wanted.change)
@@ -257,7 +258,7 @@ def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
     o = config.train.optim
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.name]
     optimizer = kind(network.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
-    average = EMA(network, config.train.ema_decay)
+    average = EMA(network, config.train.ema_decay, config.train.ema_warmup)
     times = config.train.times.start(config.diffusion.total_steps, accelerator.device)
     return TrainState(network, average, optimizer, Sums.zero(accelerator.device), accelerator.scaler, times)
 

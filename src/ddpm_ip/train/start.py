@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from ddpm_ip.config import Config, load
 from ddpm_ip.data import ImageSet
+from ddpm_ip.ema import remaining
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
 from ddpm_ip.files import read_json, read_yaml, write_json, write_yaml
 from ddpm_ip.perturbation import label
@@ -83,7 +84,15 @@ def find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint |
         return None
     if resume == "latest":
         return checkpoint.newest(folder.checkpoints)
-    if Path(resume).resolve() not in (folder.path.resolve(), *folder.checkpoints.resolve().glob("step*")):
+    if resume == "best":
+        if best := checkpoint.newest(folder.best):
+            return best
+        raise CheckpointError(
+            f"-r best: {folder.best} holds no checkpoint. The best is kept where train.eval measures: "
+            "--train.eval.every N from the start, or continue with -r latest"
+        )
+    own = (*folder.checkpoints.resolve().glob("step*"), *folder.best.resolve().glob("step*"))
+    if Path(resume).resolve() not in (folder.path.resolve(), *own):
         folder.refuse_if_used()
     return checkpoint.find(Path(resume))
 
@@ -205,7 +214,7 @@ def announce(run: Run) -> None:
         images.name, len(images), *images.shape, f"{_parameters(state):,}",
         label(config.perturbation), where_computed(run.engine),
     )  # fmt: skip
-    untrained = config.train.ema_decay**config.train.n_steps
+    untrained = remaining(config.train.ema_decay, config.train.ema_warmup, config.train.n_steps)
     if untrained > 0.01:
         log.warning(
             "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as noise in "

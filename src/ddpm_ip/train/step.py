@@ -65,7 +65,7 @@ class TrainStep:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if not self.accelerator.optimizer_step_was_skipped:
-            state.ema.update(state.network)
+            state.ema.update(state.network, state.ema.weight(state.step))
         if isinstance(state.times, Observer):
             times, each = (self.accelerator.gather(torch.cat(some)) for some in zip(*seen, strict=True))
             state.times.observe(times, each)
