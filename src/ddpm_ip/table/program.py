@@ -156,7 +156,7 @@ def table(
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
     extractor = find_extractor(options.extractor, accelerator.device)
-    checkpoint = _agreed(find(run).path, accelerator)
+    checkpoint = _agreed(find(run, ["ema"]).path, accelerator)
     weights, digest = read_weights(checkpoint)
     source = reference or config.data
     with accelerator.main_process_first():
@@ -183,7 +183,7 @@ def table(
     sheet = Sheet(home, label(config.perturbation), {**common, "block": block}, cells)
     measured = _Measured(images, evaluator, options.keep_images)
     try:
-        return _measure(sheet, measured, load_model(config, weights, accelerator), on_cell)
+        return _measure(sheet, measured, load_model(config, weights, accelerator, str(checkpoint)), on_cell)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"the GPU has too little memory for {block} images at once. The block is part of the protocol, so a "
