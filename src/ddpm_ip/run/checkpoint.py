@@ -32,7 +32,7 @@ from torch import Tensor
 
 from ddpm_ip.errors import CheckpointError, Diverged
 from ddpm_ip.files import ANY, Shape, flush, read_json, reading, write_json
-from ddpm_ip.run.tensors import first_not_finite, read_tensors, refuse_not_finite
+from ddpm_ip.run.tensors import KINDS, first_not_finite, read_tensors, refuse_not_finite
 
 log = logging.getLogger("ddpm_ip.checkpoint")
 
@@ -84,11 +84,13 @@ def save(
     Raises:
         CheckpointError: the disk is full or not writable; nothing is left behind, older checkpoints are untouched.
         Diverged: a number is not finite; nothing is written.
-        ValueError: the name of a part is no lower-case word.
+        ValueError: the name of a part is no lower-case word, or a tensor of a kind that is not read back.
     """
     files = {f"{name}.safetensors": named for name, named in tensors.items() if named}
     if wrong := [file for file in files if not _FILE.fullmatch(file)]:
         raise ValueError(f"the parts of a checkpoint are named in lower case (a-z, 0-9, _), not {wrong[0]}")
+    if odd := {str(v.dtype) for named in tensors.values() for v in named.values() if v.dtype not in KINDS}:
+        raise ValueError(f"tensors of {', '.join(sorted(odd))} do not go into a checkpoint, only {KINDS}")
     refuse_diverged(step, tensors)
     final = folder / f"step{step:08d}"
     partial = folder / f".tmp-{final.name}-{os.getpid()}-{secrets.token_hex(4)}"

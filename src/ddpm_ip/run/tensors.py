@@ -17,6 +17,7 @@ from ddpm_ip.plain import reason
 
 LARGEST_HEADER = 10 * MB  # bytes; of a network with 1,000 tensors it has 0.1 MB
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+KINDS = (*FLOATS, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)  # of numbers in a state
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -30,7 +31,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             header = int.from_bytes(file.read(8), "little")
         if header > LARGEST_HEADER:
             raise ValueError(f"its header has {header} bytes, which none of a network has")
-        return load_file(path)
+        tensors = load_file(path)
+        for name, tensor in tensors.items():
+            if tensor.dtype not in KINDS:
+                raise ValueError(f"{name} has dtype {_name(tensor.dtype)}, which no state has")
+        return tensors
     except Exception as error:  # whatever bytes that anybody may have written make the reader raise
         raise CheckpointError(f"{path} is damaged: {reason(error) or type(error).__name__}") from None
 
@@ -45,7 +50,7 @@ def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """
     by_device: defaultdict[torch.device, dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.numel():
+        if tensor.dtype in FLOATS and tensor.numel():
             extremes = torch.stack(torch.aminmax(tensor.detach()))  # a NaN is both
             by_device[tensor.device][name] = extremes.isfinite().all()
     for flags in by_device.values():
