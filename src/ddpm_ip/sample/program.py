@@ -156,7 +156,7 @@ def load_model(
     """
     network = config.build_network().to(accelerator.device).eval().requires_grad_(False)
     load_weights(network, weights, origin)
-    return Model(config, network, accelerator)
+    return Model(config, network, accelerator, origin)
 
 
 def default_block(config: Config, accelerator: Accelerator) -> int:
