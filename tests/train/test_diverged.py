@@ -82,6 +82,19 @@ def test_the_best_weights_are_not_replaced_by_ruined_ones(tmp_path, monkeypatch,
     assert not list((tmp_path / "best").glob("step*"))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"sample_freq": 2}, {"eval": {"every": 2, "n_samples": 8, "steps": 2}}], ids=["preview", "evaluation"]
+)
+def test_images_during_training_that_are_not_finite_are_neither_shown_nor_measured(tmp_path, monkeypatch, settings):
+    """Of weights that are finite, but so large that no image comes out."""
+    poison(monkeypatch, 2, "ema", 1e38)
+    with pytest.raises(Diverged, match="the averaged network does not make images: what comes out is not finite"):
+        run(tiny(n_steps=4, **settings), tmp_path)
+    assert steps_saved(tmp_path) == [2]
+    assert not list(tmp_path.glob("samples/*"))
+    assert not (tmp_path / "evaluations.jsonl").exists()
+
+
 def ruin(folder, step, part="model"):
     """What version 0.1 left of a run that had diverged."""
     tensors = load_file(step_folder(folder, step) / f"{part}.safetensors")

@@ -34,6 +34,9 @@ class Part(Protocol):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over what ``tensors`` gave, from the CPU.
 
+        Where the part has tensors already, those that come have the same names, shapes and kinds of numbers; all are
+        finite.
+
         Raises:
             CheckpointError: they are of something else.
         """
