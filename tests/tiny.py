@@ -1,5 +1,6 @@
 """A network and a run so small that a test can afford many of them, in this process or in others."""
 
+import hashlib
 import json
 import os
 import signal
@@ -159,6 +160,18 @@ def numbers(folder: Path) -> list[tuple]:
     """Step, loss, gradient norm and learning rate of every line of the log of a run."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [tuple(line[k] for k in ("step", "loss", "grad_norm", "lr")) for line in lines]
+
+
+def manifest_of(files: dict[str, bytes]) -> bytes:
+    """The manifest of a checkpoint that fits whatever its files are."""
+    entries = {f: (len(d), hashlib.sha256(d).hexdigest()) for f, d in files.items() if f != "manifest.json"}
+    return json.dumps({f: {"bytes": n, "sha256": digest} for f, (n, digest) in entries.items()}).encode()
+
+
+def resign(path: Path) -> None:
+    """Makes the manifest of a checkpoint agree with its files, as somebody would who tampers with them."""
+    files = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    (path / "manifest.json").write_bytes(manifest_of(files))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

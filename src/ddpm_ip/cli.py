@@ -158,6 +158,9 @@ def _sample(args: argparse.Namespace, rest: list[str]) -> int:
 
     path = args.config or config_near(args.weights)
     if path is None:
+        from ddpm_ip.run.weights import find_weights
+
+        find_weights(args.weights)  # if there are none, that is what is wrong
         raise ConfigError(
             f"give the configuration with -c: {args.weights} lies in no folder of a run that holds its config.yaml"
         )

@@ -30,7 +30,7 @@ class NewerVersion(UserError):
 
 
 class Diverged(UserError):
-    """A loss or a gradient is no longer a finite number."""
+    """Numbers are no longer finite: a loss, a gradient, weights, or images."""
 
 
 class FastPathError(UserError):

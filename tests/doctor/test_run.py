@@ -14,11 +14,11 @@ from ddpm_ip.data import Digits
 from ddpm_ip.run import checkpoint
 
 
-def test_it_reads_one_checkpoint_through_and_loads_nothing(trained, monkeypatch):
-    """Neither weights nor images, and no network is built."""
+def test_it_reads_one_checkpoint_through_and_builds_nothing(trained, monkeypatch):
+    """No images, and no network is built."""
     read, ordinary = [], checkpoint.sha256
     monkeypatch.setattr(checkpoint, "sha256", lambda path: read.append(path) or ordinary(path))
-    for owner, name in ((torch, "load"), (checkpoint, "load_file"), (Config, "build_network"), (Digits, "open")):
+    for owner, name in ((torch, "load"), (Config, "build_network"), (Digits, "open")):
         monkeypatch.setattr(owner, name, lambda *_, name=name, **__: pytest.fail(f"{name} was called"))
     assert levels(look(folder=trained)["run"]) == ["OK"]
     assert {path.parent.name for path in read} == {"step00000008"}

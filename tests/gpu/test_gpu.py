@@ -28,12 +28,14 @@ from ddpm_ip.data.order import order
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
+from ddpm_ip.errors import Diverged
 from ddpm_ip.images import grid
 from ddpm_ip.nn.fused import check
 from ddpm_ip.nn.fused import norm as norm_kernels
 from ddpm_ip.nn.fused import operations as fused
 from ddpm_ip.nn.fused.launch import compile_together
 from ddpm_ip.nn.unet import UNet
+from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sample.generator import Generator, preview
 from ddpm_ip.sample.program import default_block, fitting_block, image_bytes, load_model
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, respace, walk
@@ -141,6 +143,21 @@ def test_what_cannot_be_captured_falls_back_and_says_why(tmp_path: Path, monkeyp
     text = said(train_anew(tiny(n_steps=2), tmp_path / "wrong"))
     assert "fast path off (FastPathError: the fused network differs from the plain one" in text
     assert "finished: 2 steps" in text
+
+
+@pytest.mark.parametrize("fast", ["auto", "off"])
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path: Path, fast: str) -> None:
+    """No step waits for the GPU, so the save is where it shows; channels-last weights, float32 and the moments."""
+    with pytest.raises(Diverged, match="finite"):
+        train_anew(tiny(n_steps=8, save_freq=1, print_freq=8, fast=fast, optim={"lr": 1e39}), tmp_path)
+    assert not list(tmp_path.rglob("step*"))
+    tensors = {"a": torch.ones(3, 4, 5, 6, device="cuda").to(memory_format=torch.channels_last), "b": torch.ones(2)}
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for bad in (float("inf"), -float("inf"), float("nan")):
+            other = tensors["a"].to(dtype)
+            assert first_not_finite({**tensors, "c": other}) is None
+            other[2, 1, 3, 5] = bad
+            assert first_not_finite({**tensors, "c": other}) == "c"
 
 
 @pytest.mark.parametrize("first", ["auto", "off"])

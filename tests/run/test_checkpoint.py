@@ -1,18 +1,19 @@
 """A checkpoint is whole or it is not used."""
 
-import hashlib
 import json
 import os
 import pickle
+import re
 
 import pytest
 import torch
-from tests.tiny import FILES, ROOT, tree
+from safetensors.torch import save_file
+from tests.tiny import FILES, ROOT, resign, tree
 
 from ddpm_ip.config import from_dict
-from ddpm_ip.errors import CheckpointError, ConfigError
+from ddpm_ip.errors import CheckpointError, ConfigError, Diverged
 from ddpm_ip.run import checkpoint
-from ddpm_ip.run.weights import read_weights
+from ddpm_ip.run.weights import find_weights, load_weights, read_weights
 
 PARTS = ("model", "ema", "optimizer")
 
@@ -38,13 +39,6 @@ def delete(path):
 
 def empty(path):
     path.write_bytes(b"")
-
-
-def resign(path):
-    """Makes the manifest agree with the files, as somebody would who tampers with them."""
-    entries = {f: (path / f).read_bytes() for f in FILES if f != "manifest.json"}
-    manifest = {f: {"bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()} for f, d in entries.items()}
-    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_what_was_saved_is_read_back(tmp_path):
@@ -256,3 +250,137 @@ def test_find_takes_a_run_its_checkpoints_or_one(tmp_path):
     assert [checkpoint.find(p).step for p in (tmp_path, tmp_path / "ckpt", path)] == [7, 7, 7]
     with pytest.raises(CheckpointError, match="neither a checkpoint"):
         checkpoint.find(tmp_path / "ckpt" / "nothing")
+
+
+def ruin(path, part="model", bad=float("nan")):
+    """What version 0.1 saved of a run that had diverged: hashes that fit, numbers that are none."""
+    save_file({"v": torch.ones(3), "w": torch.full((50,), bad)}, path / f"{part}.safetensors")
+    resign(path)
+    return path
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("bad", [float("inf"), -float("inf"), float("nan")])
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path, part, bad):
+    write(tmp_path, 1)
+    tensors = {name: {"v": torch.ones(3), "w": torch.ones(50)} for name in PARTS}
+    tensors[part]["w"][17] = bad
+    with pytest.raises(Diverged, match=rf"after step 2 is not finite \({part}, w\) and was not saved"):
+        checkpoint.save(tmp_path, 2, tensors, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["step00000001"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_checkpoint_that_is_not_finite_is_passed_over_with_a_warning(tmp_path, warnings_of, part):
+    write(tmp_path, 1)
+    ruin(write(tmp_path, 2), part)
+    ruin(write(tmp_path, 3), part, float("-inf"))
+    assert checkpoint.newest(tmp_path).step == checkpoint.find(tmp_path).step == 1
+    assert len(warnings_of()) == 4
+    for step in (2, 3):
+        said = rf"step0000000{step}/{part}\.safetensors holds numbers that are not finite \(in w\)"
+        assert any(re.search(said, warning) for warning in warnings_of())
+        with pytest.raises(CheckpointError, match=said):
+            checkpoint.find(tmp_path / f"step0000000{step}")
+
+
+def test_sampling_asks_of_a_checkpoint_what_it_uses_alone(tmp_path, warnings_of):
+    write(tmp_path, 1)
+    ruin(ruin(write(tmp_path, 2), "optimizer"), "model")
+    ruin(write(tmp_path, 3), "ema")
+    found = find_weights(tmp_path)
+    assert (found.checkpoint.step, float(found.tensors["w"][0])) == (2, 2.0)
+    assert found.origin == str(tmp_path / "step00000002")
+    assert len(warnings_of()) == 1
+    with pytest.raises(CheckpointError, match="holds numbers that are not finite"):
+        find_weights(tmp_path / "step00000003")
+    with pytest.raises(CheckpointError, match="holds numbers that are not finite"):
+        find_weights(tmp_path / "step00000003" / "ema.safetensors")
+
+
+def test_when_all_are_ruined_the_error_says_how_to_fix_it(tmp_path):
+    for step in (1, 2):
+        ruin(write(tmp_path, step))
+    with pytest.raises(CheckpointError, match="not finite") as caught:
+        checkpoint.newest(tmp_path)
+    assert all(text in str(caught.value) for text in ("step00000001", "step00000002", "train.optim.lr", "-e"))
+
+
+def with_meta(path, **changes):
+    meta = json.loads((path / "meta.json").read_text())
+    (path / "meta.json").write_text(json.dumps({**meta, **changes}))
+    resign(path)
+    return path
+
+
+@pytest.mark.parametrize("step", [-1, 0, 1, 3, 10**17, 10**30, 10**400, 2.0, True, None, "2", [2], float("nan")])
+def test_the_step_is_that_of_the_folders_name(tmp_path, step):
+    path = with_meta(write(tmp_path, 2), step=step)
+    with pytest.raises(CheckpointError, match="step"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("name", ["step00000003", "step2", "step000000002", "step00000002x", "step"])
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path, name):
+    path = write(tmp_path, 2).rename(tmp_path / name)
+    with pytest.raises(CheckpointError, match="not the step of the folder's name"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("name", ["best", "superseded-step00000002"])
+def test_a_checkpoint_under_a_name_of_ones_own_is_read(tmp_path, name):
+    assert checkpoint.read(write(tmp_path, 2).rename(tmp_path / name)).step == 2
+
+
+@pytest.mark.parametrize("name", ["step" + "9" * 19, "step" + "0" * 30, "step٠٠٠٠٠٠٠٢", "step0000002"])
+def test_a_folder_that_no_run_wrote_is_no_checkpoint(tmp_path, name):
+    write(tmp_path, 2)
+    (tmp_path / name).mkdir()
+    assert checkpoint.newest(tmp_path).step == 2
+    assert checkpoint.steps(tmp_path) == [2]
+
+
+@pytest.mark.parametrize("config", [None, [], 3, "x", True])
+def test_a_configuration_that_is_none_is_refused(tmp_path, config):
+    with pytest.raises(CheckpointError, match="has a config that is no object"):
+        checkpoint.read(with_meta(write(tmp_path, 1), config=config))
+
+
+@pytest.mark.parametrize("entry", [{"bytes": 10**400}, {"bytes": -1}, {"bytes": "90"}, {"bytes": 1e300}, {"sha256": 0}])
+def test_a_manifest_with_other_values_is_refused(tmp_path, entry):
+    path = write(tmp_path, 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["ema.safetensors"] |= entry
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"ema\.safetensors"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kind", ["folder", "pipe", "loop"])
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path, name, kind):
+    path = write(tmp_path, 1)
+    (path / name).unlink()
+    {"folder": os.mkdir, "pipe": os.mkfifo, "loop": lambda file: os.symlink(file, file)}[kind](path / name)
+    with pytest.raises(CheckpointError, match=re.escape(name)):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_a_kind_of_number_that_is_not_read_back_is_not_written(tmp_path, dtype):
+    with pytest.raises(ValueError, match="do not go into a checkpoint"):
+        checkpoint.save(tmp_path, 1, {"model": {"w": torch.ones(2).to(dtype)}}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float64])
+def test_weights_of_another_kind_of_numbers_do_not_fit(tmp_path, dtype):
+    network = torch.nn.Linear(2, 3)
+    weights = {k: v.detach().to(dtype) for k, v in network.state_dict().items()}
+    save_file(weights, tmp_path / "mine.safetensors")
+    before = network.weight.clone()
+    with pytest.raises(
+        CheckpointError, match=r"mine.* do not fit the network(.|\n)*bias has dtype .* instead of float32"
+    ):
+        load_weights(network, find_weights(tmp_path / "mine.safetensors").tensors, "mine")
+    assert torch.equal(network.weight, before)

@@ -275,8 +275,10 @@ def test_an_npz_holds_the_images_of_the_folder(trained, tmp_path):
     assert not (tmp_path / "b.npz").exists()
     make(trained, tmp_path / "b.npz")
     with np.load(tmp_path / "b.npz", allow_pickle=False) as file:
-        assert file.files == ["images"]
-        images = file["images"]
+        assert file.files == ["images", "sampling"]
+        images, said = file["images"], file["sampling"]
+    assert said.shape == ()
+    assert str(said) == (tmp_path / "a" / "sampling.json").read_text(), "what the images are made of"
     assert (images.dtype, images.shape) == (np.uint8, (20, 8, 8, 1))
     assert np.array_equal(images[..., 0], pixels(tmp_path / "a"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b.npz"]

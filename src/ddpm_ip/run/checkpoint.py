@@ -9,8 +9,8 @@
         manifest.json           size and SHA-256 of each of the above, written last
 
 The manifest says which parts there are. A checkpoint is written under a temporary name, flushed to the disk and
-renamed. Reading checks every hash, since safetensors itself does not notice a flipped bit. No pickle is written or
-read.
+renamed; numbers that are not finite are not written. Reading checks every hash, since safetensors itself does not
+notice a flipped bit, and whether the numbers are finite, since version 0.1 did not. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from ddpm_ip.errors import CheckpointError
-from ddpm_ip.files import ANY, Shape, flush, read_json, write_json
+from ddpm_ip.errors import CheckpointError, Diverged
+from ddpm_ip.files import ANY, Shape, flush, read_json, reading, write_json
+from ddpm_ip.run.tensors import KINDS, first_not_finite, read_tensors, refuse_not_finite
 
 log = logging.getLogger("ddpm_ip.checkpoint")
 
 _FILE = re.compile(r"(?P<part>[a-z][a-z0-9_]*)\.safetensors|meta\.json")  # what a manifest may name
-_NAME = re.compile(r"step(\d{8,})")
+_NAME = re.compile(r"step[0-9]{8,18}")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on the disk whose hashes have been checked."""
+    """A checkpoint on the disk that :func:`read` has checked."""
 
     path: Path
     step: int
@@ -60,10 +62,7 @@ class Checkpoint:
         """
         if name not in self.parts:
             raise CheckpointError(f"{self.path} holds no {name}, only {', '.join(self.parts) or 'nothing'}")
-        try:
-            return load_file(self.path / f"{name}.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{self.path}: {name}.safetensors cannot be read: {error}") from None
+        return read_tensors(self.path / f"{name}.safetensors")
 
 
 def save(
@@ -84,15 +83,19 @@ def save(
 
     Raises:
         CheckpointError: the disk is full or not writable; nothing is left behind, older checkpoints are untouched.
-        ValueError: the name of a part is no lower-case word.
+        Diverged: a number is not finite; nothing is written.
+        ValueError: the name of a part is no lower-case word, or a tensor of a kind that is not read back.
     """
     files = {f"{name}.safetensors": named for name, named in tensors.items() if named}
     if wrong := [file for file in files if not _FILE.fullmatch(file)]:
         raise ValueError(f"the parts of a checkpoint are named in lower case (a-z, 0-9, _), not {wrong[0]}")
+    if odd := {str(v.dtype) for named in tensors.values() for v in named.values() if v.dtype not in KINDS}:
+        raise ValueError(f"tensors of {', '.join(sorted(odd))} do not go into a checkpoint, only {KINDS}")
+    refuse_diverged(step, tensors)
     final = folder / f"step{step:08d}"
-    partial = folder / f".tmp-{final.name}-{os.getpid()}"
+    partial = folder / f".tmp-{final.name}-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        partial.mkdir(parents=True)
         for name, named in files.items():
             save_file({k: v.detach().cpu().contiguous() for k, v in named.items()}, partial / name)
             on_write(name)
@@ -119,12 +122,46 @@ def save(
     return final
 
 
-def read(path: Path) -> Checkpoint:
-    """Opens one checkpoint and checks every file against the manifest.
+def refuse_diverged(step: int, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Refuses to save what no run could continue from.
+
+    Args:
+        step: optimizer steps done.
+        tensors: see :func:`save`.
+
+    Raises:
+        Diverged: one of them holds an infinity or a NaN; says which.
+    """
+    if name := first_not_finite({f"{part}, {k}": v for part, named in tensors.items() for k, v in named.items()}):
+        raise Diverged(f"the state after step {step} is not finite ({name}) and was not saved")
+
+
+def read(path: Path, needs: Collection[str] | None = None) -> Checkpoint:
+    """Opens one checkpoint and checks it: every file against the manifest, and what is in them.
+
+    Args:
+        path: its folder.
+        needs: the parts that are to be used, whose numbers are to be finite; None for all that it holds.
 
     Raises:
         CheckpointError: it is damaged or is none; says which file and why.
     """
+    with reading(path, "This is no whole checkpoint", CheckpointError):
+        hashes = _hashes(path)
+        meta = _json(path / "meta.json", {"step": int})
+    step = meta["step"]
+    if step < 0 or (path.name.startswith("step") and path.name != f"step{step:08d}"):
+        raise CheckpointError(f"{path}: meta.json says step {step}, which is not the step of the folder's name")
+    if not isinstance(meta.get("config", {}), dict):
+        raise CheckpointError(f"{path}: meta.json has a config that is no object of keys and values")
+    found = Checkpoint(path, step, meta, hashes)
+    for part in found.parts if needs is None else needs:
+        refuse_not_finite(found.tensors(part), path / f"{part}.safetensors")
+    return found
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a checkpoint, which are those of its manifest."""
     manifest = _json(path / "manifest.json")
     if "meta.json" not in manifest or not all(map(_FILE.fullmatch, manifest)):
         raise CheckpointError(f"{path}: manifest.json does not list meta.json and files of tensors, and nothing else")
@@ -138,44 +175,47 @@ def read(path: Path) -> Checkpoint:
         hashes[name] = sha256(file)
         if hashes[name] != entry.get("sha256"):
             raise CheckpointError(f"{path}: {name} is damaged (its SHA-256 is not the one in manifest.json)")
-    meta = _json(path / "meta.json", {"step": int})
-    return Checkpoint(path, meta["step"], meta, hashes)
+    return hashes
 
 
-def newest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint in a folder that is whole; a damaged one is passed over with a warning.
+def newest(folder: Path, needs: Collection[str] | None = None) -> Checkpoint | None:
+    """The newest checkpoint in a folder that is whole and finite; others are passed over with a warning.
+
+    Args:
+        folder: of checkpoints.
+        needs: see :func:`read`.
 
     Returns:
         None if there is no checkpoint at all.
 
     Raises:
-        CheckpointError: there are checkpoints, and every one is damaged.
+        CheckpointError: there are checkpoints, and none is of use.
     """
     reasons = []
     for path in reversed(_all(folder)):
         try:
-            return read(path)
+            return read(path, needs)
         except CheckpointError as error:
             log.warning("skipping a damaged checkpoint: %s", error)
             reasons.append(str(error))
     if reasons:
         raise CheckpointError(
             f"no checkpoint in {folder} is whole:\n" + "\n".join(f"  {r}" for r in reasons) + "\n"
-            "Restore one from a backup, or start anew in another folder (-e)"
+            "Restore one from a backup, or start again in another folder (-e)"
         )
     return None
 
 
-def find(path: Path) -> Checkpoint:
-    """The checkpoint at a path, or the newest whole one of the run at that path.
+def find(path: Path, needs: Collection[str] | None = None) -> Checkpoint:
+    """The checkpoint at a path, or the newest of the run at that path; see :func:`newest`.
 
     Raises:
         CheckpointError: there is none.
     """
     if (path / "manifest.json").exists():
-        return read(path)
+        return read(path, needs)
     for folder in (path / "ckpt", path):
-        if found := newest(folder):
+        if found := newest(folder, needs):
             return found
     raise CheckpointError(f"{path} is neither a checkpoint (ckpt/stepNNNNNNNN) nor the folder of a run that has one")
 
@@ -194,8 +234,8 @@ def prune(folder: Path, keep_last: int, keep_every: int) -> None:
             log.warning("cannot remove the old checkpoint %s: %s", path, error)
 
 
-def set_aside(folder: Path, step: int, why: str = "is later than step {step}, where the run goes on") -> None:
-    """Renames the checkpoints of later steps, which a run that goes on at ``step`` makes anew.
+def set_aside(folder: Path, step: int, why: str = "is later than step {step}, where the run continues") -> None:
+    """Renames the checkpoints of later steps, which a run that continues at ``step`` makes again.
 
     Under their names they would be taken for the newest, and retention would keep them in place of the new ones.
 

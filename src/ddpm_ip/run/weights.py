@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ddpm_ip.errors import CheckpointError
+from ddpm_ip.files import reading
 from ddpm_ip.run.checkpoint import Checkpoint, find, sha256
+from ddpm_ip.run.tensors import mismatches, read_tensors, refuse_not_finite, some
 
 log = logging.getLogger("ddpm_ip.sample")
 
@@ -26,12 +26,14 @@ class Weights(NamedTuple):
         sha256: of their file.
         averaged: see :func:`averaged`.
         checkpoint: the checkpoint that they are part of, and its step; None for a file by itself.
+        origin: their file or checkpoint, for messages.
     """
 
     tensors: dict[str, Tensor]
     sha256: str
     averaged: bool | str
     checkpoint: Checkpoint | None
+    origin: str
 
     def facts(self) -> dict[str, Any]:
         """What files of samples say of the weights."""
@@ -48,23 +50,24 @@ def find_weights(path: Path) -> Weights:
     """The averaged network's weights.
 
     Args:
-        path: folder of a run (its newest whole checkpoint), a checkpoint, or a safetensors file.
+        path: folder of a run (its newest checkpoint whose average is whole and finite), a checkpoint, or a safetensors
+            file.
 
     Raises:
-        CheckpointError: there are no weights, or they are damaged.
+        CheckpointError: there are no weights, or they are damaged or not finite.
     """
     if path.is_file():
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} is not a .safetensors file; nothing else is read, since it could run code")
-        try:
-            return Weights(load_file(path), sha256(path), averaged(path), None)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from None
+        tensors = read_tensors(path)
+        refuse_not_finite(tensors, path)
+        with reading(path, error=CheckpointError):
+            return Weights(tensors, sha256(path), averaged(path), None, str(path))
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
-    found = find(path)
+    found = find(path, ["ema"])
     log.info("weights: the average of %s", found.path)
-    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], averaged(path), found)
+    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], averaged(path), found, str(found.path))
 
 
 def averaged(path: Path) -> bool | str:
@@ -76,21 +79,13 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: str)
     """Copies weights into a network, in place.
 
     Raises:
-        CheckpointError: names or shapes differ; says which, and where the weights came from.
+        CheckpointError: names, shapes or dtypes differ; says which, and where the weights came from.
     """
     own = network.state_dict()
-    wrong = [f"{k} is missing" for k in own.keys() - weights.keys()]
-    wrong += [f"{k} is not part of this network" for k in weights.keys() - own.keys()]
-    wrong += [
-        f"{k} has shape {tuple(weights[k].shape)}, the network {tuple(v.shape)}"
-        for k, v in own.items()
-        if k in weights and weights[k].shape != v.shape
-    ]
-    if wrong:
-        more = f"\n  and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    if wrong := mismatches(own, weights):
         raise CheckpointError(
             f"the weights of {origin} do not fit the network of this configuration (check the model section and "
-            "diffusion.var_type):\n" + "\n".join(f"  {w}" for w in sorted(wrong)[:5]) + more
+            f"diffusion.var_type):\n{some(wrong)}"
         )
     with torch.no_grad():
         for k, v in own.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -20,8 +21,9 @@ from torch.nn import Module
 
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.engine import agreed, in_one_line, why_not_fast
-from ddpm_ip.errors import ConfigError
+from ddpm_ip.errors import ConfigError, Diverged
 from ddpm_ip.images import UInt8, to_uint8
+from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sampler import Plan, State, walk
 from ddpm_ip.sampler.graph import Graph, Kind, kinds
 from ddpm_ip.sampler.sampling import Computed, Sampling
@@ -70,12 +72,31 @@ class Generator:
             yield from walk(self.plan, model.denoiser, sampling.seed, indices, model.shape, corrections)
 
     def images(self, block: int) -> UInt8:
-        """The images of one block, ``uint8`` (block, C, H, W)."""
-        xt: Tensor | None = None
-        for state in self.states(block):
-            xt = state.xt
-        assert xt is not None
-        array: UInt8 = to_uint8(xt).cpu().numpy()
+        """The images of one block, ``uint8`` (block, C, H, W).
+
+        Raises:
+            Diverged: they are not finite.
+        """
+        (last,) = deque(self.states(block), maxlen=1)
+        return self.pixels(last, last.xt)
+
+    def pixels(self, state: State, images: Tensor) -> UInt8:
+        """Images of a state as ``uint8``, of the same shape.
+
+        Args:
+            state: where the walk is.
+            images: float32 (B, C, H, W) in [-1, 1]: of the state, or those that are predicted in it.
+
+        Raises:
+            Diverged: they, or what the network put out, are not finite numbers, of which black pixels would be made.
+        """
+        tensors = {"images": images} if state.seen is None else {"images": images, "output": state.seen.output}
+        if first_not_finite(tensors) is not None:
+            raise Diverged(
+                f"{self.model.origin} does not make images: what comes out is not finite. Take an earlier checkpoint, "
+                "or --train.mixed_precision no, if it is fp16"
+            )
+        array: UInt8 = to_uint8(images).cpu().numpy()
         return array
 
     def mine(self, n: int) -> Iterator[UInt8]:
@@ -119,10 +140,13 @@ class Model:
         config: of the model.
         network: its network, in evaluation mode.
         engine: device and precision.
+        origin: of the weights, for messages.
     """
 
-    def __init__(self, config: Config, network: Module, engine: Accelerator) -> None:
-        self.engine, self.device = engine, engine.device
+    def __init__(
+        self, config: Config, network: Module, engine: Accelerator, origin: str = "the averaged network"
+    ) -> None:
+        self.engine, self.device, self.origin = engine, engine.device, origin
         self.autocast: Callable[[], AbstractContextManager[object]] = engine.autocast
         self.denoiser: Denoiser = config.denoiser(network)
         self.shape = config.shape

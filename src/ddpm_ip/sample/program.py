@@ -25,7 +25,7 @@ from tqdm import tqdm
 from ddpm_ip.config import Config
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, OutOfMemory
-from ddpm_ip.images import UInt8, grid, to_uint8
+from ddpm_ip.images import UInt8, grid
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.record import row_label
 from ddpm_ip.run.weights import find_weights, load_weights
@@ -94,7 +94,8 @@ def sample(
     store = Store.at(save_dir, options.mode, config.model.in_channels)
     block = _agreed_block(config, options, store, accelerator)
     try:
-        generator = load_model(config, found.tensors, accelerator).generator(replace(options.sampling, block=block))
+        model = load_model(config, found.tensors, accelerator, found.origin)
+        generator = model.generator(replace(options.sampling, block=block))
         write_samples(generator, found.facts(), save_dir, options, on_block)
     except torch.OutOfMemoryError as error:
         _, height, width = config.shape
@@ -128,15 +129,15 @@ def write_samples(
     pictures: dict[str, Any] = {"mode": options.mode, "frames": _frame_count(options)}
     if channels not in (1, 3):  # or an alpha channel would be taken for transparency
         pictures["channels"] = channels
-    store.claim({**weights, **generator.facts(), **pictures}, engine)
-    sampling, waiting = _fill(generator, store, options, on_block)
-    engine.wait_for_everyone()
-    if engine.is_main_process:
-        store.finish(options.n_samples)
-        log.info(
-            "%d images in %s: %s, %d network evaluations each (sampling %.1f s, waiting for the disk %.1f s)",
-            options.n_samples, save_dir, row_label(generator.facts()), generator.plan.visits, sampling, waiting,
-        )  # fmt: skip
+    with store.claimed({**weights, **generator.facts(), **pictures}, engine):
+        sampling, waiting = _fill(generator, store, options, on_block)
+        engine.wait_for_everyone()
+        if engine.is_main_process:
+            store.finish(options.n_samples)
+            log.info(
+                "%d images in %s: %s, %d network evaluations each (sampling %.1f s, waiting for the disk %.1f s)",
+                options.n_samples, save_dir, row_label(generator.facts()), generator.plan.visits, sampling, waiting,
+            )  # fmt: skip
     engine.wait_for_everyone()
 
 
@@ -155,7 +156,7 @@ def load_model(
     """
     network = config.build_network().to(accelerator.device).eval().requires_grad_(False)
     load_weights(network, weights, origin)
-    return Model(config, network, accelerator)
+    return Model(config, network, accelerator, origin)
 
 
 def default_block(config: Config, accelerator: Accelerator) -> int:
@@ -190,13 +191,17 @@ def _agreed_block(config: Config, options: SampleOptions, store: Store, accelera
     return chosen[0]
 
 
-def _missing(generator: Generator, store: Store, n_samples: int, accelerator: Accelerator) -> dict[int, range]:
+def _missing(generator: Generator, store: Store, options: SampleOptions, accelerator: Accelerator) -> dict[int, range]:
     """The blocks that this process has to make, each with its image indices; they are dealt out to all in turn."""
-    size = generator.block
+    size, n_samples = generator.block, options.n_samples
     starts = range(0, n_samples, size)
     wanted = {block: range(start, min(start + size, n_samples)) for block, start in enumerate(starts)}
-    missing = [block for block, indices in wanted.items() if not store.has(indices)]
+    whole, damaged = store.look(n_samples, _picture_shape(generator, options))
+    missing = [block for block, indices in wanted.items() if not whole.issuperset(indices)]
     accelerator.wait_for_everyone()  # whoever looks later must not find what another has made since
+    if damaged:
+        some = ", ".join(path.name for path in damaged[:3])
+        log.warning("%d damaged images in %s (%s ...) are made again", len(damaged), store.folder, some)
     if len(missing) < len(wanted):
         log.info("%d of %d blocks are there already", len(wanted) - len(missing), len(wanted))
     return {block: wanted[block] for block in missing[accelerator.process_index :: accelerator.num_processes]}
@@ -214,7 +219,7 @@ def _fill(
         The seconds that this process spent on making images, and those that waiting for the disk added.
     """
     accelerator = generator.model.engine
-    wanted = _missing(generator, store, options.n_samples, accelerator)
+    wanted = _missing(generator, store, options, accelerator)
     total = sum(map(len, wanted.values()))
     done, sampling, waiting = 0, 0.0, 0.0
     hidden = None if accelerator.is_main_process else True
@@ -243,23 +248,39 @@ def _pictures(generator: Generator, block: int, options: SampleOptions) -> list[
     """One ``uint8`` (C, H, W) picture an image: the image, or the strip of how it came about."""
     if options.mode == "sample":
         return list(generator.images(block))
-    frames = list(_frames(generator, block, options.mode, _frame_count(options) or 1))
-    strips = []
-    for row in np.stack(frames, axis=1):  # (frames, C, H, W) of one image
-        strip = np.asarray(grid(row, columns=len(row), scale=1))
-        strips.append(strip[None] if strip.ndim == 2 else strip.transpose(2, 0, 1))
-    return strips
+    frames = np.stack(list(_frames(generator, block, options)), axis=1)
+    return [_strip(row) for row in frames]
 
 
-def _frames(generator: Generator, block: int, mode: Mode, count: int) -> Iterator[UInt8]:
-    visits = generator.plan.visits
-    first = 0 if mode == "denoise" else 1  # nothing is predicted yet at the start
-    keep = {visits - round(i * (visits - first) / max(count - 1, 1)) for i in range(count)}
+def _strip(frames: UInt8) -> UInt8:
+    """Pictures (frames, C, H, W) side by side, (C, H, W)."""
+    strip = np.asarray(grid(frames, columns=len(frames), scale=1))
+    return strip[None] if strip.ndim == 2 else strip.transpose(2, 0, 1)
+
+
+def _picture_shape(generator: Generator, options: SampleOptions) -> tuple[int, int, int]:
+    """(C, H, W) of what :func:`_pictures` makes."""
+    if options.mode == "sample":
+        channels, height, width = generator.model.shape
+    else:
+        count = len(_kept(generator, options))
+        channels, height, width = _strip(np.zeros((count, *generator.model.shape), np.uint8)).shape
+    return channels, height, width
+
+
+def _frames(generator: Generator, block: int, options: SampleOptions) -> Iterator[UInt8]:
+    keep = _kept(generator, options)
     for state in generator.states(block):
-        picture = state.xt if mode == "denoise" else state.x0
+        picture = state.xt if options.mode == "denoise" else state.x0
         if state.row in keep and picture is not None:
-            array: UInt8 = to_uint8(picture).cpu().numpy()
-            yield array
+            yield generator.pixels(state, picture)
+
+
+def _kept(generator: Generator, options: SampleOptions) -> set[int]:
+    """The rows of the states that go into a strip."""
+    visits, count = generator.plan.visits, _frame_count(options) or 1
+    first = 0 if options.mode == "denoise" else 1  # nothing is predicted yet at the start
+    return {visits - round(i * (visits - first) / max(count - 1, 1)) for i in range(count)}
 
 
 def _frame_count(options: SampleOptions) -> int | None:

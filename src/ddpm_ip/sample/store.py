@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +17,14 @@ from accelerate import Accelerator
 from PIL import Image
 
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.files import is_partial, read_json, write_json, writing
+from ddpm_ip.files import MB, is_partial, read_bytes, read_json, write_json, writing
 from ddpm_ip.images import PICTURES, UInt8, save_png
+from ddpm_ip.run.folder import Lock
 from ddpm_ip.run.record import differences, understood
+from ddpm_ip.sample.whole import Shape, is_whole, largest
 
 Mode = Literal["sample", "denoise", "progressive"]
+LOCK = ".lock"
 AGAIN = "give the same call again, which makes only what is missing"
 
 
@@ -62,44 +68,104 @@ class Store:
             return None  # no mark; a damaged one is told by claim
         return block if block > 0 else None
 
-    def claim(self, identity: dict[str, Any], accelerator: Accelerator) -> None:
-        """Marks the folder with what its images are made of.
+    @contextmanager
+    def claimed(self, identity: dict[str, Any], accelerator: Accelerator) -> Iterator[None]:
+        """The folder for as long as one call fills it, marked with what its images are made of.
+
+        Where no image was made, nothing is left behind (but by one of several processes, which may not know).
+
+        Args:
+            identity: all that the images depend on beside their index.
+            accelerator: the processes of the call; the main one takes the folder for all.
 
         Raises:
-            ConfigError: it holds other images or other files, on every process.
+            ConfigError: another call fills it, or it holds other images or other files; on every process.
         """
-        refused = [self._claim(identity) if accelerator.is_main_process else None]
-        if accelerator.num_processes > 1:
-            torch.distributed.broadcast_object_list(refused)
-        if refused[0]:
-            raise ConfigError(refused[0])
+        with ExitStack() as stack:
+            refused = [self._take(identity, stack) if accelerator.is_main_process else None]
+            if accelerator.num_processes > 1:
+                torch.distributed.broadcast_object_list(refused)
+            if refused[0]:
+                raise ConfigError(refused[0])
+            if accelerator.num_processes == 1:  # of several another may be about to write
+                stack.callback(self._remove_lonely_mark)
+            yield
+
+    def _take(self, identity: dict[str, Any], stack: ExitStack) -> str | None:
+        """Takes the folder until the stack is closed; a sentence if it cannot be had."""
+        if refused := self._refusal(identity):
+            return refused
+        absent = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        stack.callback(_remove_empty, absent)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(Lock(self.folder / LOCK))
+        except (OSError, UserError) as error:
+            return f"{error} (--save_dir)"
+        return self._claim(identity)
 
     def _claim(self, identity: dict[str, Any]) -> str | None:
         """Marks the folder; a sentence if it cannot be had."""
-        if self.npz is not None and self.npz.exists():
+        if (refused := self._refusal(identity)) or self._mark.exists():
+            return refused
+        try:
+            write_json(self._mark, identity)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def _refusal(self, identity: dict[str, Any]) -> str | None:
+        """Why images of such an identity cannot go here; None if they can."""
+        if self.npz is not None and os.path.lexists(self.npz):
             return f"{self.npz} exists already, and was not touched: choose another --save_dir"
-        mark = self._mark
-        if mark.exists():
+        if self._mark.exists():
+            advice = "What is in the folder is unknown: choose another --save_dir"
             try:
-                old = understood(read_json(mark, advice="What is in the folder is unknown: choose another --save_dir"))
+                old = understood(read_json(self._mark, advice=advice))
             except UserError as error:
                 return str(error)
             # Whether weights are averaged is known by their hash, whatever their file is called.
             changed = differences(*({k: v for k, v in d.items() if k != "averaged"} for d in (old, identity)))
             if changed:
                 return f"{self.folder} holds images made otherwise ({'; '.join(changed)}): choose another --save_dir"
-            return None
-        if self.folder.is_dir() and not all(map(is_partial, self.folder.iterdir())):
+        elif self.folder.is_dir() and not all(p.name == LOCK or is_partial(p) for p in self.folder.iterdir()):
             return f"{self.folder} holds other files: choose an empty or a new folder as --save_dir"
-        try:
-            write_json(mark, identity)
-        except UserError as error:
-            return str(error)
         return None
 
-    def has(self, indices: range) -> bool:
-        # a file appears whole; an empty one is what a power failure leaves
-        return all(self._file(i).exists() and self._file(i).stat().st_size > 0 for i in indices)
+    def _remove_lonely_mark(self) -> None:
+        """Without images it marks nothing."""
+        with suppress(OSError):
+            if {p.name for p in self.folder.iterdir()} <= {self._mark.name, LOCK}:
+                self._mark.unlink()
+
+    def look(self, n: int, shape: Shape) -> tuple[set[int], list[Path]]:
+        """Which of the first ``n`` images are there.
+
+        A file appears whole, but nothing says that it stayed so: a power failure leaves an empty one, a bad disk or a
+        copy that was cut off a garbled one.
+
+        Args:
+            n: images.
+            shape: of each, (C, H, W).
+
+        Returns:
+            The indices of those that are whole, and the files that are not.
+        """
+        whole, damaged = set(), []
+        names = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
+        for index in range(n):
+            path = self._file(index)
+            if path.name not in names:
+                continue
+            try:
+                fine = is_whole(read_bytes(path, largest(shape)), self.suffix, shape)
+            except UserError:
+                fine = False
+            if fine:
+                whole.add(index)
+            else:
+                damaged.append(path)
+        return whole, damaged
 
     def put(self, index: int, picture: UInt8) -> None:
         path, advice = self._file(index), "Images that were written stay; put that right and " + AGAIN
@@ -107,7 +173,7 @@ class Store:
             save_png(picture, path, advice)
             return
         with writing(path, advice=advice) as file:
-            np.save(file, picture)
+            np.save(file, np.ascontiguousarray(picture))
 
     def finish(self, n: int) -> None:
         """Gathers the npz and removes its parts."""
@@ -118,6 +184,7 @@ class Store:
         arrays: dict[str, Any] = {"images": array}
         if array.shape[3] not in (1, 3):  # a shape such as (N, 6, 10, 5) has two readings
             arrays["layout"] = np.array("channels_last")
+        arrays["sampling"] = np.array(read_bytes(self._mark, MB).decode())  # what the images are made of
         with writing(self.npz, advice=f"The images are in {self.folder}; put that right and {AGAIN}") as file:
             np.savez(file, **arrays)
         shutil.rmtree(self.folder)
@@ -130,6 +197,12 @@ class Store:
         if self.suffix == ".png":
             return np.asarray(Image.open(self._file(index)))
         return np.load(self._file(index), allow_pickle=False).transpose(1, 2, 0)  # type: ignore[no-any-return]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def sample_files(folder: Path) -> list[Path]:

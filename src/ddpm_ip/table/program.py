@@ -28,7 +28,7 @@ from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import PICTURES, UInt8, grid
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
-from ddpm_ip.run.checkpoint import find
+from ddpm_ip.run.checkpoint import Checkpoint, find
 from ddpm_ip.run.identity import changes_in, since
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.record import ROW
@@ -157,7 +157,7 @@ def table(
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
     extractor = find_extractor(options.extractor, accelerator.device)
-    checkpoint = find(_agreed(find(run).path, accelerator))
+    checkpoint = find(_agreed(find(run, ["ema"]).path, accelerator), ["ema"])
     meta, digest = checkpoint.meta, checkpoint.hashes["ema.safetensors"]
     check_as_trained(config, meta["config"], checkpoint.path, of=KINDS["method"])
     source = reference or config.data
@@ -186,13 +186,17 @@ def table(
     sheet = Sheet(home, name, {**common, "block": block}, cells)
     measured = _Measured(images, evaluator, options.keep_images)
     try:
-        return _measure(sheet, measured, load_model(config, checkpoint.tensors("ema"), accelerator), on_cell)
+        return _measure(sheet, measured, _model(config, checkpoint, accelerator), on_cell)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"the GPU has too little memory for {block} images at once. The block is part of the protocol, so a "
             f"smaller one begins a new table: --batch_size {max(1, block // 2)}. Or try --train.mixed_precision "
             "bf16, or a GPU that nothing else is using, which keep the cells that are there"
         ) from error
+
+
+def _model(config: Config, checkpoint: Checkpoint, accelerator: Accelerator) -> Model:
+    return load_model(config, checkpoint.tensors("ema"), accelerator, str(checkpoint.path))
 
 
 @dataclass(frozen=True)

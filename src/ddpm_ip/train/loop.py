@@ -25,6 +25,7 @@ from ddpm_ip.run.folder import Lock, RunFolder, default_path
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview
 from ddpm_ip.settings import Wanted, check_change
+from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.monitor import Watch
 from ddpm_ip.train.path import Step, make_step
@@ -42,7 +43,7 @@ from ddpm_ip.train.start import (
     take_over,
 )
 from ddpm_ip.train.state import Sums, TrainState
-from ddpm_ip.train.step import TrainStep, check_finite, learning_rate, own_rows
+from ddpm_ip.train.step import TrainStep, learning_rate, own_rows
 
 if TYPE_CHECKING:
     from ddpm_ip.evaluate.during import Judge
@@ -161,7 +162,8 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None) -
     saved = state.step
     rate = Rate(t.n_steps, t.batch_size, state.step)
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if run.is_main else True)
-    with bar, StopRequest(run.engine) as stop, watch or nullcontext():
+    left = saying_what_is_left(folder.checkpoints) if run.is_main else nullcontext()
+    with left, bar, StopRequest(run.engine) as stop, watch or nullcontext():
         while not run.is_done:
             state.sums.add(*step())
             bar.update()
@@ -209,7 +211,9 @@ def _report(run: Run, rate: Rate, metrics: Metrics | None) -> None:
 def _save(run: Run, must_succeed: bool) -> None:
     """Saves on the main process. Should the disk be full, training continues and the next time may succeed."""
     state, t, folder = run.state, run.config.train, run.folder.checkpoints
-    check_finite(state.sums.total[0], state.sums.total[0], state.step)
+    loss, norm = state.sums.total
+    check_finite(loss, loss if state.scaler is not None else norm, state.step)
+    checkpoint.refuse_diverged(state.step, state.tensors())  # on all processes, which would wait for the main one
     if run.is_main:
         try:
             checkpoint.save(folder, state.step, state.tensors(), state.to_meta(), run.hooks.on_write)

@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from ddpm_ip.ema import EMA
 from ddpm_ip.errors import CheckpointError
+from ddpm_ip.plain import reason
 from ddpm_ip.run.checkpoint import Checkpoint
+from ddpm_ip.run.tensors import is_number, mismatches, some
 from ddpm_ip.run.weights import load_weights
 from ddpm_ip.times import Observer, TimeSampler, Uniform
 
 log = logging.getLogger("ddpm_ip.train")
+
+UNUSED = "unused"
 
 
 @runtime_checkable
@@ -29,6 +33,9 @@ class Part(Protocol):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over what ``tensors`` gave, from the CPU.
+
+        Where the part has tensors already, those that come have the same names, shapes and kinds of numbers; all are
+        finite.
 
         Raises:
             CheckpointError: they are of something else.
@@ -51,21 +58,44 @@ class Weights:
 
 @dataclass(frozen=True)
 class Moments:
-    """What an optimizer remembers, as a part of the state: named by the index of the parameter."""
+    """What Adam or AdamW remembers, as a part of the state: named by the index of the parameter.
+
+    A parameter that had no gradient yet while others had has an empty tensor ``unused``, so that what is missing is
+    known to be missing.
+    """
 
     optimizer: torch.optim.Optimizer
 
     def tensors(self) -> dict[str, Tensor]:
-        return {f"{i}.{k}": v for i, p in enumerate(self._parameters()) for k, v in self.optimizer.state[p].items()}
+        if not any(self.optimizer.state.values()):
+            return {}
+        each = [self.optimizer.state.get(p) or {UNUSED: torch.zeros(0)} for p in self._parameters()]
+        return {f"{i}.{k}": v for i, own in enumerate(each) for k, v in own.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """See :meth:`Part.load`; none at all are those of an optimizer that has taken no step."""
+        if tensors:
+            self._check(tensors)
         for i, p in enumerate(self._parameters()):
             prefix = f"{i}."
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            own.pop(UNUSED, None)
             # A moment lies in memory as its parameter does (NHWC), so that the next step computes the same.
             self.optimizer.state[p] = {
-                k: torch.empty_like(p).copy_(v) if v.shape == p.shape else v.to(p.device) for k, v in own.items()
+                k: v.to(p.device) if k == "step" else torch.empty_like(p).copy_(v) for k, v in own.items()
             }
+
+    def _check(self, tensors: Mapping[str, Tensor]) -> None:
+        expected: dict[str, Tensor] = {}
+        for i, p in enumerate(self._parameters()):
+            if f"{i}.{UNUSED}" in tensors:
+                expected[f"{i}.{UNUSED}"] = torch.zeros(0)
+            else:
+                expected |= {f"{i}.step": torch.zeros(()), f"{i}.exp_avg": p, f"{i}.exp_avg_sq": p}
+        wrong = mismatches(expected, tensors)
+        negative = [k for k, v in tensors.items() if k.endswith((".step", ".exp_avg_sq")) and bool((v < 0).any())]
+        if wrong := wrong or [f"{k} is negative" for k in negative]:
+            raise CheckpointError(f"it does not fit the optimizer of this network:\n{some(wrong)}")
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -144,17 +174,64 @@ class TrainState:
         """Takes over a checkpoint. A part that it does not hold, since it had no tensors then, starts from scratch.
 
         Raises:
-            CheckpointError: it belongs to another network.
+            CheckpointError: it belongs to another network, or says what no run has written.
         """
         for name, part in self.parts.items():
             if name not in checkpoint.parts:
                 log.info("%s holds no %s: it starts from scratch", checkpoint.path, name)
+            tensors = checkpoint.tensors(name) if name in checkpoint.parts else {}
             try:
-                part.load(checkpoint.tensors(name) if name in checkpoint.parts else {})
+                _load(part, tensors)
             except CheckpointError as error:
-                raise CheckpointError(f"{checkpoint.path}, {name}: {error}") from None
-        self.sums = Sums(torch.tensor(checkpoint.meta["sums"], dtype=torch.float64, device=self.sums.total.device))
-        self.sums.count = checkpoint.meta["count"]
-        if self.scaler is not None and checkpoint.meta.get("scaler"):
-            self.scaler.load_state_dict(checkpoint.meta["scaler"])
-        self.step = checkpoint.step
+                raise CheckpointError(f"{checkpoint.path}, {name}: {error}") from error
+        meta, step = checkpoint.meta, checkpoint.step
+        if wrong := [key for key, fine in _numbers_are_fine(meta, step).items() if not fine]:
+            raise CheckpointError(
+                f"{checkpoint.path / 'meta.json'} has {' and '.join(wrong)} that no run has written: give another "
+                "checkpoint"
+            )
+        sums = [float(one) for one in meta["sums"]]
+        self.sums = Sums(torch.tensor(sums, dtype=torch.float64, device=self.sums.total.device), meta["count"])
+        if self.scaler is not None and meta.get("scaler"):
+            self.scaler.load_state_dict(meta["scaler"])
+        self.step = step
+
+
+def _load(part: Part, tensors: Mapping[str, Tensor]) -> None:
+    """Has a part take over tensors, if they are such as it has itself; a part of one's own may trust them then."""
+    own = {} if isinstance(part, Weights | Moments) else part.tensors()
+    if own and tensors and (wrong := mismatches(own, tensors)):
+        raise CheckpointError(f"it is not what this run remembers:\n{some(wrong)}")
+    try:
+        part.load(tensors)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a part of one's own makes of what it does not know
+        raise CheckpointError(f"it cannot be taken over ({type(error).__name__}: {reason(error)})") from error
+
+
+def _numbers_are_fine(meta: Mapping[str, Any], step: int) -> dict[str, bool]:
+    """Whether the numbers of a checkpoint are such as :meth:`TrainState.to_meta` writes, by key."""
+    sums, count, scaler = meta.get("sums"), meta.get("count"), meta.get("scaler")
+    if isinstance(sums, list) and len(sums) == 2:  # a step that the scaler skipped has a gradient norm that is infinite
+        summed = is_number(sums[0]) and (is_number(sums[1]) or (bool(scaler) and type(sums[1]) is float))
+    else:
+        summed = False
+    return {
+        "sums": summed,
+        "count": type(count) is int and 0 <= count <= step,
+        "scaler": scaler is None or _is_scaler(scaler),
+    }
+
+
+def _is_scaler(found: Any) -> bool:
+    if found == {}:  # one that is off
+        return True
+    limits = {"scale": (1e-30, 1e30), "growth_factor": (1, 1e9), "backoff_factor": (1e-9, 1)}
+    limits |= {"growth_interval": (1, 2**31 - 1), "_growth_tracker": (0, 2**31 - 1)}
+    return (
+        isinstance(found, dict)
+        and found.keys() == limits.keys()
+        and all(is_number(found[key], *limit) for key, limit in limits.items())
+        and all(type(found[key]) is int for key in ("growth_interval", "_growth_tracker"))
+    )

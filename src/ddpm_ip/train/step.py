@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ddpm_ip.config import Config
 from ddpm_ip.draws import Draws, dropout_seed
-from ddpm_ip.errors import Diverged
 from ddpm_ip.times import Observer
+from ddpm_ip.train.diverged import check_finite
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.state import TrainState
 
@@ -88,17 +88,3 @@ def learning_rate(config: Config, step: int) -> float:
     """The learning rate of the step that follows ``step`` finished ones: a linear rise, then constant."""
     warmup = config.train.lr_warmup
     return config.train.optim.lr * min(1.0, (step + 1) / warmup if warmup else 1.0)
-
-
-def check_finite(loss: Tensor, norm: Tensor, step: int) -> None:
-    """Stops a run that has diverged, before it is saved.
-
-    Raises:
-        Diverged: loss or gradient norm is not finite.
-    """
-    if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-        raise Diverged(
-            f"the loss ({float(loss):.4g}) or the gradient norm ({float(norm):.4g}) is not finite at step {step}. The "
-            "last checkpoint is from before; continue from it (-r latest) with a lower train.optim.lr, a longer "
-            "train.lr_warmup, or train.mixed_precision: bf16 instead of fp16"
-        )
