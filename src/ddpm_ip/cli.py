@@ -126,7 +126,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _sample_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "-c", "--config", metavar="CONFIG", help="YAML file; by default the config.yaml of the run in --weights"
+        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
     )
     p.add_argument(
         "--weights",
@@ -153,22 +153,17 @@ def _sample_arguments(p: argparse.ArgumentParser) -> None:
 
 
 def _sample(args: argparse.Namespace, rest: list[str]) -> int:
-    from ddpm_ip.config import load, parse_overrides
-    from ddpm_ip.run.folder import config_near
+    from ddpm_ip.config import parse_overrides
+    from ddpm_ip.run.log import setup
+    from ddpm_ip.run.weights import find_weights
+    from ddpm_ip.sample.program import SampleOptions, configured, sample
 
-    path = args.config or config_near(args.weights)
-    if path is None:
-        from ddpm_ip.run.weights import find_weights
-
-        find_weights(args.weights)  # if there are none, that is what is wrong
-        raise ConfigError(
-            f"give the configuration with -c: {args.weights} lies in no folder of a run that holds its config.yaml"
-        )
-    config = load(path, options.single_overrides(args, parse_overrides(rest)))
-    from ddpm_ip.sample.program import SampleOptions, sample
-
+    setup(None, os.environ.get("RANK", "0") == "0")
+    weights = find_weights(args.weights)
+    overrides = options.single_overrides(args, parse_overrides(rest))
+    config = configured(weights, args.weights, args.config, overrides)
     wanted = {name: getattr(args, name) for name in ("n_samples", "mode", "n_denoise", "n_progressive")}
-    sample(config, args.weights, args.save_dir, SampleOptions(sampling=config.sampling, **wanted))
+    sample(config, weights, args.save_dir, SampleOptions(sampling=config.sampling, **wanted))
     return 0
 
 

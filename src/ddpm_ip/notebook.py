@@ -28,7 +28,6 @@ from ddpm_ip.evaluate.program import find_reference
 from ddpm_ip.images import UInt8
 from ddpm_ip.metric import usual
 from ddpm_ip.run.folder import RunFolder, config_near
-from ddpm_ip.run.identity import identity, of_meta
 from ddpm_ip.run.log import as_before
 from ddpm_ip.run.record import Evaluation, flatten
 from ddpm_ip.run.weights import Weights, find_weights
@@ -84,10 +83,9 @@ def new(config: AnyConfig, exp_dir: Path | str | None = None, **overrides: Any) 
 
 
 def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
-    """The settings that weights were trained with: their checkpoint says it."""
-    own = None if weights.checkpoint is None else of_meta(weights.checkpoint.meta, weights.checkpoint.path)
+    """The settings that weights were trained with."""
     try:
-        return (own or identity(path)).config
+        return weights.trained(path).config
     except ConfigError as error:
         raise ConfigError(f'{error}; or give the configuration, as in load(path, config="my.yaml")') from None
 

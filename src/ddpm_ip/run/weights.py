@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.files import reading
 from ddpm_ip.run.checkpoint import Checkpoint, find, sha256
+from ddpm_ip.run.identity import Identity, identity, of_meta
 from ddpm_ip.run.tensors import mismatches, read_tensors, refuse_not_finite, some
 
 log = logging.getLogger("ddpm_ip.sample")
@@ -34,6 +35,18 @@ class Weights(NamedTuple):
     averaged: bool | str
     checkpoint: Checkpoint | None
     origin: str
+
+    def trained(self, path: Path) -> Identity:
+        """The run that they are of: their checkpoint says it, or else the folder that they lie in.
+
+        Args:
+            path: where they were found.
+
+        Raises:
+            ConfigError: nothing says it.
+        """
+        own = None if self.checkpoint is None else of_meta(self.checkpoint.meta, self.checkpoint.path)
+        return own or identity(path)
 
     def facts(self) -> dict[str, Any]:
         """What files of samples say of the weights."""

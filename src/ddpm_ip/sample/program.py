@@ -22,16 +22,17 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from ddpm_ip.config import Config
+from ddpm_ip.config import Config, from_dict, load
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, OutOfMemory
 from ddpm_ip.images import UInt8, grid
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.record import row_label
-from ddpm_ip.run.weights import find_weights, load_weights
+from ddpm_ip.run.weights import Weights, find_weights, load_weights
 from ddpm_ip.sample.generator import Generator, Model
 from ddpm_ip.sample.store import Mode, Store
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.settings import check_as_trained
 
 log = logging.getLogger("ddpm_ip.sample")
 
@@ -65,9 +66,36 @@ class SampleOptions:
             raise ConfigError(f"--mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
 
 
+def configured(weights: Weights, path: Path, file: Path | None, overrides: Mapping[str, Any]) -> Config:
+    """The configuration with which weights are sampled: their run's, or a file that says the same of the network.
+
+    Args:
+        weights: of a network.
+        path: where they were found.
+        file: a YAML file; needed where nothing says how the weights were trained.
+        overrides: by dotted path.
+
+    Raises:
+        ConfigError: there is no configuration, it cannot be used, or it is of another network or diffusion.
+    """
+    try:
+        own = weights.trained(path)
+    except ConfigError as error:
+        if file is None:
+            raise ConfigError(f"{error}; or give the configuration with -c") from None
+        return load(file, overrides)
+    if file is None:
+        config = from_dict(own.config, f"the configuration in {own.origin}", overrides)
+    else:
+        config = load(file, overrides)
+    if own.step is not None:  # said together with the weights
+        check_as_trained(config, own.config, own.origin)
+    return config
+
+
 def sample(
     config: Config,
-    weights: Path,
+    weights: Path | Weights,
     save_dir: Path,
     options: SampleOptions,
     on_block: Callable[[int], None] = lambda block: None,
@@ -76,7 +104,7 @@ def sample(
 
     Args:
         config: of the model.
-        weights: folder of a run (its newest EMA), a checkpoint, or a safetensors file.
+        weights: folder of a run (its newest EMA), a checkpoint, or a safetensors file; or what was found there.
         save_dir: a folder, which gets ``000000.png``, ... (of 1, 3 or 4 channels, RGBA); or a file that ends in
             ``.npz``, which gets one array ``images``, uint8 (N, H, W, C), of any number of channels.
         options: what to make.
@@ -90,7 +118,7 @@ def sample(
     """
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
-    found = find_weights(weights)
+    found = weights if isinstance(weights, Weights) else find_weights(weights)
     store = Store.at(save_dir, options.mode, config.model.in_channels)
     block = _agreed_block(config, options, store, accelerator)
     try:
