@@ -27,7 +27,7 @@ from ddpm_ip.files import (
     append_line,
     create_json,
     is_partial,
-    keep_lines,
+    mend_lines,
     read_json,
     read_lines,
     read_rows,
@@ -53,7 +53,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "rows": lambda path: write_rows(path, [{"new": 1}]),
     "yaml": lambda path: write_yaml(path, {"new": 1}),
     "line": lambda path: append_line(path, {"new": 1}),
-    "keep": lambda path: keep_lines(path, lambda row: False),
+    "keep": lambda path: mend_lines(path, lambda row: False),
 }
 READERS: dict[str, Callable[[Path], Any]] = {
     "json": read_json, "rows": read_rows, "lines": read_lines, "yaml": read_yaml, "config": load

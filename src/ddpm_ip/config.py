@@ -27,7 +27,7 @@ from ddpm_ip.nn import ModelConfig, UNetConfig
 from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import NoPerturbation, Perturbation
-from ddpm_ip.plain import parse_yaml, yaml_text
+from ddpm_ip.plain import parse_yaml, quoted, shown, yaml_text
 from ddpm_ip.sampler import VarType
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
@@ -35,10 +35,11 @@ from ddpm_ip.times import TimeSampler, TimesConfig, Uniform
 from ddpm_ip.variants import ByName, has_name, sections, variant_name
 from ddpm_ip.weighting import Constant, WeightingConfig
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NaturalInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NaturalInt = Annotated[int, Field(ge=0, lt=2**31)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+MISTAKES = 40  # that one message tells of
 if TYPE_CHECKING:
     MetricName = str
 else:
@@ -52,7 +53,7 @@ class Diffusion:
     With ``var_type: learned_range`` the network also learns the variance (twice the output channels, hybrid loss).
     """
 
-    total_steps: Annotated[int, Field(ge=2)] = 1000
+    total_steps: Annotated[int, Field(ge=2, lt=2**31)] = 1000
     beta_schedule: BetaSchedule = "linear"
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
@@ -91,7 +92,7 @@ class Eval:
     """
 
     every: NaturalInt = 0
-    n_samples: Annotated[int, Field(ge=2)] = 2048
+    n_samples: Annotated[int, Field(ge=2, lt=2**31)] = 2048
     steps: PositiveInt = 50
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("fid",)
     extractor: str = "pixels"
@@ -136,7 +137,7 @@ class Train:
     sample_freq: NaturalInt = 5000
     n_samples: PositiveInt = 64
     sample_steps: PositiveInt = 100
-    keep_last: Annotated[int, Field(ge=2)] = 2
+    keep_last: Annotated[int, Field(ge=2, lt=2**31)] = 2
     keep_every: NaturalInt = 0
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     fast: Literal["auto", "off"] = "auto"
@@ -219,13 +220,14 @@ def from_dict(
         ConfigError: naming every key that is wrong.
     """
     tree = _with_default_names(merge(_with_default_names(tree), overrides or {}))
-    origin += f" with the options given ({', '.join(overrides)})" if overrides else ""
+    origin += f" with the options given ({shown(', '.join(overrides))})" if overrides else ""
     try:
         config = _adapter().validate_python(tree)
     except ValidationError as error:
-        lines = [explain(e, Config) for e in error.errors()]
+        lines = [explain(e, Config) for e in error.errors()[:MISTAKES]]
+        more = [f"and {error.error_count() - MISTAKES} more"] if error.error_count() > MISTAKES else []
         raise ConfigError(
-            f"{origin} cannot be used:\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
+            f"{origin} cannot be used:\n" + "\n".join(f"  {line}" for line in [*dict.fromkeys(lines), *more])
         ) from None
     if lost := _booleans_as_numbers(tree, config.to_dict()):
         raise ConfigError(
@@ -265,17 +267,17 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
         token = rest.pop(0)
         if not token.startswith("--") or len(token) < 3:
             raise ConfigError(
-                f"unexpected argument {token!r}: overrides are written --key value, as in --train.batch_size 256"
+                f"unexpected argument {quoted(token)}: overrides are written --key value, as in --train.batch_size 256"
             )
         key, equals, text = token[2:].partition("=")
         if not key:
-            raise ConfigError(f"{token!r} names no key")
+            raise ConfigError(f"{quoted(token)} names no key")
         if not equals:
             if not rest or re.match(r"--[A-Za-z]", rest[0]):
-                raise ConfigError(f"--{key} needs a value, as in --{key} VALUE")
+                raise ConfigError(f"--{shown(key)} needs a value, as in --{shown(key)} VALUE")
             text = rest.pop(0)
         if key in overrides:
-            raise ConfigError(f"--{key} is given twice")
+            raise ConfigError(f"--{shown(key)} is given twice")
         overrides[key] = parse_yaml(text, f"--{key}")
     return overrides
 

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ddpm_ip.plain import quoted, shown
 from ddpm_ip.variants import has_name, sections, variant_name
 
 
@@ -18,7 +19,7 @@ def explain(error: Mapping[str, Any], root: type) -> str:
         root: the dataclass that was checked.
     """
     path, variants = _place(error["loc"], root)
-    key, kind, given = ".".join(path), error["type"], error["input"]
+    key, kind, given = shown(".".join(path)), error["type"], error["input"]
     for n, part in enumerate(path, 1):
         if part in _SEVERAL and n < len(path):  # pydantic tells of each kind in turn; a person wants to know them all
             return f"{'.'.join(path[:n])}: {_SEVERAL[part]}"
@@ -34,14 +35,14 @@ def explain(error: Mapping[str, Any], root: type) -> str:
         )
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag, known = error["ctx"].get("tag"), [variant_name(v) for v in variants]
-        wrong = "not given" if tag is None else f"unknown name {tag!r}"
+        wrong = "not given" if tag is None else f"unknown name {quoted(tag)}"
         return f"{key}.name: {wrong}" + _suggest(tag or "", known, "choose one of")
     if kind == "missing":
         return f"{key}: not given, but needed"
     if kind in ("dataclass_type", "model_attributes_type", "dict_type"):
-        return f"{key}: must be a section of keys and values, got {given!r}"
+        return f"{key}: must be a section of keys and values, got {quoted(given)}"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower()}{message[1:]}" + ("" if kind == "value_error" else f", got {given!r}")
+    return f"{key}: {message[0].lower()}{message[1:]}" + ("" if kind == "value_error" else f", got {quoted(given)}")
 
 
 _SEVERAL = {  # values of several plain kinds

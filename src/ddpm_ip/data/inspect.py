@@ -26,7 +26,6 @@ def inspect(images: ImageSet, contact_sheet: Path, n: int = 100) -> str:
         Lines of text: number, channels x height x width, labels, mean and standard deviation (of values in [0, 1]),
         range, exact duplicates, original sizes, fingerprint, and each unusable image with the reason.
     """
-    contact_sheet.parent.mkdir(parents=True, exist_ok=True)
     save_png(grid(_choose(images.pixels, n)), contact_sheet)
     lines = [
         f"{images.name}: {len(images):,} images, {' x '.join(map(str, images.shape))}, uint8",

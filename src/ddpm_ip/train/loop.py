@@ -17,11 +17,13 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
 from ddpm_ip.engine import start_engine
-from ddpm_ip.errors import CheckpointError, ConfigError, OutOfMemory
+from ddpm_ip.errors import CheckpointError, ConfigError
 from ddpm_ip.images import grid, save_png
+from ddpm_ip.memory import enough_memory
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.checkpoint import Checkpoint
-from ddpm_ip.run.folder import Lock, RunFolder, default_path
+from ddpm_ip.run.folder import RunFolder, default_path
+from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview
 from ddpm_ip.train.feed import Feed
@@ -74,13 +76,10 @@ def train(
     setup(None, accelerator.is_main_process)
     folder = RunFolder(_agree(exp_dir or default_path()))
     start = find_start(folder, resume)
-    folder.path.mkdir(parents=True, exist_ok=True)
     with Lock(folder.lock) if accelerator.is_main_process else nullcontext():
         setup(folder, accelerator.is_main_process)
-        try:
+        with enough_memory(lambda: _too_large(config, accelerator)):
             return _train(config, folder, start, resume, accelerator, hooks)
-        except torch.OutOfMemoryError as error:
-            raise _out_of_memory(config, accelerator) from error
 
 
 def _train(
@@ -142,7 +141,7 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None) -
             if t.sample_freq and (done % t.sample_freq == 0 or run.is_done):
                 _sample(run, metrics)
             if judge is not None and (done % t.eval.every == 0 or run.is_done):
-                _evaluate(state, judge, watch)
+                _evaluate(run, judge, watch)
             if stopping is not None:
                 log.info("stopped by signal %d at step %d; continue with -r latest -e %s", stopping, done, folder.path)
                 return Outcome(folder.path, done, stopping)
@@ -189,10 +188,10 @@ def _sample(run: Run, metrics: Metrics | None) -> None:
     t = run.config.train
     images = preview(run.averaged, run.config.sampling_in_training(t.sample_steps), t.n_samples)
     if metrics is not None:
-        run.folder.samples.mkdir(exist_ok=True)
         path = run.folder.samples / f"step{run.state.step:08d}.png"
-        save_png(grid(images), path)
-        metrics.image(run.state.step, path)
+        with metrics.spare("a grid of samples"):
+            save_png(grid(images), path)
+            metrics.image(run.state.step, path)
 
 
 def _judge(run: Run) -> Judge | None:
@@ -204,13 +203,19 @@ def _judge(run: Run) -> Judge | None:
     return Judge(run.config, run.images, run.averaged)
 
 
-def _evaluate(state: TrainState, judge: Judge, watch: Watch | None) -> None:
+def _evaluate(run: Run, judge: Judge, watch: Watch | None) -> None:
     """Takes samples of the averaged network; what they are worth is worked out beside the steps that follow."""
     if watch is not None:
         watch.make_room()
-    conclude = judge()
+    try:
+        conclude = judge()
+    except OSError as error:  # its temporary files found no room
+        if watch is None or run.engine.num_processes > 1:  # the others wait for what this one cannot give
+            raise
+        watch.pass_over(error)
+        return
     if watch is not None and conclude is not None:
-        watch.begin(state, conclude)
+        watch.begin(run.state, conclude)
 
 
 def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
@@ -250,11 +255,12 @@ def _agree(path: Path) -> Path:
     return Path(paths[0])
 
 
-def _out_of_memory(config: Config, accelerator: Accelerator) -> OutOfMemory:
+def _too_large(config: Config, accelerator: Accelerator) -> str:
+    """What training needs memory for, and how it can be less."""
     micro = config.train.micro_batch or config.train.batch_size // accelerator.num_processes
     _, height, width = config.shape
-    return OutOfMemory(
-        f"the GPU has too little memory to train with {micro} images of {height} x {width} pixels at once. What was "
+    return (
+        f"there is too little memory to train with {micro} images of {height} x {width} pixels at once. What was "
         f"saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same "
-        "batch, in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size"
+        "batch, in more passes), --train.mixed_precision bf16, a smaller --train.batch_size, or a smaller --model.dim"
     )
