@@ -181,9 +181,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         WRITERS["text"](tmp_path / "file" / "a.txt")
     with pytest.raises(UserError, match=r"link must be a folder, and a symbolic link to nowhere is in its place"):
         WRITERS["text"](tmp_path / "link" / "a.txt")
-    with pytest.raises(
-        DataError, match=r"the folder .* cannot be made: Not a directory\. .*path is a file"
-    ):
+    with pytest.raises(DataError, match=r"the folder .* cannot be made: Not a directory\. .*path is a file"):
         write_json(tmp_path / "file" / "folder" / "a.txt", {}, error=DataError)
     with pytest.raises(UserError, match=r"a\.txt cannot be written: Not a directory"):
         WRITERS["line"](tmp_path / "file" / "a.txt")

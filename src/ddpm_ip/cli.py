@@ -75,6 +75,10 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
         if os.environ.get("DDPM_IP_TRACEBACK"):
             raise
         return found.exit_code
+    finally:
+        from ddpm_ip.output import flush
+
+        flush()
 
 
 def _train_arguments(p: argparse.ArgumentParser) -> None:

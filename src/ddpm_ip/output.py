@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 from ddpm_ip.errors import OutOfMemory, UserError
 from ddpm_ip.memory import is_out_of_memory
@@ -24,9 +25,9 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        _give_up_stdout()
+        _give_up(sys.stdout)
     except OSError as error:
-        _give_up_stdout()
+        _give_up(sys.stdout)
         raise UserError(f"standard output cannot be written: {reason(error)}. {remedy(error)}") from error
 
 
@@ -56,9 +57,18 @@ def _name(file: object) -> object:
     return os.fsdecode(file) if isinstance(file, (str, bytes, os.PathLike)) else file
 
 
-def _give_up_stdout() -> None:
+def flush() -> None:
+    """Flushes what was printed at the end of a command; what cannot be written any more is let go."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            _give_up(stream)
+
+
+def _give_up(stream: TextIO) -> None:
     """Sends the rest nowhere, or the interpreter would try to write it once more at its end, and say so."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
