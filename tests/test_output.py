@@ -10,7 +10,7 @@ from tests.tiny import GUARD, yaml_file
 
 from ddpm_ip.cli import main
 from ddpm_ip.errors import UserError
-from ddpm_ip.output import LONGEST, complain, say, told
+from ddpm_ip.output import LAUNCHED, LONGEST, complain, say, told
 
 EVIL = "a\x1b[31m\x07\u202egnp\x9b\u2069"
 CLI = [sys.executable, "-c", "import sys; from ddpm_ip.cli import main; sys.exit(main())"]
@@ -85,6 +85,15 @@ def test_what_is_said_is_visible_and_can_be_encoded(capsys, monkeypatch):
         [sys.executable, "-c", script], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"Gr\\xf6\\xdfe \\udcff\n", b"")
+
+
+@pytest.mark.parametrize("variable", LAUNCHED)
+def test_under_a_launcher_it_is_said_whose_the_traceback_is(monkeypatch, capsys, variable):
+    monkeypatch.setenv(variable, "no")
+    assert main(["train", "-c", "none.yaml"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: none.yaml cannot be read")
+    assert "a traceback below is the launcher's own" in second
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path):

@@ -83,18 +83,17 @@ def test_what_is_harmless_is_read(text: str, value: object) -> None:
     assert value is None or found == value
 
 
-KEYS = st.text(min_size=1, max_size=9)
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=9)
 PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
     max_leaves=9,
 )
 
 
-@given(st.dictionaries(KEYS, PLAIN, max_size=4))
+@given(st.dictionaries(TEXTS, PLAIN, max_size=4))
 def test_what_is_written_is_read_back(tree: dict[str, object]) -> None:
-    if "\x00" not in repr(tree) and "\\x00" not in repr(tree):
-        assert load_yaml(yaml_text(tree)) == tree
+    assert load_yaml(yaml_text(tree)) == tree
 
 
 @given(st.text(max_size=30))

@@ -11,6 +11,7 @@ from ddpm_ip.errors import OutOfMemory, UserError
 from ddpm_ip.memory import is_out_of_memory
 from ddpm_ip.plain import reason, remedy, shown, visible
 
+LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # torchrun and accelerate-launch set these
 LONGEST = 20_000  # characters of an error message
 
 
@@ -32,10 +33,16 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Prints an error message on standard error, if that can be written."""
+    """Prints an error message on standard error, if that can be written.
+
+    Under a launcher another line says whose the traceback is that will follow: accelerate-launch and torchrun print one
+    for every exit code but 0, and no program that they start can keep them from it.
+    """
     text = visible(text)
     with suppress(OSError, ValueError):
         print(f"error: {text if len(text) <= LONGEST else text[:LONGEST] + ' ...'}", file=sys.stderr)
+        if any(name in os.environ for name in LAUNCHED):
+            print("(That is all there is to know: a traceback below is the launcher's own.)", file=sys.stderr)
 
 
 def told(error: Exception) -> UserError | None:

@@ -86,7 +86,15 @@ def load_yaml(text: str) -> Any:
 
 def yaml_text(tree: Mapping[str, Any]) -> str:
     """Plain values as YAML, in their order."""
-    return yaml.safe_dump(dict(tree), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    text = _dumped(tree, allow_unicode=True)
+    return text if visible(text) == text else _dumped(tree, allow_unicode=False)  # or some line ends become spaces
+
+
+def _dumped(tree: Mapping[str, Any], allow_unicode: bool) -> str:
+    text: str = yaml.dump(
+        dict(tree), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=allow_unicode
+    )
+    return text
 
 
 def reason(error: BaseException) -> str:
@@ -248,3 +256,13 @@ _Loader.add_implicit_resolver(
     ),
     list("-+0123456789."),
 )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts every text in quotes that would be something else without, to this loader or to others."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {**yaml.SafeDumper.yaml_implicit_resolvers, **_Loader.yaml_implicit_resolvers}
+}

@@ -407,12 +407,22 @@ def test_a_learning_rate_that_diverges_is_an_error_exit(tmp_path, capsys):
     assert all(bool(torch.isfinite(v).all()) for v in found.tensors("model").values())
 
 
-def test_too_little_memory_names_the_settings_and_is_exit_code_3(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
+        RuntimeError("Triton Error [CUDA]: invalid argument"),
+        MemoryError("Unable to allocate 1 TiB"),
+    ],
+    ids=str,
+)
+def test_too_little_memory_names_the_settings_and_is_exit_code_3(tmp_path, monkeypatch, capsys, error):
     ordinary = TrainStep.__call__
 
     def call(self):
         if self.state.step == 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return ordinary(self)
 
     monkeypatch.setattr(TrainStep, "__call__", call)
