@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,8 @@ from ddpm_ip.errors import CheckpointError, ConfigError, DataError, NewerVersion
 from ddpm_ip.files import (
     NUMBER,
     append_line,
-    create_json,
     is_partial,
-    keep_lines,
+    mend_lines,
     read_json,
     read_lines,
     read_rows,
@@ -53,7 +51,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "rows": lambda path: write_rows(path, [{"new": 1}]),
     "yaml": lambda path: write_yaml(path, {"new": 1}),
     "line": lambda path: append_line(path, {"new": 1}),
-    "keep": lambda path: keep_lines(path, lambda row: False),
+    "keep": lambda path: mend_lines(path, lambda row: False),
 }
 READERS: dict[str, Callable[[Path], Any]] = {
     "json": read_json, "rows": read_rows, "lines": read_lines, "yaml": read_yaml, "config": load
@@ -126,14 +124,13 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 from ddpm_ip.errors import UserError
-from ddpm_ip.files import append_line, create_json, write_text
+from ddpm_ip.files import append_line, write_text
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 folder, large = Path(sys.argv[1]), "x" * 20_000
 for write in (
     lambda: write_text(folder / "old.txt", large),
     lambda: write_text(folder / "new.txt", large),
-    lambda: create_json(folder / "lock", {"large": large}),
     lambda: append_line(folder / "lines.jsonl", {"large": large}),
 ):
     try:
@@ -151,7 +148,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_partial_one(tmp_path: Path) -> N
     )
     told = done.stdout.splitlines()
     assert [line.split(" cannot be written: ")[0] for line in told] == [
-        str(tmp_path / name) for name in ("old.txt", "new.txt", "lock", "lines.jsonl")
+        str(tmp_path / name) for name in ("old.txt", "new.txt", "lines.jsonl")
     ]
     assert all("File too large" in line for line in told)
     assert names(tmp_path) == ["lines.jsonl", "old.txt"]
@@ -179,9 +176,15 @@ def test_an_error_says_which_file_why_and_what_to_do(
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    for write in (WRITERS["text"], WRITERS["line"]):
-        with pytest.raises(UserError, match=r"a\.txt cannot be written: "):
-            write(tmp_path / "file" / "a.txt")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"file must be a folder, and something else is in its place"):
+        WRITERS["text"](tmp_path / "file" / "a.txt")
+    with pytest.raises(UserError, match=r"link must be a folder, and a symbolic link to nowhere is in its place"):
+        WRITERS["text"](tmp_path / "link" / "a.txt")
+    with pytest.raises(DataError, match=r"the folder .* cannot be made: Not a directory\. .*path is a file"):
+        write_json(tmp_path / "file" / "folder" / "a.txt", {}, error=DataError)
+    with pytest.raises(UserError, match=r"a\.txt cannot be written: Not a directory"):
+        WRITERS["line"](tmp_path / "file" / "a.txt")
 
 
 # --- links and what is no file ---------------------------------------------------------------------------------------
@@ -423,29 +426,6 @@ def test_processes_may_append_to_one_file(tmp_path: Path) -> None:
     assert damaged == []
     for n in range(3):
         assert [row["i"] for row in rows if row["process"] == n] == list(range(200))
-
-
-def test_of_all_that_create_a_file_one_can(tmp_path: Path) -> None:
-    outcomes: list[str] = []
-
-    def create(n: int) -> None:
-        try:
-            create_json(tmp_path / "lock", {"n": n})
-            outcomes.append(str(n))
-        except FileExistsError:
-            outcomes.append("taken")
-
-    threads = [threading.Thread(target=create, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert outcomes.count("taken") == 7
-    assert str(read_json(tmp_path / "lock")["n"]) in outcomes
-    (tmp_path / "link").symlink_to("nowhere")
-    with pytest.raises(FileExistsError):
-        create_json(tmp_path / "link", {})
-    assert not (tmp_path / "nowhere").exists()
 
 
 # --- the schema ------------------------------------------------------------------------------------------------------

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ddpm_ip import __version__, options
-from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.errors import ConfigError
 from ddpm_ip.metric import INCEPTION, METRICS, usual
 from ddpm_ip.parser import Parser
+from ddpm_ip.signals import PREEMPTION, handled
 
 _OVERRIDES = "--key value overrides any item of the config by its dotted path, as in --perturbation.gamma 0.15"
 
@@ -49,40 +48,38 @@ def _epilog(command: str) -> str | None:
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     # Before torch is loaded: on the CPU, threads that wait soon sleep instead of spinning on, or any other busy program
     # makes a small network crawl.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
+        if any("\0" in word for word in argv):
+            raise ConfigError("an argument holds a NUL character, which no name of a file and no value can have")
         args, rest = parser.parse_known_args(argv)
-        with _tidy_on_sigterm() if args.command in ("evaluate", "table") else nullcontext():
+        with handled(PREEMPTION, lambda number, frame: sys.exit(128 + number)):  # which removes what is temporary
             code = _COMMANDS[args.command][2](args, rest)
         if "torch.distributed" in sys.modules:  # after an error not every process may get here
             from ddpm_ip.engine import stop_engine
 
             stop_engine()
         return code
-    except UserError as error:
-        if os.environ.get("RANK", "0") == "0" or os.environ.get("DDPM_IP_TRACEBACK"):
-            print(f"error: {error}", file=sys.stderr)
-        if os.environ.get("DDPM_IP_TRACEBACK"):
-            raise
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        from ddpm_ip.output import complain, told
 
-
-@contextmanager
-def _tidy_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends a program as an error does, which removes what is temporary."""
-    try:
-        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    except ValueError:  # not in the main thread: whoever runs us there handles signals
-        yield
-        return
-    try:
-        yield
+        found = told(error)
+        if found is None:
+            raise
+        if os.environ.get("RANK", "0") == "0" or os.environ.get("DDPM_IP_TRACEBACK"):
+            complain(str(found))
+        if os.environ.get("DDPM_IP_TRACEBACK"):
+            raise
+        return found.exit_code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        from ddpm_ip.output import flush
+
+        flush()
 
 
 def _train_arguments(p: argparse.ArgumentParser) -> None:
@@ -206,7 +203,7 @@ def _evaluate_arguments(p: argparse.ArgumentParser) -> None:
 
 def _evaluate(args: argparse.Namespace, rest: list[str]) -> int:
     if rest:
-        raise ConfigError(f"unexpected argument {rest[0]!r}")
+        raise ConfigError(f"unexpected argument {rest[0]!r:.80}")
     from ddpm_ip.evaluate.program import EvaluateOptions, evaluate_files
 
     metrics = None if args.metrics is None else _names(args.metrics)
@@ -247,13 +244,17 @@ def _data(args: argparse.Namespace, rest: list[str]) -> int:
     data = (load(args.config, overrides) if args.config else from_dict({}, "the command line", overrides)).data
     from ddpm_ip.data import Folder, Parquet
     from ddpm_ip.data.inspect import inspect
+    from ddpm_ip.files import make_folder, refuse_special
 
     if isinstance(data, (Folder, Parquet)):
         data = dataclasses.replace(data, on_bad="skip")  # a report on all files, not a refusal
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    from ddpm_ip.output import say
+
+    refuse_special(args.out)  # now rather than after the work
+    make_folder(args.out.parent)
     images = data.open()
-    print(inspect(images, args.out, args.n))
+    say(inspect(images, args.out, args.n))
     return 1 if images.bad else 0
 
 
@@ -265,10 +266,11 @@ def _report_arguments(p: argparse.ArgumentParser) -> None:
 
 def _report(args: argparse.Namespace, rest: list[str]) -> int:
     if rest:
-        raise ConfigError(f"unexpected argument {rest[0]!r}")
+        raise ConfigError(f"unexpected argument {rest[0]!r:.80}")
+    from ddpm_ip.output import say
     from ddpm_ip.report.page import write_report
 
-    print(write_report(args.runs, args.out, title=args.title))
+    say(str(write_report(args.runs, args.out, title=args.title)))
     return 0
 
 
@@ -357,6 +359,7 @@ def _table(args: argparse.Namespace, rest: list[str]) -> int:
     overrides = options.common_overrides(args, parse_overrides(rest))
     config = from_dict(own.config, origin, overrides)
     reference = load(args.reference).data if args.reference else None
+    from ddpm_ip.output import say
     from ddpm_ip.table.layout import as_text
     from ddpm_ip.table.program import TableOptions, table
 
@@ -374,8 +377,7 @@ def _table(args: argparse.Namespace, rest: list[str]) -> int:
     wanted = TableOptions(samplers, metrics=metrics, sampling=config.sampling, **named)
     grid = table(config, args.exp_dir, wanted, reference)
     if os.environ.get("RANK", "0") == "0":
-        print(as_text(grid))
-        print(f"{args.exp_dir / 'table'}/table.txt, .md, .csv, .json")
+        say(f"{as_text(grid)}\n{args.exp_dir / 'table'}/table.txt, .md, .csv, .json")
     return 0
 
 
@@ -394,9 +396,10 @@ def _doctor(args: argparse.Namespace, rest: list[str]) -> int:
     if overrides and not (args.config or args.exp_dir):
         raise ConfigError(f"--{next(iter(overrides))} overrides an item of a config: name the config with -c, or -e")
     from ddpm_ip.doctor import as_json, as_text, doctor
+    from ddpm_ip.output import say
 
     findings = doctor(args.config, overrides, args.exp_dir)
-    print(as_json(findings) if args.json else as_text(findings))
+    say(as_json(findings) if args.json else as_text(findings))
     return int(any(finding.level == "problem" for finding in findings))
 
 

@@ -25,12 +25,12 @@ from ddpm_ip.denoiser import Denoiser, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import read_yaml
 from ddpm_ip.metric import METRICS
-from ddpm_ip.mistakes import Mistake, by_origin, explain
+from ddpm_ip.mistakes import MOST, Mistake, by_origin, explain
 from ddpm_ip.nn import ModelConfig, UNetConfig
 from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import NoPerturbation, Perturbation
-from ddpm_ip.plain import parse_yaml, yaml_text
+from ddpm_ip.plain import parse_yaml, quoted, shown, yaml_text
 from ddpm_ip.sampler import VarType
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
@@ -41,8 +41,8 @@ from ddpm_ip.weighting import Constant, WeightingConfig
 
 log = logging.getLogger("ddpm_ip.config")
 
-PositiveInt = Annotated[int, Field(ge=1)]
-NaturalInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NaturalInt = Annotated[int, Field(ge=0, lt=2**31)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Diffusion:
     With ``var_type: learned_range`` the network also learns the variance (twice the output channels, hybrid loss).
     """
 
-    total_steps: Annotated[int, Field(ge=2)] = 1000
+    total_steps: Annotated[int, Field(ge=2, lt=2**31)] = 1000
     beta_schedule: BetaSchedule = "linear"
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
@@ -97,7 +97,7 @@ class Eval:
     """
 
     every: NaturalInt = 0
-    n_samples: Annotated[int, Field(ge=2)] = 2048
+    n_samples: Annotated[int, Field(ge=2, lt=2**31)] = 2048
     steps: PositiveInt = 50
     metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("fid",)
     extractor: str = "pixels"
@@ -144,7 +144,7 @@ class Train:
     sample_freq: NaturalInt = 5000
     n_samples: PositiveInt = 64
     sample_steps: PositiveInt = 100
-    keep_last: Annotated[int, Field(ge=2)] = 2
+    keep_last: Annotated[int, Field(ge=2, lt=2**31)] = 2
     keep_every: NaturalInt = 0
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     fast: Literal["auto", "off"] = "auto"
@@ -235,7 +235,9 @@ def from_dict(
     try:
         config = _adapter().validate_python(given)
     except ValidationError as error:
-        raise ConfigError(by_origin([explain(e, Config) for e in error.errors()], origin, words.written)) from None
+        found = error.errors()
+        told = [explain(e, Config) for e in found[:MOST]]
+        raise ConfigError(by_origin(told, origin, words.written, len(found) - MOST)) from None
     if lost := _booleans_as_numbers(given, config.to_dict()):
         mistakes = [Mistake(key, "a number is needed, not true/false") for key in lost]
         raise ConfigError(by_origin(mistakes, origin, words.written))
@@ -280,17 +282,17 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
         token = rest.pop(0)
         if not token.startswith("--") or len(token) < 3:
             raise ConfigError(
-                f"unexpected argument {token!r}: overrides are written --key value, as in --train.batch_size 256"
+                f"unexpected argument {quoted(token)}: overrides are written --key value, as in --train.batch_size 256"
             )
         key, equals, text = token[2:].partition("=")
         if not key:
-            raise ConfigError(f"{token!r} names no key")
+            raise ConfigError(f"{quoted(token)} names no key")
         if not equals:
             if not rest or re.match(r"--[A-Za-z]", rest[0]):
-                raise ConfigError(f"--{key} needs a value, as in --{key} VALUE")
+                raise ConfigError(f"--{shown(key)} needs a value, as in --{shown(key)} VALUE")
             text = rest.pop(0)
         if key in overrides:
-            raise ConfigError(f"--{key} is given twice")
+            raise ConfigError(f"--{shown(key)} is given twice")
         overrides[key] = parse_yaml(text, f"--{key}")
     return overrides
 

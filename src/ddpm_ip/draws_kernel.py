@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+MOST_ROWS = 65_535  # of one launch: CUDA counts no more along the second direction
+
 
 @triton.jit
 def _product(a, b):
@@ -97,10 +99,11 @@ def _run(rows: Tensor, step: Tensor, seed: int | Tensor, stream: int, out: Tenso
     size = min(512, triton.next_power_of_2(blocks))
     keyed = isinstance(seed, Tensor)
     low, high = (0, 0) if isinstance(seed, Tensor) else (_signed(seed >> shift & 0xFFFFFFFF) for shift in (0, 32))
-    _draw[(triton.cdiv(blocks, size), len(rows))](
-        rows, step, out, n, low, high, seed if keyed else step, int(stream),
-        NORMAL=out.is_floating_point(), KEYED=keyed, BLOCK=size,
-    )  # fmt: skip
+    for some, there in zip(rows.split(MOST_ROWS), out.split(MOST_ROWS), strict=True):
+        _draw[(triton.cdiv(blocks, size), len(some))](
+            some, step, there, n, low, high, seed if keyed else step, int(stream),
+            NORMAL=out.is_floating_point(), KEYED=keyed, BLOCK=size,
+        )  # fmt: skip
     return out
 
 

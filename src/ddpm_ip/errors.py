@@ -5,7 +5,7 @@ class UserError(Exception):
     """A mistake or a missing thing that the user can put right.
 
     The command line prints the message alone, without a traceback, and exits with ``exit_code``. The message is
-    complete: it names the thing, the place, and the cure.
+    complete: it names the thing, the place, and what to do.
     """
 
     exit_code = 1
@@ -38,6 +38,6 @@ class FastPathError(UserError):
 
 
 class OutOfMemory(UserError):
-    """The GPU has too little memory for the chosen batch."""
+    """There is too little memory, on the GPU or the CPU, for what was asked for."""
 
     exit_code = 3

@@ -31,7 +31,22 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 from ddpm_ip.errors import ConfigError, NewerVersion, UserError
-from ddpm_ip.plain import NOT_FINITE, UNREADABLE, kind_of, load_yaml, parse_json, reason, yaml_text
+from ddpm_ip.places import kind_of_file
+from ddpm_ip.places import make_folder as make_folder
+from ddpm_ip.places import refuse_special as refuse_special
+from ddpm_ip.places import set_aside as set_aside
+from ddpm_ip.plain import (
+    NOT_FINITE,
+    UNREADABLE,
+    kind_of,
+    load_yaml,
+    parse_json,
+    quoted,
+    reason,
+    remedy,
+    shown,
+    yaml_text,
+)
 
 SCHEMA = 1  # raise the number of a kind of file when an older version would misread what is written
 MB = 1_000_000
@@ -62,9 +77,9 @@ def writing(
         UserError: the file cannot be written; what was there is untouched.
     """
     refuse_special(path, error)
+    make_folder(path.parent, error)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)  # of a killed process that had the same id
         with open(partial, "xb") as file:  # x: a new file, never through a link
             yield file
@@ -102,12 +117,12 @@ def write_json(
     schema: int | None = SCHEMA,
 ) -> None:
     """Writes one JSON object; ``schema`` None writes no schema."""
-    write_text(path, _indented(_stamped(value, schema)), advice=advice, error=error)
+    _write_json(path, _stamped(value, schema), advice, error)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], *, advice: str = "") -> None:
     """Writes a JSON list of objects."""
-    write_text(path, _indented([_stamped(row, SCHEMA) for row in rows]), advice=advice)
+    _write_json(path, [_stamped(row, SCHEMA) for row in rows], advice, UserError)
 
 
 def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
@@ -116,66 +131,38 @@ def write_yaml(path: Path, tree: Mapping[str, Any]) -> None:
 
 
 def append_line(path: Path, row: Mapping[str, Any], *, schema: int | None = SCHEMA) -> None:
-    """Appends one JSON line, in one write, so that processes may append to one file.
+    """Appends one JSON line, in one write, so that processes may append to one file; see :func:`append_text`."""
+    append_text(path, json_line(_stamped(row, schema)))
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """An object as one line of JSON."""
+    return json.dumps(row) + "\n"
+
+
+def append_text(path: Path, text: str) -> None:
+    """Appends lines of text as UTF-8, in one write.
 
     If the last line is cut off, since its process was killed, the new one begins on a line of its own.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written; what could be is at the end of the file, and no empty file is left.
     """
     refuse_special(path)
     try:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(path, flags, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             end = os.fstat(handle).st_size
             cut = end > 0 and os.pread(handle, 1, end - 1) != b"\n"
-            _write_all(handle, ("\n" if cut else "") + _line(row, schema))
+            content = memoryview((("\n" if cut else "") + text).encode("utf-8", "backslashreplace"))
+            while content:  # in one write, unless the disk is full: then the next says so
+                content = content[os.write(handle, content) :]
         finally:
+            if os.fstat(handle).st_size == 0:
+                os.unlink(path)
             os.close(handle)
     except OSError as caught:
-        raise _unwritable(path, caught, "", UserError) from caught
-
-
-def create_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a JSON object to a file that must not exist: of several processes that try, one can.
-
-    Raises:
-        FileExistsError: there is something at that path, be it a symbolic link to nowhere.
-        UserError: it cannot be written.
-    """
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            _write_all(handle, _line(value, SCHEMA))
-        except BaseException:
-            os.unlink(path)
-            raise
-        finally:
-            os.close(handle)
-    except FileExistsError:
-        raise
-    except OSError as caught:
-        raise _unwritable(path, caught, "", UserError) from caught
-
-
-def refuse_special(path: Path, error: type[UserError] = UserError) -> None:
-    """Refuses what is never written over, as every writer does: better before hours of work than after them.
-
-    Raises:
-        UserError: it is a symbolic link, a folder, a pipe or a device.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except OSError:  # absent; if it cannot be reached, writing says why
-        return
-    if stat.S_ISLNK(mode):
-        raise error(
-            f"{path} is a symbolic link to {os.readlink(path)}, and nothing is written through it: remove the link, or "
-            "give the file that it points to"
-        )
-    if not stat.S_ISREG(mode):
-        raise error(f"{path} cannot be written: {_kind(mode)} is in its place. Remove it, or choose another name")
+        raise _unwritable(path, caught) from caught
 
 
 def is_partial(path: Path) -> bool:
@@ -199,31 +186,12 @@ def _stamped(value: Mapping[str, Any], schema: int | None) -> dict[str, Any]:
     return dict(value) if schema is None else {"schema": schema, **value}
 
 
-def _indented(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+def _write_json(path: Path, value: Any, advice: str, error: type[UserError]) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", advice=advice, error=error)
 
 
-def _line(row: Mapping[str, Any], schema: int | None) -> str:
-    return json.dumps(_stamped(row, schema)) + "\n"
-
-
-def _write_all(handle: int, text: str) -> None:
-    """In one write, unless the disk is full: then the next says so."""
-    content = memoryview(text.encode())
-    while content:
-        content = content[os.write(handle, content) :]
-
-
-def _unwritable(path: Path, caught: OSError, advice: str, error: type[UserError]) -> UserError:
-    helps = {
-        errno.ENOSPC: "Free some space there",
-        errno.EDQUOT: "Free some space there",
-        errno.EACCES: "Choose a place that you may write to",
-        errno.EPERM: "Choose a place that you may write to",
-        errno.EROFS: "Choose a place that you may write to",
-    }
-    advice = advice or helps.get(caught.errno or 0, "Choose another place, or put that right and try again")
-    return error(f"{path} cannot be written: {reason(caught)}. {advice}")
+def _unwritable(path: Path, caught: OSError, advice: str = "", error: type[UserError] = UserError) -> UserError:
+    return error(f"{shown(path)} cannot be written: {reason(caught)}. {advice or remedy(caught)}")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -258,7 +226,7 @@ def reading(path: Path, advice: str = "", error: type[UserError] = UserError) ->
         yield
     except UNREADABLE as caught:
         advice = advice or "Restore it from a backup, or remove it"
-        raise error(f"{path} cannot be read: {reason(caught)}. {advice}") from None
+        raise error(f"{shown(path)} cannot be read: {reason(caught)}. {advice}") from None
 
 
 def read_bytes(path: Path, largest: int, *, advice: str = "", error: type[UserError] = UserError) -> bytes:
@@ -323,28 +291,33 @@ def read_lines(
     """
     with reading(path, advice, error):
         lines = _bytes(path, LARGEST_LINES).splitlines(keepends=True)
-    rows: list[dict[str, Any]] = []
-    damaged = []
-    for number, line in enumerate(lines, 1):
-        if (row := _row(line, needs, path, schema)) is not None:
-            rows.append(row)
-        elif line.strip() and line.endswith(b"\n"):
-            damaged.append(number)
-    return Lines(rows, damaged)
+    rows = [_row(line, needs, path, schema) for line in lines]
+    return Lines([row for row in rows if row is not None], _damaged(lines, rows))
 
 
-def keep_lines(
-    path: Path, keep: Callable[[Mapping[str, Any]], bool], needs: Shape = ANY, *, schema: int = SCHEMA
-) -> None:
-    """Takes lines out of a file of JSON lines: damaged ones, and those that are not to be kept.
+def mend_lines(path: Path, keep: Callable[[Mapping[str, Any]], bool], needs: Shape = ANY) -> None:
+    """Takes out of a file of JSON lines those that are not to be kept, and a last one that is cut off.
+
+    If there is other damage, the file is set aside, and the lines that can be read go into a new one.
 
     Raises:
-        UserError: it cannot be read or written.
+        UserError: it cannot be written.
         NewerVersion: a line has a higher schema.
     """
-    with reading(path):
-        lines = _bytes(path, LARGEST_LINES).splitlines()
-    kept = [line + b"\n" for line in lines if (row := _row(line, needs, path, schema)) is not None and keep(row)]
+    refuse_special(path)
+    try:
+        lines = _bytes(path, LARGEST_LINES).splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as caught:
+        set_aside(path, reason(caught))
+        return
+    rows = [_row(line, needs, path, SCHEMA) for line in lines]
+    kept = [
+        line.rstrip(b"\r\n") + b"\n" for line, row in zip(lines, rows, strict=True) if row is not None and keep(row)
+    ]
+    if damaged := _damaged(lines, rows):
+        set_aside(path, f"{len(damaged)} of {len(lines)} lines, the first of them line {damaged[0]}")
     write_bytes(path, b"".join(kept))
 
 
@@ -366,8 +339,8 @@ def _bytes(path: Path, largest: int, links: bool = True) -> bytes:
     with open(path, "rb", opener=opener) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"it is {_kind(found.st_mode)}, not a file")
-        content = file.read(largest + 1) if found.st_size <= largest else b""
+            raise ValueError(f"it is {kind_of_file(found.st_mode)}, not a file")
+        content = (file.read(largest + 1) or b"") if found.st_size <= largest else b""
     if max(found.st_size, len(content)) > largest:
         raise ValueError(f"it has more than {largest // MB} MB, which none that ddpm-ip wrote has")
     return content
@@ -375,6 +348,12 @@ def _bytes(path: Path, largest: int, links: bool = True) -> bytes:
 
 def _text(path: Path, largest: int, links: bool = True) -> str:
     return _bytes(path, largest, links).decode("utf-8-sig")  # editors of Windows put a mark at the beginning
+
+
+def _damaged(lines: list[bytes], rows: list[dict[str, Any] | None]) -> list[int]:
+    """The numbers of lines that hold no row, though they hold something and were not cut off at the end."""
+    pairs = enumerate(zip(lines, rows, strict=True), 1)
+    return [n for n, (line, row) in pairs if row is None and line.strip() and line.endswith(b"\n")]
 
 
 def _row(line: bytes, needs: Shape, path: Path, schema: int) -> dict[str, Any] | None:
@@ -390,10 +369,10 @@ def _object(value: Any, needs: Shape, path: Path, schema: int, where: str = "it"
         raise TypeError(f"{where} must be an object of keys and values, and is {kind_of(value)}")
     found = value.pop("schema", 1)
     if type(found) is not int:
-        raise TypeError(f"{where} has the schema {found!r:.80}, which is no whole number")
+        raise TypeError(f"{where} has the schema {quoted(found)}, which is no whole number")
     if found > schema:
         raise NewerVersion(
-            f"{path} was written by a newer version of ddpm-ip (schema {found}, this version knows {schema}): "
+            f"{shown(path)} was written by a newer version of ddpm-ip (schema {found}, this version knows {schema}): "
             "update ddpm-ip"
         )
     if missing := [key for key in needs if key not in value]:
@@ -403,7 +382,3 @@ def _object(value: Any, needs: Shape, path: Path, schema: int, where: str = "it"
         if not isinstance(one, kinds) or (isinstance(one, bool) and kinds is not bool) or kind_of(one) == NOT_FINITE:
             raise TypeError(f"{where} has a {key} that is {kind_of(one)}")
     return value
-
-
-def _kind(mode: int) -> str:
-    return "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"

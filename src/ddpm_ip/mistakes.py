@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
+from ddpm_ip.plain import quoted, shown
 from ddpm_ip.translation import in_our_words
 from ddpm_ip.variants import has_name, sections, variant_name
 
@@ -30,7 +31,7 @@ def explain(error: Mapping[str, Any], root: type) -> Mistake:
         root: the dataclass that was checked.
     """
     path, variants = _place(error["loc"], root)
-    key, kind, given = ".".join(path), error["type"], f"{error['input']!r:.200}"
+    key, kind, given = shown(".".join(path)), error["type"], quoted(error["input"])
     for n, part in enumerate(path, 1):
         if part in _SEVERAL and n < len(path):  # pydantic tells of each kind in turn; a person wants to know them all
             return Mistake(".".join(path[:n]), _SEVERAL[part])
@@ -41,7 +42,7 @@ def explain(error: Mapping[str, Any], root: type) -> Mistake:
         return Mistake(key, f"unknown key{_other_key(path, parents, root)}{which}")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag, known = error["ctx"].get("tag"), [variant_name(v) for v in variants]
-        wrong = "not given" if tag is None else f"unknown name {tag!r:.200}"
+        wrong = "not given" if tag is None else f"unknown name {quoted(tag)}"
         near = nearest(str(tag or ""), known)
         return Mistake(
             f"{key}.name", wrong + (f"; did you mean {near}?" if near else f"; choose one of {_list(known)}")
@@ -61,13 +62,14 @@ _SEVERAL = {  # values of several plain kinds
 }
 
 
-def by_origin(mistakes: Sequence[Mistake], origin: str, written: Mapping[str, str]) -> str:
+def by_origin(mistakes: Sequence[Mistake], origin: str, written: Mapping[str, str], more: int = 0) -> str:
     """All mistakes as one message: those of the options given under the options' names, and the others.
 
     Args:
         mistakes: of the tree with the options on it.
         origin: of the tree.
         written: for the dotted path of each option's key, how it was written.
+        more: how many more there are.
     """
     told: dict[str, list[str]] = {origin: []}
     for mistake in dict.fromkeys(mistakes):
@@ -82,7 +84,7 @@ def by_origin(mistakes: Sequence[Mistake], origin: str, written: Mapping[str, st
             continue
         lines += [f"{where} cannot be used:", *(f"  {line:.1000}" for line in dict.fromkeys(found[:MOST]))]
         lines += [f"  and {len(found) - MOST} more"] if len(found) > MOST else []
-    return "\n".join(lines)
+    return "\n".join([*lines, *([f"  and {more} more"] if more > 0 else [])])
 
 
 def unknown_option(word: str, options: Sequence[str], root: type | None) -> str:

@@ -1,5 +1,6 @@
 """Training in processes of its own: kills, signals, and several processes."""
 
+import json
 import os
 import random
 import signal
@@ -72,7 +73,9 @@ def test_kill_9_at_random_places_changes_nothing(tmp_path):
     assert not (folder / "lock").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)]
+)
 def test_a_signal_saves_and_sets_the_exit_code(tmp_path, number, code):
     config = yaml_file(tmp_path, n_steps=100_000, save_freq=100_000)
     process = start(TRAIN_SCRIPT, "-c", config, "-e", tmp_path / "run")
@@ -87,6 +90,32 @@ def test_a_signal_saves_and_sets_the_exit_code(tmp_path, number, code):
     run(tiny(**settings), tmp_path / "straight")
     assert_same_state(tmp_path / "run", tmp_path / "straight", step + 3)
     assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")
+
+
+def test_what_was_ignored_at_the_start_stays_ignored(tmp_path):
+    """As SIGHUP is under nohup."""
+    config = yaml_file(tmp_path, n_steps=100_000, save_freq=100_000)
+    code = "import runpy, signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nsys.argv = sys.argv[1:]\n"
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    process = start("-c", code, TRAIN_SCRIPT, "-c", config, "-e", tmp_path / "run")
+    wait_for(process, "step 1/100000")
+    process.send_signal(signal.SIGHUP)
+    wait_for(process, "step ")
+    process.send_signal(signal.SIGUSR2)
+    returned, output = finish(process)
+    assert returned == 140, output
+    assert "stopped by signal 12 at step" in output
+
+
+def test_one_of_two_processes_that_is_told_stops_both(tmp_path):
+    config = yaml_file(tmp_path, {"dropout": 0.0}, n_steps=100_000, save_freq=100_000)
+    process = start(*TORCHRUN, TRAIN_SCRIPT, "-c", config, "-e", tmp_path / "run")
+    wait_for(process, "step 1/100000")
+    os.kill(json.loads((tmp_path / "run" / "lock").read_text())["pid"], signal.SIGUSR1)
+    returned, output = finish(process)
+    assert returned != 0
+    (step,) = steps_saved(tmp_path / "run")
+    assert f"stopped by signal 10 at step {step}" in output
 
 
 def test_sigterm_to_two_processes_saves_and_the_run_goes_on(tmp_path):

@@ -28,6 +28,8 @@ from ddpm_ip.data.imageset import from_arrays
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import write_json
+from ddpm_ip.memory import is_out_of_memory
+from ddpm_ip.output import say
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.provenance import provenance
 
@@ -138,8 +140,7 @@ def bench(config: Config, options: BenchOptions) -> list[dict[str, Any]]:
             if main:
                 write_json(path, record)
     if main:
-        print(table(rows))
-        print(f"\n{path}")
+        say(f"{table(rows)}\n\n{path}")
     return rows
 
 
@@ -231,7 +232,7 @@ def _attempt(build: Callable[[], Step], plan: Plan, device: torch.device) -> tup
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+        if is_out_of_memory(error):
             return None, OUT_OF_MEMORY
         log.exception("this row failed, the next one follows")
         return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -27,7 +27,6 @@ def inspect(images: ImageSet, contact_sheet: Path, n: int = 100) -> str:
         range, exact duplicates, original sizes, fingerprint, each unusable image with the reason, and what was passed
         over.
     """
-    contact_sheet.parent.mkdir(parents=True, exist_ok=True)
     save_png(grid(_choose(images.pixels, n)), contact_sheet)
     lines = [
         f"{images.name}: {len(images):,} images, {' x '.join(map(str, images.shape))}, uint8",

@@ -32,6 +32,7 @@ from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank
 from ddpm_ip.evaluate.metrics import Features, Moments, Rows
 from ddpm_ip.files import read_json, reading, write_json
 from ddpm_ip.images import UInt8
+from ddpm_ip.memory import is_out_of_memory
 from ddpm_ip.run.checkpoint import sha256
 
 log = logging.getLogger("ddpm_ip.evaluate")
@@ -134,9 +135,11 @@ def extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[
     try:
         with torch.inference_mode(), _no_tf32():
             found = extractor(images)
-    except (UserError, torch.OutOfMemoryError):
+    except UserError:
         raise
     except Exception as error:  # perhaps somebody's own code
+        if is_out_of_memory(error):
+            raise
         raise ConfigError(
             f"the extractor {extractor.name}, called with images {tuple(images.shape)}, raised "
             f"{type(error).__name__}: {error}"

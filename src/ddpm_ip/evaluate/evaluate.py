@@ -18,6 +18,7 @@ from ddpm_ip.evaluate.features import Extractor
 from ddpm_ip.evaluate.images import Source, from_first, open_samples
 from ddpm_ip.evaluate.metrics import COMPUTE, Features, subset_size
 from ddpm_ip.images import UInt8
+from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import METRICS, Metric, chosen
 from ddpm_ip.run.provenance import versions
 from ddpm_ip.run.record import ROW, Evaluation, described, row_label, short
@@ -105,6 +106,16 @@ class Evaluator:
         Raises:
             UserError: as :func:`evaluate`; that features do not fit together, on every process.
         """
+        with enough_memory(self._too_large):
+            return self._compare(source, reference, n_images)
+
+    def _too_large(self) -> str:
+        return (
+            f"there is too little memory for the features of {self.over_samples.batch_size} images at once "
+            f"({self.extractor.name}): choose a smaller --batch_size, or a device that nothing else is using"
+        )
+
+    def _compare(self, source: Source, reference: ImageSet, n_images: int | None) -> Comparison | None:
         _check_count(source, n_images)
         # The folder goes once the passes are over: what is mapped stays readable for as long as somebody holds it, and
         # nothing that happens later can leave files behind. (Only NFS would object.)

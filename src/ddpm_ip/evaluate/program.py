@@ -22,6 +22,7 @@ from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.images import is_jpeg, open_samples
 from ddpm_ip.files import read_rows, refuse_special, write_rows
 from ddpm_ip.metric import chosen, usual
+from ddpm_ip.output import say
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.record import Evaluation, identities
 
@@ -80,8 +81,8 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
         text = f"the reference holds JPEG images, such as {jpeg}: distances to them are not comparable with others"
         evaluation = dataclasses.replace(evaluation, warnings=[*evaluation.warnings, text])
     if accelerator.is_main_process:
-        print(evaluation.text())
         keep(out, evaluation)
+        say(evaluation.text())
         log.info("written to %s", out)
     accelerator.wait_for_everyone()
     return evaluation

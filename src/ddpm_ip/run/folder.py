@@ -9,14 +9,11 @@ provenance.json   versions, hardware, command, data  lock           held while a
 
 from __future__ import annotations
 
-import os
-import socket
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.files import create_json, read_json
+from ddpm_ip.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -96,55 +93,3 @@ def config_near(weights: Path) -> Path | None:
 def default_path() -> Path:
     """``runs/exp-{current time}``."""
     return Path("runs") / f"exp-{datetime.now():%Y-%m-%d-%H-%M-%S}"
-
-
-class Lock:
-    """At most one process trains in a folder. A lock left by a process that died is taken over.
-
-    Raises:
-        ConfigError: on entering, when another process holds the lock.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._mine = {"pid": os.getpid(), "host": socket.gethostname()}
-
-    def __enter__(self) -> Lock:
-        for _ in range(2):
-            try:
-                create_json(self.path, self._mine)
-            except FileExistsError:
-                self._remove_if_stale()
-                continue
-            return self
-        raise ConfigError(f"another process has just taken {self.path}")
-
-    def __exit__(self, *exc: object) -> None:
-        self.path.unlink(missing_ok=True)
-
-    def _remove_if_stale(self) -> None:
-        try:
-            held = read_json(self.path, {"pid": int, "host": str}, links=False)
-        except UserError:
-            if not os.path.lexists(self.path):  # given back meanwhile
-                return
-            held = {"pid": 0, "host": "unknown"}
-        pid, host = held["pid"], held["host"]
-        if host != self._mine["host"] or _alive(pid):
-            raise ConfigError(
-                f"process {pid} on {host} is training in {self.path.parent}. Wait for it, or choose another folder "
-                f"(-e); if that process is gone for certain, remove {self.path}"
-            )
-        self.path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    if pid <= 0 or pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

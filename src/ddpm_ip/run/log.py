@@ -2,63 +2,145 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
 from typing import Any
 
-from ddpm_ip.files import NUMBER, append_line, keep_lines
+from ddpm_ip.errors import UserError
+from ddpm_ip.files import NUMBER, Shape, append_line, append_text, mend_lines
+from ddpm_ip.plain import reason, visible
 from ddpm_ip.run.folder import RunFolder
 
 log = logging.getLogger("ddpm_ip")
-_FORMAT = logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S")
+
+
+class Spare:
+    """What a run can do without: should the disk be full, it is told once for each kind, and training continues."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        """A block that may fail to write such a thing; ``what`` is its kind, for the warning."""
+        try:
+            yield
+        except (UserError, OSError) as error:
+            self.tell(what, error)
+
+    def tell(self, what: str, error: Exception) -> None:
+        """Warns of a failure, unless one of this kind was told already."""
+        if what not in self._told:
+            self._told.add(what)
+            said = error if isinstance(error, UserError) else reason(error)
+            log.warning("%s cannot be written: %s. Training continues; this is not told again", what, said)
 
 
 class Metrics:
-    """Numbers by step, to ``metrics.jsonl`` and TensorBoard.
+    """Numbers by step, to ``metrics.jsonl`` and TensorBoard. What cannot be written is passed over with a warning.
 
     Args:
         folder: of the run.
         step: where the run (re)starts; lines of later steps, written by an earlier process, are dropped, since those
             steps are done again.
+
+    Attributes:
+        spare: for what else is written beside training.
     """
 
     def __init__(self, folder: RunFolder, step: int) -> None:
         self._path = folder.metrics
+        self.spare = Spare()
         drop_after(self._path, step)
-        self._board = _tensorboard(folder.tensorboard, step)
+        self._board = _Board(folder.tensorboard, step, self.spare)
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Appends one line. (Without a schema: each of its keys is a quantity that can be plotted.)"""
-        append_line(self._path, {"step": step, **numbers}, schema=None)
-        if self._board is not None:
-            for name, value in numbers.items():
-                self._board.add_scalar(name, value, step)
-            self._board.flush()
+        with self.spare("a line of numbers"):
+            append_line(self._path, {"step": step, **numbers}, schema=None)
+        self._board.scalars(step, numbers)
 
     def evaluation(self, step: int, values: Mapping[str, float]) -> None:
         """Shows evaluations in TensorBoard."""
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"eval/{name}", value, step)
-            self._board.flush()
+        self._board.scalars(step, {f"eval/{name}": value for name, value in values.items()})
 
     def image(self, step: int, path: Path) -> None:
         """Shows a PNG in TensorBoard."""
-        if self._board is not None:
-            import numpy as np
-            from PIL import Image
-
-            self._board.add_image("samples", np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
-            self._board.flush()
+        self._board.image(step, path)
 
     def close(self) -> None:
         """Ends the TensorBoard file."""
-        if self._board is not None:
-            self._board.close()
+        self._board.close()
+
+
+class _Board:
+    """A TensorBoard file, if TensorBoard is installed. After its first failure nothing more is written to it.
+
+    (A thread of TensorBoard's writes. When it fails it ends, the next call raises what it met, and Python would print
+    its traceback.)
+    """
+
+    def __init__(self, path: Path, step: int, spare: Spare) -> None:
+        self._spare, self._writer, self._hook = spare, None, threading.excepthook
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            log.info('TensorBoard is not installed (pip install "ddpm-ip[log]"); the numbers go to metrics.jsonl only')
+            return
+        threading.excepthook = self._quietly
+        self._try(lambda: setattr(self, "_writer", SummaryWriter(str(path), purge_step=step + 1)))
+
+    def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Points of curves, by their names."""
+
+        def write(writer: Any) -> None:
+            for name, value in numbers.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
+
+        self._with_writer(write)
+
+    def image(self, step: int, path: Path) -> None:
+        """A PNG."""
+
+        def write(writer: Any) -> None:
+            import numpy as np
+            from PIL import Image
+
+            with Image.open(path) as image:
+                writer.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+            writer.flush()
+
+        self._with_writer(write)
+
+    def close(self) -> None:
+        """Ends the file."""
+        self._with_writer(lambda writer: writer.close())
+        self._writer = None
+        if threading.excepthook == self._quietly:
+            threading.excepthook = self._hook
+
+    def _with_writer(self, work: Callable[[Any], None]) -> None:
+        if (writer := self._writer) is not None:
+            self._try(lambda: work(writer))
+
+    def _try(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # whatever TensorBoard makes of a full disk
+            self._spare.tell("TensorBoard's file", error)
+            self._writer = None
+
+    def _quietly(self, args: threading.ExceptHookArgs) -> None:
+        if not type(args.thread).__module__.startswith("tensorboard."):
+            self._hook(args)
 
 
 class Rate:
@@ -77,18 +159,25 @@ class Rate:
 
 
 def setup(folder: RunFolder | None, is_main: bool) -> None:
-    """Sends the package's log to the terminal and, given a folder, to its ``log.txt``; other processes only warn."""
+    """Sends the package's log to the terminal and, given a folder, to its ``log.txt``; other processes only warn.
+
+    What was logged since it was called without a folder goes to ``log.txt``, too.
+    """
+    early = [record for handler in log.handlers if isinstance(handler, _Early) for record in handler.records]
     for old in log.handlers[:]:
         old.close()
         log.removeHandler(old)
     log.propagate = False
     log.setLevel(logging.INFO if is_main else logging.WARNING)
     handlers: list[logging.Handler] = [_Terminal()]
-    if folder is not None and is_main:
-        handlers.append(logging.FileHandler(folder.text_log, encoding="utf-8"))
+    if is_main:
+        handlers.append(_Early() if folder is None else _TextLog(folder.text_log))
     for handler in handlers:
-        handler.setFormatter(_FORMAT)
+        handler.setFormatter(_Lines("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         log.addHandler(handler)
+    if folder is not None and is_main:
+        for record in early:
+            handlers[-1].handle(record)
 
 
 @contextmanager
@@ -104,13 +193,51 @@ def as_before() -> Iterator[None]:
         log.setLevel(level)
 
 
+class _Lines(logging.Formatter):
+    """Records as text in which names from outside begin no line and steer no terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if isinstance(record.args, tuple):
+            record = copy.copy(record)
+            record.args = tuple(map(_in_one_line, record.args or ()))
+        return visible(super().format(record))
+
+
+def _in_one_line(value: object) -> object:
+    return str(value).replace("\n", "\\n") if isinstance(value, (str, PurePath)) else value
+
+
 class _Terminal(logging.Handler):
-    """Prints to stderr without tearing a progress bar."""
+    """Prints to stderr without tearing a progress bar, as long as somebody listens there."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        with suppress(OSError, ValueError):  # closed, full, gone, or unable to show a letter
+            tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _Early(logging.Handler):
+    """Keeps what is logged before it is known where it goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: deque[logging.LogRecord] = deque(maxlen=1000)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+class _TextLog(logging.Handler):
+    """Appends to a file, never through a link; should that fail, it is told once, and the next line may be written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path, self._spare = path, Spare()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._spare("a line of the log"):
+            append_text(self._path, self.format(record) + "\n")
 
 
 def clock(seconds: float) -> str:
@@ -119,17 +246,14 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}"
 
 
-def drop_after(path: Path, step: int) -> None:
-    """Takes the lines of later steps, and lines that a kill cut off, out of a file of JSON lines."""
-    if not path.exists():
-        return
-    keep_lines(path, lambda row: bool(row["step"] <= step), {"step": NUMBER})
+def drop_after(path: Path, step: int, needs: Shape | None = None) -> None:
+    """Takes the lines of later steps, and a line that a kill cut off, out of a file of JSON lines.
 
+    A damaged file is set aside with a warning; its whole lines stay.
 
-def _tensorboard(path: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log.info('TensorBoard is not installed (pip install "ddpm-ip[log]"); the numbers go to metrics.jsonl only')
-        return None
-    return SummaryWriter(str(path), purge_step=step + 1)
+    Args:
+        path: the file; it may be absent.
+        step: the last that stays.
+        needs: what a line must have besides its ``step``.
+    """
+    mend_lines(path, lambda row: bool(row["step"] <= step), {"step": NUMBER, **(needs or {})})

@@ -23,6 +23,7 @@ from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.engine import agreed, in_one_line, why_not_fast
 from ddpm_ip.errors import ConfigError, Diverged
 from ddpm_ip.images import UInt8, to_uint8
+from ddpm_ip.memory import is_out_of_memory
 from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sampler import Plan, State, walk
 from ddpm_ip.sampler.graph import Graph, Kind, kinds
@@ -176,9 +177,9 @@ class Model:
         if reason is None:
             try:
                 graph = self._graph(plain)
-            except torch.OutOfMemoryError:
-                raise
             except Exception as error:  # whatever a compiler or a driver comes up with: the plain path needs neither
+                if is_out_of_memory(error):
+                    raise
                 reason = in_one_line(error)
         reason = agreed(self.engine, reason)  # or a process would make other bytes than the rest
         if reason is None:

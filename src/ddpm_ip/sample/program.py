@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from ddpm_ip.config import Config, from_dict, load
 from ddpm_ip.engine import start_engine
-from ddpm_ip.errors import ConfigError, OutOfMemory
+from ddpm_ip.errors import ConfigError
 from ddpm_ip.images import UInt8, grid
+from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.record import row_label
 from ddpm_ip.run.weights import Weights, find_weights, load_weights
@@ -121,17 +122,16 @@ def sample(
     found = weights if isinstance(weights, Weights) else find_weights(weights)
     store = Store.at(save_dir, options.mode, config.model.in_channels)
     block = _agreed_block(config, options, store, accelerator)
-    try:
+    _, height, width = config.shape
+    advice = (
+        f"there is too little memory to sample {block} images of {height} x {width} px at once. "
+        f"Images that were made stay; choose another --save_dir and --batch_size {max(1, block // 2)}, "
+        "or --train.mixed_precision bf16, or a device that nothing else is using"
+    )
+    with enough_memory(lambda: advice):
         model = load_model(config, found.tensors, accelerator, found.origin)
         generator = model.generator(replace(options.sampling, block=block))
         write_samples(generator, found.facts(), save_dir, options, on_block)
-    except torch.OutOfMemoryError as error:
-        _, height, width = config.shape
-        raise OutOfMemory(
-            f"the GPU has too little memory to sample {block} images of {height} x {width} px. "
-            f"Images that were made stay; choose another --save_dir and --batch_size {max(1, block // 2)}, "
-            "or --train.mixed_precision bf16, or a GPU that nothing else is using"
-        ) from error
     return save_dir
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ddpm_ip.errors import ConfigError, OutOfMemory
+from ddpm_ip.errors import ConfigError
 from ddpm_ip.images import UInt8, grid
+from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.record import row_label
 from ddpm_ip.sample.generator import Generator, Model
 from ddpm_ip.sample.program import SampleOptions, write_samples
@@ -165,18 +165,17 @@ class _Keeper(Generator):
         """See :meth:`Generator.images`; the last block may be shorter.
 
         Raises:
-            OutOfMemory: the GPU has too little memory for a block.
+            OutOfMemory: there is too little memory for a block.
         """
         if block in self.kept:
             return self.kept[block]
-        try:
+        _, height, width = self.model.shape
+        advice = (
+            f"there is too little memory to sample {self.block} images of {height} x {width} px at once: take "
+            f"sample(..., block={max(1, self.block // 2)}), or a device that nothing else is using"
+        )
+        with enough_memory(lambda: advice):
             return super().images(block)
-        except torch.OutOfMemoryError as error:
-            _, height, width = self.model.shape
-            raise OutOfMemory(
-                f"the GPU has too little memory to sample {self.block} images of {height} x {width} px: take "
-                f"sample(..., block={max(1, self.block // 2)}), or a GPU that nothing else is using"
-            ) from error
 
 
 def _first(state: State, n: int) -> State:

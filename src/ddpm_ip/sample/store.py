@@ -19,7 +19,7 @@ from PIL import Image
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import MB, is_partial, read_bytes, read_json, write_json, writing
 from ddpm_ip.images import PICTURES, UInt8, save_png
-from ddpm_ip.run.folder import Lock
+from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.record import differences, understood
 from ddpm_ip.sample.whole import Shape, is_whole, largest
 
@@ -99,7 +99,7 @@ class Store:
         stack.callback(_remove_empty, absent)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(Lock(self.folder / LOCK))
+            stack.enter_context(Lock(self.folder / LOCK, "making images in"))
         except (OSError, UserError) as error:
             return f"{error} (--save_dir)"
         return self._claim(identity)

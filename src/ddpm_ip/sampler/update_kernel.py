@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddpm_ip.denoiser import Prediction
 from ddpm_ip.draws import Draws, Stream
-from ddpm_ip.draws_kernel import pair, philox
+from ddpm_ip.draws_kernel import MOST_ROWS, pair, philox
 from ddpm_ip.sampler.packed import CHANGES, COLUMNS, LEARNED, USED
 
 BLOCK = 1024  # elements of an image that one program works on
@@ -88,7 +88,12 @@ def update(x: Tensor, memories: Tensor, seen: Prediction, row: Tensor, draws: Dr
         seen: what the denoiser said, after all corrections.
         row: a row of :func:`ddpm_ip.sampler.packed.packed`, float32, on the device.
         draws: of the images; its seed and its step are tensors on the device.
+
+    Raises:
+        MemoryError: there are more images than a launch can have.
     """
+    if len(x) > MOST_ROWS:
+        raise MemoryError(f"a GPU kernel takes {MOST_ROWS:,} images at most, and got {len(x):,}")
     assert isinstance(draws.seed, Tensor)
     assert isinstance(draws.step, Tensor)
     n = x[0].numel()

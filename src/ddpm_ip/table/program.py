@@ -21,11 +21,12 @@ from accelerate import Accelerator
 from ddpm_ip.config import Config
 from ddpm_ip.data import DataConfig, ImageSet
 from ddpm_ip.engine import why_not_fast
-from ddpm_ip.errors import ConfigError, OutOfMemory
+from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import Extractor, find_extractor
 from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import PICTURES, UInt8, grid
+from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
 from ddpm_ip.run.checkpoint import Checkpoint, find
@@ -185,14 +186,14 @@ def table(
     name = label(config.perturbation) + since(changes_in(meta), "perturbation")
     sheet = Sheet(home, name, {**common, "block": block}, cells)
     measured = _Measured(images, evaluator, options.keep_images)
-    try:
+    _, height, width = config.shape
+    advice = (
+        f"there is too little memory to measure {block} images of {height} x {width} px at once. The block is part of "
+        f"the protocol, so a smaller one begins a new table: --batch_size {max(1, block // 2)}. Or try "
+        "--train.mixed_precision bf16, or a device that nothing else is using, which keep the cells that are there"
+    )
+    with enough_memory(lambda: advice):
         return _measure(sheet, measured, _model(config, checkpoint, accelerator), on_cell)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"the GPU has too little memory for {block} images at once. The block is part of the protocol, so a "
-            f"smaller one begins a new table: --batch_size {max(1, block // 2)}. Or try --train.mixed_precision "
-            "bf16, or a GPU that nothing else is using, which keep the cells that are there"
-        ) from error
 
 
 def _model(config: Config, checkpoint: Checkpoint, accelerator: Accelerator) -> Model:

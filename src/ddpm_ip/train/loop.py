@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +17,12 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
 from ddpm_ip.engine import start_device, start_engine
-from ddpm_ip.errors import CheckpointError, ConfigError, OutOfMemory
+from ddpm_ip.errors import CheckpointError, ConfigError
 from ddpm_ip.images import grid, save_png
+from ddpm_ip.memory import enough_memory
 from ddpm_ip.run import checkpoint
-from ddpm_ip.run.folder import Lock, RunFolder, default_path
+from ddpm_ip.run.folder import RunFolder, default_path
+from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview
 from ddpm_ip.settings import Wanted, check_change
@@ -91,34 +92,15 @@ def train(
     is_main = PartialState().is_main_process
     setup(None, is_main)
     folder = RunFolder(_agree(exp_dir or default_path()))
-    with _workplace(folder, is_main):
+    with Lock(folder.lock) if is_main else nullcontext():
         settled = settle(wanted, folder, resume)
         config = settled.config
         engine = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
         setup(folder, is_main)
         if settled.start is None and resume is not None:
             log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
-        try:
+        with enough_memory(lambda: _too_large(config, engine)):
             return _train(_begin(wanted, settled, folder, engine, hooks), settled)
-        except torch.OutOfMemoryError as error:
-            raise _out_of_memory(config, engine) from error
-
-
-@contextmanager
-def _workplace(folder: RunFolder, is_main: bool) -> Iterator[None]:
-    """The folder of a run, locked; one that was made for a start that failed, and is still empty, goes again."""
-    if not is_main:
-        yield
-        return
-    made = not folder.path.exists()
-    folder.path.mkdir(parents=True, exist_ok=True)
-    try:
-        with Lock(folder.lock):
-            yield
-    finally:
-        if made:
-            with suppress(OSError):  # it is not empty
-                folder.path.rmdir()
 
 
 def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelerator, hooks: Hooks) -> Run:
@@ -182,7 +164,7 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None) -
             if t.sample_freq and (done % t.sample_freq == 0 or run.is_done):
                 _sample(run, metrics)
             if judge is not None and (done % t.eval.every == 0 or run.is_done):
-                _evaluate(state, judge, watch)
+                _evaluate(run, judge, watch)
             if stopping is not None:
                 log.info("stopped by signal %d at step %d; continue with -r latest -e %s", stopping, done, folder.path)
                 return Outcome(folder.path, done, stopping)
@@ -220,7 +202,7 @@ def _save(run: Run, must_succeed: bool) -> None:
         except CheckpointError as error:
             if must_succeed:
                 raise
-            log.error("%s. Training goes on; the next attempt is in %d steps", error, t.save_freq)
+            log.error("%s. Training continues; the next attempt is in %d steps", error, t.save_freq)
         else:
             checkpoint.prune(folder, t.keep_last, t.keep_every)
     run.engine.wait_for_everyone()
@@ -231,10 +213,10 @@ def _sample(run: Run, metrics: Metrics | None) -> None:
     t = run.config.train
     images = preview(run.averaged, run.config.sampling_in_training(t.sample_steps), t.n_samples)
     if metrics is not None:
-        run.folder.samples.mkdir(exist_ok=True)
         path = run.folder.samples / f"step{run.state.step:08d}.png"
-        save_png(grid(images), path)
-        metrics.image(run.state.step, path)
+        with metrics.spare("a grid of samples"):
+            save_png(grid(images), path)
+            metrics.image(run.state.step, path)
 
 
 def _judge(run: Run) -> Judge | None:
@@ -246,13 +228,19 @@ def _judge(run: Run) -> Judge | None:
     return Judge(run.config, run.images, run.averaged)
 
 
-def _evaluate(state: TrainState, judge: Judge, watch: Watch | None) -> None:
+def _evaluate(run: Run, judge: Judge, watch: Watch | None) -> None:
     """Takes samples of the averaged network; what they are worth is worked out beside the steps that follow."""
     if watch is not None:
         watch.make_room()
-    conclude = judge()
+    try:
+        conclude = judge()
+    except OSError as error:  # its temporary files found no room
+        if watch is None or run.engine.num_processes > 1:  # the others wait for what this one cannot give
+            raise
+        watch.pass_over(error)
+        return
     if watch is not None and conclude is not None:
-        watch.begin(state, conclude)
+        watch.begin(run.state, conclude)
 
 
 def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
@@ -292,11 +280,12 @@ def _agree(path: Path) -> Path:
     return Path(paths[0])
 
 
-def _out_of_memory(config: Config, accelerator: Accelerator) -> OutOfMemory:
+def _too_large(config: Config, accelerator: Accelerator) -> str:
+    """What training needs memory for, and how it can be less."""
     micro = config.train.micro_batch or config.train.batch_size // accelerator.num_processes
     _, height, width = config.shape
-    return OutOfMemory(
-        f"the GPU has too little memory to train with {micro} images of {height} x {width} pixels at once. What was "
+    return (
+        f"there is too little memory to train with {micro} images of {height} x {width} pixels at once. What was "
         f"saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same "
-        "batch, in more passes), --train.mixed_precision bf16, or a smaller --train.batch_size"
+        "batch, in more passes), --train.mixed_precision bf16, a smaller --train.batch_size, or a smaller --model.dim"
     )

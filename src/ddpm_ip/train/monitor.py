@@ -9,12 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
-from ddpm_ip.errors import CheckpointError
-from ddpm_ip.files import NUMBER, append_line, read_lines
+from ddpm_ip.files import NUMBER, Shape, append_line, read_lines
 from ddpm_ip.metric import higher_is_better
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
-from ddpm_ip.run.log import Metrics, drop_after
+from ddpm_ip.run.log import Metrics, Spare, drop_after
 from ddpm_ip.run.record import Record, curve_id, records
 from ddpm_ip.train.state import TrainState
 
@@ -22,6 +21,9 @@ log = logging.getLogger("ddpm_ip.train")
 
 IN_A_ROW = 3  # evaluations, each worse than the one before, that are a turn and not noise
 PENDING = 2  # evaluations, one that is worked out and one that is waiting for it
+
+
+_LINE: Shape = {"step": NUMBER, "values": dict, "protocol": dict}
 
 
 class Watch:
@@ -47,7 +49,8 @@ class Watch:
 
     def __init__(self, folder: RunFolder, step: int, metrics: Metrics | None = None) -> None:
         self._folder, self._metrics = folder, metrics
-        drop_after(folder.evaluations, step)
+        self._spare = Spare() if metrics is None else metrics.spare
+        drop_after(folder.evaluations, step, _LINE)
         checkpoint.set_aside(folder.best, step)
         points = _points(folder)
         self._curve: str | None = points[-1].record.curve() if points else None
@@ -105,8 +108,17 @@ class Watch:
         """Takes in the oldest so many evaluations, and those after them that are ready, in order."""
         while self._pending and (wait_for > 0 or self._pending[0][1].done()):
             step, evaluation, save = self._pending.popleft()
-            self.note(step, evaluation.result().to_dict(), save)
             wait_for -= 1
+            try:
+                found = evaluation.result()
+            except OSError as error:
+                self.pass_over(error)
+            else:
+                self.note(step, found.to_dict(), save)
+
+    def pass_over(self, error: OSError) -> None:
+        """Does without an evaluation whose temporary files found no room, and warns of the first."""
+        self._spare.tell("an evaluation", error)
 
     def note(self, step: int, evaluation: Mapping[str, Any], save: Callable[[], bool]) -> None:
         """Takes in an evaluation.
@@ -126,13 +138,15 @@ class Watch:
                 self._warned.add(text)
         if self._metrics is not None:
             self._metrics.evaluation(step, evaluation["values"])
-        append_line(self._folder.evaluations, {"step": step, "curve": self._name, **evaluation})
+        with self._spare("a line of evaluations"):
+            append_line(self._folder.evaluations, {"step": step, "curve": self._name, **evaluation})
         sign, value = -1 if higher_is_better(first.metric) else 1, first.value
         best = self._best is None or sign * value < sign * self._best
         self._values.append(value)
         log.info("step %d  %s%s", step, _text(evaluation["values"]), "  kept as the best" if best else "")
-        if best and save():
-            self._best = value
+        with self._spare("the best weights"):
+            if best and save():
+                self._best = value
         last = [sign * v for v in self._values[-IN_A_ROW - 1 :]]
         if len(last) == IN_A_ROW + 1 and last == sorted(last) and len(set(last)) == len(last):
             log.warning(
@@ -161,12 +175,12 @@ class _Point(NamedTuple):
 
 
 def save_best(folder: RunFolder, step: int, tensors: Mapping[str, Any], meta: Mapping[str, Any]) -> bool:
-    """Keeps a checkpoint as the best, in place of the one before; if it cannot be written, training goes on."""
-    try:
-        checkpoint.save(folder.best, step, tensors, meta)
-    except CheckpointError as error:
-        log.error("%s. The best weights so far stay", error)
-        return False
+    """Keeps a checkpoint as the best, in place of the one before.
+
+    Raises:
+        CheckpointError: it cannot be written; the one before stays.
+    """
+    checkpoint.save(folder.best, step, tensors, meta)
     checkpoint.prune(folder.best, 1, 0)
     return True
 
@@ -175,7 +189,7 @@ def _points(folder: RunFolder) -> list[_Point]:
     if not folder.evaluations.exists():
         return []
     points = []
-    for line in read_lines(folder.evaluations, {"step": NUMBER, "values": dict, "protocol": dict}).rows:
+    for line in read_lines(folder.evaluations, _LINE).rows:
         for first in records(line, f"{folder.evaluations}, step {line['step']}")[:1]:
             points.append(_Point(line["step"], first, str(line.get("curve") or curve_id(first))))
     return points

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 
 from ddpm_ip.config import Config
 from ddpm_ip.engine import agreed, in_one_line, why_not_fast
+from ddpm_ip.memory import is_out_of_memory
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.state import TrainState
 from ddpm_ip.train.step import TrainStep
@@ -27,10 +28,8 @@ def make_step(config: Config, accelerator: Accelerator, feed: Feed, state: Train
     if reason is None:
         try:
             step = _captured(config, accelerator, feed, state)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # whatever a compiler or a driver comes up with: the plain path needs neither
-            if accelerator.num_processes > 1:  # the others are waiting in the fast path
+            if is_out_of_memory(error) or accelerator.num_processes > 1:  # the others are waiting in the fast path
                 raise
             reason = in_one_line(error)
         else:
@@ -55,9 +54,9 @@ def _compared(config: Config, accelerator: Accelerator, state: TrainState) -> tu
             from ddpm_ip.train.graph import compute_type
 
             errors = compare(state.network, compute_type(accelerator), config.shape[1:])
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             reason = in_one_line(error)
     return agreed(accelerator, reason), errors
 

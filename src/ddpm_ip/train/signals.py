@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from contextlib import ExitStack
 from types import FrameType
 
 import torch
 from accelerate import Accelerator
+
+from ddpm_ip.signals import PREEMPTION, handled
 
 # With several processes the question "was anyone asked to stop?" is put only so often: it makes the hosts wait for
 # each other (not the GPUs).
@@ -14,25 +17,23 @@ ASK_EVERY = 10
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT (Ctrl-C) only set :attr:`signal`; a second SIGINT stops at once."""
+    """While entered, SIGINT (Ctrl-C) and the signals of :data:`ddpm_ip.signals.PREEMPTION` only set :attr:`signal`.
+
+    A second SIGINT stops at once.
+    """
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.signal: int | None = None
         self._world = accelerator.num_processes
         self._group = torch.distributed.new_group(backend="gloo") if self._world > 1 else None
-        self._before: dict[int, object] = {}
+        self._handlers = ExitStack()
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[number] = signal.signal(number, self._note)
-            except ValueError:  # not in the main thread: whoever runs us there handles signals
-                break
+        self._handlers.enter_context(handled([*PREEMPTION, signal.SIGINT], self._note))
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._handlers.close()
 
     def agreed(self, step: int) -> int | None:
         """The signal that makes all processes stop after this step, or None."""

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
 import torch
 
+MOST_BLOCKS = 65_535  # along the second and third direction of a launch
 THREADS = 16  # beyond that Python's lock is what they wait for
 
 _compile_only: ContextVar[bool] = ContextVar("compile_only", default=False)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> None:
-    """Launches a Triton kernel; within :func:`compile_together` it is compiled, and nothing is launched."""
+    """Launches a Triton kernel; within :func:`compile_together` it is compiled, and nothing is launched.
+
+    Raises:
+        MemoryError: it is asked for more than it can count.
+    """
+    refuse_too_many(grid, args)
     if _compile_only.get():
         kernel.warmup(*args, grid=grid, **options)
     else:
         kernel[grid](*args, **options)
+
+
+def refuse_too_many(grid: tuple[int, ...], sizes: Iterable[object] = ()) -> None:
+    """Refuses what a GPU answers with "invalid argument", or with another place in memory than was meant.
+
+    Args:
+        grid: of a launch; CUDA counts 2^31 - 1 blocks along the first direction and 65,535 along the others.
+        sizes: the other arguments of the kernel, whose integers have 32 bits.
+
+    Raises:
+        MemoryError: that is exceeded.
+    """
+    many = [n for n in grid[1:] if n > MOST_BLOCKS]
+    many += [n for n in (*grid[:1], *sizes) if isinstance(n, int) and n >= 2**31]
+    if many:
+        raise MemoryError(f"a GPU kernel takes {MOST_BLOCKS:,} images and 2^31 places at most, and got {many[0]:,}")
 
 
 def compile_together(work: Callable[[], object]) -> None:
