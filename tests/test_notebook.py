@@ -261,7 +261,7 @@ def test_too_little_memory_says_what_to_do(run, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Generator, "images", full)
-    with pytest.raises(OutOfMemory, match=r"to sample 8 images of 8 x 8 px: take sample\(\.\.\., block=4\)"):
+    with pytest.raises(OutOfMemory, match=r"to sample 8 images of 8 x 8 px at once: take sample\(\.\.\., block=4\)"):
         _ = run.sample(8, **FEW).images
 
 

@@ -28,7 +28,7 @@ from ddpm_ip.data.order import order
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.engine import start_engine
-from ddpm_ip.errors import Diverged
+from ddpm_ip.errors import Diverged, OutOfMemory
 from ddpm_ip.images import grid
 from ddpm_ip.nn.fused import check
 from ddpm_ip.nn.fused import norm as norm_kernels
@@ -75,6 +75,18 @@ def test_the_integers_are_the_cpus_and_the_normals_agree() -> None:
     here, there = Draws(3, 7, rows), Draws(3, 7, rows.cuda())
     assert torch.equal(here.bits(Stream.EPS, 100), there.bits(Stream.EPS, 100).cpu())
     torch.testing.assert_close(here.eps((3, 8, 8)), there.eps((3, 8, 8)).cpu(), rtol=1e-5, atol=1e-5)
+
+
+def test_more_rows_than_one_launch_takes_are_drawn_in_several() -> None:
+    for rows in (65_535, 65_536, 150_000):
+        found = Draws(3, 5, torch.arange(rows, device="cuda")).bits(Stream.EPS, 5).cpu()
+        assert torch.equal(found, Draws(3, 5, torch.arange(rows)).bits(Stream.EPS, 5))
+
+
+@pytest.mark.parametrize("fast", ["auto", "off"])
+def test_a_batch_that_no_gpu_takes_is_told_as_too_little_memory(tmp_path: Path, fast: str) -> None:
+    with pytest.raises(OutOfMemory, match=r"4000000 images of 8 x 8 pixels .*--train\.micro_batch 2000000"):
+        train(tiny(n_steps=1, batch_size=4_000_000, fast=fast), tmp_path)
 
 
 def test_resume_is_bit_exact_with_deterministic_kernels(tmp_path: Path) -> None:
