@@ -150,7 +150,7 @@ def test_the_reference_is_made_once_and_made_again_when_its_file_is_damaged(
     extractor.seen.clear()
     assert tiny([FAKE], reference, extractor).values == first
     assert sum(shape[0] for shape in extractor.seen) == 70
-    for name in ("pool.f32", collect.MOMENTS, collect.MANIFEST):
+    for name in ("pool.rows", "pool.moments", collect.MANIFEST):
         (path,) = collect.cache_folder().glob(f"*/{name}")
         content = bytearray(path.read_bytes())
         content[-20] ^= 255
@@ -183,7 +183,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    """1,024 features an image, in float32 4.9 MB for 1,200: they are in a file, and its map is no memory."""
+    """1,024 features an image, in float64 9.8 MB for 1,200: they are in a file, and its map is no memory."""
     peaks, held = [], []
 
     class Watched(Pixels):
@@ -201,7 +201,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert found is not None
         assert found.rows["pool"].shape == (n, 1024)
-        assert found.rows["pool"][-1, 0] == np.float32((n // 100 - 1) / 255)
+        assert found.rows["pool"][-1, 0] == (n // 100 - 1) / 255
         del found  # with its moments
     assert peaks[1] < peaks[0] + 1_000_000
 
@@ -217,7 +217,7 @@ def test_many_features_are_added_up_in_the_memory_of_the_cpu(tmp_path: Path, mon
         images = iter([np.arange(2048, dtype=np.uint16).astype(np.uint8).reshape(2, 1, 32, 32)])
         found = collect.collect(open_samples(images), collect.Pass(Pixels(CPU), wanted, 50, CPU), tmp_path)
         assert found is not None
-        totals.append((found.moments["pool"].outer, moved.count((2, 1024))))
+        totals.append((found.moments["pool"].covariance, moved.count((2, 1024))))
     assert np.array_equal(totals[0][0], totals[1][0])
     assert [count for _, count in totals] == [0, 1]
 
@@ -244,7 +244,7 @@ def test_what_is_compared_can_be_concluded_later_and_needs_no_files(
 
     monkeypatch.setattr("ddpm_ip.evaluate.evaluate.collect", look)
     comparison = compared(reference)
-    assert sorted(used) == ["logits.f32", "pool.f32"]
+    assert sorted(used) == ["logits.rows", "pool.rows"]
     assert list((tmp_path / "tmp").iterdir()) == []
     shutil.rmtree(collect.cache_folder())
     assert comparison.conclude(CPU) == tiny([FAKE], reference)
@@ -265,7 +265,7 @@ def test_a_pass_that_fails_leaves_no_files(
 ) -> None:
     def blocks() -> Iterator[np.ndarray]:
         yield FAKE
-        assert {path.name for path in (tmp_path / "tmp").glob("*/fake/*")} == {"logits.f32", "pool.f32"}
+        assert {path.name for path in (tmp_path / "tmp").glob("*/fake/*")} == {"logits.rows", "pool.rows"}
         raise KeyboardInterrupt
 
     (tmp_path / "tmp").mkdir()

@@ -14,7 +14,7 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate.collect import Pass, Wanted, collect, extract, reference_features
 from ddpm_ip.evaluate.extractors.inception import Inception
-from ddpm_ip.evaluate.features import Extractor
+from ddpm_ip.evaluate.features import Extractor, identity_of
 from ddpm_ip.evaluate.images import Source, from_first, open_samples
 from ddpm_ip.evaluate.metrics import COMPUTE, Features, subset_size
 from ddpm_ip.images import UInt8
@@ -166,7 +166,7 @@ class Evaluator:
         protocol: dict[str, Any] = {
             "metrics": sorted(self.metrics),
             "extractor": self.extractor.name,
-            "extractor_identity": dict(self.extractor.identity()),
+            "extractor_identity": identity_of(self.extractor),
             "samples": source.name,
             "samples_path": source.path,
             "n_images": fake.count,

@@ -21,7 +21,7 @@ from ddpm_ip.data import BadImage, Folder, ImageSet, Parquet
 from ddpm_ip.data.arrays import read_arrays
 from ddpm_ip.data.decode import UnusableImage, read
 from ddpm_ip.data.decoded import Item, Listing, Recipe, decode_all
-from ddpm_ip.errors import DataError
+from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.files import read_json
 from ddpm_ip.images import UInt8
 
@@ -193,30 +193,55 @@ def gathered(
     """Everybody's blocks of features on the first process, in order.
 
     Args:
-        blocks: this process's, of ``float64`` (rows, D) by kind; None for ever once there are no more.
+        blocks: this process's, of (rows, D) by kind, ``float32`` or ``float64``; None for ever once there are no more.
         kinds: the kinds.
 
     Yields:
         One block after the other: its rows and, on the first process, the block itself.
+
+    Raises:
+        ConfigError: an image has more features than another; on every process.
     """
+    known: dict[str, set[int]] = {kind: set() for kind in kinds}
     for block in blocks:
         shapes = _shapes(block, kinds)
         rows = shapes[:, 0].tolist()
         if not any(rows):
             return
-        widths = shapes[:, 1:].amax(dim=0).tolist()
+        for kind, widths in zip(kinds, shapes[:, 1::2].T.tolist(), strict=True):
+            known[kind] |= {width for width, n in zip(widths, rows, strict=True) if n}
+            refuse_widths(known[kind], kind)
+        double = shapes[:, 2::2].amax(dim=0).tolist()
         parts = {
-            kind: _gather(None if block is None else block[kind], max(rows), width)
-            for kind, width in zip(kinds, widths, strict=True)
+            kind: _gather(None if block is None else block[kind], max(rows), max(known[kind]), bool(wide))
+            for kind, wide in zip(kinds, double, strict=True)
         }
         for i, n in enumerate(rows):
             if n:
                 yield n, {kind: part[i][:n] for kind, part in parts.items()} if rank() == 0 else None
 
 
+def refuse_widths(widths: set[int], kind: str) -> None:
+    """Refuses features of several lengths.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if len(widths) > 1:
+        found = " and ".join(f"{width:,}" for width in sorted(widths))
+        raise ConfigError(f"the extractor gives {found} features ({kind}): every image must have as many")
+
+
 def _shapes(block: dict[str, Tensor] | None, kinds: Sequence[str]) -> Tensor:
-    """Rows and widths of every process's block, (P, 1 + kinds); zeros for none."""
-    shape = [0] * (1 + len(kinds)) if block is None else [len(block[kinds[0]]), *(block[k].shape[1] for k in kinds)]
+    """Of every process's block the rows, and by kind the width and whether it is float64; zeros for none.
+
+    Returns:
+        ``int64`` (P, 1 + 2 kinds).
+    """
+    shape = [0] * (1 + 2 * len(kinds))
+    if block is not None:
+        by_kind = [number for k in kinds for number in (block[k].shape[1], int(block[k].dtype == torch.float64))]
+        shape = [len(block[kinds[0]]), *by_kind]
     mine = torch.tensor(shape, device=_device())
     if world() == 1:
         return mine[None]
@@ -225,12 +250,12 @@ def _shapes(block: dict[str, Tensor] | None, kinds: Sequence[str]) -> Tensor:
     return torch.stack(everyone)
 
 
-def _gather(mine: Tensor | None, rows: int, width: int) -> list[Tensor]:
+def _gather(mine: Tensor | None, rows: int, width: int, double: bool) -> list[Tensor]:
     """Every process's part on the first, padded to (rows, width)."""
     if world() == 1:
         assert mine is not None
         return [mine]
-    padded = torch.zeros(rows, width, dtype=torch.float64, device=_device())
+    padded = torch.zeros(rows, width, dtype=torch.float64 if double else torch.float32, device=_device())
     if mine is not None:
         padded[: len(mine)] = mine
     parts = [torch.empty_like(padded) for _ in range(world())] if rank() == 0 else None
