@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 PLAIN = {"errors", "plain", "files"}
 CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "objective", "sampler"}
 CORE |= {"errors", "images", "variants"}
-MODEL = CORE | PLAIN | {"data", "engine", "config", "metric"}
+MODEL = CORE | PLAIN | {"data", "engine", "config", "metric", "turns"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
@@ -28,6 +28,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "mistakes": (set(), {"variants"}),
     "options": (set(), {"plain", "errors"}),
     "plain": ({"yaml"}, {"errors"}),
+    "turns": (set(), set()),
     "files": (set(), {"errors", "plain"}),
     "images": ({"torch", "numpy", "PIL"}, PLAIN),
     "draws_kernel": ({"torch", "triton"}, set()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -453,6 +455,96 @@ def test_what_is_measured_again_takes_the_place_of_what_was(tmp_path: Path) -> N
     assert [row["values"] for row in rows] == [
         old[0]["values"], {"FD-y": 2.0}, {"FD-x": 3.0, "KD-x": 4.0}, {"FD-x": 5.0}, {"FD-x": 6.0},
     ]  # fmt: skip
+
+
+def test_evaluations_that_are_added_together_are_all_kept(tmp_path: Path) -> None:
+    """By threads, which even share the name of a temporary file; and in a folder that none of them finds."""
+    out, failed = tmp_path / "new" / "all.json", []
+
+    def add(name: str) -> None:
+        try:
+            for i in range(8):
+                protocol = {"n_images": 9, "samples_path": f"/{name}/{i}", "line": ""}
+                keep(out, Evaluation({"FD-x": float(i)}, protocol, []))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    found = sorted(row["protocol"]["samples_path"] for row in json.loads(out.read_text()))
+    assert found == [f"/{name}/{i}" for name in "abcd" for i in range(8)]
+    assert [path.name for path in out.parent.iterdir()] == ["all.json"]
+
+
+def planted(where: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Changes what is kept of a reference as somebody else might."""
+    manifest = where / collect.MANIFEST
+    about = json.loads(manifest.read_text())
+    if what == "owner":
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    elif what == "pipe":
+        (where / "pool.rows").unlink()
+        os.mkfifo(where / "pool.rows")
+    elif what == "link":
+        (where / "pool.rows").rename(where / "elsewhere")
+        (where / "pool.rows").symlink_to(where / "elsewhere")
+    elif what == "moments":
+        (where / "pool.moments").write_bytes(bytes(8 * 13))
+        about["sha256"]["pool.moments"] = hashlib.sha256(bytes(8 * 13)).hexdigest()
+    else:
+        key, value = json.loads(what)
+        about[key] = value
+    manifest.write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "owner",
+        "pipe",
+        "link",
+        "moments",
+        '["count", 91]',
+        '["count", -1]',
+        '["shape", [3, 16]]',
+        '["shape", ["3", 16, 16]]',
+        '["sha256", {}]',
+        '["sha256", {"pool.rows": 3}]',
+        '["rows", {}]',
+        '["rows", {"pool": [0, "<f4"]}]',
+        '["rows", {"pool": [12, "|O"]}]',
+        '["rows", {"pool": [7, "<f8"]}]',
+        '["rows", {"pool": 3}]',
+        '["rows", {"pool": [12.0, "<f8"]}]',
+    ],
+)
+def test_what_somebody_planted_for_a_reference_is_not_believed(
+    reference: ImageSet, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    expected = tiny([FAKE], reference).values
+    (where,) = collect.cache_folder().iterdir()
+    planted(where, monkeypatch, what)
+    extractor = Tiny(CPU)
+    assert tiny([FAKE], reference, extractor).values == expected
+    assert sum(shape[0] for shape in extractor.seen) == 70 + 90
+
+
+def test_features_are_kept_in_the_precision_in_which_they_come(reference: ImageSet) -> None:
+    class Single(Tiny):
+        def __call__(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
+            return {kind: rows.float() for kind, rows in super().__call__(images).items()}
+
+        def identity(self) -> Mapping[str, object]:
+            return {"precision": "float32"}
+
+    for extractor, size in ((Tiny(CPU), 8), (Single(CPU), 4)):
+        tiny([FAKE], reference, extractor)
+        sizes = {path.stat().st_size for path in collect.cache_folder().glob("*/pool.rows")}
+        assert 90 * 12 * size in sizes
 
 
 def test_samples_that_say_little_or_nonsense_of_themselves_are_measured(tmp_path: Path) -> None:

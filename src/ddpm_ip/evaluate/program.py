@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from ddpm_ip.files import read_rows, refuse_special, write_rows
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.record import Evaluation, identities
+from ddpm_ip.turns import alone
 
 log = logging.getLogger("ddpm_ip.evaluate")
 
@@ -166,12 +167,17 @@ def default_out(samples: Path) -> Path:
 def keep(path: Path, evaluation: Evaluation) -> None:
     """Adds an evaluation to a JSON list, in place of those all of whose numbers it measures again.
 
+    Processes that add to one file at once lose nothing.
+
     Raises:
         UserError: the file is something else, and is not touched.
     """
     new = evaluation.to_dict()
-    rows = [row for row in _read(path) if not identities(row) <= identities(new)]
-    write_rows(path, [*rows, new], advice="Choose another --out")
+    with suppress(OSError):  # writing says what is wrong
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path.parent):  # another process may be adding to it, too
+        rows = [row for row in _read(path) if not identities(row) <= identities(new)]
+        write_rows(path, [*rows, new], advice="Choose another --out")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
