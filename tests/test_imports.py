@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 PLAIN = {"errors", "plain", "files", "places"}
 CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "objective", "sampler"}
 CORE |= {"errors", "images", "variants"}
-MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric"}
+MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "turns"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
@@ -31,6 +31,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "plain": ({"yaml"}, {"errors"}),
     "memory": (set(), {"errors"}),
     "signals": (set(), set()),
+    "turns": (set(), set()),
     "output": (set(), {"errors", "memory", "plain"}),
     "places": (set(), {"errors", "plain"}),
     "files": (set(), {"errors", "plain", "places"}),

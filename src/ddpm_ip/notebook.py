@@ -21,7 +21,7 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.engine import start_device
 from ddpm_ip.errors import ConfigError, DataError
-from ddpm_ip.evaluate.evaluate import evaluate
+from ddpm_ip.evaluate.evaluate import Reference, evaluate
 from ddpm_ip.evaluate.features import Extractor, find_extractor
 from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
 from ddpm_ip.evaluate.program import find_reference
@@ -259,7 +259,7 @@ def _source(samples: Samples | UInt8 | torch.Tensor | Path | str) -> Source:
     return from_pixels("samples", array)
 
 
-def _reference(reference: Run | ImageSet | Path | str, shape: tuple[int, int, int] | None) -> ImageSet:
+def _reference(reference: Run | ImageSet | Path | str, shape: tuple[int, int, int] | None) -> Reference:
     if isinstance(reference, ImageSet):
         return reference
     data = reference.config.data if isinstance(reference, Run) else find_reference(str(reference), None, shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -13,15 +15,12 @@ from ddpm_ip.evaluate.metrics import Moments, class_score, frechet_distance, ker
 
 def exact(mean: np.ndarray, covariance: np.ndarray) -> Moments:
     """Moments that have exactly this mean and covariance."""
-    m = Moments(len(mean), count=1001)
-    m.total = m.count * mean
-    m.outer = (m.count - 1) * covariance + m.count * np.outer(mean, mean)
-    return m
+    return Moments(1001, mean, np.zeros(len(mean)), covariance)
 
 
 def test_moments_equal_numpy_in_any_batching() -> None:
     rows = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
-    whole, parts = moments([rows], 5), moments(np.array_split(rows, 7), 5)
+    whole, parts = moments([rows]), moments(np.array_split(rows, 7))
     for m in (whole, parts):
         np.testing.assert_allclose(m.mean, rows.astype(np.float64).mean(0), rtol=1e-12)
         np.testing.assert_allclose(m.covariance, np.cov(rows.astype(np.float64), rowvar=False), rtol=1e-10, atol=1e-12)
@@ -37,7 +36,7 @@ def test_closed_form_for_commuting_covariances() -> None:
 def test_equals_the_root_of_the_product() -> None:
     """A second derivation: the eigenvalues of C1 C2 itself, as torch-fidelity has it; symmetric, and 0 on itself."""
     rng = np.random.default_rng(1)
-    a, b = (moments([rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6))], 6) for _ in range(2))
+    a, b = (moments([rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6))]) for _ in range(2))
     roots = np.sqrt(np.linalg.eigvals(a.covariance @ b.covariance).astype(complex)).real.sum()
     expected = ((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance) + np.trace(b.covariance) - 2 * roots
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
@@ -57,7 +56,7 @@ def test_every_formula_equals_that_of_torch_fidelity_in_float64() -> None:
     wide, real = torch.from_numpy(a).double(), torch.from_numpy(b).double()
     statistics = [them.metric_fid.fid_features_to_statistics(x) for x in (wide, real)]
     fid = them.metric_fid.fid_statistics_to_metric(*statistics, verbose=False)[them.KEY_METRIC_FID]
-    assert frechet_distance(moments([a], 24), moments([b], 24)) == pytest.approx(fid, rel=1e-9)
+    assert frechet_distance(moments([a]), moments([b])) == pytest.approx(fid, rel=1e-9)
     kid = them.metric_kid.kid_features_to_metric(wide, real, kid_subsets=20, kid_subset_size=50, verbose=False)
     assert kernel_distance(a, b, 50, 20) == pytest.approx(tuple(kid.values()), rel=1e-9)
     isc = them.metric_isc.isc_features_to_metric(wide)
@@ -83,8 +82,119 @@ def test_fewer_images_than_features_are_no_source_of_noise() -> None:
     x, y = ((s - s.mean(0)) / np.sqrt(len(s) - 1) for s in (a, b))
     cross = np.linalg.svd(x @ y.T, compute_uv=False).sum()
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + (x**2).sum() + (y**2).sum() - 2 * cross
-    assert frechet_distance(moments([a], 600), moments([b], 600)) == pytest.approx(expected, rel=1e-10)
-    assert abs(frechet_distance(moments([a], 600), moments([a], 600))) < 1e-6
+    assert frechet_distance(moments([a]), moments([b])) == pytest.approx(expected, rel=1e-10)
+    assert abs(frechet_distance(moments([a]), moments([a]))) < 1e-6
+
+
+# --- means that are large against the spread: with exact arithmetic beside it ---------------------------------------
+
+
+def distant(n: int, ratio: float, seed: int, shift: float = 0.0) -> np.ndarray:
+    """``float64`` (n, 3): two features with means of so many deviations, and one without."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(n, 3)) @ np.array([[1.0, 0.5, 0.0], [0.0, 0.7, 0.1], [0.0, 0.0, 2.0]]) + shift
+    return rows + np.array([ratio, -3 * ratio, 0.0])
+
+
+def exact_moments(rows: np.ndarray) -> tuple[list[Fraction], list[list[Fraction]]]:
+    """Mean and unbiased covariance in whole numbers."""
+    columns = [[Fraction(float(x)) for x in column] for column in rows.T]
+    mean = [sum(column) / len(column) for column in columns]
+    centred = [[x - m for x in column] for column, m in zip(columns, mean, strict=True)]
+    n = len(rows) - 1
+    return mean, [[sum(x * y for x, y in zip(a, b, strict=True)) / n for b in centred] for a in centred]
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 1e3, 1e5, 1e6, 1e7, 1e8])
+@pytest.mark.parametrize("batch", [1, 7, 400])
+def test_a_distance_keeps_its_digits_whatever_the_mean(ratio: float, batch: int) -> None:
+    """The trace of the root from the exact moments, in which nothing is large any more."""
+    sets = [distant(400, ratio, seed, 0.01 * seed) for seed in (0, 1)]
+    (m1, c1), (m2, c2) = (exact_moments(rows) for rows in sets)
+    a, b = (np.array([[float(x) for x in row] for row in c]) for c in (c1, c2))
+    roots = np.sqrt(np.linalg.eigvals(a @ b).astype(complex)).real.sum()
+    expected = float(sum((x - y) ** 2 for x, y in zip(m1, m2, strict=True))) + np.trace(a) + np.trace(b) - 2 * roots
+    ours = [moments(np.array_split(rows, range(batch, 400, batch))) for rows in sets]
+    np.testing.assert_allclose(ours[0].covariance, a, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(ours[0].mean, [float(x) for x in m1], rtol=1e-14, atol=1e-14)
+    assert frechet_distance(*ours) == pytest.approx(expected, rel=1e-11)
+    assert frechet_distance(ours[0], ours[0]) == pytest.approx(0, abs=1e-13)
+    assert frechet_distance(ours[0], ours[0]) >= 0
+
+
+def test_a_first_row_that_is_nothing_like_the_others_costs_few_digits() -> None:
+    rows = np.concatenate([[[1e9, -1e9, 0.0]], distant(300, 1.0, 0)])
+    _, expected = exact_moments(rows)
+    np.testing.assert_allclose(moments([rows]).covariance, np.array(expected, dtype=float), rtol=1e-11, atol=1e-6)
+
+
+def test_ordinary_distances_are_what_they_were_to_twelve_digits() -> None:
+    """The sums of version 0.1: of the rows, and of their outer products."""
+    sets = [features(900, shift, seed).astype(np.float64) for shift, seed in ((0.0, 0), (0.5, 1))]
+    plain = []
+    for rows in sets:
+        mean = rows.sum(axis=0) / len(rows)
+        covariance = (rows.T @ rows - len(rows) * np.outer(mean, mean)) / (len(rows) - 1)
+        plain.append(Moments(len(rows), mean, np.zeros(24), covariance))
+    assert frechet_distance(*(moments([rows]) for rows in sets)) == pytest.approx(frechet_distance(*plain), rel=1e-12)
+
+
+def test_no_distance_is_negative() -> None:
+    for seed in range(20):
+        rows = features(60, 100.0 * seed, seed)
+        assert frechet_distance(moments([rows]), moments([rows[::-1].copy()])) >= 0
+
+
+def exact_kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """The unbiased estimate over all rows, in whole numbers."""
+    a, b = ([[Fraction(float(v)) for v in row] for row in rows] for rows in (x, y))
+
+    def kernel(u: list[Fraction], v: list[Fraction]) -> Fraction:
+        return (sum(p * q for p, q in zip(u, v, strict=True)) / len(u) + 1) ** 3
+
+    def within(rows: list[list[Fraction]]) -> Fraction:
+        n = len(rows)
+        return sum(kernel(rows[i], rows[j]) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
+
+    between = sum(kernel(u, v) for u in a for v in b) / (len(a) * len(b))
+    return float(within(a) + within(b) - 2 * between)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 1e3, 1e6, 1e8])
+def test_a_kernel_distance_keeps_its_digits_whatever_the_mean(ratio: float) -> None:
+    x, y = distant(24, ratio, 0), distant(24, ratio, 1, 0.1)
+    mean, deviation = kernel_distance(x, y, 24, subsets=3)
+    assert mean == pytest.approx(exact_kernel_distance(x, y), rel=1e-9)
+    assert deviation < 1e-9 * abs(mean)  # every subset is all of the rows
+
+
+@pytest.mark.parametrize("ratio", [1e3, 1e6, 1e8])
+def test_precision_and_recall_keep_their_digits_whatever_the_mean(ratio: float) -> None:
+    """The rows are such that moving them is exact: the same neighbours, and the same numbers."""
+    sets = [np.round(distant(200, 0.0, seed, 0.3 * seed) * 64) / 64 for seed in (0, 1)]
+    expected = precision_recall(*sets, torch.device("cpu"))
+    assert 0.2 < expected[0] < 1
+    moved = [rows + np.array([ratio, -3 * ratio, 0.0]) for rows in sets]
+    assert precision_recall(*moved, torch.device("cpu")) == expected
+
+
+def test_copies_of_an_image_are_no_distance_apart() -> None:
+    """Else the radius of a collapsed model is rounding, and so is what lies within."""
+    rng = np.random.default_rng(0)
+    kinds = rng.normal(size=(5, 300)) + 1000
+    copies, others = np.repeat(kinds, 5, axis=0), rng.normal(size=(30, 300)) + 1000
+    assert precision_recall(copies, np.repeat(kinds[::-1], 4, axis=0), torch.device("cpu")) == (1, 1)
+    assert precision_recall(others, copies, torch.device("cpu"))[0] == 0
+
+
+def test_a_class_that_no_image_can_be_is_no_want_of_a_score() -> None:
+    """Its probability is 0 in float64, whose logarithm would make the score nothing at all."""
+    logits = np.zeros((40, 3))
+    logits[:, 2] = -2000
+    logits[::2, 0] = 5
+    alone = class_score(logits[:, :2], 2)
+    assert class_score(logits, 2) == pytest.approx(alone, rel=1e-12)
+    assert alone[0] > 1
 
 
 def test_pixels_are_the_image() -> None:

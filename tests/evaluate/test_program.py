@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -150,7 +152,7 @@ def test_the_reference_is_made_once_and_made_again_when_its_file_is_damaged(
     extractor.seen.clear()
     assert tiny([FAKE], reference, extractor).values == first
     assert sum(shape[0] for shape in extractor.seen) == 70
-    for name in ("pool.f32", collect.MOMENTS, collect.MANIFEST):
+    for name in ("pool.rows", "pool.moments", collect.MANIFEST):
         (path,) = collect.cache_folder().glob(f"*/{name}")
         content = bytearray(path.read_bytes())
         content[-20] ^= 255
@@ -183,7 +185,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
-    """1,024 features an image, in float32 4.9 MB for 1,200: they are in a file, and its map is no memory."""
+    """1,024 features an image, in float64 9.8 MB for 1,200: they are in a file, and its map is no memory."""
     peaks, held = [], []
 
     class Watched(Pixels):
@@ -201,7 +203,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert found is not None
         assert found.rows["pool"].shape == (n, 1024)
-        assert found.rows["pool"][-1, 0] == np.float32((n // 100 - 1) / 255)
+        assert found.rows["pool"][-1, 0] == (n // 100 - 1) / 255
         del found  # with its moments
     assert peaks[1] < peaks[0] + 1_000_000
 
@@ -217,7 +219,7 @@ def test_many_features_are_added_up_in_the_memory_of_the_cpu(tmp_path: Path, mon
         images = iter([np.arange(2048, dtype=np.uint16).astype(np.uint8).reshape(2, 1, 32, 32)])
         found = collect.collect(open_samples(images), collect.Pass(Pixels(CPU), wanted, 50, CPU), tmp_path)
         assert found is not None
-        totals.append((found.moments["pool"].outer, moved.count((2, 1024))))
+        totals.append((found.moments["pool"].covariance, moved.count((2, 1024))))
     assert np.array_equal(totals[0][0], totals[1][0])
     assert [count for _, count in totals] == [0, 1]
 
@@ -244,7 +246,7 @@ def test_what_is_compared_can_be_concluded_later_and_needs_no_files(
 
     monkeypatch.setattr("ddpm_ip.evaluate.evaluate.collect", look)
     comparison = compared(reference)
-    assert sorted(used) == ["logits.f32", "pool.f32"]
+    assert sorted(used) == ["logits.rows", "pool.rows"]
     assert list((tmp_path / "tmp").iterdir()) == []
     shutil.rmtree(collect.cache_folder())
     assert comparison.conclude(CPU) == tiny([FAKE], reference)
@@ -265,7 +267,7 @@ def test_a_pass_that_fails_leaves_no_files(
 ) -> None:
     def blocks() -> Iterator[np.ndarray]:
         yield FAKE
-        assert {path.name for path in (tmp_path / "tmp").glob("*/fake/*")} == {"logits.f32", "pool.f32"}
+        assert {path.name for path in (tmp_path / "tmp").glob("*/fake/*")} == {"logits.rows", "pool.rows"}
         raise KeyboardInterrupt
 
     (tmp_path / "tmp").mkdir()
@@ -453,6 +455,96 @@ def test_what_is_measured_again_takes_the_place_of_what_was(tmp_path: Path) -> N
     assert [row["values"] for row in rows] == [
         old[0]["values"], {"FD-y": 2.0}, {"FD-x": 3.0, "KD-x": 4.0}, {"FD-x": 5.0}, {"FD-x": 6.0},
     ]  # fmt: skip
+
+
+def test_evaluations_that_are_added_together_are_all_kept(tmp_path: Path) -> None:
+    """By threads, which even share the name of a temporary file; and in a folder that none of them finds."""
+    out, failed = tmp_path / "new" / "all.json", []
+
+    def add(name: str) -> None:
+        try:
+            for i in range(8):
+                protocol = {"n_images": 9, "samples_path": f"/{name}/{i}", "line": ""}
+                keep(out, Evaluation({"FD-x": float(i)}, protocol, []))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=add, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    found = sorted(row["protocol"]["samples_path"] for row in json.loads(out.read_text()))
+    assert found == [f"/{name}/{i}" for name in "abcd" for i in range(8)]
+    assert [path.name for path in out.parent.iterdir()] == ["all.json"]
+
+
+def planted(where: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Changes what is kept of a reference as somebody else might."""
+    manifest = where / collect.MANIFEST
+    about = json.loads(manifest.read_text())
+    if what == "owner":
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    elif what == "pipe":
+        (where / "pool.rows").unlink()
+        os.mkfifo(where / "pool.rows")
+    elif what == "link":
+        (where / "pool.rows").rename(where / "elsewhere")
+        (where / "pool.rows").symlink_to(where / "elsewhere")
+    elif what == "moments":
+        (where / "pool.moments").write_bytes(bytes(8 * 13))
+        about["sha256"]["pool.moments"] = hashlib.sha256(bytes(8 * 13)).hexdigest()
+    else:
+        key, value = json.loads(what)
+        about[key] = value
+    manifest.write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "owner",
+        "pipe",
+        "link",
+        "moments",
+        '["count", 91]',
+        '["count", -1]',
+        '["shape", [3, 16]]',
+        '["shape", ["3", 16, 16]]',
+        '["sha256", {}]',
+        '["sha256", {"pool.rows": 3}]',
+        '["rows", {}]',
+        '["rows", {"pool": [0, "<f4"]}]',
+        '["rows", {"pool": [12, "|O"]}]',
+        '["rows", {"pool": [7, "<f8"]}]',
+        '["rows", {"pool": 3}]',
+        '["rows", {"pool": [12.0, "<f8"]}]',
+    ],
+)
+def test_what_somebody_planted_for_a_reference_is_not_believed(
+    reference: ImageSet, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    expected = tiny([FAKE], reference).values
+    (where,) = collect.cache_folder().iterdir()
+    planted(where, monkeypatch, what)
+    extractor = Tiny(CPU)
+    assert tiny([FAKE], reference, extractor).values == expected
+    assert sum(shape[0] for shape in extractor.seen) == 70 + 90
+
+
+def test_features_are_kept_in_the_precision_in_which_they_come(reference: ImageSet) -> None:
+    class Single(Tiny):
+        def __call__(self, images: torch.Tensor) -> Mapping[str, torch.Tensor]:
+            return {kind: rows.float() for kind, rows in super().__call__(images).items()}
+
+        def identity(self) -> Mapping[str, object]:
+            return {"precision": "float32"}
+
+    for extractor, size in ((Tiny(CPU), 8), (Single(CPU), 4)):
+        tiny([FAKE], reference, extractor)
+        sizes = {path.stat().st_size for path in collect.cache_folder().glob("*/pool.rows")}
+        assert 90 * 12 * size in sizes
 
 
 def test_samples_that_say_little_or_nonsense_of_themselves_are_measured(tmp_path: Path) -> None:

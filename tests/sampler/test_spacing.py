@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -28,11 +29,32 @@ def test_respacing_equals_diffusers(spacing: str) -> None:
                 continue  # numpy's linspace of one point is time 0: nothing but noise; ours is T - 1
             reference.set_timesteps(n)
             theirs = reference.timesteps.tolist()
-            if len(set(theirs)) != n:
-                continue
+            if len(set(theirs)) != n or -1 in theirs:
+                continue  # times that repeat; or diffusers' sum that misses 0, see below
             assert respace(total, n, f"uniform-{spacing}") == theirs, (total, n)
             compared += 1
     assert compared >= 30
+
+
+@pytest.mark.parametrize("total", [1000, 400, 37])
+def test_trailing_is_the_rule_without_the_rounding_of_a_sum(total: int) -> None:
+    """As version 0.1 has it. diffusers' sum of floating-point numbers gives 111 of 1000 counts other times."""
+    reference, other = DDPMScheduler(total, timestep_spacing="trailing"), {}
+    for n in range(1, total + 1):
+        exact = [round(total - Fraction(i * total, n)) - 1 for i in range(n)]
+        assert respace(total, n, "uniform-trailing") == exact
+        reference.set_timesteps(n)
+        if (theirs := reference.timesteps.tolist()) != exact:
+            other[n] = [b - a for a, b in zip(exact, theirs, strict=False)], len(theirs) - n, theirs[-1]
+    for differences, more, last in other.values():
+        assert set(differences) <= {-1, 0, 1}
+        assert more in (0, 1)
+        assert (more == 1) == (last == -1), "one time too many, which is no time"
+    if total == 1000:
+        assert len(other) == 111
+        assert {48, 96, 112, 240} <= other.keys()
+        assert sum(map(abs, other[48][0])) == 4
+        assert other[61][1:] == (1, -1)
 
 
 def test_uniform_is_leading() -> None:
@@ -66,8 +88,13 @@ def test_quad_is_the_rule_of_ddim(n: int) -> None:
 def test_quad_is_compared_where_it_matters() -> None:
     """The counts of DDIM's tables exist; a count that does not is refused (so the test above has both branches)."""
     assert len(respace(1000, 20, "quad")) == 20
-    with pytest.raises(ConfigError, match=r"quad has only \d+ different times for 1000 steps"):
+    with pytest.raises(ConfigError, match=r"quad has only \d+ different times for 1000 steps.*exactly K for K of 1-29"):
         respace(1000, 1000, "quad")
+    for n in range(1, 1001):
+        times = {int(x) for x in np.linspace(0, np.sqrt(800), n) ** 2}
+        assert (len(times) == n) == (n <= 29)
+        if n <= 29:
+            assert respace(1000, n, "quad") == sorted(times, reverse=True)
 
 
 @given(st.integers(2, 1500), st.integers(-1, 1501), st.sampled_from(KINDS))
@@ -131,17 +158,56 @@ def test_sections_by_hand() -> None:
     assert respace(1000, "21") != respace(1000, 21), "where they differ the string is guided-diffusion's"
 
 
+@pytest.mark.parametrize("total", [1, 2, 12, 37, 100])
+def test_as_many_times_as_a_string_says_or_an_error(total: int) -> None:
+    """What guided-diffusion's loop gives, for one section and for a stride."""
+    for n in range(1, total + 2):
+        stride = next((r for r in range(1, total) if len(range(0, total, r)) == n), None)
+        expected = None if stride is None else sorted(range(0, total, stride), reverse=True)
+        for text, times in ((f"ddim{n}", expected), (f"{n},", guided_diffusion(total, [n]) if n <= total else None)):
+            if times is None:
+                with pytest.raises(ConfigError):
+                    respace(total, text)
+            else:
+                assert respace(total, text) == times
+                assert len(times) == n
+
+
 @pytest.mark.parametrize(("total", "n"), [(1000, 50), (1000, 250), (1000, 34), (4000, 100), (12, 5)])
 def test_ddim_strides_are_whole(total: int, n: int) -> None:
     stride = next((r for r in range(1, total) if len(range(0, total, r)) == n), None)
     if stride is None:
-        with pytest.raises(ConfigError, match="no whole stride"):
+        counts = sorted({len(range(0, total, r)) for r in range(1, total)})
+        with pytest.raises(ConfigError, match="no whole stride") as caught:
             respace(total, f"ddim{n}")
+        for one in str(caught.value).partition("there are ")[2].partition(". Choose")[0].split(", "):
+            first, _, last = one.partition("-")
+            told = list(range(int(first), int(last or first) + 1))
+            assert counts[: len(told)] == told
+            del counts[: len(told)]
+        assert counts == []
     else:
         assert respace(total, f"ddim{n}") == sorted(range(0, total, stride), reverse=True)
 
 
-@pytest.mark.parametrize("text", ["", "ddim", "ddim0", "10,,5", "a", "-3", "0", "10;5", "ddim501"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ddim",
+        "ddim0",
+        "10,,5",
+        "a",
+        "-3",
+        "0",
+        "10;5",
+        "ddim501",
+        "ddim1",
+        "1" * 5000,
+        "ddim" + "9" * 5000,
+        "1," * 1001,
+    ],
+)
 def test_what_is_no_such_string_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         respace(1000, text)

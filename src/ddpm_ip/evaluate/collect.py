@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -27,20 +29,21 @@ from tqdm import tqdm
 from ddpm_ip.data import ImageSet
 from ddpm_ip.data.decode import MAX_CHANNELS
 from ddpm_ip.errors import ConfigError, DataError, UserError
-from ddpm_ip.evaluate.features import Extractor
-from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank
-from ddpm_ip.evaluate.metrics import Features, Moments, Rows
-from ddpm_ip.files import read_json, reading, write_json
+from ddpm_ip.evaluate.features import Extractor, foreign, identity_of
+from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank, refuse_widths
+from ddpm_ip.evaluate.metrics import Features, Moments, Rows, Sums
+from ddpm_ip.files import Shape, read_json, reading, write_json
 from ddpm_ip.images import UInt8
-from ddpm_ip.memory import is_out_of_memory
 from ddpm_ip.run.checkpoint import sha256
 
 log = logging.getLogger("ddpm_ip.evaluate")
 
 ON_DEVICE = 4096  # features at most, whose products (134 MB) are added up on the device; else in the CPU's memory
-VERSION = 1  # of the files in the cache: raise it whenever the same images and extractor give other files
+VERSION = 2  # of the files in the cache: raise it whenever the same images and extractor give other files
 AGAIN = "They are made again"
-MOMENTS, MANIFEST = "moments.npz", "manifest.json"
+MANIFEST = "manifest.json"
+MOMENTS, ROWS = ".moments", ".rows"  # ends of the names of files, which begin with the kind
+LARGEST = 1e40  # of a feature: its sixth power, which the kernel distance takes, and sums of such are below 1e308
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def collect(source: Source, how: Pass, folder: Path, n_images: int | None = None
     """
     images = source.blocks(how.batch_size, n_images)
     first = list(islice(images, 1))
-    shape = first[0].shape[1:] if first else ()
+    shape = tuple(getattr(first[0], "shape", ())[1:]) if first else ()
     blocks = (_features(_checked(block, shape), how) for block in chain(first, images))
     done, sink = 0, _Sink(how.wanted, folder)
     total = n_images or source.count
@@ -107,62 +110,67 @@ def collect(source: Source, how: Pass, folder: Path, n_images: int | None = None
 
 
 def _checked(block: UInt8, shape: tuple[int, ...]) -> UInt8:
-    few = block.ndim == 4 and 1 <= block.shape[1] <= MAX_CHANNELS
-    if block.dtype != np.uint8 or not few or block.shape[1:] != shape:
+    few = getattr(block, "ndim", 0) == 4 and 1 <= block.shape[1] <= MAX_CHANNELS and min(block.shape[2:]) > 0
+    if not isinstance(block, np.ndarray) or block.dtype != np.uint8 or not few or block.shape[1:] != shape:
+        what = f"{getattr(block, 'dtype', type(block).__name__)} {tuple(getattr(block, 'shape', ()))}"
         raise DataError(
-            f"images must come as uint8 (B, C, H, W), C at most {MAX_CHANNELS}, all of one shape: there is "
-            f"{block.dtype} {block.shape}, and the first images are {shape}"
+            f"images must come as uint8 arrays (B, C, H, W), C at most {MAX_CHANNELS}, H and W at least 1, all of one "
+            f"shape: there is {what}, and the first images are {shape}"
         )
     return block
 
 
 def _features(images: UInt8, how: Pass) -> dict[str, Tensor]:
-    """The features of a block by kind, ``float64`` (B, D)."""
+    """The features of a block by kind, (B, D)."""
     kinds, batches = how.wanted.kinds, torch.split(torch.tensor(images), how.batch_size)
     parts = [extract(how.extractor, x.to(how.device), kinds) for x in batches]
+    for kind in kinds:
+        refuse_widths({part[kind].shape[1] for part in parts}, kind)
     return {kind: torch.cat([part[kind] for part in parts]) for kind in kinds}
 
 
 def extract(extractor: Extractor, images: Tensor, kinds: Sequence[str]) -> dict[str, Tensor]:
-    """The features of ``uint8`` (B, C, H, W) by kind, ``float64`` (B, D).
+    """The features of ``uint8`` (B, C, H, W) by kind, (B, D) in the precision in which they come: float32 or float64.
 
     Raises:
         ConfigError: the extractor does not take such images, or does not give what is wanted.
-        DataError: they are not finite.
+        DataError: they are not finite, or too large for their powers to be.
     """
     if not getattr(extractor, "gray", False):
         images = _as_rgb(images, extractor.name)
-    try:
+    who = f"the extractor {extractor.name}"
+    with foreign(f"{who}, called with images {tuple(images.shape)},"):
         with torch.inference_mode(), _no_tf32():
             found = extractor(images)
-    except UserError:
-        raise
-    except Exception as error:  # perhaps somebody's own code
-        if is_out_of_memory(error):
-            raise
+        if not isinstance(found, Mapping):
+            raise ConfigError(
+                f"{who} gives a {type(found).__name__}; it must be a mapping of features by kind, such as "
+                "{'pool': (B, D)}"
+            )
+        if missing := [kind for kind in kinds if kind not in found]:
+            given = ", ".join(map(str, found)) or "nothing"
+            raise ConfigError(f"{who} gives {given}; what is asked for needs {missing[0]}")
+        usable = {kind: _usable(found[kind], len(images), f"{who} gives {kind}") for kind in kinds}
+    return usable
+
+
+def _usable(features: object, count: int, what: str) -> Tensor:
+    """What an extractor gave, checked, as ``float32`` (``float64`` where it is that) (B, D)."""
+    if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != count or not features.shape[1]:
+        shape = tuple(getattr(features, "shape", ()))
         raise ConfigError(
-            f"the extractor {extractor.name}, called with images {tuple(images.shape)}, raised "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(found, Mapping):
-        raise ConfigError(
-            f"the extractor {extractor.name} gives a {type(found).__name__}; it must be a mapping of features by kind, "
-            "such as {'pool': (B, D)}"
+            f"{what} as {type(features).__name__} of shape {shape} for {count} images; it must be a tensor "
+            "(images, features)"
         )
-    for kind in kinds:
-        if kind not in found:
-            raise ConfigError(
-                f"the extractor {extractor.name} gives {', '.join(map(str, found))}; what is asked for needs {kind}"
-            )
-        if not isinstance(found[kind], Tensor) or found[kind].ndim != 2 or len(found[kind]) != len(images):
-            shape = tuple(getattr(found[kind], "shape", ()))
-            raise ConfigError(
-                f"the extractor {extractor.name} gives {kind} as {type(found[kind]).__name__} of shape {shape} for "
-                f"{len(images)} images; it must be a tensor (images, features)"
-            )
-        if not torch.isfinite(found[kind]).all():
-            raise DataError(f"the extractor {extractor.name} gives {kind} that is not finite")
-    return {kind: _double(found[kind]) for kind in kinds}
+    if features.is_complex() or features.layout != torch.strided or features.device.type == "meta":
+        raise ConfigError(f"{what} as a tensor of {features.dtype} that is no table of real numbers")
+    wide = features.dtype in (torch.float64, torch.int32, torch.int64)
+    features = features.detach().to(torch.float64 if wide else torch.float32)
+    if not torch.isfinite(features).all():
+        raise DataError(f"{what} that is not finite")
+    if (largest := float(features.abs().max())) > LARGEST:
+        raise DataError(f"{what} as large as {largest:.3g}, whose powers no float64 holds: scale it down")
+    return features
 
 
 def _as_rgb(images: Tensor, name: str) -> Tensor:
@@ -204,19 +212,14 @@ def _ieee(kind: Any) -> Iterator[None]:
         kind.fp32_precision = before
 
 
-def _double(features: Tensor) -> Tensor:
-    return (features.cpu() if features.device.type == "mps" else features).double()
-
-
 class _Sink:
     """Takes blocks of features in: adds moments up where the features are, and appends rows to files."""
 
     def __init__(self, wanted: Wanted, folder: Path) -> None:
         self._wanted, self._folder = wanted, folder
         self._files: dict[str, BinaryIO] = {}
-        self._widths: dict[str, int] = {}
-        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
-        self._count = 0
+        self._sums: dict[str, Sums] = {}
+        self.layouts: dict[str, Layout] = {}
 
     def __enter__(self) -> _Sink:
         return self
@@ -226,39 +229,37 @@ class _Sink:
             file.close()
 
     def add(self, block: dict[str, Tensor]) -> None:
-        """Rows (N, D) by kind, ``float64``."""
-        self._count += len(next(iter(block.values())))
+        """Rows (N, D) by kind, ``float32`` or ``float64``."""
         for kind, rows in block.items():
-            width = rows.shape[1]
             if kind in self._wanted.moments:
-                here = rows if width <= ON_DEVICE else rows.cpu()
-                if kind not in self._sums:
-                    self._sums[kind] = here.new_zeros(width), here.new_zeros(width, width)
-                total, outer = self._sums[kind]
-                total += here.sum(dim=0)
-                outer.addmm_(here.T, here)
+                away = rows.shape[1] > ON_DEVICE or rows.device.type == "mps"  # which knows no float64
+                self._sums.setdefault(kind, Sums()).add(rows.cpu() if away else rows)
             if kind in self._wanted.rows:
                 if kind not in self._files:
-                    self._files[kind] = open(self._folder / f"{kind}.f32", "wb")  # noqa: SIM115  (closed by __exit__)
-                    self._widths[kind] = width
-                self._files[kind].write(rows.cpu().numpy().astype("<f4").tobytes())
+                    self.layouts[kind] = Layout(rows.shape[1], "<f8" if rows.dtype == torch.float64 else "<f4")
+                    self._files[kind] = open(self._folder / f"{kind}{ROWS}", "wb")  # noqa: SIM115  (see __exit__)
+                self._files[kind].write(rows.cpu().numpy().astype(self.layouts[kind].dtype).tobytes())
 
     @property
     def moments(self) -> dict[str, Moments]:
-        """The moments of the rows so far."""
-        return {
-            kind: Moments(len(total), self._count, total.cpu().numpy(), outer.cpu().numpy())
-            for kind, (total, outer) in self._sums.items()
-        }
+        """The moments of all rows."""
+        return {kind: sums.moments() for kind, sums in self._sums.items()}
 
     def mapped(self) -> dict[str, Rows]:
         """The rows, from their files."""
-        return {kind: _map(self._folder, kind, width) for kind, width in self._widths.items()}
+        return {kind: _map(self._folder / f"{kind}{ROWS}", layout) for kind, layout in self.layouts.items()}
 
 
-def _map(folder: Path, kind: str, width: int) -> Rows:
+class Layout(NamedTuple):
+    """How the rows of a file lie: D of one, and the type of a number."""
+
+    width: int
+    dtype: str
+
+
+def _map(path: Path, layout: Layout) -> Rows:
     # not read-only: torch would warn of that; nothing that is changed in memory gets to the file
-    return np.memmap(folder / f"{kind}.f32", dtype="<f4", mode="c").reshape(-1, width)
+    return np.memmap(path, dtype=layout.dtype, mode="c").reshape(-1, layout.width)
 
 
 def reference_features(images: ImageSet, how: Pass, scratch: Path) -> Features | None:
@@ -270,14 +271,14 @@ def reference_features(images: ImageSet, how: Pass, scratch: Path) -> Features |
         scratch: for the files, if the cache cannot be written; exists on the first process.
     """
     folder = cache_folder() / _key(images, how)
-    found = None if rank() else load(folder)
+    found = None if rank() else load(folder, how.wanted)
     if from_first(found is not None):
         return found
     partial = scratch if rank() else _begin(folder, scratch)
     try:
         features = collect(from_set(images), how, partial)
         if features is not None and partial != scratch:
-            _save(features, partial, folder)
+            _save(features, partial, folder, how.wanted)
         return features
     finally:
         if partial != scratch:
@@ -295,7 +296,7 @@ def _key(images: ImageSet, how: Pass) -> str:
         "version": VERSION,
         "images": images.fingerprint,
         "extractor": extractor.name,
-        "identity": dict(extractor.identity()),
+        "identity": identity_of(extractor),
         "moments": sorted(wanted.moments),
         "rows": sorted(wanted.rows),
     }
@@ -312,43 +313,68 @@ def _begin(folder: Path, scratch: Path) -> Path:
         return scratch
 
 
-def _save(features: Features, partial: Path, folder: Path) -> None:
+def _save(features: Features, partial: Path, folder: Path, wanted: Wanted) -> None:
     """Completes what :func:`collect` left in ``partial``, and puts it in place."""
-    arrays: dict[str, Any] = {}
-    for kind, m in features.moments.items():
-        arrays |= {f"{kind}.total": m.total, f"{kind}.outer": m.outer}
-    widths = {kind: rows.shape[1] for kind, rows in features.rows.items()}
     try:
-        np.savez(partial / MOMENTS, **arrays)
+        for kind, m in features.moments.items():
+            with open(partial / f"{kind}{MOMENTS}", "wb") as file:
+                for part in (m.origin, m.offset, m.covariance):
+                    part.astype("<f8", copy=False).tofile(file)
+        layouts = {kind: Layout(rows.shape[1], rows.dtype.str) for kind, rows in features.rows.items()}
         hashes = {path.name: sha256(path) for path in sorted(partial.iterdir())}
-        about = {"count": features.count, "shape": features.shape, "widths": widths, "sha256": hashes}
+        about = {"count": features.count, "shape": features.shape, "rows": layouts, "sha256": hashes}
         write_json(partial / MANIFEST, about)
-        shutil.rmtree(folder, ignore_errors=True)  # what is there was found damaged
-        os.rename(partial, folder)
+        if load(folder, wanted) is None:  # else another process was faster, and what it keeps is the same
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(partial, folder)
     except (OSError, UserError) as error:
         log.warning("features of the reference cannot be kept in %s: %s", folder, error)
 
 
-def load(folder: Path) -> Features | None:
-    """Features that were kept; None if there are none, or if they are not what was written."""
-    if not folder.exists():
+def load(folder: Path, wanted: Wanted) -> Features | None:
+    """Features that were kept; None if there are none, or if they are not what was written here by this user."""
+    if not os.path.lexists(folder):
         return None
     try:
         with reading(folder, AGAIN):
-            return _load(folder)
+            return _load(folder, wanted)
     except UserError as error:
         log.warning("the features of the reference are damaged: %s", error)
         return None
 
 
-def _load(folder: Path) -> Features:
-    about = read_json(folder / MANIFEST, {"sha256": dict, "widths": dict, "count": int, "shape": list}, advice=AGAIN)
-    if damaged := [name for name, digest in about["sha256"].items() if sha256(folder / name) != digest]:
+def _load(folder: Path, wanted: Wanted) -> Features:
+    names = [f"{kind}{MOMENTS}" for kind in wanted.moments] + [f"{kind}{ROWS}" for kind in wanted.rows]
+    for path in (folder, *(folder / name for name in (MANIFEST, *names))):
+        found = path.lstat()
+        if not (stat.S_ISDIR if path == folder else stat.S_ISREG)(found.st_mode):
+            raise ValueError(f"{path.name} is something else than what was written")
+        if found.st_uid != os.geteuid():
+            raise ValueError(f"{path.name} belongs to another user")
+    needs: Shape = {"sha256": dict, "rows": dict, "count": int, "shape": list}
+    about = read_json(folder / MANIFEST, needs, advice=AGAIN, links=False)
+    if damaged := [name for name in names if sha256(folder / name) != about["sha256"][name]]:
         raise ValueError(f"{', '.join(damaged)} changed")
-    moments: dict[str, Moments] = {}
-    with np.load(folder / MOMENTS, allow_pickle=False) as arrays:
-        for kind in {name.rpartition(".")[0] for name in arrays.files}:
-            total, outer = arrays[f"{kind}.total"], arrays[f"{kind}.outer"]
-            moments[kind] = Moments(len(total), about["count"], total, outer)
-    rows = {kind: _map(folder, kind, width) for kind, width in about["widths"].items()}
-    return Features(about["count"], tuple(about["shape"]), moments, rows)
+    count, shape = about["count"], about["shape"]
+    if count < 1 or len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
+        raise ValueError(f"there cannot be {count} images of shape {shape}")
+    moments = {kind: _moments(folder / f"{kind}{MOMENTS}", count) for kind in wanted.moments}
+    rows: dict[str, Rows] = {}
+    for kind in wanted.rows:
+        width, dtype = about["rows"][kind]
+        if type(width) is not int or width < 1 or dtype not in ("<f4", "<f8"):
+            raise ValueError(f"features of {kind} cannot be {width} of {dtype}")
+        rows[kind] = _map(folder / f"{kind}{ROWS}", Layout(width, dtype))
+        if len(rows[kind]) != count:
+            raise ValueError(f"there are {len(rows[kind])} rows of {kind}, not {count}")
+    return Features(count, tuple(shape), moments, rows)
+
+
+def _moments(path: Path, count: int) -> Moments:
+    """What :func:`_save` wrote: origin, offset and covariance, D (D + 2) numbers."""
+    numbers = np.memmap(path, dtype="<f8", mode="c")
+    width = math.isqrt(len(numbers) + 1) - 1
+    if width < 1 or width * (width + 2) != len(numbers):
+        raise ValueError(f"{path.name} has {len(numbers)} numbers")
+    origin, offset, covariance = np.split(numbers, [width, 2 * width])
+    return Moments(count, origin, offset, covariance.reshape(width, width))

@@ -14,21 +14,24 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate.collect import Pass, Wanted, collect, extract, reference_features
 from ddpm_ip.evaluate.extractors.inception import Inception
-from ddpm_ip.evaluate.features import Extractor
+from ddpm_ip.evaluate.features import Extractor, identity_of
 from ddpm_ip.evaluate.images import Source, from_first, open_samples
 from ddpm_ip.evaluate.metrics import COMPUTE, Features, subset_size
+from ddpm_ip.evaluate.statistics import TRUST, Statistics, check_use
 from ddpm_ip.images import UInt8
 from ddpm_ip.memory import enough_memory
-from ddpm_ip.metric import METRICS, Metric, chosen
+from ddpm_ip.metric import INCEPTION, METRICS, Metric, chosen
 from ddpm_ip.run.provenance import versions
 from ddpm_ip.run.record import ROW, Evaluation, described, row_label, short
 
 PUBLISHED = 50_000  # images behind a published FID
 
+Reference = ImageSet | Statistics
+
 
 def evaluate(
     samples: Source | Path | str | Iterable[UInt8],
-    reference: ImageSet,
+    reference: Reference,
     *,
     extractor: Extractor,
     metrics: Sequence[str],
@@ -40,7 +43,7 @@ def evaluate(
     Args:
         samples: a folder of PNG files, an ``.npz`` or ``.npy``, Parquet; or blocks of ``uint8`` (B, C, H, W); or what
             :func:`ddpm_ip.evaluate.images.open_samples` made of them, who is told there what they are made of.
-        reference: the real images, all of which are used.
+        reference: the real images, all of which are used; or statistics of their Inception features.
         extractor, metrics, device: see :class:`Evaluator`.
         n_images: how many samples, the first; None for all.
 
@@ -79,7 +82,7 @@ class Evaluator:
         if self.batch_size is not None and self.batch_size < 1:
             raise ConfigError(f"the batch size must be at least 1, got {self.batch_size}")
 
-    def evaluate(self, source: Source, reference: ImageSet, n_images: int | None = None) -> Evaluation:
+    def evaluate(self, source: Source, reference: Reference, n_images: int | None = None) -> Evaluation:
         """The numbers, on every process; see :func:`evaluate`."""
         comparison = self.compare(source, reference, n_images)
         evaluation: Evaluation = from_first(None if comparison is None else comparison.conclude(self.device))
@@ -97,7 +100,7 @@ class Evaluator:
                 raise ConfigError(why)
         extract(self.extractor, torch.tensor(reference.pixels[:2], device=self.device), self._wanted(False).kinds)
 
-    def compare(self, source: Source, reference: ImageSet, n_images: int | None = None) -> Comparison | None:
+    def compare(self, source: Source, reference: Reference, n_images: int | None = None) -> Comparison | None:
         """The part of an evaluation that the processes have in common: the passes through the extractor.
 
         Returns:
@@ -115,8 +118,11 @@ class Evaluator:
             f"({self.extractor.name}): choose a smaller --batch_size, or a device that nothing else is using"
         )
 
-    def _compare(self, source: Source, reference: ImageSet, n_images: int | None) -> Comparison | None:
+    def _compare(self, source: Source, reference: ImageSet | Statistics, n_images: int | None) -> Comparison | None:
         _check_count(source, n_images)
+        if isinstance(reference, Statistics):
+            genuine = isinstance(self.extractor, Inception)
+            check_use(reference.path, INCEPTION if genuine else f"{self.extractor.name} of your own", self.metrics)
         # The folder goes once the passes are over: what is mapped stays readable for as long as somebody holds it, and
         # nothing that happens later can leave files behind. (Only NFS would object.)
         with TemporaryDirectory(prefix="ddpm-ip-", ignore_cleanup_errors=True) as scratch:
@@ -126,14 +132,14 @@ class Evaluator:
             fake = collect(source, self.over_samples, folders[0], n_images)
             real = None
             if any(metric.reference for metric in self._metrics):
-                real = reference_features(reference, self.over_reference, folders[1])
+                real = self._of_reference(reference, folders[1])
         unfit = from_first(None if fake is None else self._unfit(fake, real))
         if unfit is not None:
             raise DataError(unfit)
         if fake is None:
             return None
-        extractor = None if isinstance(self.extractor, Inception) else self.extractor.name
-        names = {metric.name: metric.names(extractor) for metric in self._metrics}
+        named = None if isinstance(self.extractor, Inception) else self.extractor.name
+        names = {metric.name: metric.names(named) for metric in self._metrics}
         protocol = self._protocol(source, reference, fake, real)
         return Comparison(names, fake, real, protocol, self._warnings(reference, fake, real))
 
@@ -173,11 +179,16 @@ class Evaluator:
                 return why
         return None
 
-    def _protocol(self, source: Source, reference: ImageSet, fake: Features, real: Features | None) -> dict[str, Any]:
+    def _of_reference(self, reference: Reference, scratch: Path) -> Features | None:
+        if isinstance(reference, Statistics):
+            return reference.features
+        return reference_features(reference, self.over_reference, scratch)
+
+    def _protocol(self, source: Source, reference: Reference, fake: Features, real: Features | None) -> dict[str, Any]:
         protocol: dict[str, Any] = {
             "metrics": sorted(self.metrics),
             "extractor": self.extractor.name,
-            "extractor_identity": dict(self.extractor.identity()),
+            "extractor_identity": identity_of(self.extractor),
             "samples": source.name,
             "samples_path": source.path,
             "n_images": fake.count,
@@ -188,17 +199,16 @@ class Evaluator:
             "versions": versions("ddpm-ip", "torch", "torch-fidelity"),
         }
         if real is not None:
-            protocol |= {
-                "reference": reference.name,
-                "reference_sha256": reference.fingerprint,
-                "n_reference": len(reference),
-                "reference_shape": list(real.shape),
-            }
+            protocol |= {"reference": reference.name, "reference_sha256": reference.fingerprint}
+            if isinstance(reference, Statistics):
+                protocol |= {"reference_statistics": TRUST}
+            else:
+                protocol |= {"n_reference": len(reference), "reference_shape": list(real.shape)}
             subsets = [metric.name for metric in self._metrics if metric.subset]
             protocol |= {f"{name}_subset_size": subset_size(name, fake.count, real.count) for name in subsets}
         return {**protocol, "line": _line(protocol)}
 
-    def _warnings(self, reference: ImageSet, fake: Features, real: Features | None) -> list[str]:
+    def _warnings(self, reference: Reference, fake: Features, real: Features | None) -> list[str]:
         """Caveats of comparing the numbers with others."""
         found = []
         for kind, moments in fake.moments.items():
@@ -216,7 +226,7 @@ class Evaluator:
                     f"images, this of {fake.count:,}"
                 )
         if real is not None:
-            found += _mismatches(reference, fake, real)
+            found += [TRUST] if isinstance(reference, Statistics) else _mismatches(reference, fake, real)
             for metric in self._metrics:
                 if metric.subset and (size := subset_size(metric.name, fake.count, real.count)) < metric.subset:
                     found.append(f"{metric.name} is over subsets of {size}, not {metric.subset:,} images")
@@ -274,6 +284,8 @@ def _other_widths(fake: Features, real: Features, kind: str) -> str | None:
     ours, theirs = (f.moments[kind].dimensions if kind in f.moments else f.rows[kind].shape[1] for f in (fake, real))
     if ours == theirs:
         return None
+    if not real.shape:
+        return f"samples have {ours:,} features ({kind}), and the statistics of the reference are of {theirs:,}"
     return (
         f"samples of {fake.shape} have {ours:,} features ({kind}), reference images of {real.shape} have "
         f"{theirs:,}: bring them to one size, or take an extractor that resizes"
@@ -297,9 +309,13 @@ def _line(p: Mapping[str, Any]) -> str:
     extractor = described(p["extractor"], p["extractor_identity"])
     parts = [extractor, f"{p['n_images']:,} images {shape}, rounding {p['rounding']}"]
     if "reference" in p:
-        parts.append(f"against {p['n_reference']:,} of {p['reference']} (sha256 {short(p['reference_sha256'])})")
+        what = "statistics taken on trust," if "n_reference" not in p else f"{p['n_reference']:,} of"
+        parts.append(f"against {what} {p['reference']} (sha256 {short(p['reference_sha256'])})")
     about = dict(p["sampling"])
-    made = [row_label(about)] if isinstance(about.get("sampler"), Mapping) and "name" in about["sampler"] else []
+    try:
+        made = [row_label(about)]
+    except (KeyError, TypeError, ValueError, AttributeError):  # a file that says nothing of a sampler, or nonsense
+        made = []
     told = {key: value for key, value in about.items() if not made or key not in ROW}
     made += [f"{key} {short(value)}" for key, value in told.items() if isinstance(value, (str, int, float))]
     return "; ".join([*parts, *([", ".join(made)] if made else [])])

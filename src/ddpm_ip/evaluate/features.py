@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
@@ -18,6 +19,8 @@ from torch import Tensor
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.evaluate.extractors.weights import DINOV2
 from ddpm_ip.images import UInt8
+from ddpm_ip.memory import is_out_of_memory
+from ddpm_ip.plain import reason
 
 
 @runtime_checkable
@@ -94,31 +97,60 @@ def find_extractor(name: str, device: torch.device) -> Extractor:
     if name in BUILT_IN:
         return BUILT_IN[name](device)
     found = _import(_installed(name) or name)
-    if isinstance(found, type) or not isinstance(found, Extractor):
-        found = _called(name, found, device) if callable(found) else found
-    if not isinstance(found, Extractor) or not isinstance(found.name, str) or not callable(found):
-        raise ConfigError(f"{name} is no extractor: it needs name, identity() and a call (docs/EVALUATION.md)")
-    try:
-        json.dumps(dict(found.identity()), sort_keys=True)
-    except Exception as error:  # somebody's own code
-        raise ConfigError(f"{name}: its identity() must be a mapping of plain values, for JSON ({error})") from error
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", found.name) or found.name in BUILT_IN:
+    with foreign(f"the extractor {name} could not be made: called with the device, it"):
+        if isinstance(found, type) or not isinstance(found, Extractor):
+            found = found(device) if callable(found) else found
+        if not isinstance(found, Extractor) or not isinstance(found.name, str) or not callable(found):
+            raise ConfigError(f"{name} is no extractor: it needs name, identity() and a call (docs/EVALUATION.md)")
+        called = str(found.name)
+    identity_of(found)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", called) or called in BUILT_IN:
         raise ConfigError(
-            f"{name}: an extractor cannot be called {found.name!r}: letters, digits, '.', '_' and '-', and neither "
-            + " nor ".join(BUILT_IN)
+            f"{name}: an extractor cannot be called {called[:100]!r}: at most 100 letters, digits, '.', '_' and '-', "
+            f"and neither {' nor '.join(BUILT_IN)}"
         )
     return found
 
 
-def _called(name: str, make: Callable[[torch.device], Any], device: torch.device) -> Any:
+def identity_of(extractor: Extractor) -> dict[str, Any]:
+    """The identity of an extractor, as a file has it.
+
+    Raises:
+        ConfigError: it is not a mapping of plain values, or somebody's own code fails.
+    """
+    with foreign(f"{extractor.name}: its identity() must be a mapping of plain values, for JSON; to make that, it"):
+        plain: dict[str, Any] = json.loads(json.dumps(dict(extractor.identity()), sort_keys=True))
+    return plain
+
+
+@contextmanager
+def foreign(subject: str) -> Iterator[None]:
+    """Tells of whatever somebody else's code raises, also where it ends the program by ``sys.exit``.
+
+    Ctrl-C, a signal and the want of memory are nobody's mistake, and stay what they are. ``os._exit`` and crashes
+    cannot be caught.
+
+    Args:
+        subject: the beginning of the sentence, to which "raised ..." is added.
+
+    Raises:
+        ConfigError: in place of what was raised; a :class:`UserError` stays as it is.
+    """
     try:
-        return make(device)
-    except UserError:
+        yield
+    except (UserError, KeyboardInterrupt, GeneratorExit):
         raise
-    except Exception as error:  # somebody's own code
-        raise ConfigError(
-            f"the extractor {name} could not be made: called with the device, it raised {type(error).__name__}: {error}"
-        ) from error
+    except BaseException as error:
+        if is_out_of_memory(error):
+            raise
+        if isinstance(error, SystemExit) and isinstance(error.code, int) and error.code > 128:
+            raise  # how a signal ends the program
+        try:
+            said = reason(error)
+        except Exception:  # its own __str__ raises
+            said = "(no message)"
+        ends = " (which would end the program)" if isinstance(error, SystemExit) else ""
+        raise ConfigError(f"{subject} raised {type(error).__name__}{ends}: {said}") from error
 
 
 def _inception(device: torch.device) -> Extractor:
@@ -166,20 +198,19 @@ def _installed(name: str) -> str | None:
 
 def _import(name: str) -> Any:
     module, _, attribute = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"the extractor {name} cannot be imported: {error}. If its file lies in FOLDER, put PYTHONPATH=FOLDER "
-            "before the command"
-        ) from error
-    except ValueError as error:  # an empty name
-        raise ConfigError(f"{name!r} is not of the form package.module:object") from error
-    except Exception as error:  # somebody's own code
-        raise ConfigError(f"the extractor {name} cannot be imported: {type(error).__name__}: {error}") from error
-    try:
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except AttributeError as error:
-        raise ConfigError(f"the extractor {name}: {error}") from error
+    if not all(part.isidentifier() for part in [*module.split("."), *attribute.split(".")]):
+        raise ConfigError(f"{name!r} is not of the form package.module:object")
+    with foreign(f"the extractor {name} cannot be imported: it"):
+        try:
+            found: Any = importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"the extractor {name} cannot be imported: {error}. If its file is in FOLDER, put PYTHONPATH=FOLDER "
+                "before the command"
+            ) from error
+        try:
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except AttributeError as error:
+            raise ConfigError(f"the extractor {name}: {error}") from error
     return found

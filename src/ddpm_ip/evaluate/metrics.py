@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -21,47 +22,77 @@ SUBSETS = METRICS["kid"].parts
 NEIGHBOURS = METRICS["prc"].fewest - 1
 
 DISTANCES = 16_000_000  # held at once, 128 MB
+UNKNOWN = sys.maxsize  # how many images statistics are of: as many as one likes
+SAME = 1e-13  # squared distances below this share of the squared lengths are rounding alone, and are 0
 
 
+@dataclass(frozen=True, eq=False)
 class Moments:
-    """Count, sum and sum of outer products of feature rows, in float64; memory does not grow with their number.
+    """Mean and covariance of rows of D features.
 
-    Args:
-        dimensions: D, of a row.
-        count, total, outer: N, (D,) and (D, D) of the rows so far; none by default.
+    The mean is kept in two parts, so that the difference of two means that are large and close keeps the digits that
+    a float64 of either would have lost.
+
+    Attributes:
+        count: of rows; :data:`UNKNOWN` if nobody says.
+        origin, offset: ``float64`` (D,) each; the mean is their sum.
+        covariance: ``float64`` (D, D), unbiased (N - 1), as ``numpy.cov`` and torch-fidelity have it.
     """
 
-    def __init__(
-        self, dimensions: int, count: int = 0, total: Float64 | None = None, outer: Float64 | None = None
-    ) -> None:
-        self.dimensions, self.count = dimensions, count
-        self.total = np.zeros(dimensions) if total is None else total
-        self.outer = np.zeros((dimensions, dimensions)) if outer is None else outer
+    count: int
+    origin: Float64
+    offset: Float64
+    covariance: Float64
 
-    def add(self, features: npt.NDArray[np.floating]) -> None:
-        """Takes in rows (N, dimensions)."""
-        rows = features.astype(np.float64)
-        self.count += len(rows)
-        self.total += rows.sum(axis=0)
-        self.outer += rows.T @ rows
+    @property
+    def dimensions(self) -> int:
+        """D."""
+        return len(self.origin)
 
     @property
     def mean(self) -> Float64:
-        return self.total / self.count
-
-    @property
-    def covariance(self) -> Float64:
-        """The unbiased covariance (N - 1), as ``numpy.cov`` and torch-fidelity have it."""
-        mean = self.mean
-        return (self.outer - self.count * np.outer(mean, mean)) / (self.count - 1)
+        """``float64`` (D,)."""
+        return self.origin + self.offset
 
 
-def moments(batches: Iterable[npt.NDArray[np.floating]], dimensions: int) -> Moments:
+class Sums:
+    """Count, sum and sum of outer products of feature rows, in float64; memory does not grow with their number.
+
+    What is added up is the distance of a row from the first one. The square of a mean that is large against the spread
+    would otherwise cancel in the covariance: of a mean of 1e6 deviations it takes 12 digits, of 1e8 all. The first row
+    is within sqrt(N) deviations of the mean whatever it is, so what is lost is at most N roundings
+    (Chan, Golub & LeVeque 1983, "shifted data").
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._origin = self._total = self._outer = torch.empty(0)
+
+    def add(self, rows: Tensor) -> None:
+        """Takes in rows (N, D), where they are; sums stay on the device of the first ones."""
+        rows = rows.double()
+        if self.count == 0:
+            self._origin = rows[0].clone()
+            self._total = torch.zeros_like(self._origin)
+            self._outer = self._origin.new_zeros(len(self._origin), len(self._origin))
+        rows = rows - self._origin
+        self.count += len(rows)
+        self._total += rows.sum(dim=0)
+        self._outer.addmm_(rows.T, rows)
+
+    def moments(self) -> Moments:
+        """Of all rows, of which there must be one; the sums become the covariance and cannot be added to any more."""
+        offset, covariance = self._total / self.count, self._outer
+        covariance.addr_(offset, offset, alpha=-self.count).div_(max(1, self.count - 1))
+        return Moments(self.count, *(x.cpu().numpy() for x in (self._origin, offset, covariance)))
+
+
+def moments(batches: Iterable[npt.NDArray[np.floating]]) -> Moments:
     """The moments of all rows of all batches."""
-    m = Moments(dimensions)
+    sums = Sums()
     for batch in batches:
-        m.add(batch)
-    return m
+        sums.add(torch.tensor(batch))
+    return sums.moments()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +100,10 @@ class Features:
     """What a pass over images leaves.
 
     Attributes:
-        count: number of images.
-        shape: (C, H, W) of each.
+        count: number of images; :data:`UNKNOWN` if nobody says.
+        shape: (C, H, W) of each; empty if nobody says.
         moments: by kind.
-        rows: by kind, ``float32`` (count, D), mapped from files.
+        rows: by kind, (count, D) in the precision of the extractor, ``float32`` or ``float64``; mapped from files.
     """
 
     count: int
@@ -142,11 +173,12 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     (Dowson & Landau 1982; with Inception features it is the FID of Heusel et al. 2017, with others not.) The trace
     of the root is the sum of the singular values of ``C1^{1/2} C2^{1/2}``. Taken from the eigenvalues of ``C1 C2``, as
     is usual, the rounding of every eigenvalue that should be 0 would enter as its root: 1e-8 each, of which there are
-    many as soon as there are fewer images than features.
+    many as soon as there are fewer images than features. What rounding leaves below 0 is 0.
     """
-    difference = a.mean - b.mean
+    difference = (a.origin - b.origin) + (a.offset - b.offset)
     cross = np.linalg.svd(_root(a).T @ _root(b), compute_uv=False).sum()
-    return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
+    distance = difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
+    return max(0.0, float(distance))
 
 
 def _root(m: Moments) -> Float64:
@@ -180,7 +212,8 @@ def class_score(logits: Rows, splits: int = SPLITS) -> tuple[float, float]:
         part = logits[order[i * len(order) // splits : (i + 1) * len(order) // splits]].astype(np.float64)
         log_p = part - np.logaddexp.reduce(part, axis=1, keepdims=True)
         p = np.exp(log_p)
-        scores.append(np.exp((p * (log_p - np.log(p.mean(axis=0)))).sum(axis=1).mean()))
+        mean = np.maximum(p.mean(axis=0), np.finfo(np.float64).tiny)  # a class that no image of the part can be
+        scores.append(np.exp((p * (log_p - np.log(mean))).sum(axis=1).mean()))
     return float(np.mean(scores)), float(np.std(scores))
 
 
@@ -198,13 +231,29 @@ def kernel_distance(a: Rows, b: Rows, size: int, subsets: int = SUBSETS) -> tupl
     random, values = _random(), []
     for _ in range(subsets):
         x, y = (rows[random.choice(len(rows), size, replace=False)].astype(np.float64) for rows in (a, b))
-        within = sum(k.sum() - np.trace(k) for k in (_cubic(x, x), _cubic(y, y)))
-        values.append(within / (size * (size - 1)) - 2 * _cubic(x, y).mean())
+        origin = x[0] + (y.mean(axis=0) - x[0]) / 2
+        within = sum(k.sum() - np.trace(k) for k in (_cubic(x, x, origin), _cubic(y, y, origin)))
+        values.append(within / (size * (size - 1)) - 2 * _cubic(x, y, origin).mean())
     return float(np.mean(values)), float(np.std(values))
 
 
-def _cubic(x: Float64, y: Float64) -> Float64:
-    kernel: Float64 = (x @ y.T / x.shape[1] + 1) ** 3
+def _cubic(x: Float64, y: Float64, origin: Float64) -> Float64:
+    """``k(x, y) - k(x, o) - k(o, y) + k(o, o)`` of the cubic kernel, o the origin.
+
+    The discrepancy is the same as with k itself: what depends on one of the two alone cancels in it. Taken out
+    beforehand, and multiplied out with ``x = o + u``, it takes no digits with it where features are large against their
+    spread.
+
+    Args:
+        x, y: (N, D), (M, D).
+        origin: (D,); any point will do, one among the features is best.
+    """
+    d, u, v = len(origin), x - origin, y - origin
+    c, a, b = origin @ origin / d + 1, (u @ origin / d)[:, None], (v @ origin / d)[None, :]
+    both, product, total = u @ v.T / d, a * b, a + b
+    # (c + a + b + both)^3 - (c + a)^3 - (c + b)^3 + c^3
+    first = 3 * c * (c * both + 2 * product + both * (both + 2 * total))
+    kernel: Float64 = first + 3 * total * (product + both * (total + both)) + both**3
     return kernel
 
 
@@ -234,11 +283,15 @@ def precision_recall(fake: Rows, real: Rows, device: torch.device, k: int = NEIG
 def _squared_distances(points: Tensor, others: Tensor, device: torch.device) -> Iterator[Tensor]:
     """(rows, len(others)) of a few points at a time, in order; ``others`` stays on the device in its own precision."""
     others = others.to(device)
-    squares = torch.cat([(part.double() ** 2).sum(dim=1) for part in torch.split(others, 4096)])
+    # Any origin gives the same distances. From 0 they would be small differences of large numbers.
+    origin = torch.stack([part.double().sum(dim=0) for part in torch.split(others, 4096)]).sum(dim=0) / len(others)
+    squares = torch.cat([((part.double() - origin) ** 2).sum(dim=1) for part in torch.split(others, 4096)])
     for part in torch.split(points, max(1, DISTANCES // len(others))):
-        x = part.to(device).double()
-        products = torch.cat([x @ y.double().T for y in torch.split(others, 4096)], dim=1)
-        yield (x**2).sum(dim=1, keepdim=True) + squares - 2 * products
+        x = part.to(device).double() - origin
+        products = torch.cat([x @ (y.double() - origin).T for y in torch.split(others, 4096)], dim=1)
+        lengths = (x**2).sum(dim=1, keepdim=True) + squares
+        distances = lengths - 2 * products
+        yield distances.masked_fill_(distances <= SAME * lengths, 0.0)
 
 
 def _random() -> np.random.RandomState:

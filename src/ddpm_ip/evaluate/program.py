@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,18 +15,20 @@ from typing import Any
 from accelerate import Accelerator
 
 from ddpm_ip.config import load
-from ddpm_ip.data import Cifar10, DataConfig, Digits, Folder, ImageSet, Mnist, Npz, Parquet
+from ddpm_ip.data import Cifar10, DataConfig, Digits, Folder, Mnist, Npz, Parquet
 from ddpm_ip.data.arrays import read_arrays
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.evaluate.evaluate import Evaluator
+from ddpm_ip.evaluate.evaluate import Evaluator, Reference
 from ddpm_ip.evaluate.features import find_extractor
-from ddpm_ip.evaluate.images import is_jpeg, open_samples
+from ddpm_ip.evaluate.images import in_its_own_words, is_jpeg, is_parquet, open_samples, refuse_absent
+from ddpm_ip.evaluate.statistics import StatisticsFile, check_use, holds_statistics
 from ddpm_ip.files import read_rows, refuse_special, write_rows
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.output import say
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.record import Evaluation, identities
+from ddpm_ip.turns import alone
 
 log = logging.getLogger("ddpm_ip.evaluate")
 
@@ -73,10 +77,12 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     refuse_special(out)  # now rather than after the work
     _read(out)
     source = open_samples(samples)
-    extractor = find_extractor(options.extractor, accelerator.device)
     reference = find_reference(options.reference, options.reference_root, source.shape)
+    if isinstance(reference, StatisticsFile):
+        check_use(reference.path, options.extractor, metrics)
+    extractor = find_extractor(options.extractor, accelerator.device)
     evaluator = Evaluator(extractor, metrics, accelerator.device, options.batch_size)
-    evaluation = evaluator.evaluate(source, _open(reference, accelerator), options.n_samples)
+    evaluation = evaluator.evaluate(source, _open(reference, options.reference, accelerator), options.n_samples)
     if jpeg := _jpeg(reference):
         text = f"the reference holds JPEG images, such as {jpeg}: distances to them are not comparable with others"
         evaluation = dataclasses.replace(evaluation, warnings=[*evaluation.warnings, text])
@@ -88,12 +94,13 @@ def evaluate_files(samples: Path, options: EvaluateOptions) -> Evaluation:
     return evaluation
 
 
-def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | None) -> DataConfig:
+def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | None) -> DataConfig | StatisticsFile:
     """The source of reference images that a name or a path means.
 
     Args:
         text: ``cifar10-train``, ``cifar10-test``, ``mnist-train``, ``mnist-test``, ``digits``; a folder of images, an
-            ``.npz`` or ``.npy`` file, Parquet; or a configuration (``.yaml``), whose data section counts.
+            ``.npz`` or ``.npy`` file, Parquet; statistics (:mod:`ddpm_ip.evaluate.statistics`); or a configuration
+            (``.yaml``), whose data section counts.
         root: where the data of a name lie, if not at the usual place.
         shape: (C, H, W) of the samples: images from files are brought to this size, and to four channels if C is 4.
 
@@ -101,31 +108,51 @@ def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | No
         ConfigError: it means nothing.
         DataError: a file is damaged.
     """
-    path = Path(text).expanduser()
     if text in NAMED:
         found = NAMED[text]
         return found if root is None or isinstance(found, Digits) else dataclasses.replace(found, root=root)
+    path = Path(os.path.expanduser(text))  # which leaves the home of nobody as it is
     if path.suffix in (".yaml", ".yml"):
         return load(path, {}).data
-    if not path.exists():
+    if not text or not os.path.exists(path):
         raise ConfigError(
             f"--reference {text}: neither a name ({', '.join(NAMED)}) nor a folder, an .npz, Parquet, or a .yaml file"
         )
-    if path.suffix in (".npz", ".npy"):
-        _, _, height, width = read_arrays(path)[0].shape
-        return Npz(root=str(path), image_size=(height, width))
+    with in_its_own_words(_instead_of_keys(text, "npz")):
+        refuse_absent(path)
+        if holds_statistics(path):
+            return StatisticsFile(path)
+        if path.suffix in (".npz", ".npy"):
+            _, _, height, width = read_arrays(path)[0].shape
+            return Npz(root=str(path), image_size=(height, width))
+    if path.is_file() and path.suffix in (".pt", ".pth", ".pkl"):
+        raise ConfigError(
+            f"--reference {text}: files of this kind may run code and are not read. If it holds statistics, save them "
+            "as np.savez(path, mu=mu, sigma=sigma)"
+        )
     if shape is None:
         raise ConfigError(f"--reference {text}: the size of the samples is not known before they are made")
-    kind = Parquet if path.is_file() or any(path.glob("*.parquet")) else Folder
+    kind = Parquet if path.is_file() or is_parquet(path) else Folder
     return kind(root=str(path), image_size=shape[1:], mode="rgba" if shape[0] == 4 else "auto")
 
 
-def _open(reference: DataConfig, accelerator: Accelerator) -> ImageSet:
+def _instead_of_keys(text: str, name: str) -> str:
+    """How to say of a reference what a message about its data advises to say by a key."""
+    if text in NAMED:
+        return f"With --reference {text}, --reference_root FOLDER says where the data are"
+    data = f"{{name: {name}, root: {text}, image_size: PIXELS, KEY: VALUE}}"
+    return f'--reference takes a .yaml file, too, in which the keys data.KEY can be set: "data: {data}"'
+
+
+def _open(reference: DataConfig | StatisticsFile, text: str, accelerator: Accelerator) -> Reference:
     with accelerator.main_process_first():  # the others find what it downloaded or decoded
-        return reference.open(progress=accelerator.is_main_process)
+        keys = text.endswith((".yaml", ".yml"))  # who wrote it knows them
+        told = nullcontext() if keys else in_its_own_words(_instead_of_keys(text, getattr(reference, "name", "npz")))
+        with told:
+            return reference.open(progress=accelerator.is_main_process)
 
 
-def _jpeg(reference: DataConfig) -> str | None:
+def _jpeg(reference: DataConfig | StatisticsFile) -> str | None:
     """An image that is a JPEG, of ten that are looked at."""
     if not isinstance(reference, (Folder, Parquet)):
         return None
@@ -141,12 +168,17 @@ def default_out(samples: Path) -> Path:
 def keep(path: Path, evaluation: Evaluation) -> None:
     """Adds an evaluation to a JSON list, in place of those all of whose numbers it measures again.
 
+    Processes that add to one file at once lose nothing.
+
     Raises:
         UserError: the file is something else, and is not touched.
     """
     new = evaluation.to_dict()
-    rows = [row for row in _read(path) if not identities(row) <= identities(new)]
-    write_rows(path, [*rows, new], advice="Choose another --out")
+    with suppress(OSError):  # writing says what is wrong
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path.parent):  # another process may be adding to it, too
+        rows = [row for row in _read(path) if not identities(row) <= identities(new)]
+        write_rows(path, [*rows, new], advice="Choose another --out")
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

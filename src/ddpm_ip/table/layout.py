@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -107,12 +108,25 @@ def as_text(grid: Grid) -> str:
 
 def as_markdown(grid: Grid) -> str:
     """The same in Markdown."""
-    parts = [f"**{grid['method']}.** Protocol `{grid['protocol_id']}`: {grid['line']}."]
+    identity = _one_line(grid["protocol_id"]).replace("`", "'")
+    parts = [f"**{_markdown(grid['method'])}.** Protocol `{identity}`: {_markdown(grid['line'])}."]
     for block in grid["blocks"]:
-        head, *rows = _lines(grid, block)
+        head, *rows = ([_markdown(text) for text in line] for line in _lines(grid, block))
         lines = [head, ["---", *["--:"] * len(grid["steps"])], *rows]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join([*parts, *(["\n".join(f"* {note}" for note in grid["notes"])] if grid["notes"] else [])]) + "\n"
+    notes = [f"* {_markdown(note)}" for note in grid["notes"]]
+    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])]) + "\n"
+
+
+def _one_line(text: str) -> str:
+    """A text without line ends and other characters that are not seen, which become escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _markdown(text: str) -> str:
+    """A text of somebody else's, such as the name of a folder, as Markdown that shows it and does nothing else."""
+    text = _one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\|`*]|(?<=\])(?=[(\[]))", r"\\\1", text)
 
 
 def as_csv(grid: Grid) -> str:
@@ -126,21 +140,20 @@ def as_csv(grid: Grid) -> str:
                 if cell is not None:
                     numbers = [cell[key] for key in ("value", "mark", "spread", "seeds")]
                     own = "" if row["source"] else f"{grid['line']} [{grid['protocol_id']}]"
-                    writer.writerow([block["metric"], row["label"], steps, *numbers, row["source"], own])
+                    fields = [block["metric"], row["label"], steps, *numbers, row["source"], own]
+                    writer.writerow([_one_line(x) if isinstance(x, str) else x for x in fields])
     return file.getvalue()
 
 
 def _filled(text: str) -> str:
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(_one_line(text), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _lines(grid: Grid, block: Mapping[str, Any]) -> list[list[str]]:
     """The cells of a block as text, the header first."""
     head = [block["metric"], *(f"{k} steps" if i == 0 else str(k) for i, k in enumerate(grid["steps"]))]
-    return [
-        head,
-        *([row["label"], *(_show(cell, block["decimals"]) for cell in row["cells"])] for row in block["rows"]),
-    ]
+    rows = ([row["label"], *(_show(cell, block["decimals"]) for cell in row["cells"])] for row in block["rows"])
+    return [[_one_line(text) for text in line] for line in (head, *rows)]
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:

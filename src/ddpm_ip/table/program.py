@@ -7,7 +7,6 @@ the cells that are missing (:mod:`ddpm_ip.table.sheet` says where they are kept)
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from ddpm_ip.data import DataConfig, ImageSet
 from ddpm_ip.engine import why_not_fast
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluator
-from ddpm_ip.evaluate.features import Extractor, find_extractor
+from ddpm_ip.evaluate.features import Extractor, find_extractor, identity_of
 from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import PICTURES, UInt8, grid
 from ddpm_ip.memory import enough_memory
@@ -242,8 +241,7 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
 
 
 def _extractor_facts(extractor: Extractor) -> dict[str, Any]:
-    identity = json.loads(json.dumps(dict(extractor.identity())))  # as a file has it
-    return {"extractor": extractor.name, "extractor_identity": identity}
+    return {"extractor": extractor.name, "extractor_identity": identity_of(extractor)}
 
 
 def _reference_facts(source: DataConfig, images: ImageSet) -> dict[str, Any]:

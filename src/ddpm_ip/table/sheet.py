@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,19 @@ from typing import Any
 from PIL import Image
 
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.files import read_json, write_json, write_text
+from ddpm_ip.files import read_json, reading, write_json, write_text
 from ddpm_ip.images import save_png
+from ddpm_ip.plain import NOT_FINITE, kind_of
 from ddpm_ip.run.record import ROW, Evaluation, records, row_label, understood
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sample.store import sample_files
 from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out
+from ddpm_ip.turns import alone
 
 Place = dict[str, Any]
 PLACE = (*ROW, "steps", "seed")
+LARGEST_BLOCK = 1_000_000  # images
+LONGEST, LONGEST_WORD = 10_000, 200  # characters of a sentence; of a setting or a name
 SAFE, REMOVE = "Finished cells stay", "Remove it, and the next call makes it again"
 
 
@@ -68,14 +74,21 @@ class Sheet:
 
     def put(self, cell: SampleOptions, evaluation: Evaluation, picture: Image.Image) -> None:
         """Keeps a cell and a picture of some of its images, and shows it in the table."""
-        folder, file = self.folder, self._file(cell)
-        write_json(folder / "protocol.json", self.protocol, advice=SAFE)
-        save_png(picture, file.with_suffix(".png"), advice=SAFE)
-        write_json(file, {**place_of(cell), **evaluation.to_dict(), "grid": f"{file.stem}.png"}, advice=SAFE)
-        self.publish()
+        with suppress(OSError):  # writing says what is wrong
+            self.home.mkdir(parents=True, exist_ok=True)
+        with alone(self.home):
+            folder, file = self.folder, self._file(cell)
+            write_json(folder / "protocol.json", self.protocol, advice=SAFE)
+            save_png(picture, file.with_suffix(".png"), advice=SAFE)
+            write_json(file, {**place_of(cell), **evaluation.to_dict(), "grid": f"{file.stem}.png"}, advice=SAFE)
+            self._publish()
 
     def publish(self) -> Grid:
         """Writes the table of the cells that are asked for, and beside the cells that of all; none before the first."""
+        with alone(self.home):  # of two calls that end cells together, the later one must show both
+            return self._publish()
+
+    def _publish(self) -> Grid:
         folder = self.folder
         there = {str(file): _read_cell(file) for file in sorted(folder.glob("cell-*.json"))}
         _refuse_mixture(there)
@@ -121,7 +134,13 @@ def find_protocol(home: Path, protocol: Mapping[str, Any]) -> Path | None:
 def block_used(home: Path, protocol: Mapping[str, Any]) -> int | None:
     """The block of the cells that are there under the same protocol: free memory is not the same every day."""
     folder = find_protocol(home, protocol)
-    return None if folder is None else int(read_json(folder / "protocol.json", {"block": int}, advice=REMOVE)["block"])
+    if folder is None:
+        return None
+    path = folder / "protocol.json"
+    block: int = read_json(path, {"block": int}, advice=REMOVE)["block"]
+    if not 1 <= block <= LARGEST_BLOCK:
+        raise UserError(f"{path}: a block of {block} images. {REMOVE}")
+    return block
 
 
 def _place(cell: Mapping[str, Any]) -> Place:
@@ -167,7 +186,43 @@ def _read_cell(path: Path) -> dict[str, Any]:
     cell = understood(cell if "sampler" in cell else {"sampler": "ancestral", **cell})
     if missing := [key for key in PLACE if key not in cell]:
         raise UserError(f"{path} lacks {', '.join(missing)}. {REMOVE}")
+    with reading(path, REMOVE):
+        _check(cell)
     return cell
+
+
+def _check(cell: Mapping[str, Any]) -> None:
+    """Refuses a cell with values that none that was written has.
+
+    Raises:
+        TypeError, ValueError: of what is wrong, and where.
+    """
+    corrections, steps = cell["corrections"], cell["steps"]
+    if not isinstance(corrections, list):
+        raise TypeError(f"corrections must be a list, and is {kind_of(corrections)}")
+    for word, section in (("sampler", cell["sampler"]), *(("corrections", one) for one in corrections)):
+        if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+            raise TypeError(f"{word} must have a name")
+        _refuse_odd(word, [*section, *section.values()])
+    _refuse_odd("clip, steps or grid", [cell["clip"], steps, cell.get("grid")])
+    if not isinstance(cell["clip"], str) or not (isinstance(steps, str) or (type(steps) is int and steps > 0)):
+        raise TypeError("clip must be a word, and steps a number or a text")
+    if not isinstance(cell.get("grid"), str | None):
+        raise TypeError("grid must be the name of a file")
+    if not all(isinstance(text, str) and len(text) < LONGEST for text in cell["warnings"]):
+        raise TypeError(f"warnings must be sentences of at most {LONGEST} characters")
+    _refuse_odd("values", list(cell["values"]))
+    for name, value in cell["values"].items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise TypeError(f"the value of {name} must be a finite number, and is {kind_of(value)}")
+
+
+def _refuse_odd(where: str, values: Sequence[Any]) -> None:
+    """Settings and names are short texts and finite numbers."""
+    for value in values:
+        short = len(value) <= LONGEST_WORD if isinstance(value, str) else not isinstance(value, dict | list)
+        if not short or kind_of(value) == NOT_FINITE:
+            raise TypeError(f"{where}: there is {kind_of(value)} that no version wrote")
 
 
 def _write_forms(folder: Path, grid: Grid) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.errors import UserError
+from ddpm_ip.plain import reason
 from ddpm_ip.run.checkpoint import sha256_of
+
+LARGEST = 10_000_000_000  # bytes; twice the largest of the files below
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,14 @@ DINOV2 = {
 def weights_folders() -> list[Path]:
     """Where weights are looked for, in order: ``$DDPM_IP_WEIGHTS``, then ``~/.cache/ddpm-ip/weights``."""
     chosen = os.environ.get("DDPM_IP_WEIGHTS")
-    return [*([Path(chosen).expanduser()] if chosen else []), Path("~/.cache/ddpm-ip/weights").expanduser()]
+    named = [chosen, "~/.cache/ddpm-ip/weights"] if chosen else ["~/.cache/ddpm-ip/weights"]
+    return [Path(os.path.expanduser(folder)) for folder in named]  # which leaves the home of nobody as it is
 
 
 def find_weights(file: WeightsFile) -> Path | None:
     """The file, wherever it lies first; its hash is not looked at here."""
-    return next((path for folder in weights_folders() if (path := folder / file.name).is_file()), None)
+    places = (str(folder / file.name) for folder in weights_folders())
+    return next((Path(place) for place in places if os.path.isfile(place)), None)  # false of what may not be seen
 
 
 def read_weights(file: WeightsFile, path: Path | None = None) -> tuple[dict[str, Tensor], str]:
@@ -91,7 +96,10 @@ def read_weights(file: WeightsFile, path: Path | None = None) -> tuple[dict[str,
             f"the {file.what}, {file.name}, are not in {' or '.join(map(str, looked))}. {_advice(file, looked[0])}"
         )
     try:
-        with open(path, "rb") as content:  # opened once: what is loaded is what was checked, even if it is replaced
+        with open(path, "rb", opener=_without_waiting) as content:  # once: what is loaded is what was checked
+            found = os.fstat(content.fileno())
+            if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+                raise UserError(f"{path}: no file, or far too large a one. {_advice(file, path.parent)}")
             digest = sha256_of(content)
             if digest != file.sha256:
                 raise UserError(
@@ -99,11 +107,22 @@ def read_weights(file: WeightsFile, path: Path | None = None) -> tuple[dict[str,
                     f"instead of {file.sha256[:8]}…. Remove it. {_advice(file, path.parent)}"
                 )
             content.seek(0)
-            return torch.load(content, map_location="cpu", weights_only=True), digest
+            state = torch.load(content, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+            raise TypeError("it holds no table of tensors")
+        if not all(isinstance(name, str) for name in state):
+            raise TypeError("it holds no table of tensors by name")
+        return state, digest
     except OSError as error:
         raise UserError(f"{path}: the {file.what} cannot be read: {error.strerror or error}") from error
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: this PyTorch cannot read it: {error}") from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # PyTorch raises many things, of a file that another version wrote
+        raise UserError(f"{path}: this PyTorch cannot read it: {reason(error)}") from error
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NONBLOCK)  # of a pipe, for its other end
 
 
 def _advice(file: WeightsFile, folder: Path) -> str:

@@ -1,0 +1,78 @@
+"""What may be in the place of the evaluator's weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddpm_ip.errors import UserError
+from ddpm_ip.evaluate.extractors.weights import DINOV2, INCEPTION, find_weights, read_weights
+
+
+def huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(10**12)  # of holes: it takes no room, and an hour to hash
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("not found"),
+    "pipe": os.mkfifo,
+    "folder": lambda path: path.mkdir(),
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "loop": lambda path: path.symlink_to(path),
+    "huge": huge,
+    "nowhere": lambda path: path.symlink_to("gone"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("file", [INCEPTION, DINOV2["dinov2-vit-s-14"]], ids=lambda file: file.what)
+def test_what_is_in_the_place_of_weights_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, file: object
+) -> None:
+    assert file in (INCEPTION, *DINOV2.values())
+    monkeypatch.setenv("DDPM_IP_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    ODD[kind](tmp_path / file.name)  # type: ignore[attr-defined]
+    for path in (None, tmp_path / file.name):  # type: ignore[attr-defined]
+        with pytest.raises(UserError, match="pth"):
+            read_weights(file, path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("folder", ["~nobody-at-all/weights", "a" * 300, "/proc/1/root", ""])
+def test_a_folder_that_cannot_be_looked_at_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("DDPM_IP_WEIGHTS", folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_weights(INCEPTION) is None
+    with pytest.raises(UserError, match="Get the file from"):
+        read_weights(INCEPTION)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"\x80\x02.", b"cos\nsystem\n(S'touch owned'\ntR.", b"\x80\x04K\x01."]
+)
+def test_a_file_of_the_right_hash_that_is_no_table_of_tensors_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    file = dataclasses.replace(INCEPTION, sha256=hashlib.sha256(content).hexdigest())
+    with pytest.raises(UserError, match=r"weights\.pth"):
+        read_weights(file, path)
+    assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize("value", [3, [torch.zeros(1)], {"a": 1}, {1: torch.zeros(1)}])
+def test_only_tensors_by_name_are_weights(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(value, path)
+    file = dataclasses.replace(INCEPTION, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(UserError, match="no table of tensors"):
+        read_weights(file, path)
