@@ -1,0 +1,7 @@
+"""``python -m ddpm_ip`` is the command ``ddpm-ip``."""
+
+import sys
+
+from ddpm_ip.cli import main
+
+sys.exit(main())
