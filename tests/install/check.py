@@ -119,7 +119,9 @@ class Fresh:
         if heavy(now) != self.torch:
             raise Wrong(f"torch was touched: {heavy(now)} instead of {self.torch}")
         checked = subprocess.run([self.bin / "python", "-m", "pip", "check"], capture_output=True, text=True)
-        missed = [line for line in checked.stdout.splitlines() if not any(f"requires {name}" in line for name in lacking)]
+        missed = [
+            line for line in checked.stdout.splitlines() if not any(f"requires {name}" in line for name in lacking)
+        ]
         if checked.returncode and missed:
             raise Wrong(f"pip check: {'; '.join(missed)}")
         self.run("ddpm-ip", "doctor")
@@ -246,7 +248,9 @@ def main() -> int:
     except (Wrong, NotHere, subprocess.CalledProcessError) as error:
         print(f"FAILED  {step.__name__.replace('_', ' ')}: {error}")
         if isinstance(error, NotHere):
-            print("pip looks where it is configured to (pip config list): there must be torch and all of pyproject.toml")
+            print(
+                "pip looks where it is configured to (pip config list): there must be torch and all of pyproject.toml"
+            )
         return 1
     finally:
         if args.keep:

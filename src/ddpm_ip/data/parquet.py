@@ -11,6 +11,7 @@ from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
 from ddpm_ip.data.imageset import ImageSet, existing
 from ddpm_ip.errors import DataError
+from ddpm_ip.extras import how_to_install
 
 ROWS = 64  # rows read at once
 SPLITS = frozenset({"train", "test", "validation", "valid", "val"})
@@ -103,7 +104,7 @@ def _opened(shard: Path) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError('reading Parquet files needs pyarrow: pip install "ddpm-ip[parquet]"') from error
+        raise DataError(f"reading Parquet files needs pyarrow: {how_to_install('parquet')}") from error
     try:
         return pyarrow.parquet.ParquetFile(shard)
     except (pyarrow.ArrowException, OSError) as error:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddpm_ip.errors import UserError
+from ddpm_ip.extras import how_to_install
 from ddpm_ip.report.table import Table
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError('The plots of a report need matplotlib: pip install "ddpm-ip[plot]"') from None
+        raise UserError(f"The plots of a report need matplotlib: {how_to_install('plot')}") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(True, color=RULE, linewidth=0.6)

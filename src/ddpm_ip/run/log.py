@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ddpm_ip.extras import how_to_install
 from ddpm_ip.files import NUMBER, append_line, keep_lines
 from ddpm_ip.run.folder import RunFolder
 
@@ -130,6 +131,6 @@ def _tensorboard(path: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        log.info('TensorBoard is not installed (pip install "ddpm-ip[log]"); the numbers go to metrics.jsonl only')
+        log.info("TensorBoard is not installed (%s); the numbers go to metrics.jsonl only", how_to_install("log"))
         return None
     return SummaryWriter(str(path), purge_step=step + 1)
