@@ -2,10 +2,10 @@
 
     python tests/install/check.py [--keep]
 
-In a temporary folder: the checkout's HEAD is cloned, a virtual environment made, torch installed alone, a wheel built of
-the clone and installed with constraints.txt; then `ddpm-ip` trains, samples, evaluates and reports in a folder of its
-own, and the extras come one by one. After each step `pip check` must be content and torch must be the same. Packages come
-from wherever pip is configured to look. Python's own library is all that this program needs.
+In a temporary folder: the checkout's HEAD is cloned, a virtual environment made, torch installed alone, a wheel built
+of the clone and installed with constraints.txt; then `ddpm-ip` trains, samples, evaluates and reports in a folder of
+its own, and the extras come one by one. After each step `pip check` must be content and torch must be the same.
+Packages come from wherever pip is configured to look. Python's own library is all that this program needs.
 
 It ends with 1 if something is wrong. What pip could not install is named, and what depends on it is not checked.
 """
@@ -26,7 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 data: {name: digits}
-model: {name: unet, in_channels: 1, dim: 8, dim_mults: [1, 2], use_attn: [false, false], num_res_blocks: 1, num_groups: 4}
+model: {name: unet, in_channels: 1, dim: 8, dim_mults: [1, 2], use_attn: [false, false], num_res_blocks: 1,
+        num_groups: 4}
 diffusion: {total_steps: 20}
 perturbation: {name: input, gamma: 0.1}
 train: {n_steps: 20, batch_size: 16, flip: false, ema_decay: 0.5, print_freq: 5, save_freq: 10, sample_freq: 10,
@@ -37,6 +38,11 @@ from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
 images = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted(Path("samples").glob("*.png"))]
 pq.write_table(pa.table({"image": images}), "samples.parquet")
+"""
+NEEDS = """
+import importlib.metadata, re
+for wanted in importlib.metadata.requires("torch-fidelity") or ():
+    print(re.match("[A-Za-z0-9_.-]+", wanted)[0].lower())
 """
 COMMANDS = ("train", "sample", "evaluate", "data", "table", "doctor", "report", "bench")
 
@@ -216,8 +222,8 @@ def with_eval(fresh: Fresh) -> None:
     said = fresh.run("ddpm-ip", "evaluate", "samples", "--reference", "digits", code=1)
     if "weights-inception" not in said:
         raise Wrong(f"evaluate without the Inception's weights does not name them:\n{said}")
-    needs = "import importlib.metadata as m, re; print(*(re.split('[^A-Za-z0-9_.-]', r)[0] for r in m.requires('torch-fidelity') or ()))"
-    fresh.look(lacking=set(fresh.run("python", "-c", needs).split()) - set(fresh.packages()))
+    needs = set(fresh.run("python", "-c", NEEDS).split())
+    fresh.look(lacking=sorted(needs - set(fresh.packages())))
 
 
 STEPS = (clone, install_torch, install_wheel, use, with_plot, with_log, with_parquet, with_eval)
