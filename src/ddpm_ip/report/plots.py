@@ -58,7 +58,7 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
     for column_index, column in enumerate(table.columns):
         for family_index, family in enumerate(families):
             color, marker = style_of(line_style(table, column_index, family_index))
-            settings = [s for s in table.settings if s.family == family and _can_be_drawn(table, s, column)]
+            settings = [s for s in table.settings if s.family == family and can_be_drawn(table, s, column)]
             cells = [table.cells[s, column] for s in settings]
             values += [cell.value for cell in cells]
             axes.errorbar(
@@ -79,7 +79,8 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
     return figure
 
 
-def _can_be_drawn(table: Table, setting: Setting, column: Column) -> bool:
+def can_be_drawn(table: Table, setting: Setting, column: Column) -> bool:
+    """Whether a number has a place in :func:`metric_by_evaluations`: it is finite, and its evaluations are known."""
     cell = table.finite(setting, column)
     return cell is not None and setting.evaluations > 0 and abs(cell.value) < LARGEST
 

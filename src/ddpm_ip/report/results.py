@@ -8,7 +8,7 @@ from ddpm_ip.errors import UserError
 from ddpm_ip.metric import find, higher_is_better
 from ddpm_ip.report.compare import grouped, show
 from ddpm_ip.report.markup import Markup, join, sentence_list, tag
-from ddpm_ip.report.plots import column_style, metric_by_evaluations
+from ddpm_ip.report.plots import can_be_drawn, column_style, metric_by_evaluations
 from ddpm_ip.report.svg import run_label, swatch, to_svg
 from ddpm_ip.report.table import Column, Setting, Table
 from ddpm_ip.report.texts import UNKNOWN_METRIC
@@ -70,7 +70,9 @@ def _one_protocol(table: Table, index: int, floor: float | None, notes: Sequence
         tag("div.scroll", _html_table(table, f"caption{index}")),
         _notes(notes),
         [tag("p.quiet", line) for line in [floor_text, *_protocol_lines(table)] if line],
-        tag(
+        None
+        if not any(can_be_drawn(table, *place) for place in table.cells)
+        else tag(
             "figure.main-plot",
             _legend(table),
             tag("figcaption", title),
@@ -174,7 +176,7 @@ def _change(table: Table, setting: Setting) -> list[Markup]:
     if change is None:
         return [tag("td.change", "–"), tag("td.change", "–")]
     ratio, difference = change
-    sign = "−" if difference < 0 else "+"
+    sign = "" if text(abs(difference)) == text(0.0) else "−" if difference < 0 else "+"
     return [
         tag("td.change", "–" if ratio is None else f"{ratio:.3f}"),
         tag("td.change", f"{sign}{text(abs(difference))}"),

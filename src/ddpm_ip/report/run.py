@@ -84,10 +84,13 @@ class Run:
         Raises:
             UserError: if it is not one.
         """
-        folder = Path(os.path.realpath(path))
+        try:
+            folder = Path(os.path.realpath(path))
+        except ValueError:  # a name that no folder can have
+            raise UserError(f"{str(path)!r} is not a run folder: it does not exist") from None
         if not any(os.path.lexists(folder / name) for name in (CONFIG, METRICS, RESULTS, PROVENANCE, CHECKPOINTS)):
-            is_one = "is a file" if folder.exists() else "does not exist"
-            state = f"has no {CONFIG}" if folder.is_dir() else is_one
+            is_one = "is a file" if os.path.exists(folder) else "does not exist"
+            state = f"has no {CONFIG}" if os.path.isdir(folder) else is_one
             raise UserError(
                 f"{path} is not a run folder: it {state}. Looked for {CONFIG}, {METRICS}, {SAMPLES}, "
                 f"{RESULTS} and {PROVENANCE}. Give the folder that training wrote (its EXP_DIR)."
