@@ -125,7 +125,7 @@ def test_kept_images_of_a_table_are_told(runs, tmp_path):
     for name in ("images-ddim-50-seed0", "images-ddim-10-seed0"):
         samples(runs[0] / "table/0123456789ab" / name)
     text = page(runs, tmp_path)
-    assert "baseline: images kept by the table: 5 in table/0123456789ab/images-ddim-10-seed0, 5 in" in text
+    assert "baseline: images that the table kept: 10 in table/0123456789ab/images-… (2 cells)." in text
 
 
 def lines(*values, metric="FD-pixels", start=100):

@@ -102,7 +102,9 @@ def test_a_damaged_configuration_is_no_plain_ddpm(bad, good, tmp_path):
     text = page_of(bad, good, tmp_path)
     assert "bad (unknown settings)" in text
     assert "bad: config.yaml cannot be read: it is not valid YAML" in text
-    assert "bad: no config.yaml that can be read, so its settings are unknown" in text
+    assert "bad: no config.yaml" not in text  # which is another matter
+    (bad / "config.yaml").unlink()
+    assert "bad: no config.yaml, so its settings are unknown" in page_of(bad, good, tmp_path)
 
 
 CONFIGS = [

@@ -71,7 +71,7 @@ def lead(runs: Sequence[Run]) -> str:
     opening = f"{_count(len(runs)).capitalize()} runs are compared: {about}."
     if not keys:
         return f"{opening} Their configs are the same in all {same} settings{_training(runs[0])}."
-    where = [f"{key} ({', '.join(_short(run.settings.get(key)) for run in runs)})" for key in keys]
+    where = [f"{key} ({', '.join(_short(run, key) for run in runs)})" for key in keys]
     differ = sentence_list(where) if len(keys) <= 3 else f"{_count(len(keys))} settings, listed below"
     seed = "" if "seed" in keys or "seed" not in runs[0].settings else ", the seed among them"
     return f"{opening} Their configs differ in {differ}; the other {_count(same)} settings are the same{seed}."
@@ -103,9 +103,11 @@ def _training(run: Run) -> str:
     return length + (f" on {show(data)}" if data and length else "")
 
 
-def _short(value: Any) -> str:
+def _short(run: Run, key: str) -> str:
     """A value within a sentence."""
-    return "not set" if value is None else _cut(show(value), 40)
+    if not run.settings:
+        return "unknown"
+    return "not set" if run.settings.get(key) is None else _cut(show(run.settings[key]), 40)
 
 
 def _cut(text: str, length: int) -> str:

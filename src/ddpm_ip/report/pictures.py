@@ -42,7 +42,7 @@ def open_picture(path: Path) -> Image.Image | None:
         return None
 
 
-def contact_sheet(files: Sequence[Path], columns: int = 6) -> Image.Image | None:
+def contact_sheet(files: Sequence[Path], columns: int = 8) -> Image.Image | None:
     """The first pictures of a folder of samples, row by row on a light background; None if none can be read."""
     pictures = [picture for path in files[: columns**2] if (picture := open_picture(path))]
     if not pictures:

@@ -149,13 +149,14 @@ class Run:
         else:
             nothing += "nothing has been evaluated yet, so the run is not in the tables"
         checks = [
-            (self.config, f"no {CONFIG} that can be read, so its settings are unknown"),
+            (self.config, f"no {CONFIG}, so its settings are unknown"),
             (self.metrics, f"no {METRICS}, so there are no training curves"),
             (self.results, nothing),
             (self.grids, f"no {SAMPLES}, so there are no pictures from training"),
             (self.provenance, f"no {PROVENANCE}: command, versions and hardware are unknown"),
         ]
-        return [sentence for present, sentence in checks if not present]
+        told = {problem.partition(" ")[0] for problem in self.problems}
+        return [text for present, text in checks if not present and text.split(" ")[1].rstrip(",:") not in told]
 
 
 def load_runs(runs: Sequence[Run | Path | str]) -> list[Run]:

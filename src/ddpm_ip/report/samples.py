@@ -19,7 +19,6 @@ from ddpm_ip.run.record import SECTIONS
 
 FILM = 5
 MAX_PAIRS = 16
-MAX_KEPT = 6
 
 
 def samples_section(runs: Sequence[Run], real: Image.Image | None) -> Markup:
@@ -91,13 +90,14 @@ def _grid(run: Run, relative: str | None, index: int, title: str, limit: int) ->
 
 def _kept(run: Run) -> str | None:
     """Where the images are that a table kept."""
-    if not run.kept:
-        return None
-    shown = [f"{grouped(count)} in {name}" for name, count in run.kept[:MAX_KEPT]]
-    more = len(run.kept) - MAX_KEPT
-    return f"{run.name}: images kept by the table: {', '.join(shown)}" + (
-        f", and {more} more folders." if more > 0 else "."
-    )
+    homes: dict[str, list[int]] = {}
+    for name, count in run.kept:
+        homes.setdefault(str(Path(name).parent), []).append(count)
+    found = [
+        f"{grouped(sum(counts))} in {home}/images-… ({len(counts)} cell{'s' * (len(counts) > 1)})"
+        for home, counts in homes.items()
+    ]
+    return f"{run.name}: images that the table kept: {'; '.join(found)}." if found else None
 
 
 def _filmstrip(run: Run, chosen: Sequence[tuple[int, Path]], index: int, limit: int) -> Markup:
