@@ -256,8 +256,10 @@ def _checked(sampling: Mapping[str, Any], where: str) -> dict[str, Any]:
         if checked.get(key) is not None:
             checked[key] = _number(int, key, checked[key], where)
     for key in ("steps", "evaluations"):
-        if checked.get(key) is not None and not 1 <= checked[key] <= MOST_STEPS:
-            raise UserError(f"{where}: {key} must be at least 1 and at most {MOST_STEPS:,}, got {checked[key]}.")
+        if checked.get(key) is not None and checked[key] < 1:
+            raise UserError(f"{where}: {key} must be at least 1, got {checked[key]}.")
+        if checked.get(key) is not None and checked[key] > MOST_STEPS:
+            raise UserError(f"{where}: {key} must be at most {MOST_STEPS:,}, got {str(checked[key])[:80]}.")
     if not isinstance(spacing := checked.get("spacing"), str | None):
         raise UserError(f"{where}: spacing must be a text, got {str(spacing)[:80]!r}. {AGAIN}.")
     return checked
