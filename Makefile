@@ -1,7 +1,8 @@
-# Three commands on a fresh machine:
+# Commands on a fresh machine:
 #   make demo         trains, samples and judges DDPM and DDPM-IP on real digits; prints the path of an HTML report
 #   make test         lint, types, tests; of the large tests a tenth, always the same
 #   make test-long    lint, types, and all tests whole
+#   make test-install what is installed from a fresh clone, outside the checkout (docs/releasing.md)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # A worker a core, each with 1.5 GB at most, and each test on one core.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-long lint unit clean
+.PHONY: demo test test-long test-install lint unit clean
 
 # Threads that wait soon sleep instead of spinning on, or any other busy program makes a small network crawl.
 demo: $(VENV)/.installed-demo
@@ -29,6 +30,10 @@ unit: $(VENV)/.installed-dev
 # Property tests with 300 examples instead of 30, and every case of the tests marked large.
 test-long: lint
 	$(PYTEST) --long
+
+# A clone of HEAD, an environment of its own and a wheel, in a temporary folder; packages from where pip is configured to look.
+test-install:
+	$(PYTHON) tests/install/check.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

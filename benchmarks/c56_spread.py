@@ -22,7 +22,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--real", type=Path, required=True, help="CIFAR-10 as Parquet shards")
     parser.add_argument("--classifier", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"{Path(__file__).stem}.json"), help="default: %(default)s here"
+    )
     args = parser.parse_args()
     reference = Reference(read_cifar(args.real), load_extractor("cpu", args.classifier))
     test = read_cifar(args.real, "test")
@@ -35,6 +37,7 @@ def main() -> None:
             str(n): [reference.score(test[i : i + n]) for i in range(0, len(test), n)] for n in (10_000, 2_000)
         },
     }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

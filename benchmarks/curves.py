@@ -39,7 +39,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="CIFAR-10")
     parser.add_argument("--config", default="configs/ddpm_ip_cifar10.yaml")
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"{Path(__file__).stem}.json"), help="default: %(default)s here"
+    )
     args, rest = parser.parse_known_args()
     always = {"data.root": args.data, "train.n_steps": args.steps, "train.print_freq": EVERY, "train.sample_freq": 0}
     always |= parse_overrides(rest)

@@ -7,6 +7,7 @@ Writes benchmarks/results/digits_demo.json and docs/demo.png. The load averages 
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import shutil
@@ -26,10 +27,11 @@ PICTURE = "ddpm-ip/samples/step00003000.png"
 
 
 def main() -> int:
-    if len(sys.argv) != 2 or Path(sys.argv[1]).exists():
-        print(__doc__)
-        return 2
-    out = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="a folder that does not exist yet")
+    out = parser.parse_args().out
+    if out.exists():
+        parser.error(f"{out} exists already")
     load, begun, date = os.getloadavg()[0], time.time(), datetime.now()
     subprocess.run([*COMMAND, str(out)], check=True)
     seconds, used = time.time() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -32,7 +32,9 @@ SIZES = list(product((32, 64), (8, 16), (4, 8), (1, 3)))  # lanes, numbers a thr
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"{Path(__file__).stem}.json"), help="default: %(default)s here"
+    )
     args = parser.parse_args()
     here = provenance()
     tb_s = peak(torch.device("cuda"))["copy_tb_s"]

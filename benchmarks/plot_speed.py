@@ -5,8 +5,8 @@ cd benchmarks; python plot_speed.py results/h200_bench_32.json results/h200_prof
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,12 @@ PARTS = {"convolutions, matrix products": "#2f6f9f", "norms": "#7fb069", "all th
 
 
 def main() -> None:
-    speed, steps = (json.loads(Path(path).read_text()) for path in sys.argv[1:3])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("speed", type=Path, help="what `ddpm-ip bench` wrote")
+    parser.add_argument("profile", type=Path, help="what profile_step.py wrote")
+    parser.add_argument("picture", type=Path, help="the PNG to write")
+    args = parser.parse_args()
+    speed, steps = (json.loads(path.read_text()) for path in (args.speed, args.profile))
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), width_ratios=(1, 1, 1.15))
     for axis, task in zip(axes[:2], TITLES, strict=True):
         bars(axis, [row for row in speed["rows"] if row["task"] == task])
@@ -36,7 +41,7 @@ def main() -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
     figure.tight_layout()
-    figure.savefig(sys.argv[3], dpi=110)
+    figure.savefig(args.picture, dpi=110)
 
 
 def bars(axis: Any, rows: list[dict[str, Any]]) -> None:

@@ -7,8 +7,8 @@ cd benchmarks; python plot_table.py results/real_table.json ../docs/real_table.p
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,11 @@ VARIANCES = ("fixed_large", "fixed_small")
 
 
 def main() -> None:
-    runs = json.loads(Path(sys.argv[1]).read_text())["runs"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", type=Path, help="real_table.json")
+    parser.add_argument("picture", type=Path, help="the PNG to write")
+    args = parser.parse_args()
+    runs = json.loads(args.record.read_text())["runs"]
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
     for axis, variance in zip(axes, VARIANCES, strict=True):
         by_run = {name: distances(runs[name], variance) for name in RUNS}
@@ -50,7 +54,7 @@ def main() -> None:
     axes[0].set_ylabel("FD-C56 (lower is better)", fontsize=8)
     axes[1].legend(fontsize=8, frameon=False)
     figure.tight_layout()
-    figure.savefig(sys.argv[2], dpi=110)
+    figure.savefig(args.picture, dpi=110)
 
 
 def distances(run: dict[str, Any], variance: str) -> dict[int, float]:

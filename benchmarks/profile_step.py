@@ -47,7 +47,9 @@ KINDS = {  # the first whose word is in the kernel's name
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"{Path(__file__).stem}.json"), help="default: %(default)s here"
+    )
     args, rest = parser.parse_known_args()
     here = provenance()
     result: dict[str, Any] = {

@@ -28,7 +28,9 @@ def main() -> None:
     parser.add_argument("--real", type=Path, required=True)
     parser.add_argument("--classifier", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="the run's folder: its speed and provenance are copied")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--out", type=Path, default=Path(f"{Path(__file__).stem}.json"), help="default: %(default)s here"
+    )
     args = parser.parse_args()
     net = load_extractor("cuda" if torch.cuda.is_available() else "cpu", args.classifier)
     reference = Reference(read_cifar(args.real), net)

@@ -192,3 +192,8 @@ def test_without_a_command(capsys):
     with pytest.raises(SystemExit) as caught:
         main([])
     assert caught.value.code == 2
+
+
+def test_python_m_is_the_command():
+    code, output = finish(start("-m", "ddpm_ip", "--version"))
+    assert (code, output.split()[0]) == (0, "ddpm-ip")

@@ -15,14 +15,16 @@ import ddpm_ip
 PACKAGE = Path(ddpm_ip.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-PLAIN = {"errors", "plain", "files", "places"}
+PLAIN = {"errors", "extras", "plain", "files", "places"}
 CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "objective", "sampler"}
 CORE |= {"errors", "images", "variants"}
 MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "turns"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
+    "__main__": (set(), {"cli"}),
     "errors": (set(), set()),
+    "extras": (set(), set()),
     "variants": ({"pydantic_core"}, set()),
     "metric": (set(), {"errors"}),
     "translation": (set(), {"errors"}),

@@ -239,6 +239,16 @@ def read_bytes(path: Path, largest: int, *, advice: str = "", error: type[UserEr
         return _bytes(path, largest)
 
 
+def read_bytes(path: Path, largest: int, *, advice: str = "", error: type[UserError] = UserError) -> bytes:
+    """Reads a file of at most ``largest`` bytes, whatever is in it.
+
+    Raises:
+        UserError: it is absent, larger, or no file.
+    """
+    with reading(path, advice, error):
+        return _bytes(path, largest)
+
+
 def read_json(
     path: Path,
     needs: Shape = ANY,

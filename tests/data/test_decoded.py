@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -17,6 +18,7 @@ from ddpm_ip.data import Cifar10, Folder, Parquet, cache, decoded
 from ddpm_ip.data.decoded import Recipe
 from ddpm_ip.data.imageset import fingerprint
 from ddpm_ip.errors import DataError
+from ddpm_ip.extras import how_to_install
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -345,7 +347,7 @@ def test_damaged_shard(shards):
 
 def test_without_pyarrow(shards, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(DataError, match=r'pip install "ddpm-ip\[parquet\]"'):
+    with pytest.raises(DataError, match=re.escape(how_to_install("parquet"))):
         open_parquet(shards[0])
 
 

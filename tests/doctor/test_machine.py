@@ -12,6 +12,7 @@ from tests.doctor.look import levels, look
 
 from ddpm_ip.doctor import machine
 from ddpm_ip.evaluate.extractors import weights
+from ddpm_ip.extras import how_to_install
 
 
 def test_a_torchvision_that_does_not_fit_is_found_in_another_process(tmp_path, monkeypatch):
@@ -92,6 +93,13 @@ def test_a_gpu_beside_a_cpu_torch(monkeypatch):
     (finding,) = look()["torch"]
     assert finding.level == "problem"
     assert "CUDA build" in finding.cure
+
+
+def test_an_extra_that_is_absent_comes_with_the_command_that_fits_this_installation(monkeypatch):
+    monkeypatch.setattr(machine, "installed", lambda package: None if package in ("pyarrow", "matplotlib") else "1")
+    there, absent = look()["extras"]
+    assert (there.level, absent.level) == ("OK", "note")
+    assert absent.cure == f"if wanted: {how_to_install('plot', 'parquet')}"
 
 
 def test_torch_fidelity_is_missed(monkeypatch):

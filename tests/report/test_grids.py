@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from ddpm_ip.errors import UserError
 from ddpm_ip.report.run import Run, load_runs
 from ddpm_ip.report.table import tables
 
@@ -64,12 +63,28 @@ def test_a_run_with_a_table_alone_has_been_evaluated(runs):
 
 
 @pytest.mark.parametrize(
-    "change", [{"blocks": [{}]}, {"blocks": 3}, {"notes": None}, {"results": [{}]}, {"results": 3}]
+    "change",
+    [
+        {"blocks": [{}]},
+        {"blocks": 3},
+        {"blocks": [{"metric": "FID", "decimals": 10**9, "rows": []}]},
+        {"blocks": [{"metric": "FID", "decimals": "2", "rows": []}]},
+        {"blocks": [{"metric": {"a": 1}, "decimals": 2, "rows": [{"label": "a", "source": None, "cells": [1.0]}]}]},
+        {"notes": None},
+        {"notes": [3]},
+        {"steps": 5},
+        {"results": [{}]},
+        {"results": 3},
+        {"results": [result("much")]},
+    ],
 )
-def test_a_damaged_table_is_refused_by_name(runs, tmp_path, change):
+def test_a_damaged_table_costs_itself_alone(runs, tmp_path, change):
     write_grid(runs[0], **change)
-    with pytest.raises(UserError, match=r"table/table\.json"):
-        report(runs, tmp_path)
+    write_grid(runs[1])
+    text, page = report(runs, tmp_path)
+    assert "table/table.json" in text
+    assert "11.25†" in text  # the other run's
+    assert len(page.all("data")) >= 8
 
 
 def test_hostile_strings_in_it_are_text(runs, tmp_path):

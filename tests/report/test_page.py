@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from ddpm_ip.errors import UserError
+from ddpm_ip.extras import how_to_install
 from ddpm_ip.report.page import write_report
 from ddpm_ip.report.pictures import data_uri
 from ddpm_ip.report.plots import POINTS, envelope, smooth
@@ -178,7 +179,7 @@ def test_without_matplotlib_the_message_names_the_cure(runs, tmp_path, monkeypat
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r'pip install "ddpm-ip\[plot\]"'):
+    with pytest.raises(UserError, match=re.escape(how_to_install("plot"))):
         write_report(runs, tmp_path / "page.html")
 
 

@@ -2,12 +2,13 @@
 
 import json
 import math
+import re
 
 import pytest
 import yaml
 
 from ddpm_ip.report.compare import differing_keys, lead, other_differences
-from ddpm_ip.report.page import markdown_table
+from ddpm_ip.report.page import markdown_table, write_report
 from ddpm_ip.report.plots import metric_by_evaluations
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
@@ -27,6 +28,10 @@ def record(value, sampler, **facts):
     return {**{key: row[key] for key in kept}, "n_images": row["n_samples"], "sampling": sampling}
 
 
+def html(path):
+    return path.read_text(encoding="utf-8")
+
+
 def only_table(runs):
     (table,) = tables(load_runs(runs))
     return table
@@ -38,27 +43,81 @@ def test_values_and_best(runs):
     baseline, perturbed = table.columns
     for setting in table.settings:
         assert table.cells[setting, baseline].value == VALUES[setting.row, setting.steps]
-        assert table.best(setting) == {perturbed}
+        assert table.best(setting) == perturbed
         assert table.change(setting)[0] == pytest.approx(0.8)
     assert table.wins() == {baseline: 0, perturbed: 4}
 
 
 @pytest.mark.parametrize(
-    ("metric", "winners"), [("FD-pixels", {0}), ("FD-other", {0}), ("IS", {1}), ("recall", {1}), ("novel", set())]
+    ("metric", "winner"), [("FD-pixels", 0), ("FD-other", 0), ("IS", 1), ("recall", 1), ("novel", None)]
 )
-def test_best_follows_the_metric(runs, metric, winners):
+def test_best_follows_the_metric(runs, metric, winner):
     write(runs[0], result(1.0, metric=metric))
     write(runs[1], result(2.0, metric=metric))
     table = only_table(runs)
-    assert {column.run for column in table.best(table.settings[0])} == winners
+    best = table.best(table.settings[0])
+    assert (best and best.run) == winner
 
 
 def test_ties_and_non_finite_values(runs):
     write(runs[0], result(1.0), result(math.nan, steps=20), result(3.0, steps=30))
     write(runs[1], result(1.0), result(2.0, steps=20))
     table = only_table(runs)
-    assert [len(table.best(setting)) for setting in table.settings] == [2, 0, 0]
+    assert [table.best(setting) for setting in table.settings] == [None, None, None]
+    assert [table.compared(setting) for setting in table.settings] == [True, False, False]
     assert table.wins() == dict.fromkeys(table.columns, 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ahead"),
+    [
+        ((0.1114, None), (0.1106, None), None),  # both print 0.111
+        ((0.1116, None), (0.1106, None), 1),  # 0.112 and 0.111
+        ((0.1106, None), (0.1114, None), None),
+        ((12.0, None), (11.97, None), None),  # 12.0 twice
+        ((0.5, 0.02), (0.48, 0.001), None),  # within the spread of one
+        ((0.5, 0.011), (0.48, 0.011), None),  # ... of both together
+        ((0.5, 0.009), (0.48, 0.009), 1),
+        ((0.48, None), (0.5, 0.019), 0),
+        ((0.48, math.nan), (0.5, None), None),  # a spread that is no number says nothing
+        ((0.48, math.inf), (0.9, None), None),
+        ((-0.02, None), (0.01, None), 0),  # KID may be below 0
+    ],
+)
+def test_what_prints_the_same_or_differs_within_the_spread_is_a_tie(runs, tmp_path, first, second, ahead):
+    for run, (value, spread) in zip(runs, (first, second), strict=True):
+        write(run, result(value, spread=spread, metric="KID"))
+    table = only_table(runs)
+    best = table.best(table.settings[0])
+    assert (best and best.run) == ahead
+    assert sum(table.wins().values()) == (ahead is not None)
+    text = html(write_report(runs, tmp_path / "page.html"))
+    assert ('class="best"' in text, "(best)" in text) == (ahead is not None, ahead is not None)
+    assert ("A tie: the values print the same" in text) == (ahead is None)
+    assert ("**" in markdown_table(runs)) == (ahead is not None)
+
+
+def test_seeds_decide_only_beyond_their_spread(runs, tmp_path):
+    """0.50, 0.54 against 0.51, 0.49 are within the spread; 0.60, 0.61 against 0.30, 0.32 are not."""
+    near, far = ((0.50, 0.54), (0.51, 0.49)), ((0.60, 0.61), (0.30, 0.32))
+    for i, run in enumerate(runs):
+        rows = [(steps, pair[i]) for steps, pair in ((10, near), (20, far))]
+        write(run, *(result(v, steps=k, seed=seed) for k, values in rows for seed, v in enumerate(values)))
+    table = only_table(runs)
+    assert table.wins() == {table.columns[0]: 0, table.columns[1]: 1}
+    text = html(write_report(runs, tmp_path / "page.html"))
+    assert text.count('class="best"') == 1
+    assert "Ahead in a row (bold) is baseline in 0 of 2 and perturbed in 1 of 2. In 1 of 2 nobody is" in text
+    assert "differ by no more than their spreads" in text
+
+
+def test_among_three_the_first_must_be_ahead_of_all(runs, tmp_path):
+    third = make_run(tmp_path / "third")
+    for run, value in zip([*runs, third], (0.1114, 0.1106, 0.5), strict=True):
+        write(run, result(value))
+    table = only_table([*runs, third])
+    assert table.best(table.settings[0]) is None
+    assert set(table.wins().values()) == {0}
 
 
 @pytest.mark.parametrize(
@@ -163,3 +222,14 @@ def test_markdown(runs):
 def test_markdown_escapes(tmp_path):
     text = markdown_table([make_run(tmp_path / "a|b*<i>")])
     assert r"a\|b\*\<i\>" in text
+
+
+@pytest.mark.parametrize("field", ["metric", "reference", "sampler", "respace_type", "reference_sha256"])
+def test_no_html_gets_into_markdown(runs, field):
+    """Raw HTML, an image from elsewhere, a link, a heading, another column, another line."""
+    hostile = "<img src=x onerror=alert(1)>![a](http://x.example/)|# b\n\n# c &lt;script&gt; <!-- `"
+    write(runs[0], result(1.0, **{field: hostile}))
+    text = markdown_table(runs)
+    assert not re.search(r"(?<!\\)[<>`]|(?<!\\)&|(?<!\\)!?\[|^#", text, flags=re.MULTILINE)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) <= 2  # two tables

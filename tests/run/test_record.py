@@ -139,6 +139,8 @@ def test_steps_may_be_one_of_guided_diffusions_strings() -> None:
         ({"metric": "FID", "value": 1, "sampling": {**FACTS, "steps": 0}}, "steps must be at least 1, got 0"),
         ({"metric": "FID", "value": 1, "sampling": {**FACTS, "evaluations": "x"}}, "evaluations must be a number"),
         ({"metric": "FID", "value": 1, "sampling": {**FACTS, "evaluations": 0}}, "evaluations must be at least 1"),
+        ({"metric": "FID", "value": 1, "sampling": {**FACTS, "steps": 10**10}}, "steps must be at most 1,000,000,000"),
+        ({"metric": "FID", "value": 1, "sampling": {**FACTS, "spacing": ["a"]}}, "spacing must be a text"),
         ({"values": [1], "protocol": {}}, "values and protocol must be objects"),
         ({"values": {"FID": None}, "protocol": {}}, "value missing"),
     ],

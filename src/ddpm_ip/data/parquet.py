@@ -13,6 +13,7 @@ from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decode
 from ddpm_ip.data.imageset import ImageSet
 from ddpm_ip.data.source import existing, opened, refuse_bomb, refusing
 from ddpm_ip.errors import DataError
+from ddpm_ip.extras import how_to_install
 
 log = logging.getLogger("ddpm_ip.data")
 
@@ -111,7 +112,7 @@ def _opened(shard: Path) -> Any:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError('reading Parquet files needs pyarrow: pip install "ddpm-ip[parquet]"') from error
+        raise DataError(f"reading Parquet files needs pyarrow: {how_to_install('parquet')}") from error
     with refusing(f"{shard}: not a readable Parquet file"):
         with opened(shard):  # a pipe would be waited for
             pass

@@ -15,6 +15,7 @@ from typing import Literal
 
 from ddpm_ip import __version__
 from ddpm_ip.doctor.findings import Finding
+from ddpm_ip.extras import how_to_install
 
 EXTRAS = {"tensorboard": "log", "matplotlib": "plot", "pyarrow": "parquet"}  # package -> the extra that brings it
 GB = 1e9
@@ -83,8 +84,8 @@ def extras() -> Iterable[Finding]:
     if there:
         yield Finding("OK", "extras", ", ".join(f"{name} {found}" for name, found in there.items()))
     if absent := [name for name in EXTRAS if name not in there]:
-        extras = ",".join(EXTRAS[name] for name in absent)
-        yield Finding("note", "extras", f"without {', '.join(absent)}", f'if wanted: pip install "ddpm-ip[{extras}]"')
+        extras = [EXTRAS[name] for name in absent]
+        yield Finding("note", "extras", f"without {', '.join(absent)}", f"if wanted: {how_to_install(*extras)}")
 
 
 class Torchvision:

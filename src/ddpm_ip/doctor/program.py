@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ def doctor(config_path: Path | str | None, overrides: dict[str, Any], run: Path 
         run: folder of a run.
     """
     vision = machine.Torchvision()  # begins now, in a process of its own
-    logging.getLogger("ddpm_ip").setLevel(logging.ERROR)  # what modules warn of is said here, in one line
     checks: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("ddpm-ip", machine.python),
         ("torch", machine.torch_build),
@@ -40,7 +40,20 @@ def doctor(config_path: Path | str | None, overrides: dict[str, Any], run: Path 
         checks.append(("config", partial(check_configuration, config_path, overrides, run)))
     if run is not None:
         checks.append(("run", partial(check_run, run)))
-    return [finding for what, check in [*checks, ("torchvision", vision.findings)] for finding in _safely(what, check)]
+    checks.append(("torchvision", vision.findings))
+    with _quiet():  # what modules warn of is said here, in one line
+        return [finding for what, check in checks for finding in _safely(what, check)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    log = logging.getLogger("ddpm_ip")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _safely(what: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:

@@ -15,7 +15,11 @@ COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 
 def differing_keys(runs: Sequence[Run]) -> list[str]:
-    """Dotted config keys whose value is not the same in all runs, in the order of the first config that has them."""
+    """Dotted config keys whose value is not the same in all runs, in the order of the first config that has them.
+
+    Of a run whose configuration cannot be read, nothing is known to differ.
+    """
+    runs = [run for run in runs if run.settings]
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     return [key for key in keys if len({_canonical(run.settings.get(key)) for run in runs}) > 1]
 
@@ -27,10 +31,18 @@ def show(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return grouped(value)
+        return _cut(grouped(value), 300)
     if isinstance(value, float):
         return f"{value:.6g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return _cut(value if isinstance(value, str) else plain(value), 300)
+
+
+def plain(value: Any) -> str:
+    """Any value as text, the same for equal values."""
+    try:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    except (TypeError, ValueError):  # keys of several kinds
+        return str(value)
 
 
 def grouped(number: int) -> str:
@@ -40,6 +52,8 @@ def grouped(number: int) -> str:
 
 def describe(run: Run) -> str:
     """What kind of training a run is: plain DDPM, or input perturbation of which strength."""
+    if not run.settings or "perturbation" in run.settings:
+        return "unknown settings"
     name, gamma = run.settings.get("perturbation.name"), run.settings.get("perturbation.gamma")
     if name in (None, "none") or (name == "input" and gamma == 0):
         return "plain DDPM"
@@ -57,7 +71,7 @@ def lead(runs: Sequence[Run]) -> str:
     opening = f"{_count(len(runs)).capitalize()} runs are compared: {about}."
     if not keys:
         return f"{opening} Their configs are the same in all {same} settings{_training(runs[0])}."
-    where = [f"{key} ({', '.join(_short(run.settings.get(key)) for run in runs)})" for key in keys]
+    where = [f"{key} ({', '.join(_short(run, key) for run in runs)})" for key in keys]
     differ = sentence_list(where) if len(keys) <= 3 else f"{_count(len(keys))} settings, listed below"
     seed = "" if "seed" in keys or "seed" not in runs[0].settings else ", the seed among them"
     return f"{opening} Their configs differ in {differ}; the other {_count(same)} settings are the same{seed}."
@@ -89,10 +103,15 @@ def _training(run: Run) -> str:
     return length + (f" on {show(data)}" if data and length else "")
 
 
-def _short(value: Any) -> str:
+def _short(run: Run, key: str) -> str:
     """A value within a sentence."""
-    text = "not set" if value is None else show(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    if not run.settings:
+        return "unknown"
+    return "not set" if run.settings.get(key) is None else _cut(show(run.settings[key]), 40)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _count(number: int) -> str:
@@ -103,5 +122,5 @@ def _canonical(value: Any) -> str:
     """Equal for equal settings: YAML reads ``2e-4`` as text and ``0.0002`` as a number."""
     try:
         return repr(float(value)) if not isinstance(value, bool) else repr(value)
-    except (TypeError, ValueError):
-        return json.dumps(value, sort_keys=True, default=str)
+    except (TypeError, ValueError, OverflowError):
+        return plain(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -15,7 +16,15 @@ class Markup(str):
     __slots__ = ()
 
 
+# Nothing that a page shows, and what would turn the order of letters around.
+INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 Child: TypeAlias = "str | Sequence[Child] | None"
+
+
+def escape(text: str) -> str:
+    """Text as HTML, within an element or an attribute; characters that cannot be seen become a mark."""
+    return html.escape(INVISIBLE.sub("\ufffd", text))
 
 
 def join(*children: Child) -> Markup:
@@ -25,7 +34,7 @@ def join(*children: Child) -> Markup:
         if isinstance(child, Markup):
             parts.append(child)
         elif isinstance(child, str):
-            parts.append(html.escape(child))
+            parts.append(escape(child))
         elif child is not None:
             parts.append(join(*child))
     return Markup("".join(parts))
@@ -42,7 +51,7 @@ def tag(name: str, /, *children: Child, **attributes: str | int | bool | None) -
     name, _, css = name.partition(".")
     pairs = {"class": css or None, **{key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}}
     text = "".join(
-        f" {key}" if value is True else f' {key}="{html.escape(str(value))}"'
+        f" {key}" if value is True else f' {key}="{escape(str(value))}"'
         for key, value in pairs.items()
         if value is not None and value is not False
     )

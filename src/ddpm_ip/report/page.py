@@ -11,14 +11,15 @@ from PIL import Image
 from ddpm_ip import __version__
 from ddpm_ip.files import write_text
 from ddpm_ip.report.compare import describe, differing_keys, lead, other_differences, show
+from ddpm_ip.report.during import during_training
 from ddpm_ip.report.grids import grids_section
 from ddpm_ip.report.markup import Markup, join, tag
 from ddpm_ip.report.provenance import provenance_section
-from ddpm_ip.report.results import results_section
+from ddpm_ip.report.results import results_section, verdict
 from ddpm_ip.report.run import Run, load_runs
 from ddpm_ip.report.samples import samples_section
 from ddpm_ip.report.svg import run_label
-from ddpm_ip.report.table import markdown, tables
+from ddpm_ip.report.table import markdown, plain, tables
 from ddpm_ip.report.texts import CITATION, METHOD
 from ddpm_ip.report.training import training_section
 
@@ -36,8 +37,8 @@ def write_report(
 ) -> Path:
     """Writes the report of one or several runs as one HTML file without any other resource.
 
-    The same folders give the same bytes. Numbers of different protocols (metric, reference set, number of images) never
-    share a table.
+    What is damaged in a folder is left out, with a sentence on the page. The same folders give the same bytes. Numbers
+    of different protocols (metric, reference set, number of images) never share a table.
 
     Args:
         runs: run folders (EXP_DIR), or loaded runs.
@@ -51,7 +52,7 @@ def write_report(
         The file that was written.
 
     Raises:
-        UserError: if a folder is not a run folder or is damaged, or if matplotlib is missing.
+        UserError: if a folder is not a run folder, or if matplotlib is missing.
     """
     page = html_page(load_runs(runs), title, notes, real, floors or {})
     out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
@@ -61,14 +62,17 @@ def write_report(
 
 def markdown_table(runs: Sequence[Path | str | Run]) -> str:
     """The results as Markdown: one table per protocol, each under a line that says what was compared."""
+    loaded = load_runs(runs)
     parts = []
-    for table in tables(load_runs(runs)):
+    for table in tables(loaded):
         p = table.protocol
         against = f"{p.n_reference or ''} images of {p.reference or 'an unnamed reference set'}".strip()
         digest = f" (SHA-256 {p.reference_sha256[:12]})" if p.reference_sha256 else ""
         samples = f"{p.n_images} samples" if p.n_images is not None else "samples"
-        parts.append(f"{p.metric}, {samples} against {against}{digest}\n\n{markdown(table)}\n")
-    return "\n".join(parts) or "No run has results yet.\n"
+        title = plain(f"{p.metric}, {samples} against {against}{digest}")
+        parts.append("\n\n".join(filter(None, (title, markdown(table), plain(verdict(table) or "")))) + "\n")
+    damaged = [f"* {plain(f'{run.name}: {problem}.')}\n" for run in loaded for problem in run.problems]
+    return "\n".join([*(parts or ["No run has results yet.\n"]), *(["".join(damaged)] if damaged else [])])
 
 
 def html_page(
@@ -89,7 +93,7 @@ def html_page(
         _differences(runs),
         [tag("p", sentence) for sentence in other_differences(runs)],
         _missing(runs),
-        results_section(tables(runs), notes, floors),
+        results_section(tables(runs), notes, floors, during_training(runs)),
         grids_section(runs),
         samples_section(runs, real),
         training_section(runs),
@@ -124,7 +128,7 @@ def _differences(runs: Sequence[Run]) -> Markup | None:
 def _missing(runs: Sequence[Run]) -> Markup | None:
     """What the run folders lack, named once and early."""
     items = [tag("li", f"{run.name}: {what}.") for run in runs for what in (*run.missing(), *run.problems)]
-    return tag("div.notice", tag("strong", "Missing"), tag("ul", items)) if items else None
+    return tag("div.notice", tag("strong", "Missing or damaged"), tag("ul", items)) if items else None
 
 
 def _method() -> Markup:
@@ -133,7 +137,7 @@ def _method() -> Markup:
 
 
 def _default_title(runs: Sequence[Run]) -> str:
-    data = list(dict.fromkeys(str(run.settings["data.name"]) for run in runs if run.settings.get("data.name")))
+    data = list(dict.fromkeys(show(run.settings["data.name"]) for run in runs if run.settings.get("data.name")))
     place = f" on {data[0]}" if len(data) == 1 else ""
     if len(runs) == 1:
         kind = describe(runs[0])

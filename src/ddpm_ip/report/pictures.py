@@ -4,26 +4,58 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
+from ddpm_ip.files import read_bytes
+
 PAGE_BYTES = 2_000_000
 """What all pictures of a page may take together, encoded."""
 
+LARGEST = 64_000_000
+"""Bytes of a file, and pixels of a picture, that are looked at."""
+
+KINDS = ("PNG", "JPEG")
 MAX_SIDE = 900
 MIN_SIDE = 96
 
 
 def open_picture(path: Path) -> Image.Image | None:
-    """Reads a picture; None if the file is damaged (a run may have been killed while writing, or copied in part)."""
+    """Reads a picture, as gray or RGB; None if it is damaged (a run may have been killed while writing, or copied in
+    part), far too large, or something else.
+    """
     try:
-        with Image.open(path) as picture:
-            picture.load()
-            loaded: Image.Image = picture.copy()
-            return loaded
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        content = io.BytesIO(read_bytes(path, LARGEST))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(content, formats=KINDS) as picture:
+                if picture.width * picture.height > LARGEST:
+                    return None
+                picture.load()
+                loaded: Image.Image = picture.copy() if picture.mode in ("L", "RGB") else picture.convert("RGB")
+                return loaded
+    except Exception:  # of a damaged file, decoders raise anything
         return None
+
+
+def contact_sheet(files: Sequence[Path], columns: int = 8) -> Image.Image | None:
+    """The first pictures of a folder of samples, row by row on a light background; None if none can be read."""
+    pictures = [picture for path in files[: columns**2] if (picture := open_picture(path))]
+    if not pictures:
+        return None
+    width, height = (min(side, MAX_SIDE // columns) for side in pictures[0].size)
+    scale, gap = max(1, round(64 / max(width, height))), 2
+    rows = math.ceil(len(pictures) / columns)
+    columns = min(columns, len(pictures))
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), (235, 235, 235))
+    for i, picture in enumerate(pictures):
+        place = gap + (i % columns) * (width + gap), gap + (i // columns) * (height + gap)
+        sheet.paste(picture if picture.size == (width, height) else picture.resize((width, height)), place)
+    return sheet.resize((sheet.width * scale, sheet.height * scale), Image.Resampling.NEAREST)
 
 
 def data_uri(picture: Image.Image, limit: int) -> str:

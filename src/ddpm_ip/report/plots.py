@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ddpm_ip.errors import UserError
-from ddpm_ip.report.table import Table
+from ddpm_ip.extras import how_to_install
+from ddpm_ip.report.table import Column, Setting, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +30,12 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#b0498c", "#8a6d00", "#4b5fc4")
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES: tuple[Any, ...] = ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))
+LARGEST = 1e30
+"""Beyond it nothing is drawn: no axis could be read."""
+
+MOST_LINES = 48
+"""Samplers of a plot."""
+
 POINTS = 500
 """Points drawn of a long curve."""
 
@@ -46,18 +53,18 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
         floor: what a perfect sampler would score, drawn as a dotted line.
     """
     figure, axes = _figure(4.8, 2.8)
-    families = list(dict.fromkeys(setting.family for setting in table.settings))
+    families = list(dict.fromkeys(setting.family for setting in table.settings))[:MOST_LINES]
     values = [floor] if floor is not None else []
     for column_index, column in enumerate(table.columns):
         for family_index, family in enumerate(families):
             color, marker = style_of(line_style(table, column_index, family_index))
-            settings = [s for s in table.settings if s.family == family and table.finite(s, column)]
+            settings = [s for s in table.settings if s.family == family and can_be_drawn(table, s, column)]
             cells = [table.cells[s, column] for s in settings]
             values += [cell.value for cell in cells]
             axes.errorbar(
                 [s.evaluations for s in settings],
                 [cell.value for cell in cells],
-                yerr=[cell.spread or 0.0 for cell in cells] if any(cell.spread for cell in cells) else None,
+                yerr=[min(cell.margin, LARGEST) for cell in cells] if any(cell.margin for cell in cells) else None,
                 color=color, marker=marker, markersize=4.2, linewidth=1.3, capsize=2, elinewidth=0.8,
                 linestyle=DASHES[family_index % len(DASHES)],
                 markerfacecolor=PAPER if is_hollow(family_index) else color,
@@ -65,11 +72,17 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
     if floor is not None:
         axes.axhline(floor, color=INK, linewidth=1, linestyle=(0, (1, 2)))
         axes.annotate("floor", (0, floor), (4, 3), ("axes fraction", "data"), "offset points", color=INK, size=8)
-    _evaluations_axis(axes, sorted({setting.evaluations for setting in table.settings}))
-    if values and min(values) > 0:
+    _evaluations_axis(axes, sorted({s.evaluations for s in table.settings if s.evaluations}) or [1])
+    if values and min(values) > 1 / LARGEST:
         _log_y(axes, min(values), max(values))
     axes.set_xlabel("network evaluations")
     return figure
+
+
+def can_be_drawn(table: Table, setting: Setting, column: Column) -> bool:
+    """Whether a number has a place in :func:`metric_by_evaluations`: it is finite, and its evaluations are known."""
+    cell = table.finite(setting, column)
+    return cell is not None and setting.evaluations > 0 and abs(cell.value) < LARGEST
 
 
 def column_style(table: Table, column: int) -> int:
@@ -105,7 +118,7 @@ def curve(series: Sequence[tuple[int, Floats, Floats]], wide: bool = False, log:
         axes.plot(*envelope(steps, bold), color=color, linewidth=1.5)
         drawn.append(values[np.isfinite(values)])
     finite = np.concatenate(drawn) if drawn else np.empty(0)
-    if log and finite.size and finite.min() > 0 and finite.max() / finite.min() > 3:
+    if log and finite.size and finite.min() > 1 / LARGEST and finite.max() / finite.min() > 3:
         _log_y(axes, float(finite.min()), float(finite.max()))
     elif finite.size and finite.min() >= 0 and finite.max() > 0:
         axes.set_ylim(0, float(finite.max()) * 1.08)
@@ -144,7 +157,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError('The plots of a report need matplotlib: pip install "ddpm-ip[plot]"') from None
+        raise UserError(f"The plots of a report need matplotlib: {how_to_install('plot')}") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(True, color=RULE, linewidth=0.6)

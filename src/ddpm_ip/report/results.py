@@ -8,14 +8,19 @@ from ddpm_ip.errors import UserError
 from ddpm_ip.metric import find, higher_is_better
 from ddpm_ip.report.compare import grouped, show
 from ddpm_ip.report.markup import Markup, join, sentence_list, tag
-from ddpm_ip.report.plots import column_style, metric_by_evaluations
+from ddpm_ip.report.plots import can_be_drawn, column_style, metric_by_evaluations
 from ddpm_ip.report.svg import run_label, swatch, to_svg
 from ddpm_ip.report.table import Column, Setting, Table
 from ddpm_ip.report.texts import UNKNOWN_METRIC
 
+MOST_TABLES = 24
+MOST_ROWS = 300
 
-def results_section(tables: Sequence[Table], notes: Sequence[str], floors: Mapping[str, float]) -> Markup:
-    """All tables and plots; ``notes`` stand beneath them.
+
+def results_section(
+    tables: Sequence[Table], notes: Sequence[str], floors: Mapping[str, float], during: Markup | None = None
+) -> Markup:
+    """All tables and plots; ``notes`` stand beneath them, then ``during``, what was measured during training.
 
     Raises:
         UserError: if a floor names a metric that is not there, or is there under several protocols.
@@ -27,9 +32,11 @@ def results_section(tables: Sequence[Table], notes: Sequence[str], floors: Mappi
                 f"A floor was given for {metric}; it needs one table of that metric, and there are {found}."
             )
     if not tables:
-        return tag("section", tag("h2", "Results"), tag("p", "No run has results yet."), _notes(notes))
+        none = "No run has results yet." if during is None else "No run has been measured after its training yet."
+        return tag("section", tag("h2", "Results"), tag("p", none), _notes(notes), during)
     # Notes belong beneath the table; beneath several, since they do not say which they mean.
     beneath = notes if len(tables) == 1 else ()
+    shown, left_out = tables[:MOST_TABLES], len(tables) - MOST_TABLES
     several = tag(
         "p",
         "These numbers were measured under different protocols. Each table holds one; do not compare across tables.",
@@ -38,9 +45,11 @@ def results_section(tables: Sequence[Table], notes: Sequence[str], floors: Mappi
         "section",
         tag("h2", "Results"),
         several if len(tables) > 1 else None,
-        [_one_protocol(table, i, floors.get(table.protocol.metric), beneath) for i, table in enumerate(tables)],
+        [_one_protocol(table, i, floors.get(table.protocol.metric), beneath) for i, table in enumerate(shown)],
+        tag("p", f"Tables of {left_out} more protocols are not shown.") if left_out > 0 else None,
         None if beneath else _notes(notes),
-        [_explanation(metric) for metric in dict.fromkeys(metrics)],
+        during,
+        [_explanation(table.protocol.metric) for table in {t.protocol.metric: t for t in shown}.values()],
     )
 
 
@@ -55,13 +64,15 @@ def _one_protocol(table: Table, index: int, floor: float | None, notes: Sequence
     return tag(
         "div.protocol",
         tag("h3", metric),
-        tag("p", _verdict(table)) if _verdict(table) else None,
+        tag("p", verdict(table)) if verdict(table) else None,
         # Not a <caption>: that would be as wide as the table, and on a phone scroll out of sight with it.
         tag("p.quiet", _caption(table), id=f"caption{index}"),
         tag("div.scroll", _html_table(table, f"caption{index}")),
         _notes(notes),
         [tag("p.quiet", line) for line in [floor_text, *_protocol_lines(table)] if line],
-        tag(
+        None
+        if not any(can_be_drawn(table, *place) for place in table.cells)
+        else tag(
             "figure.main-plot",
             _legend(table),
             tag("figcaption", title),
@@ -70,33 +81,39 @@ def _one_protocol(table: Table, index: int, floor: float | None, notes: Sequence
     )
 
 
-def _verdict(table: Table) -> str | None:
+def verdict(table: Table) -> str | None:
     """Who is ahead in how many rows, counted and nothing more."""
     higher = higher_is_better(table.protocol.metric)
-    rows = sum(bool(table.best(setting)) for setting in table.settings)
+    rows = sum(map(table.compared, table.settings))
     if not rows:
         return None
-    word = "highest" if higher else "lowest"
-    counts = [f"{column.label} in {wins} of {rows}" for column, wins in table.wins().items()]
-    return f"{'Higher' if higher else 'Lower'} is better. The {word} value of a row belongs to {sentence_list(counts)}."
+    wins = table.wins()
+    ties = rows - sum(wins.values())
+    spread = any(cell.spread is not None for cell in table.cells.values())
+    why = "the values print the same" + (", or differ by no more than their spreads (±) together" if spread else "")
+    opening = f"{'Higher' if higher else 'Lower'} is better."
+    if ties == rows:
+        return f"{opening} Nobody is ahead in any of {rows} rows: {why}." if rows > 1 else f"{opening} A tie: {why}."
+    counts = [f"{column.label} in {count} of {rows}" for column, count in wins.items()]
+    tied = f" In {ties} of {rows} nobody is: {why}." if ties else ""
+    return f"{opening} Ahead in a row (bold) is {sentence_list(counts)}.{tied}"
 
 
 def _protocol_lines(table: Table) -> list[str]:
     seeds = max(cell.seeds for cell in table.cells.values())
-    spread = any(cell.spread is not None for cell in table.cells.values())
     lines = [f"Protocol: {line}" for line in table.lines[:3]]
     if len(table.lines) > 3:
         lines.append(f"{len(table.lines) - 3} more protocol lines are under “Provenance”.")
+    if len(table.settings) > MOST_ROWS:
+        lines.append(f"{len(table.settings) - MOST_ROWS} more rows are not shown.")
     if seeds > 1:
         lines.append(f"Values with several seeds (up to {seeds}) are means, ± the standard deviation over seeds.")
-    if spread and len(table.columns) > 1:
-        lines.append("A difference within the spread (±) says nothing.")
     return lines
 
 
 def _html_table(table: Table, caption: str) -> Markup:
     families: dict[tuple[str, str | None], list[Setting]] = {}
-    for setting in table.settings:
+    for setting in table.settings[:MOST_ROWS]:
         families.setdefault(setting.family, []).append(setting)
     names: list[str] = [run_label(column_style(table, i), column.label) for i, column in enumerate(table.columns)]
     if _is_alone(table):
@@ -143,7 +160,7 @@ def _cell(table: Table, setting: Setting, column: Column) -> Markup:
     cell, text = table.cells.get((setting, column)), table.formatter()
     if cell is None:
         return tag("td", "–")
-    best = column in table.best(setting)
+    best = column == table.best(setting)
     return tag(
         "td.best" if best else "td",
         tag("data", text(cell.value), value=repr(cell.value)),
@@ -159,7 +176,7 @@ def _change(table: Table, setting: Setting) -> list[Markup]:
     if change is None:
         return [tag("td.change", "–"), tag("td.change", "–")]
     ratio, difference = change
-    sign = "−" if difference < 0 else "+"
+    sign = "" if text(abs(difference)) == text(0.0) else "−" if difference < 0 else "+"
     return [
         tag("td.change", "–" if ratio is None else f"{ratio:.3f}"),
         tag("td.change", f"{sign}{text(abs(difference))}"),

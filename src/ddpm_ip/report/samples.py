@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from ddpm_ip.report.compare import grouped, show
+from ddpm_ip.report.evaluated import sample_files
 from ddpm_ip.report.markup import Markup, tag
-from ddpm_ip.report.pictures import PAGE_BYTES, data_uri, open_picture
+from ddpm_ip.report.pictures import PAGE_BYTES, contact_sheet, data_uri, open_picture
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
 from ddpm_ip.report.table import Setting
@@ -35,6 +36,7 @@ def samples_section(runs: Sequence[Run], real: Image.Image | None) -> Markup:
         tag("figure.real", tag("figcaption", "Real data"), _img(real, "Real images", limit)) if real else None,
         _side_by_side(runs, pairs, shown, limit) if shown else tag("p", "No run has sample grids from an evaluation."),
         tag("p.quiet", left_out) if len(pairs) > MAX_PAIRS else None,
+        [tag("p.quiet", sentence) for run in runs if (sentence := _kept(run))],
         tag("h3", "During training") if any(films) else None,
         [_filmstrip(run, film, i, limit) for i, (run, film) in enumerate(zip(runs, films, strict=True)) if film],
     )
@@ -77,9 +79,25 @@ def _grid(run: Run, relative: str | None, index: int, title: str, limit: int) ->
     caption = tag("figcaption", run_label(index, run.name))
     if relative is None:
         return tag("figure", caption, tag("div.absent", "no samples at this setting"))
+    alt = f"Samples of {run.name}, {title}"
+    if relative in run.folders:
+        sheet = contact_sheet(sample_files(run.folders[relative]))
+        return tag("figure", caption, _img(sheet, alt, limit) if sheet else tag("div.absent", f"{relative} is empty"))
     path = run.file(relative)
-    picture = _picture(path, f"Samples of {run.name}, {title}", limit) if path else None
+    picture = _picture(path, alt, limit) if path else None
     return tag("figure", caption, picture or tag("div.absent", f"{relative} is missing"))
+
+
+def _kept(run: Run) -> str | None:
+    """Where the images are that a table kept."""
+    homes: dict[str, list[int]] = {}
+    for name, count in run.kept:
+        homes.setdefault(str(Path(name).parent), []).append(count)
+    found = [
+        f"{grouped(sum(counts))} in {home}/images-… ({len(counts)} cell{'s' * (len(counts) > 1)})"
+        for home, counts in homes.items()
+    ]
+    return f"{run.name}: images that the table kept: {'; '.join(found)}." if found else None
 
 
 def _filmstrip(run: Run, chosen: Sequence[tuple[int, Path]], index: int, limit: int) -> Markup:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import io
 import re
 from typing import TYPE_CHECKING
 
-from ddpm_ip.report.markup import Markup, tag
+from ddpm_ip.report.markup import Markup, escape, tag
 from ddpm_ip.report.plots import INK, PAPER, RULE, SERIES, is_hollow, style_of
 
 if TYPE_CHECKING:
@@ -68,4 +67,4 @@ def to_svg(figure: Figure, ident: str, label: str) -> Markup:
     for color, variable in VARIABLES.items():
         body = body.replace(color, f"var(--{variable})")
     body = re.sub(r"\s*\n\s*", "\n", body).strip()
-    return Markup(f'<svg class="plot" {view_box} role="img" aria-label="{html.escape(label)}">{body}')
+    return Markup(f'<svg class="plot" {view_box} role="img" aria-label="{escape(label)}">{body}')

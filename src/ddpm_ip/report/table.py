@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ddpm_ip.metric import higher_is_better
+from ddpm_ip.report.markup import INVISIBLE
 from ddpm_ip.report.run import Run
 from ddpm_ip.run.record import SECTIONS, Record
+
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,8 @@ class Setting:
     Attributes:
         row: sampler, corrections and clipping (:func:`ddpm_ip.run.record.row_label`).
         spacing: of the times, if that is known.
-        steps: a number, or one of guided-diffusion's strings.
-        evaluations: of the network for one image.
+        steps: a number, or one of guided-diffusion's strings; :data:`UNKNOWN` if nothing is known of the sampling.
+        evaluations: of the network for one image; 0 if that is not known.
     """
 
     row: str
@@ -36,10 +40,8 @@ class Setting:
 
     @classmethod
     def of(cls, record: Record) -> Setting:
-        steps = record.steps
-        assert steps is not None, "the rows of results have steps"
-        evaluations = record.evaluations
-        return cls(record.row, record.spacing, steps, evaluations or 0)
+        steps = UNKNOWN if record.steps is None else record.steps
+        return cls(record.row, record.spacing, steps, record.evaluations or 0)
 
     @property
     def family(self) -> tuple[str, str | None]:
@@ -53,7 +55,7 @@ class Setting:
     @property
     def other_evaluations(self) -> str | None:
         """How often the network is asked, where that is not the number of steps."""
-        return None if self.evaluations == self.steps else f"{self.evaluations} evaluations"
+        return f"{self.evaluations} evaluations" if self.evaluations not in (0, self.steps) else None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Cell:
     spread: float | None
     seeds: int
 
+    @property
+    def margin(self) -> float:
+        """How far the spread reaches to each side; nothing is known to be beyond a spread that is no number."""
+        return abs(self.spread or 0.0) if math.isfinite(self.spread or 0.0) else math.inf
+
 
 @dataclass(frozen=True)
 class Table:
@@ -91,14 +98,27 @@ class Table:
     columns: tuple[Column, ...]
     cells: dict[tuple[Setting, Column], Cell]
 
-    def best(self, setting: Setting) -> set[Column]:
-        """The columns with the best value of a row; none where there is nothing to compare or no better or worse."""
-        higher = higher_is_better(self.protocol.metric)
-        values = {column: cell.value for column in self.columns if (cell := self.finite(setting, column))}
-        if higher is None or len(values) < 2:
-            return set()
-        target = (max if higher else min)(values.values())
-        return {column for column, value in values.items() if value == target}
+    def compared(self, setting: Setting) -> bool:
+        """Whether a row has values to compare, and it is known which way they are better."""
+        there = [column for column in self.columns if self.finite(setting, column)]
+        return len(there) > 1 and higher_is_better(self.protocol.metric) is not None
+
+    def best(self, setting: Setting) -> Column | None:
+        """The column that is ahead of all others in a row; None where nothing can be compared, and in a tie.
+
+        A tie is what prints the same, and what differs by no more than both spreads (±) together.
+        """
+        if not self.compared(setting):
+            return None
+        sign = -1 if higher_is_better(self.protocol.metric) else 1
+        cells = {column: cell for column in self.columns if (cell := self.finite(setting, column))}
+        first, *others = sorted(cells, key=lambda column: sign * cells[column].value)
+        return first if all(self._differ(cells[first], cells[other]) for other in others) else None
+
+    def _differ(self, one: Cell, other: Cell) -> bool:
+        show = self.formatter()
+        apart = abs(one.value - other.value) > one.margin + other.margin
+        return apart and show(one.value) != show(other.value)
 
     def finite(self, setting: Setting, column: Column) -> Cell | None:
         """The cell, if it was measured and is a finite number."""
@@ -116,9 +136,9 @@ class Table:
         return ratio, second.value - first.value
 
     def wins(self) -> dict[Column, int]:
-        """In how many rows each column alone is best."""
-        sole = [best for setting in self.settings if len(best := self.best(setting)) == 1]
-        return {column: sum(column in best for best in sole) for column in self.columns}
+        """In how many rows each column is ahead."""
+        ahead = [self.best(setting) for setting in self.settings]
+        return {column: ahead.count(column) for column in self.columns}
 
     def family_label(self, setting: Setting) -> str:
         """``fixed_small``, with the spacing named only where the table mixes several."""
@@ -128,7 +148,7 @@ class Table:
     def formatter(self) -> Callable[[float], str]:
         """One number of decimals for the whole table, so that digits line up: three figures for the smallest value."""
         sizes = [abs(cell.value) for cell in self.cells.values() if cell.value and math.isfinite(cell.value)]
-        if not sizes or max(sizes) / min(sizes) > 1e5 or min(sizes) < 1e-3:
+        if not sizes or max(sizes) / min(sizes) > 1e5 or min(sizes) < 1e-3 or max(sizes) > 1e9:
             return lambda value: f"{value:.3g}"
         decimals = max(0, 2 - math.floor(math.log10(min(sizes))))
         return lambda value: f"{value:.{decimals}f}"
@@ -151,12 +171,11 @@ def _table(rows: list[tuple[int, Record]], runs: Sequence[Run]) -> Table:
         for w in weights[i]
     ]
     settings = sorted({Setting.of(record) for _, record in rows}, key=lambda setting: setting.order)
-    cells = {}
-    for column in columns:
-        for setting in settings:
-            mine = [r for i, r in rows if (i, r.weights) == (column.run, column.weights) and Setting.of(r) == setting]
-            if mine:
-                cells[setting, column] = _cell(mine)
+    by_weights = {(column.run, column.weights): column for column in columns}
+    measured: dict[tuple[Setting, Column], list[Record]] = {}
+    for i, record in rows:
+        measured.setdefault((Setting.of(record), by_weights[i, record.weights]), []).append(record)
+    cells = {place: _cell(records) for place, records in measured.items()}
     return Table(
         rows[0][1],
         tuple(dict.fromkeys(r.line for _, r in rows if r.line)),
@@ -173,18 +192,19 @@ def _cell(results: list[Record]) -> Cell:
     if len(values) == 1:
         (result,) = by_seed.values()
         return Cell(result.value, result.spread, 1)
-    return Cell(statistics.fmean(values), statistics.stdev(values), len(values))
+    with np.errstate(all="ignore"):  # a value may be infinite
+        return Cell(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
 
 
 def markdown(table: Table) -> str:
     """One table in Markdown; the best value of a row is bold."""
     show = table.formatter()
-    head = ["sampler", "steps", *(_plain(column.label) for column in table.columns)]
+    head = ["sampler", "steps", *(plain(column.label) for column in table.columns)]
     head += ["ratio"] if len(table.columns) == 2 else []
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for setting in table.settings:
         steps = f"{setting.steps} ({setting.other_evaluations})" if setting.other_evaluations else str(setting.steps)
-        row = [_plain(table.family_label(setting)), steps]
+        row = [plain(table.family_label(setting)), plain(steps)]
         row += [_markdown_cell(table, setting, column, show) for column in table.columns]
         if len(table.columns) == 2:
             change = table.change(setting)
@@ -197,10 +217,10 @@ def _markdown_cell(table: Table, setting: Setting, column: Column, show: Callabl
     cell = table.cells.get((setting, column))
     if cell is None:
         return "–"
-    value = f"**{show(cell.value)}**" if column in table.best(setting) else show(cell.value)
+    value = f"**{show(cell.value)}**" if column == table.best(setting) else show(cell.value)
     return value if cell.spread is None else f"{value} ± {show(cell.spread)}"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line; an underscore within a word is harmless."""
-    return re.sub(r"[\\`|<>\[\]*]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
+    return re.sub(r"[\\`|<>\[\]*&~#]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(INVISIBLE.sub("\ufffd", text).split()))

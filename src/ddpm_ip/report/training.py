@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ddpm_ip.report.compare import show
 from ddpm_ip.report.markup import Markup, sentence_list, tag
-from ddpm_ip.report.plots import Floats, curve, window
-from ddpm_ip.report.run import Run, curve_of
+from ddpm_ip.report.plots import LARGEST, Floats, curve, window
+from ddpm_ip.report.reading import curve_of
+from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label, to_svg
 
 MAX_PANELS = 12
@@ -25,21 +27,28 @@ def training_section(runs: Sequence[Run]) -> Markup:
     if not logged:
         return tag("section", tag("h2", "Training"), tag("p", "No run has logged metrics."))
     extra = dict.fromkeys(key for _, run in logged for row in run.metrics for key in row if key not in NOT_PLOTTED)
-    drawn = [(key, group) for key in ["images_per_s", *extra] for group in _comparable(logged, key)]
-    found = (_panel(group, key, f"curve{i}") for i, (key, group) in enumerate(drawn))
-    panels = [panel for panel in found if panel]
-    widths = [str(width) for width in sorted({window(len(run.metrics)) for _, run in logged})]
-    left_out = len(panels) - MAX_PANELS
+    every = ((key, group) for key in ["images_per_s", *extra] for group in _comparable(logged, key))
+    drawn = [(key, group) for key, group in every if any(np.isfinite(series_of(run, key)[1]).any() for _, run in group)]
+    panels = [_panel(group, key, f"curve{i}") for i, (key, group) in enumerate(drawn[:MAX_PANELS])]
+    left_out = len(drawn) - MAX_PANELS
     return tag(
         "section",
         tag("h2", "Training"),
         tag("ul.legend", [tag("li", run_label(i, run.name)) for i, run in logged]),
-        tag("p.quiet", f"Thin: as logged. Bold: moving mean over {sentence_list(widths, 'or')} logged values."),
+        _smoothing(logged),
         _panel(logged, "loss", "loss"),
-        tag("div.panels", panels[:MAX_PANELS]),
+        tag("div.panels", panels),
         tag("p.quiet", f"{left_out} more logged quantities are not drawn.") if left_out > 0 else None,
         [tag("p.quiet", text) for text in _evaluated(logged)],
     )
+
+
+def _smoothing(logged: Sequence[tuple[int, Run]]) -> Markup | None:
+    """What is thin and what is bold; short curves are drawn as they are."""
+    widths = [str(width) for width in sorted({window(len(run.metrics)) for _, run in logged}) if width > 1]
+    if not widths:
+        return None
+    return tag("p.quiet", f"Thin: as logged. Bold: moving mean over {sentence_list(widths, 'or')} logged values.")
 
 
 def _comparable(logged: Sequence[tuple[int, Run]], key: str) -> list[list[tuple[int, Run]]]:
@@ -58,16 +67,19 @@ def _evaluated(logged: Sequence[tuple[int, Run]]) -> list[str]:
         newest = run.evaluations[-1] if run.evaluations else {}
         protocol, warnings = newest.get("protocol"), newest.get("warnings")
         if isinstance(protocol, Mapping) and protocol.get("line"):
-            notes = [f"Warning: {text}." for text in warnings] if isinstance(warnings, list) else []
-            sentences.append(" ".join([f"{run.name}, during training: {protocol['line']}.", *notes]))
+            notes = [f"Warning: {show(text)}." for text in warnings[:MAX_PANELS]] if isinstance(warnings, list) else []
+            sentences.append(" ".join([f"{run.name}, during training: {show(protocol['line'])}.", *notes]))
     return sentences
 
 
 def series_of(run: Run, key: str) -> tuple[Floats, Floats]:
-    """(steps, values) of one logged quantity; lines without it, or where it is no number, are left out."""
+    """(steps, values) of one logged quantity; lines without it, or where it is no number, are left out.
+
+    What is too large to be drawn is NaN.
+    """
     rows = [(float(row["step"]), float(row[key])) for row in run.metrics if _is_number(row.get(key))]
     steps, values = np.array(rows, dtype=np.float64).reshape(-1, 2).T
-    return steps, values
+    return steps, np.where(np.abs(values) < LARGEST, values, np.nan)
 
 
 def _panel(logged: Sequence[tuple[int, Run]], key: str, ident: str) -> Markup | None:
@@ -76,11 +88,11 @@ def _panel(logged: Sequence[tuple[int, Run]], key: str, ident: str) -> Markup | 
     series = [line for line in series if np.isfinite(line[2]).any()]
     if not series:
         return None
-    main, title = key == "loss", TITLES.get(key, key)
+    main, title = key == "loss", TITLES.get(key, show(key))
     gaps = sum(int(np.sum(~np.isfinite(values))) for _, _, values in series)
     return tag(
         "figure.main-plot" if main else "figure",
-        tag("figcaption", title, f" ({gaps} of the logged values not finite)" if gaps else None),
+        tag("figcaption", title, f" ({gaps} of the logged values not finite or beyond {LARGEST:g})" if gaps else None),
         to_svg(curve(series, wide=main, log=key not in LINEAR), ident, f"{title} over training steps"),
     )
 

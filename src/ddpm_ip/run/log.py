@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ddpm_ip.errors import UserError
+from ddpm_ip.extras import how_to_install
 from ddpm_ip.files import NUMBER, Shape, append_line, append_text, mend_lines
 from ddpm_ip.plain import reason, visible
 from ddpm_ip.run.folder import RunFolder
@@ -92,7 +93,7 @@ class _Board:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            log.info('TensorBoard is not installed (pip install "ddpm-ip[log]"); the numbers go to metrics.jsonl only')
+            log.info("TensorBoard is not installed (%s); the numbers go to metrics.jsonl only", how_to_install("log"))
             return
         threading.excepthook = self._quietly
         self._try(lambda: setattr(self, "_writer", SummaryWriter(str(path), purge_step=step + 1)))

@@ -23,6 +23,7 @@ ROW = ("sampler", "corrections", "clip")  # of facts about sampling: what makes 
 COMPUTED = ("block", "precision", "fast", "device")  # ... and what moves an image by rounding
 SECTIONS = "sections"  # the spacing of guided-diffusion's strings, which say steps and spacing at once
 AGAIN = "Evaluate the run again"
+MOST_STEPS = 10**9  # more than any walk has
 
 
 @dataclass(frozen=True)
@@ -257,6 +258,10 @@ def _checked(sampling: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in ("steps", "evaluations"):
         if checked.get(key) is not None and checked[key] < 1:
             raise UserError(f"{where}: {key} must be at least 1, got {checked[key]}.")
+        if checked.get(key) is not None and checked[key] > MOST_STEPS:
+            raise UserError(f"{where}: {key} must be at most {MOST_STEPS:,}, got {str(checked[key])[:80]}.")
+    if not isinstance(spacing := checked.get("spacing"), str | None):
+        raise UserError(f"{where}: spacing must be a text, got {str(spacing)[:80]!r}. {AGAIN}.")
     return checked
 
 
@@ -357,7 +362,7 @@ def row_label(facts: Mapping[str, Any]) -> str:
     ``fixed_small``; ``ddim, eta 0.5``; ``dpm_solver, order 2, solver_type midpoint + epsilon_scaling 1.02``.
     """
     sampler = dict(facts["sampler"])
-    name = sampler.pop("name")
+    name = str(sampler.pop("name"))
     if name == "ancestral":  # as the published tables call its rows
         label = str(sampler.pop("var_type", None) or name)
     else:

@@ -1,0 +1,21 @@
+"""How to install the extras of this package, as fits how the package itself is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def how_to_install(*extras: str) -> str:
+    """The command that brings optional packages: ``pip install "ddpm-ip[plot]"``.
+
+    In a checkout (``pip install -e``, or its ``src`` on the path) it is ``pip install -e ".[plot]"``, with the folder
+    in which to give it.
+
+    Args:
+        extras: names of ``[project.optional-dependencies]`` in pyproject.toml.
+    """
+    names = ",".join(extras)
+    source = Path(__file__).resolve().parent.parent
+    if source.name == "src" and (source.parent / "pyproject.toml").is_file():
+        return f'pip install -e ".[{names}]" in {source.parent}'
+    return f'pip install "ddpm-ip[{names}]"'
