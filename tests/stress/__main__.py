@@ -18,6 +18,7 @@ from types import ModuleType
 from tests.stress import damages, kills, races, readers
 from tests.stress.cases import Case, Outcome, run_all
 from tests.tiny import CORES
+from tqdm import tqdm
 
 from ddpm_ip.run.provenance import provenance
 
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             PARTS[part].prepare(name)
     totals: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     faults: defaultdict[str, list[Outcome]] = defaultdict(list)
-    for outcome in run_all(cases, PLAYS, len(CORES)):
+    for outcome in tqdm(run_all(cases, PLAYS, CORES), total=len(cases), disable=None, unit="case"):
         totals[outcome.case.part, outcome.case.name] += outcome.counts
         if outcome.fault:
             faults[f"{outcome.case.part} {outcome.case.name}: {outcome.kind}"].append(outcome)

@@ -26,7 +26,6 @@ from random import Random
 from typing import Any
 
 import torch
-from tests.tiny import CORES
 
 import ddpm_ip
 from ddpm_ip.errors import UserError
@@ -118,7 +117,7 @@ def outcome_of(case: Case, play: Play) -> Outcome:
 def _place(error: BaseException) -> str:
     """The innermost line of the package that an error came through; of a fault, what it says."""
     if isinstance(error, Fault):
-        return str(error)[:60]
+        return str(error)[:100]
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f for f in frames if Path(f.filename).is_relative_to(PACKAGE)] or frames
     return f"{Path(ours[-1].filename).name}:{ours[-1].lineno} {ours[-1].name}"
@@ -159,19 +158,19 @@ _watching = False
 # --- many cases ------------------------------------------------------------------------------------------------------
 
 
-def run_all(cases: Sequence[Case], plays: Mapping[str, Play], workers: int) -> Iterator[Outcome]:
+def run_all(cases: Sequence[Case], plays: Mapping[str, Play], cores: Sequence[int]) -> Iterator[Outcome]:
     """Runs cases in forked processes, so many at a time; outcomes come as they are known.
 
     Args:
         cases: in an order that puts those of one name together.
         plays: by part.
-        workers: processes, one a core.
+        cores: of each process one.
     """
     context = multiprocessing.get_context("fork")
-    size = max(1, min(SHARE, len(cases) // (2 * workers)))
+    size = max(1, min(SHARE, len(cases) // (2 * len(cores))))
     shares = [list(cases[i : i + size]) for i in range(0, len(cases), size)][::-1]
     busy: dict[Connection, _Worker] = {}
-    free = list(range(workers))[::-1]
+    free = list(cores)[::-1]
     try:
         while shares or busy:
             while shares and free:
@@ -230,7 +229,7 @@ class _Worker:
 
 def _work(share: Sequence[Case], plays: Mapping[str, Play], out: Connection, core: int) -> None:
     os.setpgid(0, 0)
-    os.sched_setaffinity(0, {CORES[core % len(CORES)]})
+    os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     quiet()
     watch()

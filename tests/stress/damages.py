@@ -141,4 +141,6 @@ def play(case: Case, home: Path) -> Counter[str]:
 
 
 def _files(place: Path) -> list[Path]:
-    return sorted(path for path in place.rglob("*") if path.is_file())
+    """All but those of older checkpoints than the newest."""
+    older = sorted(place.glob("ckpt/step*"))[:-1]
+    return sorted(path for path in place.rglob("*") if path.is_file() and path.parent not in older)

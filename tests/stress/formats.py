@@ -279,10 +279,49 @@ HOSTILE = tuple(
         "x", "latin1"),
     )
 )  # fmt: skip
-STATES = ((3, "<", None, None, None, -1, -1, 0), (3, "|", None, ("a",), {}, 2**31, 1, 27), (4, "<", ("u1", (2**31,)),
-None, None, -1, -1, 0),
-          (), (10**9,), (3, "x"), None, 5, (3, "<", None, ("a", "b"), {"a": (1, 2)}, 8, 8, 16, {}),
-          ((1,) * 9,))  # fmt: skip
+FIELDS = (
+    None,
+    None,
+    0,
+    1,
+    -1,
+    8,
+    2**31,
+    10**9,
+    "",
+    "<",
+    "|",
+    "a",
+    b"b",
+    (),
+    ("a",),
+    ("a", "b"),
+    {},
+    {"a": (1, 2)},
+    (1, (2, 3)),
+)
+
+
+def _state(rng: Random) -> bytes:
+    """A dtype, or an array of it, in a state that numpy would never give it."""
+    kind = rng.choice(("u1", "V8", "O8", "S5", "M8"))
+    state = (
+        [3, "|", None, ("a",), {"a": (1, 2)}, 8, 1, 27] if rng.random() < 0.5 else [3, "<", None, None, None, -1, -1, 0]
+    )
+    for _ in range(rng.randint(0, 3)):
+        state[rng.randrange(len(state))] = rng.choice(FIELDS)
+    dtype = b"cnumpy\ndtype\n" + _plain(rng.choice(((kind, False, True), (kind,)))) + b"R" + _plain(tuple(state)) + b"b"
+    if rng.random() < 0.5:
+        return b"\x80\x02" + dtype + b"."
+    shape = _plain(rng.choice(((2,), (10**9,), (2**62, 4), (-1,), (), None, "x", (1,) * 40)))
+    data = _plain(rng.choice((b"", bytes(8), None, [1, 2], "x")))
+    array = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _plain((0,)) + _plain(b"b") + b"tR"
+    return b"\x80\x02" + array + b"(K\x01" + shape + dtype + b"\x89" + data + b"tb."
+
+
+def _plain(value: Any) -> bytes:
+    """The operations of a pickle that put a plain value on the stack."""
+    return pickle.dumps(value, 3)[2:-1]
 
 
 def pickled(content: bytes, rng: Random) -> bytes:
@@ -290,13 +329,8 @@ def pickled(content: bytes, rng: Random) -> bytes:
     kind = rng.random()
     if kind < 0.2:
         return rng.choice(HOSTILE)
-    if kind < 0.35:  # a dtype, or an array, in a state that numpy would never give it
-        made = (
-            b"cnumpy\ndtype\n(X\x02\x00\x00\x00u1tR"
-            if rng.random() < 0.7
-            else b"cnumpy._core.multiarray\n_reconstruct\n(tR"
-        )
-        return b"\x80\x02" + made + pickle.dumps(rng.choice(STATES), 2)[2:-1] + b"b."
+    if kind < 0.4:
+        return _state(rng)
     if kind < 0.45:
         return rng.choice((
                                b"\x80\x04B\xff\xff\xff\x7f", b"\x8e" + b"\xff" * 8,
