@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -29,9 +30,9 @@ COLUMNS = ("cases", "success", "refused", "kills", "signals", "starts", "faults"
 
 
 def mutations(n: int, seed: int) -> list[Case]:
-    """About ``n`` cases, shared among the readers."""
+    """At least ``n`` cases, shared among the readers."""
     whole = sum(map(readers.share, readers.READERS))
-    counts = {name: round(n * readers.share(name) / whole) for name in readers.READERS}
+    counts = {name: math.ceil(n * readers.share(name) / whole) for name in readers.READERS}
     return [Case("mutations", name, i, seed) for name, count in counts.items() for i in range(count)]
 
 

@@ -229,6 +229,7 @@ class _Worker:
 
 def _work(share: Sequence[Case], plays: Mapping[str, Play], out: Connection, core: int) -> None:
     os.setpgid(0, 0)
+    faulthandler.disable()  # the process that waits says what ended this one
     os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     quiet()

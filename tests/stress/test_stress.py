@@ -55,7 +55,7 @@ def segfault() -> None:
 
 
 def take_memory() -> None:
-    bytearray(b"x") * 700_000_000
+    bytes(1) + b"x" * 700_000_000
 
 
 def take_addresses() -> None:
@@ -83,10 +83,6 @@ def tell_too_much() -> None:
     asked(endless)
 
 
-def hang() -> None:
-    time.sleep(1000)
-
-
 WRONG = {
     segfault: "SIGSEGV",
     take_memory: "MB of memory",
@@ -95,12 +91,10 @@ WRONG = {
     leave: "SystemExit",
     start_a_program: "os.system",
     tell_too_much: "1,000,000 characters",
-    hang: "took too long",
 }
 
 
-def test_what_is_wrong_is_seen_and_the_next_case_is_played(monkeypatch):
-    monkeypatch.setattr("tests.stress.cases.LONGEST", {"wrong": 1.0})
+def test_what_is_wrong_is_seen_and_the_next_case_is_played():
     wrong = list(WRONG)
 
     def play(case: Case, home: Path) -> Counter[str]:
@@ -115,6 +109,12 @@ def test_what_is_wrong_is_seen_and_the_next_case_is_played(monkeypatch):
     assert [found[i].counts["played"] for i in range(0, 2 * len(wrong), 2)] == [1] * len(wrong)
     for i, one in enumerate(wrong):
         assert WRONG[one] in (found[2 * i + 1].fault or ""), one.__name__
+
+
+def test_what_hangs_is_ended(monkeypatch):
+    monkeypatch.setattr("tests.stress.cases.LONGEST", {"hangs": 1.0})
+    (outcome,) = run_all([Case("hangs", "x", 0)], {"hangs": lambda case, home: time.sleep(1000)}, [CORES[0]])
+    assert outcome.fault == "the process ended: it took too long"
 
 
 def test_a_case_is_the_same_each_time():
