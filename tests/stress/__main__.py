@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     os.sched_setaffinity(0, {CORES[0]})  # good files are made on one core, as all else
     start = time.monotonic()
-    cases = chosen(args)
     logging.disable(logging.CRITICAL)
     with redirect_stdout(open(os.devnull, "w")):
+        cases = chosen(args)
         for part, name in dict.fromkeys((case.part, case.name) for case in cases):
             PARTS[part].prepare(name)
     totals: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)

@@ -10,6 +10,7 @@ import faulthandler
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import signal
@@ -115,9 +116,9 @@ def outcome_of(case: Case, play: Play) -> Outcome:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of the package that an error came through; of a fault, what it says."""
+    """The innermost line of the package that an error came through; of a fault, what it says, but for numbers."""
     if isinstance(error, Fault):
-        return str(error)[:100]
+        return re.sub(r"\d[\d,.]*", "N", str(error))[:100]
     frames = traceback.extract_tb(error.__traceback__)
     ours = [f for f in frames if Path(f.filename).is_relative_to(PACKAGE)] or frames
     return f"{Path(ours[-1].filename).name}:{ours[-1].lineno} {ours[-1].name}"
@@ -174,9 +175,9 @@ def run_all(cases: Sequence[Case], plays: Mapping[str, Play], cores: Sequence[in
     try:
         while shares or busy:
             while shares and free:
-                theirs, ours = context.Pipe()
+                ours, theirs = context.Pipe(duplex=False)
                 share, core = shares.pop(), free.pop()
-                process = context.Process(target=_work, args=(share, plays, theirs, core))
+                process = context.Process(target=_work, args=(share, plays, theirs, core, [*busy, ours]))
                 process.start()
                 theirs.close()
                 busy[ours] = _Worker(process, share, core)
@@ -227,7 +228,11 @@ class _Worker:
         return Outcome(self.left[0], Counter(cases=1, faults=1), what, what)
 
 
-def _work(share: Sequence[Case], plays: Mapping[str, Play], out: Connection, core: int) -> None:
+def _work(
+    share: Sequence[Case], plays: Mapping[str, Play], out: Connection, core: int, others: Sequence[Connection]
+) -> None:
+    for connection in others:  # or nobody would notice that the process which reads them is gone
+        connection.close()
     os.setpgid(0, 0)
     faulthandler.disable()  # the process that waits says what ended this one
     os.sched_setaffinity(0, {core})

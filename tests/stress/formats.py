@@ -7,14 +7,13 @@ import gzip
 import io
 import json
 import math
-import pickle
-import pickletools
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tests.stress.mutate import NUMBERS, mutated_bytes
+from tests.stress.pickles import pickled
 from tests.stress.trees import mutated_json, mutated_lines, mutated_tree, mutated_yaml
 
 Damage = Callable[[bytes, Random], bytes]
@@ -162,7 +162,9 @@ def npy(content: bytes, rng: Random) -> bytes:
 
 
 def npz(content: bytes, rng: Random) -> bytes:
-    """An archive of arrays with other members: damaged, of other names, more, fewer, packed otherwise."""
+    """An archive of arrays with other members: damaged, of other names, more, fewer, packed otherwise; or a bomb."""
+    if rng.random() < 0.02:
+        return npz_bomb(2_000_000_000)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = [(info.filename, archive.read(info)) for info in archive.infolist()]
     at = rng.randrange(len(members))
@@ -204,6 +206,23 @@ def npz(content: bytes, rng: Random) -> bytes:
     return mutated_bytes(whole, rng) if rng.random() < 0.3 else whole
 
 
+@cache
+def npz_bomb(size: int) -> bytes:
+    """So many bytes of black images in a thousandth of the space; in time, since one block is repeated."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": "|u1", "fortran_order": False, "shape": (size // 192, 8, 8, 3)}
+    )
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = packer.compress(head.getvalue()) + packer.flush(zlib.Z_FULL_FLUSH)
+    data += (packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)) * (size >> 20) + b"\x03\x00"
+    name, sizes = b"images.npy", (0, len(data), head.tell() + (size >> 20 << 20))
+    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 8, 0, 33, *sizes, len(name), 0) + name
+    central = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 8, 0, 33, *sizes, len(name), *[0] * 6) + name
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(central), len(local) + len(data), 0)
+    return local + data + central + end
+
+
 def idx(content: bytes, rng: Random) -> bytes:
     """The magic number or an axis of an idx file."""
     data = bytearray(content)
@@ -212,7 +231,7 @@ def idx(content: bytes, rng: Random) -> bytes:
     return bytes(data)
 
 
-# --- archives and pickles --------------------------------------------------------------------------------------------
+# --- archives --------------------------------------------------------------------------------------------
 
 
 def gz(content: bytes, rng: Random) -> bytes:
@@ -257,104 +276,6 @@ def _member(info: tarfile.TarInfo, data: bytes, rng: Random) -> tuple[tarfile.Ta
     else:
         data = pickled(data, rng)
     return info, data
-
-
-class _Calls:
-    """Pickles as a call of something that a batch of images has no use for."""
-
-    def __init__(self, module: str, name: str, *arguments: Any) -> None:
-        self.text = f"c{module}\n{name}\n".encode() + pickle.dumps(arguments, 2)[2:-1] + b"R."
-
-
-HOSTILE = tuple(
-    b"\x80\x02" + _Calls(*call).text
-    for call in (
-        ("os", "system", "touch pwned"), ("posix", "system", "touch pwned"), ("builtins", "eval", "1"), ("builtins",
-        "exit"),
-        ("builtins", "bytearray", 10**10), ("numpy", "dtype", "|S2147483647"), ("numpy", "ndarray", (10**10,)),
-        ("numpy", "load", "x"),
-        ("numpy.core.multiarray", "_reconstruct", 1, 2), ("numpy._core.multiarray", "_reconstruct", "x", (10**10,),
-        b"b"),
-        ("numpy", "dtype", [("a", "<i4", (10**9,))]), ("copyreg", "_reconstructor", 1, 2, 3), ("_codecs", "encode",
-        "x", "latin1"),
-    )
-)  # fmt: skip
-FIELDS = (
-    None,
-    None,
-    0,
-    1,
-    -1,
-    8,
-    2**31,
-    10**9,
-    "",
-    "<",
-    "|",
-    "a",
-    b"b",
-    (),
-    ("a",),
-    ("a", "b"),
-    {},
-    {"a": (1, 2)},
-    (1, (2, 3)),
-)
-
-
-def _state(rng: Random) -> bytes:
-    """A dtype, or an array of it, in a state that numpy would never give it."""
-    kind = rng.choice(("u1", "V8", "O8", "S5", "M8"))
-    state = (
-        [3, "|", None, ("a",), {"a": (1, 2)}, 8, 1, 27] if rng.random() < 0.5 else [3, "<", None, None, None, -1, -1, 0]
-    )
-    for _ in range(rng.randint(0, 3)):
-        state[rng.randrange(len(state))] = rng.choice(FIELDS)
-    dtype = b"cnumpy\ndtype\n" + _plain(rng.choice(((kind, False, True), (kind,)))) + b"R" + _plain(tuple(state)) + b"b"
-    if rng.random() < 0.5:
-        return b"\x80\x02" + dtype + b"."
-    shape = _plain(rng.choice(((2,), (10**9,), (2**62, 4), (-1,), (), None, "x", (1,) * 40)))
-    data = _plain(rng.choice((b"", bytes(8), None, [1, 2], "x")))
-    array = b"cnumpy._core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _plain((0,)) + _plain(b"b") + b"tR"
-    return b"\x80\x02" + array + b"(K\x01" + shape + dtype + b"\x89" + data + b"tb."
-
-
-def _plain(value: Any) -> bytes:
-    """The operations of a pickle that put a plain value on the stack."""
-    return pickle.dumps(value, 3)[2:-1]
-
-
-def pickled(content: bytes, rng: Random) -> bytes:
-    """A pickle with operations left out, doubled or exchanged; or one that calls what it should not."""
-    kind = rng.random()
-    if kind < 0.2:
-        return rng.choice(HOSTILE)
-    if kind < 0.4:
-        return _state(rng)
-    if kind < 0.45:
-        return rng.choice((
-                               b"\x80\x04B\xff\xff\xff\x7f", b"\x8e" + b"\xff" * 8,
-                               b"\x80\x05\x96\xff\xff\xff\x3f\x00\x00\x00\x00", b"r\xff\xff\xff\x7f" * 3,
-                               b"N" + b"r\xff\xff\xff\x5f.", b"(" * 10_000 + b".", b"]" * 5000 + b"a" * 4999 + b".",
-                               b"\x80\x04\x95" + b"\xff" * 8, b"I" + b"9" * 5000 + b"\n.",
-                           ))  # fmt: skip
-    if kind < 0.6:
-        return mutated_bytes(content, rng)
-    try:
-        starts = [position for _, _, position in pickletools.genops(content)]
-    except ValueError:
-        return mutated_bytes(content, rng)
-    ops = [content[a:b] for a, b in zip(starts, [*starts[1:], len(content)], strict=True)]
-    for _ in range(rng.randint(1, 3)):
-        at, to = rng.randrange(len(ops)), rng.randrange(len(ops))
-        kind = rng.randrange(3)
-        if kind == 0 and len(ops) > 1:
-            del ops[at]
-        elif kind == 1:
-            ops.insert(to, ops[at])
-        else:
-            ops[at], ops[to] = ops[to], ops[at]
-    return b"".join(ops)
 
 
 # --- pictures and columns --------------------------------------------------------------------------------------------
