@@ -16,6 +16,7 @@ FILES = [path.relative_to(TESTS) for path in sorted(TESTS.rglob("*.py")) if "gpu
 OF_NO_MODULE = {"test_imports.py", "test_shapes.py", "test_tests.py"}  # these ask something of all files
 OF_NO_MODULE |= {"report/test_hostile.py"}  # this of all that reads a run
 OF_NO_MODULE |= {"test_demo.py", "test_docs.py", "test_extending.py"}  # and these of what users read and copy
+OF_NO_MODULE |= {"stress/test_stress.py"}  # and this of everything that can happen to them
 CLOCKS = {"time.time", "time.monotonic", "time.perf_counter", "time.process_time", "time.thread_time"}
 CLOCKS |= {f"{clock}_ns" for clock in CLOCKS} | {"datetime.datetime.now", "datetime.datetime.utcnow"}
 ADDS = {"append", "extend", "add", "insert"}
