@@ -230,16 +230,6 @@ def reading(path: Path, advice: str = "", error: type[UserError] = UserError) ->
 
 
 def read_bytes(path: Path, largest: int, *, advice: str = "", error: type[UserError] = UserError) -> bytes:
-    """Reads a regular file of at most ``largest`` bytes.
-
-    Raises:
-        UserError: it is absent, larger, or something else.
-    """
-    with reading(path, advice, error):
-        return _bytes(path, largest)
-
-
-def read_bytes(path: Path, largest: int, *, advice: str = "", error: type[UserError] = UserError) -> bytes:
     """Reads a file of at most ``largest`` bytes, whatever is in it.
 
     Raises:
