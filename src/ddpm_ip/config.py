@@ -30,7 +30,7 @@ from ddpm_ip.nn import ModelConfig, UNetConfig
 from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import NoPerturbation, Perturbation
-from ddpm_ip.plain import parse_yaml, quoted, shown, yaml_text
+from ddpm_ip.plain import DEPTH, parse_yaml, quoted, shown, yaml_text
 from ddpm_ip.sampler import VarType
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
@@ -287,6 +287,8 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
         key, equals, text = token[2:].partition("=")
         if not key:
             raise ConfigError(f"{quoted(token)} names no key")
+        if key.count(".") > DEPTH:
+            raise ConfigError(f"--{shown(key)}: unknown key; no section is nested so deeply")
         if not equals:
             if not rest or re.match(r"--[A-Za-z]", rest[0]):
                 raise ConfigError(f"--{shown(key)} needs a value, as in --{shown(key)} VALUE")

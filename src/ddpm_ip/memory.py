@@ -36,8 +36,13 @@ def is_out_of_memory(error: BaseException) -> bool:
         return False
     if any(kind.__name__ in _NAMES for kind in type(error).__mro__):
         return True
-    said = str(error).lower()
-    return isinstance(error, (RuntimeError, ValueError, OSError)) and any(words in said for words in _SAID)
+    if not isinstance(error, (RuntimeError, ValueError, OSError)):  # what PyTorch, numpy and the system raise
+        return False
+    try:
+        said = str(error).lower()
+    except Exception:  # somebody's own error, that cannot even say what it is
+        return False
+    return any(words in said for words in _SAID)
 
 
 @contextmanager

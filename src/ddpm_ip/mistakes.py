@@ -76,7 +76,7 @@ def by_origin(mistakes: Sequence[Mistake], origin: str, written: Mapping[str, st
         option = _option(mistake, written)
         line = f"{mistake.key}: {mistake.text}"
         if option is not None:
-            line = f"--{written[option]}: {mistake.text if f'{option}.'.startswith(f'{mistake.key}.') else line}"
+            line = f"--{shown(written[option])}: {mistake.text if f'{option}.'.startswith(f'{mistake.key}.') else line}"
         told.setdefault(origin if option is None else "the options given", []).append(line)
     lines = []
     for where, found in told.items():
@@ -143,7 +143,7 @@ def _other_key(path: Sequence[str], parents: Sequence[type], root: type) -> str:
         return f"; did you mean {near}?"
     keys = f"; the keys of {'.'.join(section) or 'a config'} are {_list(known)}"
     if owners := _owners(section, leaf, root):
-        return f"{keys}, {leaf} is one of {'.'.join(section)}.name {_or(owners)}"
+        return f"{keys}; {leaf} is one of {'.'.join(section)}.name {_or(owners)}"
     here = [p for p in in_our_words({}, {".".join(path): None}).overrides if p != ".".join(path)]
     elsewhere = here[-1:] or [p for p in _paths(root) if p.rpartition(".")[2] == leaf]
     if not elsewhere and (near := nearest(leaf, known)):

@@ -176,3 +176,8 @@ def variances_as_samplers(variances: Sequence[str] | None, samplers: Sequence[st
     if variances is None and samplers is None:
         return None
     return [*(f"ancestral,var_type={v}" for v in variances or ()), *(samplers or ())]
+
+
+def listed(text: str) -> list[str]:
+    """The words of a list with commas, spaces or both."""
+    return text.replace(",", " ").split()

@@ -1,4 +1,7 @@
-"""What a command prints: visible, whatever the terminal can show, and never worth more than the command's work."""
+"""What a command prints: visible, whatever the terminal can show, and never worth more than the command's work.
+
+Nothing heavy is imported before there is something to print, so that ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from typing import TextIO
 
 from ddpm_ip.errors import OutOfMemory, UserError
 from ddpm_ip.memory import is_out_of_memory
-from ddpm_ip.plain import reason, remedy, shown, visible
 
 LAUNCHED = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")  # torchrun and accelerate-launch set these
 LONGEST = 20_000  # characters of an error message
@@ -21,6 +23,8 @@ def say(text: str) -> None:
     Raises:
         UserError: it cannot be written, as when it goes to a file on a full disk.
     """
+    from ddpm_ip.plain import reason, remedy, visible
+
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     text = visible(text).encode(encoding, "backslashreplace").decode(encoding)
     try:
@@ -38,6 +42,8 @@ def complain(text: str) -> None:
     Under a launcher another line says whose the traceback is that will follow: accelerate-launch and torchrun print one
     for every exit code but 0, and no program that they start can keep them from it.
     """
+    from ddpm_ip.plain import visible
+
     text = visible(text)
     with suppress(OSError, ValueError):
         print(f"error: {text if len(text) <= LONGEST else text[:LONGEST] + ' ...'}", file=sys.stderr)
@@ -47,6 +53,8 @@ def complain(text: str) -> None:
 
 def told(error: Exception) -> UserError | None:
     """What a person is told of an error: what, where, and what to do; None of one that is a fault of this program."""
+    from ddpm_ip.plain import reason, remedy, shown
+
     if isinstance(error, UserError):
         return error
     if is_out_of_memory(error):

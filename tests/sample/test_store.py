@@ -14,7 +14,7 @@ from tests.tiny import GUARD, ROOT, briefly_trained, contents, one_thread, optio
 
 from ddpm_ip.cli import main
 from ddpm_ip.errors import ConfigError, Diverged, UserError
-from ddpm_ip.run.folder import Lock
+from ddpm_ip.run.lock import Lock
 from ddpm_ip.sample.program import sample
 from ddpm_ip.sample.store import LOCK
 

@@ -70,7 +70,7 @@ def _same_run(one: Path, other: Path) -> None:
 
 def _free(lock: Path) -> bool:
     """Whether nobody holds it."""
-    from ddpm_ip.run.folder import Lock
+    from ddpm_ip.run.lock import Lock
 
     with Lock(lock):
         return True

@@ -36,7 +36,7 @@ from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.evaluate.program import keep
 from ddpm_ip.report.page import markdown_table, write_report
 from ddpm_ip.run import checkpoint
-from ddpm_ip.run.folder import Lock
+from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.log import drop_after
 from ddpm_ip.run.record import Evaluation
 from ddpm_ip.run.weights import find_weights, load_weights

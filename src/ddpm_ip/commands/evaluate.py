@@ -1,0 +1,63 @@
+"""Measures samples."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ddpm_ip.errors import ConfigError
+from ddpm_ip.metric import INCEPTION, METRICS, usual
+from ddpm_ip.options import listed
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "samples", type=Path, metavar="SAMPLES", help="folder of PNG files, .npz or .npy of uint8 images, or Parquet"
+    )
+    p.add_argument(
+        "--reference",
+        required=True,
+        metavar="DATA",
+        help="real images: cifar10-train, cifar10-test, mnist-train, mnist-test, digits; a folder, .npz, Parquet; or a "
+        "config file, for its data section",
+    )
+    p.add_argument("--reference_root", metavar="DIR", help="where the files of a named reference lie")
+    p.add_argument(
+        "--metrics",
+        metavar="LIST",
+        help=f"of {_metric_names()}, with commas (default: {','.join(usual(INCEPTION))}; if not Inception "
+        f"{','.join(usual(''))})",
+    )
+    p.add_argument(
+        "--extractor",
+        default="inception",
+        metavar="NAME",
+        help="whose features: inception, pixels, dinov2-vit-s-14, -b-14, -l-14 or -g-14, one that an installed package "
+        "offers, or your own as package.module:object (default: %(default)s)",
+    )
+    p.add_argument(
+        "--n_samples", type=int, metavar="N", help="take the first N samples; fewer are refused (default: all)"
+    )
+    p.add_argument("--batch_size", type=int, metavar="N", help="images at once (default: 256; on a CPU 32)")
+    p.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.json",
+        help="numbers and protocol are added to it (default: evaluation.json in the folder SAMPLES, or beside a file)",
+    )
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r:.80}")
+    from ddpm_ip.evaluate.program import EvaluateOptions, evaluate_files
+
+    metrics = None if args.metrics is None else listed(args.metrics)
+    names = ("reference", "reference_root", "extractor", "out", "batch_size", "n_samples")
+    evaluate_files(args.samples, EvaluateOptions(metrics=metrics, **{name: getattr(args, name) for name in names}))
+    return 0
+
+
+def _metric_names() -> str:
+    """``fid (FID), ..., prc (precision, recall)``."""
+    return ", ".join(f"{m.name} ({', '.join(v.inception for v in m.values)})" for m in METRICS.values())

@@ -1,0 +1,24 @@
+"""One page that compares runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ddpm_ip.errors import ConfigError
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("runs", nargs="+", type=Path, metavar="EXP_DIR", help="folders of runs to compare")
+    p.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="the page (default: %(default)s)")
+    p.add_argument("--title", help="its title")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    if rest:
+        raise ConfigError(f"unexpected argument {rest[0]!r:.80}")
+    from ddpm_ip.output import say
+    from ddpm_ip.report.page import write_report
+
+    say(str(write_report(args.runs, args.out, title=args.title)))
+    return 0

@@ -1,0 +1,52 @@
+"""Makes images from trained weights."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from ddpm_ip import options
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
+    )
+    p.add_argument(
+        "--weights",
+        type=Path,
+        required=True,
+        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file",
+    )
+    p.add_argument("--n_samples", type=int, required=True, metavar="N", help="how many images")
+    p.add_argument("--save_dir", type=Path, required=True, help="folder for PNG files, or a file that ends in .npz")
+    options.add_single(p)
+    options.add_common(p)
+    p.add_argument(
+        "--mode",
+        default="sample",
+        choices=("sample", "denoise", "progressive"),
+        help="finished images; or, for each, a strip of its noisy states, or of the clean image predicted on the way",
+    )
+    p.add_argument(
+        "--n_denoise", type=int, default=20, metavar="N", help="pictures in a strip of --mode denoise (default: 20)"
+    )
+    p.add_argument(
+        "--n_progressive", type=int, default=20, metavar="N", help="the same for --mode progressive (default: 20)"
+    )
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.config import parse_overrides
+    from ddpm_ip.run.log import setup
+    from ddpm_ip.run.weights import find_weights
+    from ddpm_ip.sample.program import SampleOptions, configured, sample
+
+    overrides = options.single_overrides(args, parse_overrides(rest))
+    setup(None, os.environ.get("RANK", "0") == "0")
+    weights = find_weights(args.weights)
+    config = configured(weights, args.weights, args.config, overrides)
+    wanted = {name: getattr(args, name) for name in ("n_samples", "mode", "n_denoise", "n_progressive")}
+    sample(config, weights, args.save_dir, SampleOptions(sampling=config.sampling, **wanted))
+    return 0

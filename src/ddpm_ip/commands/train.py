@@ -1,0 +1,45 @@
+"""Trains a model, or continues a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        metavar="CONFIG",
+        help="YAML file, such as configs/ddpm_ip_cifar10.yaml; a run that is continued needs none",
+    )
+    p.add_argument(
+        "-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="where results go; default runs/exp-{current time}"
+    )
+    p.add_argument(
+        "-r",
+        "--resume",
+        metavar="latest|best|PATH",
+        help="continue the newest whole checkpoint of EXP_DIR, the best of train.eval, or the one at PATH, with the "
+        "settings of that run",
+    )
+    p.add_argument(
+        "--change",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="with -r: items of the method that may differ from the run's from now on, as in --change "
+        "perturbation.gamma --perturbation.gamma 0.15; others (--train.n_steps 900000) need no such word",
+    )
+    p.add_argument("-ni", "--no_interaction", action="store_true", help="never ask; nothing here does")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.config import parse_overrides
+    from ddpm_ip.settings import Wanted
+    from ddpm_ip.train.loop import train
+
+    wanted = Wanted(args.config, parse_overrides(rest), tuple(args.change))
+    outcome = train(wanted, args.exp_dir, args.resume)
+    return 0 if outcome.signal is None else 128 + outcome.signal
