@@ -78,10 +78,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
-    "cli": (
+    "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
+    "commands": (
         set(),
         MODEL
-        | {"options", "parser", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
+        | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
         | {"__init__"},
     ),
     "notebook": ({"torch", "numpy"}, MODEL | {"run", "settings", "sample", "evaluate", "train"}),

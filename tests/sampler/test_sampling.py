@@ -203,7 +203,7 @@ def test_options_and_what_they_mean(old_run: Path, tmp_path: Path, options: str,
     [
         (
             "--sampler ddim --var_type fixed_small",
-            "unknown key; the keys of sampling.sampler are name, eta; var_type is one of sampling.sampler.name ancestral",
+            "the keys of sampling.sampler are name, eta; var_type is one of sampling.sampler.name ancestral",
         ),
         ("--sampler ddim,eta=0.1 --ddim_eta 0.2", "sampling.sampler.eta is given twice"),
         ("--sampler ddim,eta", "'eta' is no KEY=VALUE"),
