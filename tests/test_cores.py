@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ddpm_ip.cores import threads_said, usable
+from ddpm_ip.cores import main_memory, threads_said, usable
 
 
 def groups(folder, files, membership="0::/job/step\n"):
@@ -83,3 +83,20 @@ def test_the_launchers_own_environment_tells_them_apart(said, threads):
     environment |= {"OMP_NUM_THREADS": said} if said else {}
     done = subprocess.run([sys.executable, "-c", launcher, *child], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == threads, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "membership", "limit"),
+    [
+        ({"memory.max": "1000000\n"}, "0::/\n", 1_000_000),
+        ({"memory.max": "max\n"}, "0::/\n", None),
+        ({"job/memory.max": "3000000\n", "memory.max": "9000000\n"}, "0::/job/step\n", 3_000_000),
+        ({"memory/job/memory.limit_in_bytes": "5000000\n"}, "9:memory:/job\n", 5_000_000),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712\n"}, "9:memory:/\n", None),
+        ({"memory.max": "nonsense\n"}, "0::/\n", None),
+    ],
+)
+def test_a_limit_leaves_less_memory(tmp_path, files, membership, limit):
+    machine = main_memory(tmp_path / "none", tmp_path / "nothing")
+    assert machine is None or machine > 50_000_000
+    assert main_memory(*groups(tmp_path, files, membership)) == (machine if limit is None else limit)

@@ -1,10 +1,11 @@
-"""How many CPU cores this process may use: what the scheduler allows, a container's quota, and what the user says."""
+"""What this process may use of the machine: CPU cores and memory, as the system, a container and the user say."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -23,6 +24,25 @@ def usable(groups: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup"))
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [q for folder in _folders(groups, membership) if (q := _quota(folder)) is not None]
     return max(1, min([allowed, *(math.ceil(q) for q in quotas)]))
+
+
+def main_memory(groups: Path = CGROUPS, membership: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes that this process can have at most: those of the machine, a container's limit, its own (``ulimit -v``).
+
+    Args:
+        groups, membership: see :func:`usable`.
+
+    Returns:
+        None if nothing says it.
+    """
+    found = [limit for folder in _folders(groups, membership, "memory") if (limit := _memory_limit(folder)) is not None]
+    with suppress(AttributeError, ValueError, OSError, ImportError):  # not on Windows
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        import resource
+
+        own = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found += [own] if own != resource.RLIM_INFINITY else []
+    return min(found, default=None)
 
 
 def threads_said(environment: Mapping[str, str] = os.environ, parent: Mapping[str, str] | None = None) -> int | None:
@@ -45,12 +65,12 @@ def threads_said(environment: Mapping[str, str] = os.environ, parent: Mapping[st
     return int(said)
 
 
-def _folders(groups: Path, membership: Path) -> list[Path]:
-    """The folders of the control groups that limit this process: its own, and all above it."""
-    found = {groups, groups / "cpu", groups / "cpu,cpuacct"}
+def _folders(groups: Path, membership: Path, what: str = "cpu") -> list[Path]:
+    """The folders of the control groups that limit ``what`` of this process: its own, and all above it."""
+    found = {groups, groups / what, groups / "cpu,cpuacct"}
     for line in (_text(membership) or "").splitlines():
         _, controllers, path = line.split(":", 2) if line.count(":") >= 2 else ("", "", "/")
-        if controllers not in ("", "cpu", "cpu,cpuacct", "cpuacct,cpu"):
+        if controllers and what not in controllers.split(","):
             continue
         own = Path(path.lstrip("/"))
         if ".." not in own.parts:  # a group outside of what the container sees
@@ -66,6 +86,12 @@ def _quota(folder: Path) -> float | None:
         return limit / period if limit > 0 else None
     except (ValueError, ZeroDivisionError):  # "max", absent, or something else
         return None
+
+
+def _memory_limit(folder: Path) -> int | None:
+    """Bytes that a control group grants, by version 2 or 1 of the interface; None for no limit."""
+    said = (_text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes") or "").strip()
+    return int(said) if said.isdecimal() and int(said) > 0 else None
 
 
 def _text(path: Path) -> str | None:

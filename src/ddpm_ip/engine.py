@@ -11,7 +11,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import gather_object
 
-from ddpm_ip.cores import threads_said, usable
+from ddpm_ip.cores import main_memory, threads_said, usable
 from ddpm_ip.errors import ConfigError
 
 
@@ -62,6 +62,23 @@ def _share_cores(device: torch.device) -> None:
     if device.type == "cpu":
         share = max(1, usable() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         torch.set_num_threads(threads_said() or share)
+
+
+def refuse_too_much(device: torch.device, needed: int) -> None:
+    """Fails before the work begins where it surely would on the way, and on a CPU perhaps by the system's hand.
+
+    (A system that promises more memory than it has kills the process when that is used.)
+
+    Args:
+        device: that computes.
+        needed: bytes that are in use at one time, at least.
+
+    Raises:
+        MemoryError: the device has not so many.
+    """
+    there = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else main_memory()
+    if there is not None and needed > there:
+        raise MemoryError(f"it takes at least {needed / 1e9:,.0f} GB, and there are {there / 1e9:,.0f} GB")
 
 
 def stop_engine() -> None:

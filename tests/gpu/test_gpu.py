@@ -166,7 +166,7 @@ def test_a_state_that_is_not_finite_is_not_saved(tmp_path: Path, fast: str) -> N
     tensors = {"a": torch.ones(3, 4, 5, 6, device="cuda").to(memory_format=torch.channels_last), "b": torch.ones(2)}
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for bad in (float("inf"), -float("inf"), float("nan")):
-            other = tensors["a"].to(dtype)
+            other = tensors["a"].to(dtype, copy=True)
             assert first_not_finite({**tensors, "c": other}) is None
             other[2, 1, 3, 5] = bad
             assert first_not_finite({**tensors, "c": other}) == "c"

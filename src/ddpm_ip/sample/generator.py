@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ddpm_ip.denoiser import Denoiser
-from ddpm_ip.engine import agreed, in_one_line, why_not_fast
+from ddpm_ip.engine import agreed, in_one_line, refuse_too_much, why_not_fast
 from ddpm_ip.errors import ConfigError, Diverged
 from ddpm_ip.images import UInt8, to_uint8
 from ddpm_ip.memory import is_out_of_memory
@@ -36,6 +36,24 @@ if TYPE_CHECKING:
     from ddpm_ip.nn.fused.operations import Shadow
 
 log = logging.getLogger("ddpm_ip.generate")
+
+
+def image_bytes(config: Config, precision: str) -> int:
+    """An estimate, on the safe side, of the GPU memory that one image takes while the network is evaluated.
+
+    The estimate is twice what the activations take that are alive at one time.
+    """
+    _, height, width = config.shape
+    return 2 * config.model.activation_bytes(height, width, 4 if precision == "no" else 2)
+
+
+def refuse_too_many(config: Config, engine: Accelerator, images: int) -> None:
+    """Fails before the work begins, where so many images at once surely take more memory than there is.
+
+    Raises:
+        MemoryError: they take a quarter of what :func:`image_bytes` estimates, and that is too much.
+    """
+    refuse_too_much(engine.device, images * image_bytes(config, engine.mixed_precision) // 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,9 +185,11 @@ class Model:
 
         Raises:
             ConfigError: this model cannot be sampled so.
+            MemoryError: the block takes more memory than there is.
         """
         if sampling.block is None:
             raise ConfigError("the block of images (batch_size) is not known yet")
+        refuse_too_many(self._config, self.engine, sampling.block)
         sampling = sampling.filled(self._config.diffusion.var_type)
         plain = Generator(self, sampling, sampling.plan(self.denoiser.schedule))
         sampling.check(self.denoiser.schedule, self.denoiser.learned_variance)

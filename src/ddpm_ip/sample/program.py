@@ -30,7 +30,7 @@ from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.record import row_label
 from ddpm_ip.run.weights import Weights, find_weights, load_weights
-from ddpm_ip.sample.generator import Generator, Model
+from ddpm_ip.sample.generator import Generator, Model, image_bytes
 from ddpm_ip.sample.store import Mode, Store
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.settings import check_as_trained
@@ -198,15 +198,6 @@ def default_block(config: Config, accelerator: Accelerator) -> int:
 def fitting_block(free: int, per_image: int) -> int:
     """The largest power of two in 64..1024 of which so many images fit into ``free`` bytes; 64 if none does."""
     return next((block for block in (1024, 512, 256, 128) if block * per_image <= free), 64)
-
-
-def image_bytes(config: Config, precision: str) -> int:
-    """An estimate, on the safe side, of the GPU memory that one image takes while the network is evaluated.
-
-    The estimate is twice what the activations take that are alive at one time.
-    """
-    _, height, width = config.shape
-    return 2 * config.model.activation_bytes(height, width, 4 if precision == "no" else 2)
 
 
 def _agreed_block(config: Config, options: SampleOptions, store: Store, accelerator: Accelerator) -> int:

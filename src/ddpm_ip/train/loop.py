@@ -24,7 +24,7 @@ from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder, default_path
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
-from ddpm_ip.sample.generator import Model, preview
+from ddpm_ip.sample.generator import Model, preview, refuse_too_many
 from ddpm_ip.settings import Wanted, check_change
 from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
@@ -109,6 +109,7 @@ def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelera
     images = open_data(config, engine)
     set_backends(config)
     check(config, images, engine.num_processes)
+    refuse_too_many(config, engine, _micro(config, engine))
     state = fresh_state(config, engine)
     state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
     if start is not None:
@@ -280,9 +281,15 @@ def _agree(path: Path) -> Path:
     return Path(paths[0])
 
 
+def _micro(config: Config, engine: Accelerator) -> int:
+    """Images that a process puts through the network at once."""
+    share = config.train.batch_size // int(engine.num_processes)
+    return min(config.train.micro_batch or share, share)
+
+
 def _too_large(config: Config, accelerator: Accelerator) -> str:
     """What training needs memory for, and how it can be less."""
-    micro = config.train.micro_batch or config.train.batch_size // accelerator.num_processes
+    micro = _micro(config, accelerator)
     _, height, width = config.shape
     return (
         f"there is too little memory to train with {micro} images of {height} x {width} pixels at once. What was "
