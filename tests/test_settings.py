@@ -307,3 +307,63 @@ def test_an_option_in_other_words_is_given_too(tmp_path, words, capsys):
     assert steps_saved(folder) == [2, 3]
     assert train(config, folder, "-r", "latest", "--train.n_steps", "4", words[0], "0.3") == 2
     assert "perturbation.gamma: the run has 0.15, asked for is 0.3" in capsys.readouterr().err
+
+
+def test_report_table_and_doctor_say_what_the_checkpoint_says(begun, tmp_path, capsys):
+    _, folder = begun
+    new = ("--change", "perturbation.gamma", "--perturbation.gamma", "0.3", "--train.n_steps", "4")
+    assert train(None, folder, "-r", "latest", *new) == 0
+    file = folder / "config.yaml"
+    file.write_text(file.read_text().replace("gamma: 0.3", "gamma: 0.7"))
+    capsys.readouterr()
+
+    assert main(["report", str(folder), "-o", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "γ = 0.3 (since step 2)" in page
+    assert "config.yaml is not what the newest checkpoint was made with (perturbation.gamma)" in page
+
+    given = ("--n_samples", "8", "--steps", "2", "--variance", "fixed_small", "--extractor", "pixels")
+    assert main(["table", "-e", str(folder), *given]) == 0
+    assert "gamma 0.3 (since step 2)" in capsys.readouterr().out
+    assert main(["table", "-e", str(folder), *given, "--perturbation.gamma", "0.7"]) == 2
+    assert "perturbation.gamma: trained with 0.3, asked for is 0.7" in capsys.readouterr().err
+
+    main(["doctor", "-e", str(folder)])
+    assert "settings changed at step 2: perturbation.gamma: 0.15 -> 0.3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ((), 0, ""),
+        (("--diffusion.var_type", "fixed_small"), 0, ""),
+        (("--diffusion.total_steps", "500"), 2, "diffusion.total_steps: trained with 1000, asked for is 500"),
+        (
+            ("--diffusion.objective", "pred_x0"),
+            2,
+            "diffusion.objective: trained with 'pred_eps', asked for is 'pred_x0'",
+        ),
+        (("--model.dim", "16"), 2, "model.dim: trained with 8, asked for is 16"),
+    ],
+)
+@pytest.mark.parametrize("with_file", [False, True])
+def test_samples_are_of_the_network_and_the_diffusion_that_were_trained(
+    begun, tmp_path, capsys, options, code, said, with_file
+):
+    config, folder = begun
+    (folder / "config.yaml").write_text("data: {name: digits}\ndiffusion: {objective: pred_v}\n")
+    given = ["--weights", str(folder), "--n_samples", "2", "--save_dir", str(tmp_path / "d"), "--respace_steps", "2"]
+    assert main(["sample", *(["-c", str(config)] if with_file else []), *given, *options]) == code
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "d").exists() == (code == 0)
+
+
+def test_a_run_is_a_reference(begun, tmp_path, capsys):
+    _, folder = begun
+    given = ["--weights", str(folder), "--n_samples", "4", "--save_dir", str(tmp_path / "d"), "--respace_steps", "2"]
+    assert main(["sample", *given]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "d"), "--reference", str(folder), "--extractor", "pixels"]) == 0
+    told = capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "d"), "--reference", "digits", "--extractor", "pixels"]) == 0
+    assert capsys.readouterr().out == told

@@ -40,7 +40,7 @@ def test_checkpoints(tmp_path, trained, capsys):
     (folder / "ckpt" / "step00000008" / "ema.safetensors").write_bytes(b"")
     (finding,) = look(folder=folder)["run"]
     assert finding.level == "note"
-    assert "sampling takes step00000004" in finding.text
+    assert "training continues from step00000004" in finding.text
     (folder / "ckpt" / "step00000004" / "meta.json").unlink()
     (finding,) = look(folder=folder)["run"]
     assert finding.level == "problem"

@@ -18,8 +18,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--reference",
         required=True,
         metavar="DATA",
-        help="real images: cifar10-train, cifar10-test, mnist-train, mnist-test, digits; a folder, .npz, Parquet; or a "
-        "config file, for its data section",
+        help="real images: cifar10-train, cifar10-test, mnist-train, mnist-test, digits; a folder, .npz, Parquet; the "
+        "folder of a run, for its training images; or a config file, for its data section",
     )
     p.add_argument("--reference_root", metavar="DIR", help="where the files of a named reference lie")
     p.add_argument(

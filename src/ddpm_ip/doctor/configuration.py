@@ -27,19 +27,23 @@ def check_configuration(path: Path | str | None, overrides: dict[str, Any], run:
     """Whether a configuration can be used: its data, its average, its evaluation.
 
     Args:
-        path: a YAML file; None for the one of the run.
+        path: a YAML file; None for the settings of the run.
         overrides: of its items, by dotted path.
         run: folder of a run.
 
     Raises:
         ConfigError: it cannot be read.
     """
-    from ddpm_ip.config import load
+    from ddpm_ip.config import from_dict, load
+    from ddpm_ip.run.identity import identity
 
     if path is None:
         assert run is not None
-        path = run / "config.yaml"
-    config = load(path, overrides)
+        own = identity(run)
+        path = own.origin
+        config = from_dict(own.config, f"the configuration in {path}", overrides)
+    else:
+        config = load(path, overrides)
     yield Finding("OK", "config", f"{path} can be used")
     yield from _data(config)
     yield from check_average(config, "train.n_steps", config.train.n_steps)

@@ -12,8 +12,9 @@ from ddpm_ip.errors import CheckpointError
 
 def check_run(run: Path) -> Iterable[Finding]:
     """Whether the newest checkpoint of a run is whole, and whether the average in it has forgotten its start."""
-    from ddpm_ip.config import load
+    from ddpm_ip.config import from_dict
     from ddpm_ip.run.checkpoint import newest
+    from ddpm_ip.run.identity import of_meta
 
     if not run.is_dir():
         yield Finding("problem", "run", f"{run} does not exist", "give the folder that training wrote (its EXP_DIR)")
@@ -33,7 +34,17 @@ def check_run(run: Path) -> Iterable[Finding]:
         yield Finding("OK", "run", f"{found.path} is whole")
     else:
         yield Finding(
-            "note", "run", f"{last} is damaged; sampling takes {found.path.name}", "resume with -r latest to replace it"
+            "note",
+            "run",
+            f"{last} is damaged; training continues from {found.path.name}",
+            "continue with -r latest to replace it",
         )
-    if found.step < (config := load(run / "config.yaml")).train.n_steps:
+    own = of_meta(found.meta, found.path)
+    if own is None:
+        return
+    for change in own.history:
+        text = f"settings changed at step {change['step']}: {'; '.join(map(str, change['changes']))}"
+        yield Finding("note", "run", text, "say so where its numbers are told")
+    config = from_dict(own.config, f"the configuration in {own.origin}")
+    if found.step < config.train.n_steps:
         yield from check_average(config, "newest checkpoint", found.step)

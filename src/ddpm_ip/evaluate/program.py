@@ -14,7 +14,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ddpm_ip.config import load
+from ddpm_ip.config import from_dict, load
 from ddpm_ip.data import Cifar10, DataConfig, Digits, Folder, Mnist, Npz, Parquet
 from ddpm_ip.data.arrays import read_arrays
 from ddpm_ip.engine import start_engine
@@ -26,6 +26,8 @@ from ddpm_ip.evaluate.statistics import StatisticsFile, check_use, holds_statist
 from ddpm_ip.files import read_rows, refuse_special, write_rows
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.output import say
+from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.run.identity import identity
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.record import Evaluation, identities
 from ddpm_ip.turns import alone
@@ -99,8 +101,8 @@ def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | No
 
     Args:
         text: ``cifar10-train``, ``cifar10-test``, ``mnist-train``, ``mnist-test``, ``digits``; a folder of images, an
-            ``.npz`` or ``.npy`` file, Parquet; statistics (:mod:`ddpm_ip.evaluate.statistics`); or a configuration
-            (``.yaml``), whose data section counts.
+            ``.npz`` or ``.npy`` file, Parquet; statistics (:mod:`ddpm_ip.evaluate.statistics`); the folder of a run,
+            for its training images; or a configuration (``.yaml``), whose data section counts.
         root: where the data of a name lie, if not at the usual place.
         shape: (C, H, W) of the samples: images from files are brought to this size, and to four channels if C is 4.
 
@@ -118,6 +120,9 @@ def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | No
         raise ConfigError(
             f"--reference {text}: neither a name ({', '.join(NAMED)}) nor a folder, an .npz, Parquet, or a .yaml file"
         )
+    if RunFolder(path).is_one:
+        own = identity(path)
+        return from_dict(own.config, f"the configuration in {own.origin}").data
     with in_its_own_words(_instead_of_keys(text, "npz")):
         refuse_absent(path)
         if holds_statistics(path):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ddpm_ip.report.markup import sentence_list
 from ddpm_ip.report.run import Run
+from ddpm_ip.run.identity import since
 from ddpm_ip.run.record import flatten
 
 ABSENT = "–"
@@ -51,7 +52,11 @@ def grouped(number: int) -> str:
 
 
 def describe(run: Run) -> str:
-    """What kind of training a run is: plain DDPM, or input perturbation of which strength."""
+    """What kind of training a run is: plain DDPM, or input perturbation of which strength; since when, if it changed."""
+    return _kind(run) + since(run.history, "perturbation")
+
+
+def _kind(run: Run) -> str:
     if not run.settings or "perturbation" in run.settings:
         return "unknown settings"
     name, gamma = run.settings.get("perturbation.name"), run.settings.get("perturbation.gamma")

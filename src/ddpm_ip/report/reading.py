@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from ddpm_ip.errors import UserError
 from ddpm_ip.files import NUMBER, Lines, Shape, read_json, read_lines, read_rows, read_yaml
 from ddpm_ip.plain import UNREADABLE, reason
-from ddpm_ip.run.record import Record, records
+from ddpm_ip.run.identity import Identity, identity
+from ddpm_ip.run.record import Record, flatten, records
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -56,10 +57,20 @@ class Problems:
         return (*self._found[:MOST_PROBLEMS], *([f"{more} more like these"] if more > 0 else []))
 
 
-def config_of(folder: Path, problems: Problems) -> dict[str, Any]:
-    """The configuration of a run, nested; empty if it is absent or damaged."""
+def identity_of(folder: Path, problems: Problems) -> Identity:
+    """What the run is: its newest checkpoint says it, or else config.yaml; empty if neither does."""
     path = folder / CONFIG
-    return problems.instead({}, CONFIG, read_yaml, path) if os.path.lexists(path) else {}
+    said: dict[str, Any] = problems.instead({}, CONFIG, lambda: read_yaml(path)) if os.path.lexists(path) else {}
+    try:
+        found = identity(folder)
+    except UserError:  # told of just now, if there is anything to tell
+        return Identity({}, path)
+    if found.origin != path and said:
+        own, written = flatten(found.config), flatten(said)
+        if other := [key for key in own if key in written and written[key] != own[key]]:
+            keys = ", ".join(other[:5])
+            problems.add(f"{CONFIG} is not what the newest checkpoint was made with ({keys}): the checkpoint counts")
+    return found
 
 
 def json_of(path: Path, problems: Problems) -> dict[str, Any] | None:

@@ -27,8 +27,8 @@ from ddpm_ip.report.reading import (
     TABLE,
     TABLES,
     Problems,
-    config_of,
     evaluations_of,
+    identity_of,
     joined,
     json_of,
     lines_of,
@@ -47,7 +47,8 @@ class Run:
     Args:
         path: the folder.
         name: what the report calls the run; unique within a report.
-        config: the resolved configuration, nested; empty if it is damaged.
+        config: the settings that the newest checkpoint was made with, nested; empty if nothing says them.
+        history: the changes of settings on the way, as :class:`ddpm_ip.run.identity.Identity` has them.
         metrics: logged lines in the order of their step; after a resume, the newer line of a step counts. What was
             measured by ``train.eval`` stands in the line of its step, under the name of the metric.
         evaluations: of ``train.eval``, those of the newest curve, in order, with ``values``, ``protocol`` and
@@ -66,6 +67,7 @@ class Run:
     path: Path
     name: str
     config: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...] = ()
     metrics: tuple[Mapping[str, Any], ...] = ()
     evaluations: tuple[Mapping[str, Any], ...] = ()
     results: tuple[Record, ...] = ()
@@ -96,14 +98,15 @@ class Run:
                 f"{RESULTS} and {PROVENANCE}. Give the folder that training wrote (its EXP_DIR)."
             )
         problems = Problems(folder)
-        config = config_of(folder, problems)
+        own = identity_of(folder, problems)
         evaluations = evaluations_of(folder, problems)
         results = results_of(folder, problems)
         evaluated = find_evaluations(folder, {record.weights for record in results}, problems)
         return cls(
             path=folder,
             name=folder.name or "run",
-            config=config,
+            config=own.config,
+            history=own.history,
             metrics=joined(lines_of(folder / METRICS, {}, problems), evaluations),
             evaluations=tuple(evaluations),
             results=(*evaluated.records, *results),

@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "lock"
 
     @property
+    def is_one(self) -> bool:
+        """Whether a folder is that of a run, or of one that was begun."""
+        return self.config.is_file() or self.checkpoints.is_dir()
+
+    @property
     def is_used(self) -> bool:
         """Whether it holds a run."""
         return self.metrics.exists() or self.checkpoints.exists()
