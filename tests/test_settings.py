@@ -367,3 +367,24 @@ def test_a_run_is_a_reference(begun, tmp_path, capsys):
     told = capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "d"), "--reference", "digits", "--extractor", "pixels"]) == 0
     assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"versions": 3, "earlier": {"earlier": [[]]}}',
+        b'{"earlier": 7}',
+    ],
+)
+def test_a_damaged_provenance_is_set_aside_and_the_run_continues(begun, content):
+    _, folder = begun
+    (folder / "provenance.json").write_bytes(content)
+    assert train(None, folder, "-r", "latest", "--train.n_steps", "3") == 0
+    assert read_json(folder / "provenance.json")["from_step"] == 2
+    aside = list(folder.glob("provenance.json.damaged-*"))
+    assert [path.read_bytes() for path in aside] == ([content] if content[:2] != b'{"' else [])

@@ -52,7 +52,7 @@ def grouped(number: int) -> str:
 
 
 def describe(run: Run) -> str:
-    """What kind of training a run is: plain DDPM, or input perturbation of which strength; since when, if it changed."""
+    """What kind of training a run is: plain DDPM, or input perturbation of which strength; since when."""
     return _kind(run) + since(run.history, "perturbation")
 
 

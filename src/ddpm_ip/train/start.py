@@ -18,6 +18,8 @@ from ddpm_ip.ema import remaining
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
 from ddpm_ip.files import read_json, read_yaml, write_json, write_yaml
 from ddpm_ip.perturbation import label
+from ddpm_ip.places import set_aside
+from ddpm_ip.plain import reason
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.provenance import earlier, hardware, provenance
@@ -256,7 +258,7 @@ def _record(run: Run) -> dict[str, Any]:
         try:
             record["earlier"] = earlier(read_json(folder.provenance))
         except UserError as error:
-            log.warning("%s", error)
+            set_aside(folder.provenance, reason(error))
     return record
 
 
