@@ -37,8 +37,10 @@ def earlier(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     (Version 0.1 wrote each inside the one after it.)
     """
     own = {key: value for key, value in record.items() if key != "earlier"}
-    before = record.get("earlier") or []
-    return [own, *(before if isinstance(before, list) else earlier(before))]
+    before = record.get("earlier")
+    if isinstance(before, Mapping):
+        return [own, *earlier(before)]
+    return [own, *(entry for entry in (before if isinstance(before, list) else []) if isinstance(entry, Mapping))]
 
 
 def hardware() -> str:
