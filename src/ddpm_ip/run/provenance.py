@@ -40,7 +40,7 @@ def earlier(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     before = record.get("earlier")
     if isinstance(before, Mapping):
         return [own, *earlier(before)]
-    return [own, *(entry for entry in (before if isinstance(before, list) else []) if isinstance(entry, Mapping))]
+    return [own, *(dict(one) for one in (before if isinstance(before, list) else []) if isinstance(one, Mapping))]
 
 
 def hardware() -> str:
