@@ -115,8 +115,39 @@ def read_text(path: Path, name: str) -> str | None:
     """
     if path.suffix == ".npy":
         return None
-    with _refusing(path), archive(path) as arrays:
+    with refusing(f"{path}: its array {name!r} cannot be read"), archive(path) as arrays:
         return arrays.text(name)
+
+
+def array_names(path: Path) -> frozenset[str]:
+    """The names of the arrays of an ``.npz`` file; none of anything else, and of what cannot be read."""
+    if path.suffix != ".npz":
+        return frozenset()
+    try:
+        with _refusing(path), archive(path) as arrays:
+            return frozenset(arrays.headers)
+    except DataError:  # whoever reads it says what is wrong with it
+        return frozenset()
+
+
+def read_array(path: Path, name: str, largest: int) -> npt.NDArray[Any]:
+    """One array of an ``.npz`` file.
+
+    Args:
+        path: the file.
+        name: of the array.
+        largest: bytes that its numbers may take.
+
+    Raises:
+        DataError: it is not there, larger, damaged, or no plain numbers.
+    """
+    with refusing(f"{path}: its array {name!r} cannot be read"), archive(path) as arrays:
+        header = arrays.headers.get(name)
+        if header is None:
+            raise ValueError("it is no array of plain numbers" if name in arrays.headers else "it is not there")
+        if header.n_bytes > largest:
+            raise ValueError(f"it has more than {largest:,} bytes")
+        return arrays.read(name)
 
 
 def _refusing(path: Path) -> AbstractContextManager[None]:

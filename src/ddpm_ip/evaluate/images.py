@@ -21,11 +21,10 @@ from torch import Tensor
 from torch import distributed as dist
 
 from ddpm_ip.data import BadImage, Folder, ImageSet, Parquet
-from ddpm_ip.data.arrays import read_arrays
+from ddpm_ip.data.arrays import array_names, read_arrays, read_text
 from ddpm_ip.data.decode import UnusableImage, read
 from ddpm_ip.data.decoded import Item, Listing, Recipe, decode_all
 from ddpm_ip.errors import ConfigError, DataError
-from ddpm_ip.evaluate.archive import array_names, read_array
 from ddpm_ip.evaluate.statistics import holds_statistics, what_it_is
 from ddpm_ip.files import MB, SCHEMA, read_json
 from ddpm_ip.images import UInt8
@@ -218,11 +217,9 @@ def _mark(samples: Path) -> dict[str, Any]:
 
 def _mark_inside(samples: Path) -> dict[str, Any]:
     """The text of ``sampling.json`` in the array ``sampling`` of an ``.npz`` file."""
-    text = read_array(samples, "sampling", 4 * LARGEST_MARK)  # NumPy keeps four bytes a character
+    text = read_text(samples, "sampling")
     try:
-        if text.shape or text.dtype.kind != "U":
-            raise TypeError(f"it is {text.dtype} {text.shape}, not a text")
-        mark = parse_json(str(text))
+        mark = parse_json(text or "")
         if not isinstance(mark, dict):
             raise TypeError(f"it must be an object of keys and values, and is {kind_of(mark)}")
         if mark.pop("schema", SCHEMA) not in range(SCHEMA + 1):

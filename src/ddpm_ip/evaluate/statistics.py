@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ddpm_ip.data.arrays import array_names, read_array
 from ddpm_ip.errors import ConfigError, DataError
-from ddpm_ip.evaluate.archive import array_names, read_array
 from ddpm_ip.evaluate.metrics import UNKNOWN, Features, Float64, Moments
 from ddpm_ip.metric import INCEPTION, METRICS
 from ddpm_ip.run.checkpoint import sha256
