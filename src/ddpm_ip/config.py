@@ -248,7 +248,7 @@ def from_dict(
 def _say(text: str) -> None:
     """Once, on the main process, and also where nobody has set up a log yet."""
     if os.environ.get("RANK", "0") == "0":
-        log.warning("%s", text)
+        log.warning(text)  # its lines are lines: an argument would be one
 
 
 def merge(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

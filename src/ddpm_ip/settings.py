@@ -273,7 +273,7 @@ def _other_method(refused: Sequence[Change], where: Path) -> str:
     lines = "\n".join(f"  {c.key}: the run has {_shown(c.old)}, asked for is {_shown(c.new)}" for c in refused)
     named = " ".join(dict.fromkeys(c.key for c in refused))
     return (
-        f"{where} was made by another method than is asked for, and nothing was touched:\n{lines}\n"
+        f"{where} was trained by another method than is asked for, and nothing was touched:\n{lines}\n"
         "Leave these out to continue the run as it is, or start a new run in another folder (-e). To change the method "
         f"of this run on purpose, which its history will tell, add --change {named}"
     )
