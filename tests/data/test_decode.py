@@ -44,6 +44,14 @@ def test_alpha_is_composited_on_white(make):
     assert np.array_equal(pixels(rgba, 3)[:, 0].T, u8([255, 255, 255], [1, 2, 3]))
 
 
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_strips_on_white_are_the_whole_on_white(make, rng, mode, monkeypatch):
+    image = Image.fromarray(rng.integers(0, 256, (23, 23, len(mode)), dtype=np.uint8), mode)
+    whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    monkeypatch.setattr("ddpm_ip.data.decode.STRIP", 4)
+    assert np.array_equal(pixels(make.encoded(image), 3), np.asarray(whole.convert("RGB")).transpose(2, 0, 1))
+
+
 def test_palette_with_transparency(make):
     image = Image.fromarray(u8([0, 1], [1, 0]), "P")
     image.putpalette([9, 9, 9, 255, 0, 0])

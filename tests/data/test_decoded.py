@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from dataclasses import astuple
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from ddpm_ip.data import Cifar10, Folder, Parquet, cache, decoded
+from ddpm_ip.data.decode import BadImage
 from ddpm_ip.data.decoded import Recipe
 from ddpm_ip.data.imageset import fingerprint
 from ddpm_ip.errors import DataError
@@ -383,3 +385,45 @@ def test_rgba(tmp_path, make, rng):
     images = Folder(root=str(tmp_path / "images"), image_size=(8, 12), mode="rgba").open(progress=False)
     assert np.array_equal(images.pixels, pixels)
     assert Folder(root=str(tmp_path / "images"), image_size=(8, 12), mode="auto").open(progress=False).channels == 3
+
+
+def test_large_images_wait_for_each_other(monkeypatch, make):
+    """Forty blank images of 8000 x 8000 are 8 MB of files, and 20 GB at once."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(decoded, "DECODING", 50)  # 400 pixels by 8 threads
+    small, large = (make.encoded(np.zeros((side, side), np.uint8)) for side in (8, 30))
+    now, most, lock = [0], [0], threading.Lock()
+
+    def place(image, *rest):
+        with lock:
+            now[0] += image.width * image.height
+            most[0] = max(most[0], now[0])
+        time.sleep(0.002)
+        with lock:
+            now[0] -= image.width * image.height
+        return np.zeros((1, 8, 8), np.uint8)
+
+    monkeypatch.setattr(decoded, "place", place)
+    items = [decoded.Item(str(i), large if i % 5 == 0 else small, None) for i in range(100)]
+    found = list(decoded.decode_all(iter(items), Recipe(8, "gray"), 1))
+    assert [one.size[0] for one in found] == [30 if i % 5 == 0 else 8 for i in range(100)]
+    assert most[0] == 900  # a large one alone, as it has more than all may have together
+
+
+@pytest.mark.parametrize(("size", "under_way"), [(8, 528), (16, 132), (64, 9), (200, 2)])
+def test_what_waits_for_its_turn_is_bounded_in_bytes(monkeypatch, make, size, under_way):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(decoded, "AHEAD", 32 * 1024)
+    monkeypatch.setattr(decoded, "CHUNK", 33)
+    image, begun = make.encoded(np.zeros((8, 8), np.uint8)), []
+    items = (begun.append(i) or decoded.Item(str(i), image, None) for i in range(3000))
+    next(decoded.decode_all(items, Recipe(size, "gray"), 1))
+    assert len(begun) == under_way
+
+
+def test_an_image_that_cannot_be_read_gives_back_what_it_took(make):
+    image = make.encoded(np.zeros((200, 200), np.uint8))
+    items = [decoded.Item(str(i), image[: len(image) - 20], None) for i in range(50)]
+    memory = decoded.Memory(1)
+    assert all(isinstance(decoded._decode_one(item, Recipe(8, "gray"), 1, memory), BadImage) for item in items)
+    assert memory._pixels == 0

@@ -29,6 +29,7 @@ not bleed in.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -51,6 +52,8 @@ MAX_PIXELS = 64_000_000
 
 # Only formats with a signature and a decoder of their own: EPS, for one, would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+
+STRIP = 256  # rows that are composited at once
 
 BITS = "ddpm_ip.bits"  # in the ``info`` of a read image that had 16 bits: how many its largest value needs
 
@@ -123,10 +126,13 @@ def place(image: Image.Image, where: str, image_size: ImageSize, channels: int, 
         raise UnusableImage(where, f"{image.width} x {image.height} pixels cannot be resized: {error}") from error
 
 
-def read(source: Path | bytes, where: str, alpha: bool = False) -> Image.Image:
+def read(
+    source: Path | bytes, where: str, alpha: bool = False, before: Callable[[int], None] = lambda pixels: None
+) -> Image.Image:
     """The upright 8-bit image in its own size: mode ``L`` if the file is gray, else ``RGB``; with ``alpha`` ``RGBA``.
 
-    Its ``info`` has :data:`BITS` if the file had 16 bits a pixel.
+    Its ``info`` has :data:`BITS` if the file had 16 bits a pixel. ``before`` is told the number of pixels before memory
+    is taken for them.
 
     Raises:
         UnusableImage: anything is wrong with it.
@@ -138,6 +144,7 @@ def read(source: Path | bytes, where: str, alpha: bool = False) -> Image.Image:
             raise UnusableImage(where, "a broken link" if source.is_symlink() else "not a regular file")
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats()) as image:
             _check_pixels(image.size, where)
+            before(image.width * image.height)
             deep = any(";16" in repr(tile[3]) for tile in image.tile)
             ImageOps.exif_transpose(image, in_place=True)
             found = _eight_bit(image, where, alpha)
@@ -216,15 +223,29 @@ def _eight_bit(image: Image.Image, where: str, alpha: bool) -> Image.Image:
     bits = image.info.get(BITS)
     gray = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if not alpha:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if not alpha or image.mode != "RGBA":
-        image = image.convert("L" if gray else "RGB")
-    image = image.convert("RGBA") if alpha else image
+        image = _converted(image, "RGBA") if alpha else _on_white(image, "L" if gray else "RGB")
+    else:
+        image = _converted(image, "L" if gray else "RGB")
+        image = _converted(image, "RGBA") if alpha else image
     if bits is not None:
         image.info[BITS] = bits
     return image
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """A loaded image in a mode; itself, not a copy, if it has it."""
+    image.load()
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _on_white(image: Image.Image, mode: str) -> Image.Image:
+    """A transparent image on white, in a mode; strip by strip, as a large one takes much memory."""
+    canvas = Image.new(mode, image.size)
+    for top in range(0, image.height, STRIP):
+        box = 0, top, image.width, min(top + STRIP, image.height)
+        part = image.crop(box).convert("RGBA")
+        canvas.paste(Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert(mode), box)
+    return canvas
 
 
 def _bits_of_upper_half(image: Image.Image) -> int:
