@@ -34,6 +34,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,9 @@ MAX_PIXELS = 64_000_000
 # Only formats with a signature and a decoder of their own: EPS, for one, would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 
-STRIP = 256  # rows that are composited at once
+MAX_SCANS = 100  # of a progressive JPEG
+
+STRIP = 256  # rows that are composited or scaled at once
 
 BITS = "ddpm_ip.bits"  # in the ``info`` of a read image that had 16 bits: how many its largest value needs
 
@@ -145,6 +148,8 @@ def read(
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats()) as image:
             _check_pixels(image.size, where)
             before(image.width * image.height)
+            if image.info.get("progressive"):
+                _check_scans(source, where)
             deep = any(";16" in repr(tile[3]) for tile in image.tile)
             ImageOps.exif_transpose(image, in_place=True)
             found = _eight_bit(image, where, alpha)
@@ -210,6 +215,13 @@ def _check_pixels(size: tuple[int, int], where: str) -> None:
         raise UnusableImage(where, f"declares {size[0]} x {size[1]} pixels: there are none")
 
 
+def _check_scans(source: Path | bytes, where: str) -> None:
+    """Refuses a JPEG that goes over its pixels again and again: libjpeg would take minutes."""
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        raise UnusableImage(where, f"a progressive JPEG of more than {MAX_SCANS} scans, where 10 are usual")
+
+
 def _not_an_image(source: Path | bytes) -> str:
     n_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
     return "no image in a known format (" + ", ".join(formats()) + ")" if n_bytes else "empty"
@@ -258,15 +270,23 @@ def _from_float(values: npt.NDArray[np.float32], where: str) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0.0 and high <= 1.0):  # written so that NaN is refused too
         raise UnusableImage(where, f"float pixels from {low:g} to {high:g}; only 0 to 1 is understood")
-    return Image.fromarray(np.rint(values * 255.0).astype(np.uint8))
+    return Image.fromarray(_by_strips(values, lambda part: np.rint(part * 255.0)))
+
+
+def _by_strips(values: npt.NDArray[Any], convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> UInt8:
+    """``convert`` of each value, as ``uint8``; strip by strip, as a large image takes much memory."""
+    out = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), STRIP):
+        out[top : top + STRIP] = convert(values[top : top + STRIP])
+    return out
 
 
 def _from_16_bit(image: Image.Image, where: str) -> Image.Image:
     # Pillow's mode "I" is 32-bit, but for PNG and PPM it holds 16-bit values (older versions open them so).
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise UnusableImage(where, "32-bit integer pixels, whose scale is unknown; save it with 8 or 16 bits")
-    values = np.asarray(image).astype(np.int64)
-    gray = ((values + 128) // 257).astype(np.uint8)
+    values = np.asarray(image)
+    gray = _by_strips(values, lambda part: (part.astype(np.int64) + 128) // 257)
     if "transparency" in image.info:
         opaque = (values != image.info["transparency"]).astype(np.uint8) * 255
         gray = np.stack([gray, opaque], axis=-1)

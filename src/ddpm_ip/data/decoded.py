@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from io import BytesIO
-from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -35,7 +34,7 @@ log = logging.getLogger("ddpm_ip.data")
 MEMORY_LIMIT = 2_000_000_000  # bytes that may be held in memory when the cache folder cannot be written
 SHOWN = 20  # unusable images that an error names one by one
 CHUNK = 32  # images a thread takes at once
-AHEAD = 512_000_000  # bytes of decoded images that wait for their turn, unless one has more
+AHEAD = 512_000_000  # bytes of images, packed and decoded, that wait for their turn, unless one has more
 DECODING = 8_000_000  # pixels a thread may decode on average, some 8 bytes each, 16 at worst; one image may have more
 
 
@@ -212,22 +211,37 @@ def decode_all(items: Iterator[Item], recipe: Recipe, channels: int) -> Iterator
         For each item the decoded image, or what is wrong with it.
     """
     threads = min(32, os.cpu_count() or 1)
-    memory = Memory(threads * DECODING)
-    n_bytes = channels * math.prod(height_width(recipe.image_size))
-    chunk_size = max(1, min(CHUNK, AHEAD // (2 * threads * n_bytes)))
-    ahead = max(1, min(2 * threads, AHEAD // (chunk_size * n_bytes)))  # chunks
+    memory, n_bytes = Memory(threads * DECODING), channels * math.prod(height_width(recipe.image_size))
 
     def work(chunk: list[Item]) -> list[Result]:
         return [_decode_one(item, recipe, channels, memory) for item in chunk]
 
-    pending: deque[Future[list[Result]]] = deque()
+    pending: deque[tuple[Future[list[Result]], int]] = deque()
+    held = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        while chunk := list(islice(items, chunk_size)):
-            pending.append(pool.submit(work, chunk))
-            if len(pending) > ahead:
-                yield from pending.popleft().result()
+        for chunk, cost in _chunks(items, n_bytes, AHEAD // (2 * threads)):
+            pending.append((pool.submit(work, chunk), cost))
+            held += cost
+            while len(pending) > 1 and (len(pending) > 2 * threads or held > AHEAD):
+                future, cost = pending.popleft()
+                yield from future.result()
+                held -= cost
         while pending:
-            yield from pending.popleft().result()
+            yield from pending.popleft()[0].result()
+
+
+def _chunks(items: Iterator[Item], n_bytes: int, most: int) -> Iterator[tuple[list[Item], int]]:
+    """Items that a thread takes at once, and the bytes that they may hold: of the files, and ``n_bytes`` of each."""
+    chunk: list[Item] = []
+    cost = 0
+    for item in items:
+        chunk.append(item)
+        cost += n_bytes + (len(item.source) if isinstance(item.source, bytes) else 0)
+        if len(chunk) == CHUNK or cost >= most:
+            yield chunk, cost
+            chunk, cost = [], 0
+    if chunk:
+        yield chunk, cost
 
 
 class Memory:
