@@ -112,12 +112,35 @@ def test_a_killed_process_leaves_the_old_file_whole_and_the_next_one_writes(tmp_
     assert read_json(path) == {"value": "new"}
 
 
-def test_what_a_killed_process_with_the_same_id_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    """In a container every process may be number 1."""
+def test_what_is_there_under_the_name_of_a_partial_file_is_left_alone(tmp_path: Path) -> None:
+    """In a container every process may be number 1, and version 0.1 gave such files no random part."""
     corpse = tmp_path / f".a.txt.{os.getpid()}.partial"
     corpse.symlink_to(tmp_path / "elsewhere")
     write_text(tmp_path / "a.txt", "new")
+    assert names(tmp_path) == [corpse.name, "a.txt"]
+    assert is_partial(corpse)
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with writing(path) as one, writing(path) as other:
+        one.write(b"one")
+        other.write(b"other")
+    assert path.read_bytes() == b"one"
     assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\N{GRINNING FACE}" * 63, "a\nb"])
+def test_a_name_that_fits_can_be_written(tmp_path: Path, name: str) -> None:
+    with writing(tmp_path / name):
+        (partial,) = tmp_path.iterdir()
+        assert is_partial(partial)
+    assert names(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["a.png", ".a.png", ".a.12.partial.png", "a.12.partial", ".a.12.xyz.partial"])
+def test_what_is_no_partial_file(name: str) -> None:
+    assert not is_partial(Path(name))
 
 
 FULL = """

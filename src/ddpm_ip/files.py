@@ -1,9 +1,9 @@
 """Files of a run: one way to write them and one way to read them.
 
-**Writing.** A file appears whole or not at all: it is written in the same folder as ``.NAME.PID.partial``, flushed to
-the disk and renamed. Whatever goes wrong, also Ctrl-C, leaves what was there and no partial file; only a process that
-is killed leaves one (:func:`is_partial`), which nobody reads. Nothing is written through a symbolic link, nor over one:
-it is the user's, and so is what it points to. Folders on the way may be links.
+**Writing.** A file appears whole or not at all: it is written in the same folder as ``.NAME.PID.RANDOM.partial``,
+flushed to the disk and renamed. Whatever goes wrong, also Ctrl-C, leaves what was there and no partial file; only a
+process that is killed leaves one (:func:`is_partial`), which nobody reads. Nothing is written through a symbolic link,
+nor over one: it is the user's, and so is what it points to. Folders on the way may be links.
 
 **Reading.** What is read is a regular file of bounded size, nested at most :data:`ddpm_ip.plain.DEPTH` levels deep, of
 the expected shape. It may be reached through a link, unless ``links=False``. A pipe or a device is refused rather than
@@ -23,6 +23,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -78,9 +79,9 @@ def writing(
     """
     refuse_special(path, error)
     make_folder(path.parent, error)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Threads, containers and machines that share a folder may have one process id; a name has room for 255 bytes.
+    partial = path.with_name(f".{path.name[:50]}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
-        partial.unlink(missing_ok=True)  # of a killed process that had the same id
         with open(partial, "xb") as file:  # x: a new file, never through a link
             yield file
             if durable:
@@ -167,7 +168,7 @@ def append_text(path: Path, text: str) -> None:
 
 def is_partial(path: Path) -> bool:
     """Whether a file is what a process left that was killed while it wrote."""
-    return re.fullmatch(r"\..+\.\d+\.partial", path.name) is not None
+    return re.fullmatch(r"\..+\.\d+(\.[0-9a-f]{8})?\.partial", path.name, re.DOTALL) is not None  # 0.1: no RANDOM
 
 
 def flush(path: Path) -> None:

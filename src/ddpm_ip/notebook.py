@@ -27,6 +27,7 @@ from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
 from ddpm_ip.evaluate.program import find_reference
 from ddpm_ip.images import UInt8
 from ddpm_ip.metric import usual
+from ddpm_ip.places import expanded
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
 from ddpm_ip.run.record import Evaluation, flatten
@@ -54,7 +55,7 @@ def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) ->
         CheckpointError: there are no weights, or they are damaged.
         ConfigError: there is no configuration, or it cannot be used.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     weights = find_weights(path)
     found = config_near(path)
     source = _own(path, weights) if config is None else config
@@ -77,7 +78,7 @@ def new(config: AnyConfig, exp_dir: Path | str | None = None, **overrides: Any) 
     Raises:
         ConfigError: the configuration cannot be used, or the folder holds a run already.
     """
-    folder = None if exp_dir is None else Path(exp_dir).expanduser()
+    folder = None if exp_dir is None else expanded(exp_dir)
     _refuse_used(folder)
     return Run(_configured(config, overrides), folder, None)
 
@@ -251,7 +252,7 @@ def _source(samples: Samples | UInt8 | torch.Tensor | Path | str) -> Source:
     if isinstance(samples, Samples):
         return from_pixels("samples", samples.images, samples.facts)
     if isinstance(samples, (str, Path)):
-        return open_samples(Path(samples).expanduser())
+        return open_samples(expanded(samples))
     array = samples.cpu().numpy() if isinstance(samples, torch.Tensor) else samples
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4:
         kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
@@ -273,7 +274,7 @@ def _configured(source: AnyConfig, overrides: Mapping[str, Any]) -> Config:
         return from_dict(source.to_dict(), overrides=changes) if changes else source
     if isinstance(source, Mapping):
         return from_dict(merge({}, flatten(_plain(source))), overrides=changes)
-    return configuration.load(Path(source).expanduser(), changes)
+    return configuration.load(expanded(source), changes)
 
 
 def _plain(value: Any) -> Any:

@@ -8,10 +8,22 @@ import stat
 from itertools import count
 from pathlib import Path
 
-from ddpm_ip.errors import UserError
+from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.plain import reason, remedy, shown
 
 log = logging.getLogger("ddpm_ip.files")
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with the home of a user for ``~`` at its beginning.
+
+    Raises:
+        ConfigError: there is no such user, or it is not known where the home is.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{shown(path)}: there is no such home. Give the path by its full name") from None
 
 
 def make_folder(path: Path, error: type[UserError] = UserError) -> None:

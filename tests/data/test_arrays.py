@@ -210,3 +210,18 @@ def test_damaged_files(tmp_path, make, kind):
         Npz(root=str(path), image_size=8).open(progress=False)
 
     make.survives(file.getvalue(), read)
+
+
+def test_a_message_about_arrays_is_short_whatever_they_are_called(tmp_path):
+    path = save(tmp_path, **{"x" * 50_000: PICTURES, "\x1b[31mred": MASKS})
+    for options in ({}, {"array": "y" * 50_000}):
+        with pytest.raises(DataError) as found:
+            read_arrays(path, **options)
+        assert len(str(found.value)) < 1500
+        assert "\x1b" not in str(found.value)
+
+
+def test_spans_of_time_are_no_labels(tmp_path):
+    path = save(tmp_path, images=PICTURES, labels=LABELS.astype("m8[s]"))
+    with pytest.raises(DataError, match=r"the labels are timedelta64\[s\], not integers"):
+        read_arrays(path)

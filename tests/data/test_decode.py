@@ -44,6 +44,14 @@ def test_alpha_is_composited_on_white(make):
     assert np.array_equal(pixels(rgba, 3)[:, 0].T, u8([255, 255, 255], [1, 2, 3]))
 
 
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_strips_on_white_are_the_whole_on_white(make, rng, mode, monkeypatch):
+    image = Image.fromarray(rng.integers(0, 256, (23, 23, len(mode)), dtype=np.uint8), mode)
+    whole = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    monkeypatch.setattr("ddpm_ip.data.decode.STRIP", 4)
+    assert np.array_equal(pixels(make.encoded(image), 3), np.asarray(whole.convert("RGB")).transpose(2, 0, 1))
+
+
 def test_palette_with_transparency(make):
     image = Image.fromarray(u8([0, 1], [1, 0]), "P")
     image.putpalette([9, 9, 9, 255, 0, 0])
@@ -318,3 +326,23 @@ def test_a_range_that_is_hardly_used_in_color(make):
 def test_damaged_images(make, rng, kind):
     data = make.encoded(rng.integers(0, 256, (12, 9, 3), dtype=np.uint8), kind)
     make.survives(data, lambda damaged: decode(damaged, "it", 8))
+
+
+def test_a_progressive_jpeg_of_thousands_of_scans_is_refused(make, tmp_path):
+    """Each goes over all pixels again: 5,000 of 4000 x 4000 take minutes, from 3 MB."""
+    whole = make.encoded(np.zeros((16, 16, 3), np.uint8), "JPEG", progressive=True)
+    last = whole[whole.rfind(b"\xff\xda") : -2]
+    many = whole[:-2] + last * 100 + whole[-2:]
+    (tmp_path / "a.jpg").write_bytes(many)
+    assert read(whole, "it").size == (16, 16)
+    for source in (many, tmp_path / "a.jpg"):
+        with pytest.raises(UnusableImage, match="a progressive JPEG of more than 100 scans, where 10 are usual"):
+            read(source, "it")
+
+
+@pytest.mark.parametrize("mode", ["F", "I;16"])
+def test_large_deep_images_are_scaled_strip_by_strip(make, rng, mode, monkeypatch):
+    values = rng.random((23, 23), np.float32) if mode == "F" else rng.integers(0, 2**16, (23, 23), np.uint16)
+    expected = np.rint(values * 255.0) if mode == "F" else np.round(values / 257)
+    monkeypatch.setattr("ddpm_ip.data.decode.STRIP", 4)
+    assert np.array_equal(pixels(make.encoded(Image.fromarray(values), "TIFF"))[0], expected)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from dataclasses import astuple
 from pathlib import Path
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddpm_ip.data import Cifar10, Folder, Parquet, cache, decoded
+from ddpm_ip.data import Cifar10, Folder, Parquet, cache, decoded, parquet
+from ddpm_ip.data.decode import BadImage
 from ddpm_ip.data.decoded import Recipe
 from ddpm_ip.data.imageset import fingerprint
 from ddpm_ip.errors import DataError
@@ -383,3 +385,80 @@ def test_rgba(tmp_path, make, rng):
     images = Folder(root=str(tmp_path / "images"), image_size=(8, 12), mode="rgba").open(progress=False)
     assert np.array_equal(images.pixels, pixels)
     assert Folder(root=str(tmp_path / "images"), image_size=(8, 12), mode="auto").open(progress=False).channels == 3
+
+
+def test_large_images_wait_for_each_other(monkeypatch, make):
+    """Forty blank images of 8000 x 8000 are 8 MB of files, and 20 GB at once."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(decoded, "DECODING", 50)  # 400 pixels by 8 threads
+    small, large = (make.encoded(np.zeros((side, side), np.uint8)) for side in (8, 30))
+    now, most, lock = [0], [0], threading.Lock()
+
+    def place(image, *rest):
+        with lock:
+            now[0] += image.width * image.height
+            most[0] = max(most[0], now[0])
+        time.sleep(0.002)
+        with lock:
+            now[0] -= image.width * image.height
+        return np.zeros((1, 8, 8), np.uint8)
+
+    monkeypatch.setattr(decoded, "place", place)
+    items = [decoded.Item(str(i), large if i % 5 == 0 else small, None) for i in range(100)]
+    found = list(decoded.decode_all(iter(items), Recipe(8, "gray"), 1))
+    assert [one.size[0] for one in found] == [30 if i % 5 == 0 else 8 for i in range(100)]
+    assert most[0] == 900  # a large one alone, as it has more than all may have together
+
+
+@pytest.mark.parametrize(("size", "junk", "under_way"), [(1, 0, 4 * 33), (8, 0, 90), (8, 1000, 9), (200, 0, 2)])
+def test_what_waits_for_its_turn_is_bounded_in_bytes(monkeypatch, make, size, junk, under_way):
+    """Decoded pixels, and files in memory, as from Parquet, where 3,000 rows may share one value of 20 MB."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(decoded, "AHEAD", 9_000)
+    monkeypatch.setattr(decoded, "CHUNK", 33)
+    image, begun = make.encoded(np.zeros((8, 8), np.uint8)) + b"x" * junk, []
+    items = (begun.append(i) or decoded.Item(str(i), image, None) for i in range(3000))
+    next(decoded.decode_all(items, Recipe(size, "gray"), 1))
+    assert len(begun) <= under_way
+
+
+def test_an_image_that_cannot_be_read_gives_back_what_it_took(make):
+    image = make.encoded(np.zeros((200, 200), np.uint8))
+    items = [decoded.Item(str(i), image[: len(image) - 20], None) for i in range(50)]
+    memory = decoded.Memory(1)
+    assert all(isinstance(decoded._decode_one(item, Recipe(8, "gray"), 1, memory), BadImage) for item in items)
+    assert memory._pixels == 0
+
+
+def test_a_parquet_value_that_many_rows_share_is_not_copied_for_all(tmp_path, monkeypatch, make):
+    """In a file a value is there once; in memory each row has its own."""
+    rows = []
+    monkeypatch.setattr(parquet, "BATCH", 3_000_000)
+    image = make.encoded(np.zeros((8, 8, 3), np.uint8)) + b"x" * 1_000_000
+    pq.write_table(pa.table({"img": pa.array([image] * 40, pa.binary())}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 3_000_000
+    wrapped = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "iter_batches",
+        lambda self, batch_size, **rest: rows.append(batch_size) or wrapped(self, batch_size, **rest),
+    )
+    assert len(Parquet(root=str(tmp_path / "a.parquet"), image_size=8).open(progress=False)) == 40
+    assert rows in ([1], [2])
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path, make):
+    image = make.encoded(np.zeros((8, 8, 3), np.uint8))
+    columns = [pa.array([image]), pa.array([1]), pa.array([2])]
+    pq.write_table(pa.Table.from_arrays(columns, ["img", "label", "label"]), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="two of its columns have the name 'label'"):
+        Parquet(root=str(tmp_path / "a.parquet"), image_size=8).open(progress=False)
+
+
+def test_a_message_about_columns_is_short_whatever_they_are(tmp_path):
+    names = ["x" * 10_000, "\x1b[31mred", *map(str, range(1000))]
+    pq.write_table(pa.table({name: [1] for name in names}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"no column holds encoded images .* and 982 more") as found:
+        Parquet(root=str(tmp_path / "a.parquet"), image_size=8).open(progress=False)
+    assert len(str(found.value)) < 1000
+    assert "\x1b" not in str(found.value)

@@ -766,3 +766,9 @@ def test_transparency_is_composited_unless_the_samples_are_said_to_have_four_cha
 def test_the_distance_of_two_halves_of_images_that_are_no_squares() -> None:
     images = from_arrays(deep(40, 0, 5), None, "deep", (6, 10))
     assert 0 < floor(images, Pixels(CPU), ["fid"], CPU)["FD-pixels"] < 300
+
+
+def test_a_home_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_IP_CACHE", "~nobody-has-this-name/cache")
+    with pytest.raises(ConfigError, match=r"~nobody-has-this-name/cache: there is no such home\. Give"):
+        collect.cache_folder()

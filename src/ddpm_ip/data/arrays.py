@@ -16,6 +16,7 @@ from ddpm_ip.data.imageset import ImageSet, from_arrays
 from ddpm_ip.data.npy import Archive, Header, archive, map_npy
 from ddpm_ip.data.source import existing, opened, refusing
 from ddpm_ip.errors import DataError
+from ddpm_ip.plain import quoted, shown
 
 LABELS = "labels"
 LAYOUT = "layout"  # of the array that says which axis holds the channels
@@ -93,7 +94,7 @@ def read_arrays(
             with opened(path) as file:
                 images, labels, said = map_npy(file), None, "auto"
             if array is not None:
-                raise ValueError(f"it holds one array, which has no name, and data.array asks for {array!r}")
+                raise ValueError(f"it holds one array, which has no name, and data.array asks for {quoted(array)}")
         else:
             with archive(path) as arrays:
                 images, labels, said = _choose(arrays, path, array)
@@ -171,12 +172,13 @@ def _images(headers: Mapping[str, Header | None], path: Path, array: str | None)
     Raises:
         DataError: no array, or more than one, can be the images; or the wanted one is not there.
     """
-    shown = ", ".join(f"{name} ({header or 'no plain numbers'})" for name, header in list(headers.items())[:SHOWN])
+    there = list(headers.items())[:SHOWN]
+    found = ", ".join(f"{shown(name)} ({header or 'no plain numbers'})" for name, header in there)
     if len(headers) > SHOWN:
-        shown += f" and {len(headers) - SHOWN} more"
+        found += f" and {len(headers) - SHOWN} more"
     if array is not None:
         if array not in headers:
-            raise DataError(f"{path}: data.array: there is no array {array!r}; there is {shown or 'none'}")
+            raise DataError(f"{path}: data.array: there is no array {quoted(array)}; there is {found or 'none'}")
         return array
     possible = _possible(headers)
     if "images" in headers:
@@ -186,10 +188,10 @@ def _images(headers: Mapping[str, Header | None], path: Path, array: str | None)
     if not headers:
         raise DataError(f"{path}: there is no array in it")
     if not possible:
-        raise DataError(f"{path}: no array in it is images, (N, H, W, C), (N, C, H, W) or (N, H, W); there is {shown}")
+        raise DataError(f"{path}: no array in it is images, (N, H, W, C), (N, C, H, W) or (N, H, W); there is {found}")
     raise DataError(
-        f"{path}: several arrays can be the images; there is {shown}. Choose one by data.array, such as "
-        f"data.array: {possible[0]}, or for all who read the file, save that one under the name images: "
+        f"{path}: several arrays can be the images; there is {found}. Choose one by data.array, such as "
+        f"data.array: {shown(possible[0])}, or for all who read the file, save that one under the name images: "
         "np.savez(path, images=...)"
     )
 
@@ -238,7 +240,7 @@ def _layout(shape: tuple[int, ...], layout: str, path: Path) -> str:
     """
     axes = {"channels_last": 3, "channels_first": 1}
     if layout not in ("auto", *axes):
-        raise DataError(f"{path}: its array {LAYOUT!r} says {layout!r}; it can be {' or '.join(axes)}")
+        raise DataError(f"{path}: its array {LAYOUT!r} says {quoted(layout)}; it can be {' or '.join(axes)}")
     if layout == "auto":
         usual = [name for name, axis in axes.items() if shape[axis] in (1, 3)]
         possible = usual[:1] or [name for name, axis in axes.items() if 1 <= shape[axis] <= MAX_CHANNELS]
@@ -258,6 +260,6 @@ def _layout(shape: tuple[int, ...], layout: str, path: Path) -> str:
 
 def _whole(labels: npt.NDArray[Any], path: Path) -> npt.NDArray[np.integer]:
     """The labels, (N,); Keras writes them as (N, 1)."""
-    if not np.issubdtype(labels.dtype, np.integer):
+    if labels.dtype.kind not in "iu":  # numpy counts spans of time among the integers
         raise DataError(f"{path}: the labels are {labels.dtype}, not integers")
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -29,10 +29,12 @@ not bleed in.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +53,10 @@ MAX_PIXELS = 64_000_000
 
 # Only formats with a signature and a decoder of their own: EPS, for one, would start Ghostscript.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+
+MAX_SCANS = 100  # of a progressive JPEG
+
+STRIP = 256  # rows that are composited or scaled at once
 
 BITS = "ddpm_ip.bits"  # in the ``info`` of a read image that had 16 bits: how many its largest value needs
 
@@ -123,10 +129,13 @@ def place(image: Image.Image, where: str, image_size: ImageSize, channels: int, 
         raise UnusableImage(where, f"{image.width} x {image.height} pixels cannot be resized: {error}") from error
 
 
-def read(source: Path | bytes, where: str, alpha: bool = False) -> Image.Image:
+def read(
+    source: Path | bytes, where: str, alpha: bool = False, before: Callable[[int], None] = lambda pixels: None
+) -> Image.Image:
     """The upright 8-bit image in its own size: mode ``L`` if the file is gray, else ``RGB``; with ``alpha`` ``RGBA``.
 
-    Its ``info`` has :data:`BITS` if the file had 16 bits a pixel.
+    Its ``info`` has :data:`BITS` if the file had 16 bits a pixel. ``before`` is told the number of pixels before memory
+    is taken for them.
 
     Raises:
         UnusableImage: anything is wrong with it.
@@ -138,6 +147,9 @@ def read(source: Path | bytes, where: str, alpha: bool = False) -> Image.Image:
             raise UnusableImage(where, "a broken link" if source.is_symlink() else "not a regular file")
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source, formats=formats()) as image:
             _check_pixels(image.size, where)
+            before(image.width * image.height)
+            if image.info.get("progressive"):
+                _check_scans(source, where)
             deep = any(";16" in repr(tile[3]) for tile in image.tile)
             ImageOps.exif_transpose(image, in_place=True)
             found = _eight_bit(image, where, alpha)
@@ -203,6 +215,13 @@ def _check_pixels(size: tuple[int, int], where: str) -> None:
         raise UnusableImage(where, f"declares {size[0]} x {size[1]} pixels: there are none")
 
 
+def _check_scans(source: Path | bytes, where: str) -> None:
+    """Refuses a JPEG that goes over its pixels again and again: libjpeg would take minutes."""
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        raise UnusableImage(where, f"a progressive JPEG of more than {MAX_SCANS} scans, where 10 are usual")
+
+
 def _not_an_image(source: Path | bytes) -> str:
     n_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
     return "no image in a known format (" + ", ".join(formats()) + ")" if n_bytes else "empty"
@@ -216,15 +235,29 @@ def _eight_bit(image: Image.Image, where: str, alpha: bool) -> Image.Image:
     bits = image.info.get(BITS)
     gray = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if not alpha:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if not alpha or image.mode != "RGBA":
-        image = image.convert("L" if gray else "RGB")
-    image = image.convert("RGBA") if alpha else image
+        image = _converted(image, "RGBA") if alpha else _on_white(image, "L" if gray else "RGB")
+    else:
+        image = _converted(image, "L" if gray else "RGB")
+        image = _converted(image, "RGBA") if alpha else image
     if bits is not None:
         image.info[BITS] = bits
     return image
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """A loaded image in a mode; itself, not a copy, if it has it."""
+    image.load()
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _on_white(image: Image.Image, mode: str) -> Image.Image:
+    """A transparent image on white, in a mode; strip by strip, as a large one takes much memory."""
+    canvas = Image.new(mode, image.size)
+    for top in range(0, image.height, STRIP):
+        box = 0, top, image.width, min(top + STRIP, image.height)
+        part = image.crop(box).convert("RGBA")
+        canvas.paste(Image.alpha_composite(Image.new("RGBA", part.size, "white"), part).convert(mode), box)
+    return canvas
 
 
 def _bits_of_upper_half(image: Image.Image) -> int:
@@ -237,15 +270,23 @@ def _from_float(values: npt.NDArray[np.float32], where: str) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0.0 and high <= 1.0):  # written so that NaN is refused too
         raise UnusableImage(where, f"float pixels from {low:g} to {high:g}; only 0 to 1 is understood")
-    return Image.fromarray(np.rint(values * 255.0).astype(np.uint8))
+    return Image.fromarray(_by_strips(values, lambda part: np.rint(part * 255.0)))
+
+
+def _by_strips(values: npt.NDArray[Any], convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> UInt8:
+    """``convert`` of each value, as ``uint8``; strip by strip, as a large image takes much memory."""
+    out = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), STRIP):
+        out[top : top + STRIP] = convert(values[top : top + STRIP])
+    return out
 
 
 def _from_16_bit(image: Image.Image, where: str) -> Image.Image:
     # Pillow's mode "I" is 32-bit, but for PNG and PPM it holds 16-bit values (older versions open them so).
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise UnusableImage(where, "32-bit integer pixels, whose scale is unknown; save it with 8 or 16 bits")
-    values = np.asarray(image).astype(np.int64)
-    gray = ((values + 128) // 257).astype(np.uint8)
+    values = np.asarray(image)
+    gray = _by_strips(values, lambda part: (part.astype(np.int64) + 128) // 257)
     if "transparency" in image.info:
         opaque = (values != image.info["transparency"]).astype(np.uint8) * 255
         gray = np.stack([gray, opaque], axis=-1)

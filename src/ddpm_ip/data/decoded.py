@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
+import threading
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from io import BytesIO
-from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -32,6 +34,8 @@ log = logging.getLogger("ddpm_ip.data")
 MEMORY_LIMIT = 2_000_000_000  # bytes that may be held in memory when the cache folder cannot be written
 SHOWN = 20  # unusable images that an error names one by one
 CHUNK = 32  # images a thread takes at once
+AHEAD = 512_000_000  # bytes of images, packed and decoded, that wait for their turn, unless one has more
+DECODING = 8_000_000  # pixels a thread may decode on average, some 8 bytes each, 16 at worst; one image may have more
 
 
 class Decoded(NamedTuple):
@@ -201,31 +205,77 @@ Result = Decoded | BadImage
 
 
 def decode_all(items: Iterator[Item], recipe: Recipe, channels: int) -> Iterator[Result]:
-    """Decodes in parallel and yields in order; only a bounded number of images is under way.
+    """Decodes in parallel and yields in order; only bounded numbers of images and of bytes are under way.
 
     Yields:
         For each item the decoded image, or what is wrong with it.
     """
+    threads = min(32, os.cpu_count() or 1)
+    memory, n_bytes = Memory(threads * DECODING), channels * math.prod(height_width(recipe.image_size))
 
     def work(chunk: list[Item]) -> list[Result]:
-        return [_decode_one(item, recipe, channels) for item in chunk]
+        return [_decode_one(item, recipe, channels, memory) for item in chunk]
 
-    threads = min(32, os.cpu_count() or 1)
-    pending: deque[Future[list[Result]]] = deque()
+    pending: deque[tuple[Future[list[Result]], int]] = deque()
+    held = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        while chunk := list(islice(items, CHUNK)):
-            pending.append(pool.submit(work, chunk))
-            if len(pending) > 2 * threads:
-                yield from pending.popleft().result()
+        for chunk, cost in _chunks(items, n_bytes, AHEAD // (2 * threads)):
+            pending.append((pool.submit(work, chunk), cost))
+            held += cost
+            while len(pending) > 1 and (len(pending) > 2 * threads or held > AHEAD):
+                future, cost = pending.popleft()
+                yield from future.result()
+                held -= cost
         while pending:
-            yield from pending.popleft().result()
+            yield from pending.popleft()[0].result()
 
 
-def _decode_one(item: Item, recipe: Recipe, channels: int) -> Result:
+def _chunks(items: Iterator[Item], n_bytes: int, most: int) -> Iterator[tuple[list[Item], int]]:
+    """Items that a thread takes at once, and the bytes that they may hold: of the files, and ``n_bytes`` of each."""
+    chunk: list[Item] = []
+    cost = 0
+    for item in items:
+        chunk.append(item)
+        cost += n_bytes + (len(item.source) if isinstance(item.source, bytes) else 0)
+        if len(chunk) == CHUNK or cost >= most:
+            yield chunk, cost
+            chunk, cost = [], 0
+    if chunk:
+        yield chunk, cost
+
+
+class Memory:
+    """What threads may hold together of images that are being decoded: a large one waits for the others to end."""
+
+    def __init__(self, most: int) -> None:
+        self._change, self._most, self._pixels = threading.Condition(), most, 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """A block that decodes one image; what it gives is called once, with the number of pixels."""
+        mine = 0
+
+        def take(pixels: int) -> None:
+            nonlocal mine
+            with self._change:
+                self._change.wait_for(lambda: self._pixels == 0 or self._pixels + pixels <= self._most)
+                self._pixels, mine = self._pixels + pixels, pixels
+
+        try:
+            yield take
+        finally:
+            with self._change:
+                self._pixels -= mine
+                self._change.notify_all()
+
+
+def _decode_one(item: Item, recipe: Recipe, channels: int, memory: Memory) -> Result:
     try:
-        image = read(item.source, item.where, channels == 4)
-        pixels = place(image, item.where, recipe.image_size, channels, recipe.center_crop)
-        return Decoded(pixels, image.size, item.label, image.info.get(BITS))
+        with memory.share() as take:
+            wanted = math.prod(height_width(recipe.image_size))
+            image = read(item.source, item.where, channels == 4, lambda pixels: take(max(pixels, wanted)))
+            pixels = place(image, item.where, recipe.image_size, channels, recipe.center_crop)
+            return Decoded(pixels, image.size, item.label, image.info.get(BITS))
     except UnusableImage as error:
         return error.bad
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddpm_ip.data.source import opened, refuse_bomb
+from ddpm_ip.plain import quoted
 
 MAX_TEXT = 1_000_000  # bytes of a text among the arrays
 MAX_HEADER = 10_000  # bytes; NumPy's own limit
@@ -120,7 +121,7 @@ class Archive:
                 continue
             name = member.filename.removesuffix(".npy")
             if name in self._members:
-                raise ValueError(f"two of its arrays have the name {name!r}")
+                raise ValueError(f"two of its arrays have the name {quoted(name)}")
             self._members[name] = member
         self.headers = {name: self._header(name) for name in self._members}
 
@@ -138,7 +139,7 @@ class Archive:
                 data[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
                 filled += len(block)
         if filled != header.n_bytes:
-            raise ValueError(f"its array {name!r} is cut off")
+            raise ValueError(f"its array {quoted(name)} is cut off")
         return header.array(data)
 
     def text(self, name: str) -> str | None:
@@ -151,7 +152,7 @@ class Archive:
             return None
         header = self.headers[name]
         if header is None or header.shape or header.dtype.kind != "U" or header.n_bytes > MAX_TEXT:
-            raise ValueError(f"its array {name!r} is no text, or too long")
+            raise ValueError(f"its array {quoted(name)} is no text, or too long")
         return str(self.read(name)[()])
 
     def _header(self, name: str) -> Header | None:
@@ -165,16 +166,15 @@ class Archive:
     def _open(self, name: str) -> Iterator[BinaryIO]:
         member = self._members[name]
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"its array {name!r} is packed as NumPy packs none (method {member.compress_type})")
+            raise ValueError(f"its array {quoted(name)} is packed as NumPy packs none (method {member.compress_type})")
         with self._file.open(member) as file:
             yield file  # type: ignore[misc]
 
     def _refuse_size(self, name: str, header: Header, start: int) -> None:
         member = self._members[name]
         if header.n_bytes != member.file_size - start:
-            raise ValueError(
-                f"its array {name!r} declares {header}, {header.n_bytes:,} bytes, and has {member.file_size - start:,}"
-            )
+            found = member.file_size - start
+            raise ValueError(f"its array {quoted(name)} declares {header}, {header.n_bytes:,} bytes, and has {found:,}")
         refuse_bomb(header.n_bytes, min(member.compress_size, self._n_bytes))
 
 

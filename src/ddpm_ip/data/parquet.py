@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ from ddpm_ip.data.imageset import ImageSet
 from ddpm_ip.data.source import existing, opened, refuse_bomb, refusing
 from ddpm_ip.errors import DataError
 from ddpm_ip.extras import how_to_install
+from ddpm_ip.plain import quoted, shown
 
 log = logging.getLogger("ddpm_ip.data")
 
-ROWS = 64  # rows read at once
+ROWS, BATCH = 64, 256_000_000  # rows, and bytes, that are read at once; one row may have more
+COLUMNS = 20  # that an error names
 SPLITS = frozenset({"train", "test", "validation", "valid", "val"})
 
 
@@ -76,7 +79,7 @@ class Parquet:
 
         if label is None and "label" in _schema(shards[0]).names:
             kind = _schema(shards[0]).field("label").type
-            log.warning("%s: the column label holds %s, not integers: no labels are read", shards[0], kind)
+            log.warning("%s: the column label holds %s, not integers: no labels are read", shards[0], shown(kind))
         count = sum(_opened(shard).metadata.num_rows for shard in shards)
         identity = (*(_identity(shard) for shard in shards), image, str(label))
         name = root.stem if root.is_file() else f"{root.resolve().name}-{self.split}"
@@ -94,7 +97,7 @@ def _shards(root: Path, split: str) -> list[Path]:
         shards = [path for path, words in named.items() if split in words]
     if not shards:
         there = ", ".join(path.name for path in list(named)[:10]) or "no Parquet file at all"
-        raise DataError(f"data.root: no Parquet file of the split {split!r} in {root}; there is {there}")
+        raise DataError(f"data.root: no Parquet file of the split {quoted(split)} in {root}; there is {there}")
     return shards
 
 
@@ -122,7 +125,10 @@ def _opened(shard: Path) -> Any:
 def _schema(shard: Path) -> Any:
     """A ``pyarrow.Schema``."""
     with refusing(f"{shard}: not a readable Parquet file"):
-        return _opened(shard).schema_arrow
+        schema = _opened(shard).schema_arrow
+        if twice := [name for name, n in Counter(schema.names).items() if n > 1]:
+            raise ValueError(f"two of its columns have the name {quoted(twice[0])}")
+        return schema
 
 
 def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, str | None]:
@@ -131,19 +137,29 @@ def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, st
     schema = _schema(shard)
     for column in (image, label):
         if column is not None and column not in schema.names:
-            raise DataError(f"{shard}: there is no column {column!r}; there is {', '.join(schema.names)}")
+            raise DataError(f"{shard}: there is no column {quoted(column)}; there is {_names(schema)}")
     if label is None and "label" in schema.names and types.is_integer(schema.field("label").type):
         label = "label"
     elif label is not None and not (
         types.is_integer(schema.field(label).type) or types.is_floating(schema.field(label).type)
     ):
-        raise DataError(f"{shard}: the label column {label!r} holds {schema.field(label).type}, not integers")
+        kind = shown(schema.field(label).type)
+        raise DataError(f"{shard}: the label column {quoted(label)} holds {kind}, not integers")
     candidates = [field.name for field in schema if _holds_images(field.type)]
     if image is None and not candidates:
-        raise DataError(f"{shard}: no column holds encoded images (binary, or a struct with a field 'bytes'): {schema}")
+        raise DataError(
+            f"{shard}: no column holds encoded images (binary, or a struct with a field 'bytes'); there is "
+            f"{_names(schema)}"
+        )
     if image is not None and image not in candidates:
-        raise DataError(f"{shard}: column {image!r} holds {schema.field(image).type}, not the bytes of image files")
+        kind = shown(schema.field(image).type)
+        raise DataError(f"{shard}: column {quoted(image)} holds {kind}, not the bytes of image files")
     return image or candidates[0], label
+
+
+def _names(schema: Any) -> str:
+    found = ", ".join(map(shown, schema.names[:COLUMNS]))
+    return f"{found} and {len(schema) - COLUMNS} more" if len(schema) > COLUMNS else found or "none"
 
 
 def _holds_images(kind: Any) -> bool:
@@ -158,9 +174,9 @@ def _rows(shard: Path, image: str, label: str | None) -> Iterator[Item]:
     _columns(shard, image, label)  # of each shard: the first was looked at already
     columns = [image] if label is None else [image, label]
     file, row = _opened(shard), 0
-    _refuse_bombs(file, shard)
+    rows = max(1, min(ROWS, BATCH // max(1, _refuse_bombs(file, shard))))
     with refusing(f"{shard}: damaged", "Fetch it again"):
-        for batch in file.iter_batches(batch_size=ROWS, columns=columns):
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
             images = batch.column(image).to_pylist()
             labels = [None] * len(images) if label is None else batch.column(label).to_pylist()
             for data, number in zip(images, labels, strict=True):
@@ -169,12 +185,20 @@ def _rows(shard: Path, image: str, label: str | None) -> Iterator[Item]:
                 row += 1
 
 
-def _refuse_bombs(file: Any, shard: Path) -> None:
-    """Refuses row groups that unpack to what no images do, before they are read."""
+def _refuse_bombs(file: Any, shard: Path) -> int:
+    """Refuses row groups that unpack to what no images do, before they are read.
+
+    Returns:
+        The bytes of the largest one, and so of its largest value, of which each row may have a copy.
+    """
+    largest = 0
     with refusing(f"{shard}: not a readable Parquet file"):
         for i in range(file.metadata.num_row_groups):
             # not by column: where that is damaged, pyarrow (26) ends the process
-            refuse_bomb(file.metadata.row_group(i).total_byte_size, shard.stat().st_size)
+            n_bytes = file.metadata.row_group(i).total_byte_size
+            refuse_bomb(n_bytes, shard.stat().st_size)
+            largest = max(largest, n_bytes)
+    return largest
 
 
 def _bytes(data: Any) -> bytes:
@@ -190,11 +214,11 @@ def _label(number: Any, column: str, where: str) -> int:
         DataError: there is none, or it is no whole number that int64 can hold.
     """
     if number is None:
-        raise DataError(f"{where}: no value in the label column {column!r}")
+        raise DataError(f"{where}: no value in the label column {quoted(column)}")
     whole = type(number) is int or (isinstance(number, float) and number.is_integer())
     if not whole or not -(2**63) <= number < 2**63:
         raise DataError(
-            f"{where}: the label {number!r:.80} of the column {column!r} is no whole number of 64 bits; convert the "
-            "column, or name another by data.label_column"
+            f"{where}: the label {number!r:.80} of the column {quoted(column)} is no whole number of 64 bits; convert "
+            "the column, or name another by data.label_column"
         )
     return int(number)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ddpm_ip.doctor.findings import Finding
 from ddpm_ip.doctor.machine import TORCH_FIDELITY, installed
 from ddpm_ip.errors import UserError
+from ddpm_ip.places import expanded
 
 if TYPE_CHECKING:
     from ddpm_ip.config import Config
@@ -80,7 +81,7 @@ def _evaluation(config: Config) -> Iterable[Finding]:
 def _data(config: Config) -> Iterable[Finding]:
     data = config.data
     root = getattr(data, "root", None)
-    place = Path(root).expanduser() if root is not None else None
+    place = expanded(root) if root is not None else None
     if place is None:
         yield Finding("OK", "data", f"{data.name}, in the package")
     elif place.is_dir() and not any(place.iterdir()):
@@ -193,7 +194,7 @@ def _first_images(data: Folder | Parquet) -> Iterator[Item]:
     if isinstance(data, Parquet):
         yield from data.listing().items()
     else:
-        yield from (Item(path.name, path, None) for path in walk(Path(data.root).expanduser()))
+        yield from (Item(path.name, path, None) for path in walk(expanded(data.root)))
 
 
 def check_average(config: Config, name: str, steps: int) -> Iterable[Finding]:

@@ -16,6 +16,7 @@ from typing import Literal
 from ddpm_ip import __version__
 from ddpm_ip.doctor.findings import Finding
 from ddpm_ip.extras import how_to_install
+from ddpm_ip.places import expanded
 
 EXTRAS = {"tensorboard": "log", "matplotlib": "plot", "pyarrow": "parquet"}  # package -> the extra that brings it
 GB = 1e9
@@ -179,11 +180,11 @@ def disk() -> Iterable[Finding]:
     """Free bytes where runs, decoded images and features are written."""
     from ddpm_ip.evaluate.collect import cache_folder
 
-    decoded = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ddpm-ip"
+    decoded = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ddpm-ip"
     features = cache_folder().parent
     places = [("disk", Path.cwd()), ("cache", decoded), *([("features", features)] if features != decoded else [])]
     for what, folder in places:
-        place = next(path for path in (folder, *folder.parents) if path.exists())
+        place = next(path for path in (folder, *folder.parents) if os.path.exists(path))
         free = shutil.disk_usage(place).free
         level: Literal["OK", "note", "problem"] = "problem" if free < ROOM[0] else "note" if free < ROOM[1] else "OK"
         cure = None if level == "OK" else "make room: checkpoints are kept two or three at a time"

@@ -34,6 +34,7 @@ from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank
 from ddpm_ip.evaluate.metrics import Features, Moments, Rows, Sums
 from ddpm_ip.files import Shape, read_json, reading, write_json
 from ddpm_ip.images import UInt8
+from ddpm_ip.places import expanded
 from ddpm_ip.run.checkpoint import sha256
 
 log = logging.getLogger("ddpm_ip.evaluate")
@@ -287,7 +288,7 @@ def reference_features(images: ImageSet, how: Pass, scratch: Path) -> Features |
 
 def cache_folder() -> Path:
     """Where features of reference sets are kept."""
-    return Path(os.environ.get("DDPM_IP_CACHE") or "~/.cache/ddpm-ip").expanduser() / "features"
+    return expanded(os.environ.get("DDPM_IP_CACHE") or "~/.cache/ddpm-ip") / "features"
 
 
 def _key(images: ImageSet, how: Pass) -> str:
