@@ -140,14 +140,14 @@ def weights(folder: Path, step: int, name: str = "model") -> dict[str, torch.Ten
     return load_file(step_folder(folder, step) / f"{name}.safetensors")
 
 
-def assert_same_state(a: Path, b: Path, step: int) -> None:
+def assert_same_state(a: Path, b: Path, step: int, kept: str = "ckpt") -> None:
     """Every tensor of two runs' checkpoints is the same, bit for bit, and so are the running sums."""
     for name in ("model", "ema", "optimizer"):
-        first, second = weights(a, step, name), weights(b, step, name)
+        first, second = (load_file(f / kept / f"step{step:08d}" / f"{name}.safetensors") for f in (a, b))
         assert first
         assert first.keys() == second.keys()
         assert [k for k in first if not torch.equal(first[k], second[k])] == [], name
-    metas = [json.loads((step_folder(f, step) / "meta.json").read_text()) for f in (a, b)]
+    metas = [json.loads((f / kept / f"step{step:08d}" / "meta.json").read_text()) for f in (a, b)]
     assert [metas[0][k] for k in ("step", "sums", "count")] == [metas[1][k] for k in ("step", "sums", "count")]
 
 

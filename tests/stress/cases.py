@@ -16,11 +16,12 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from random import Random
@@ -68,12 +69,13 @@ Play = Callable[[Case, Path], Counter[str]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a case: what it counted, or a fault and its kind (type, and place in the package)."""
+    """What came of a case: what it counted, or a fault and its kind (type, and place in the package); and how soon."""
 
     case: Case
     counts: Counter[str] = field(default_factory=Counter)
     fault: str | None = None
     kind: str = ""
+    seconds: float = 0.0
 
 
 # --- one case --------------------------------------------------------------------------------------------------------
@@ -243,7 +245,9 @@ def _work(
     for case in share:
         out.send("begun")
         faulthandler.dump_traceback_later(LONGEST.get(case.part, PATIENCE), exit=True, file=sys.stderr)
+        start = time.monotonic()
         outcome = outcome_of(case, plays[case.part])
+        outcome = replace(outcome, seconds=time.monotonic() - start)
         faulthandler.cancel_dump_traceback_later()
         out.send(outcome)
         if outcome.fault and "memory" in outcome.fault.lower():

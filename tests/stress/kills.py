@@ -28,6 +28,7 @@ from ddpm_ip.config import load
 from ddpm_ip.errors import UserError
 from ddpm_ip.evaluate.program import EvaluateOptions, evaluate_files
 from ddpm_ip.files import read_rows
+from ddpm_ip.run import checkpoint
 from ddpm_ip.sample.program import sample
 from ddpm_ip.table.program import table
 from ddpm_ip.train.loop import Hooks
@@ -37,9 +38,14 @@ TRAINED = {
     "save_freq": 2,
     "print_freq": 3,
     "sample_freq": 8,
+    "keep_last": 2,
     "eval": {"every": 4, "n_samples": 8, "steps": 2},
 }
+# Retention is the business of the next save. So a kill after the last one may leave what only that would remove: the
+# oldest of three, and those whose numbers were still being worked out.
+MORE = {8, 12}
 SOFT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+BEGUN = "begun"  # a file that is there once the process has taken a step
 GENTLE = "signals-"  # before the name of a program that may save before it ends
 ENDS = 5  # of a case
 REFUSED = 9  # exit code of a process whose call was refused
@@ -53,19 +59,37 @@ class Program(NamedTuple):
     compare: Callable[[Path, Path], None]
 
 
-def _train(folder: Path) -> None:
-    pause = Hooks(on_write=lambda name: time.sleep(0.01))  # or few would be killed while they save
-    run(tiny(**TRAINED), folder / "run", "latest", pause)
+def _train(folder: Path) -> Any:
+    pause = Hooks(  # or few would be killed while they save
+        on_write=lambda name: time.sleep(0.01), on_step=lambda step: (folder / BEGUN).touch()
+    )
+    return run(tiny(**TRAINED), folder / "run", "latest", pause)
 
 
 def _same_run(one: Path, other: Path) -> None:
     one, other = one / "run", other / "run"
     assert_same_state(one, other, TRAINED["n_steps"])
     assert numbers(one) == numbers(other)
-    assert set(steps_saved(other)) <= set(steps_saved(one))  # a kill after the last save leaves one more
-    there, expected = _evaluations(one), _evaluations(other)  # one that was being worked out is lost by a kill
-    assert there.items() <= expected.items(), f"{there} and not {expected}"
+    assert _evaluations(one) == _evaluations(other)
+    there, expected = _paths(one), _paths(other)
+    assert there == expected, sorted(there ^ expected)
+    steps = set(steps_saved(one)) - MORE
+    assert steps in ({14, 16}, {15, 16}), steps  # one that was asked to stop after step 15 has saved that
+    for kept in ("ckpt", "best"):
+        assert [path.name for path in sorted((one / kept).iterdir()) if not _is_whole(path)] == []
+    (best,) = (other / "best").iterdir()
+    assert_same_state(one, other, int(best.name.removeprefix("step")), "best")
     assert not (one / "lock").exists() or _free(one / "lock")
+
+
+def _paths(folder: Path) -> set[str]:
+    """All that a run has left, but checkpoints, and TensorBoard's files, of which each process begins its own."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(path) for path in paths if path.parts[0] not in ("tensorboard", "lock", "ckpt")}
+
+
+def _is_whole(path: Path) -> bool:
+    return bool(checkpoint.read(path))
 
 
 def _free(lock: Path) -> bool:
@@ -145,11 +169,16 @@ def play(case: Case, home: Path) -> Counter[str]:
         while left and (code := _disturbed(program, folder, rng, seconds, case.name != name)) != 0:
             left -= 1
             if code == REFUSED:
-                raise Fault("a call that is given again after a kill was refused")
+                raise Fault(f"a call that is given again after a kill was refused: {_refusal(home)}")
         if (code := ended(started(program, folder))) != 0:
-            raise Fault(f"the last call ended with {code}")
+            raise Fault(f"the last call ended with {code}: {_refusal(home)}")
         compared(program, folder, straight)
     return Counter({"signals" if case.name != name else "kills": ENDS})
+
+
+def _refusal(home: Path) -> str:
+    path = home / "refused"
+    return path.read_text()[:300] if path.exists() else ""
 
 
 def compared(program: Program, folder: Path, straight: Path) -> None:
@@ -167,11 +196,20 @@ def _disturbed(program: Program, folder: Path, rng: Random, seconds: float, gent
     Raises:
         Fault: it ended otherwise.
     """
+    (folder / BEGUN).unlink(missing_ok=True)
     process, number = started(program, folder), rng.choice(SOFT) if gently else signal.SIGKILL
     time.sleep(rng.uniform(0, 1.1) * seconds)
+    begun = (folder / BEGUN).exists()
     os.kill(process, number)
     code = ended(process)
-    if code not in (0, REFUSED, -number, *((128 + number,) if gently else ())):
+    saved = 128 + number
+    if not gently:
+        expected = {0, REFUSED, -number}
+    elif begun and not (folder / "run" / "ckpt" / f"step{TRAINED['n_steps']:08d}").exists():
+        expected = {saved}  # it trained when it was asked to stop
+    else:
+        expected = {0, REFUSED, -number, saved}
+    if code not in expected:
         raise Fault(f"{number.name} led to exit code {code}")
     return code
 
@@ -187,8 +225,9 @@ def started(program: Program, folder: Path) -> int:
         outcome = program.call(folder)
         stopped = getattr(outcome, "signal", None)
         code = 0 if stopped is None else 128 + stopped
-    except UserError:
+    except UserError as error:
         code = REFUSED
+        (folder.parent / "refused").write_text(str(error))
     except KeyboardInterrupt:
         code = 130
     finally:

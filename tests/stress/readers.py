@@ -237,14 +237,19 @@ def measured(home: Path) -> None:
     table(goods.config(), home, goods.TABLE)
 
 
+def _held(path: Path) -> bytes | None:
+    """What is in a file that one may read to its end; None of anything else."""
+    return path.read_bytes() if path.is_file() else None
+
+
 def _keep(name: str) -> Callable[[Path], None]:
     def add(home: Path) -> None:
         path = home / name
-        before = path.read_bytes()
+        before = _held(path)
         evaluation = Evaluation({"FD-pixels": 1.0}, {"line": "x", "extractor": "pixels"}, [])
         word, message = asked(keep, path, evaluation)
         if word == "refused":
-            if path.read_bytes() != before:
+            if _held(path) != before:
                 raise Fault("what could not be read was written over")
             raise files.UserError(message)
 

@@ -408,3 +408,54 @@ def test_a_run_that_goes_on_knows_what_its_best_is_worth(tmp_path):
     judged(run, judge(at_once(3.0), at_once(1.0), at_once(2.0)))
     judged(run, judge(at_once(1.5)), resume="latest", n_steps=8)
     assert checkpoint.find(run / "best").step == 4
+
+
+def without_what_followed(run, step, lines):
+    """What a kill after the save of a step leaves: no grid of it, and only so many evaluations."""
+    (run / "samples" / f"step{step:08d}.png").unlink()
+    path = run / "evaluations.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:lines]))
+
+
+@pytest.mark.parametrize("n_steps", [6, 8], ids=["complete", "to be continued"])
+def test_a_run_that_goes_on_makes_up_for_what_a_kill_took_away(tmp_path, n_steps):
+    """Evaluations with the weights of their own steps, the grid, and the best weights to the last bit."""
+    settings = {"save_freq": 2, "sample_freq": 3, "optim": {"lr": 1e-2}, "ema_decay": 0.5}
+    settings["eval"] = {"every": 2, "n_samples": 8, "steps": 2}
+    run = tmp_path / "run"
+    train(tiny(n_steps=6, **settings), run)
+    expected, grid = recorded(run), (run / "samples/step00000006.png").read_bytes()
+    (best,) = (run / "best").iterdir()
+    hashes, state = checkpoint.read(best).hashes, checkpoint.find(run).hashes
+    without_what_followed(run, 6, lines=1)
+    shutil.rmtree(best)
+    (run / "ckpt" / ".tmp-step00000006-1").mkdir()
+    train(tiny(n_steps=n_steps, **settings), run, "latest")
+    assert recorded(run)[:3] == expected
+    assert (run / "samples/step00000006.png").read_bytes() == grid
+    assert not list(run.rglob(".tmp-*"))
+    assert checkpoint.read(run / "ckpt" / "step00000006").hashes == state
+    if n_steps == 6:
+        assert checkpoint.read(best).hashes == hashes
+
+
+def test_what_is_measured_otherwise_from_now_on_is_not_made_up_for(tmp_path):
+    judged(tmp_path / "run", judge(at_once(3.0), at_once(2.0), at_once(1.0)), sample_freq=2)
+    without_what_followed(tmp_path / "run", 6, lines=2)
+    judged(tmp_path / "run", judge(at_once(9.0)), resume="latest", every=4, n_steps=8, sample_freq=2)
+    assert recorded(tmp_path / "run") == [(2, 3.0), (4, 2.0), (8, 9.0)]
+
+
+def test_a_checkpoint_that_is_still_judged_stays(tmp_path):
+    """With only two kept, the numbers of step 4 come after step 10 is saved."""
+    come, kept = threading.Event(), []
+
+    def on_step(step):
+        if step == 11:
+            kept.extend(path.name for path in sorted((tmp_path / "run" / "ckpt").iterdir()))
+            come.set()
+
+    judged(tmp_path / "run", judge(after(come, 1.0), *map(at_once, (2.0, 3.0))), on_step, every=4, n_steps=12,
+           keep_last=2)  # fmt: skip
+    assert kept == ["step00000004", "step00000008", "step00000010"]
+    assert [path.name for path in sorted((tmp_path / "run" / "ckpt").iterdir())] == ["step00000010", "step00000012"]

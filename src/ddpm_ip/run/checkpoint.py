@@ -64,6 +64,10 @@ class Checkpoint:
             raise CheckpointError(f"{self.path} holds no {name}, only {', '.join(self.parts) or 'nothing'}")
         return read_tensors(self.path / f"{name}.safetensors")
 
+    def snapshot(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """Its tensors and numbers, as :func:`save` takes them."""
+        return {name: self.tensors(name) for name in self.parts}, dict(self.meta)
+
 
 def save(
     folder: Path,
@@ -220,18 +224,28 @@ def find(path: Path, needs: Collection[str] | None = None) -> Checkpoint:
     raise CheckpointError(f"{path} is neither a checkpoint (ckpt/stepNNNNNNNN) nor the folder of a run that has one")
 
 
-def prune(folder: Path, keep_last: int, keep_every: int) -> None:
-    """Removes all but the newest ``keep_last`` checkpoints and those at multiples of ``keep_every`` (0: none).
+def prune(folder: Path, keep_last: int, keep_every: int, needed: Collection[int] = ()) -> None:
+    """Removes all checkpoints but the newest ``keep_last``, multiples of ``keep_every`` (0: none), and the needed ones.
 
     Leftovers of a write that was cut off go too. A failure is only a warning.
     """
     paths = _all(folder)
-    old = [p for p in paths[:-keep_last] if not (keep_every and _step(p) % keep_every == 0)]
-    for path in [*old, *folder.glob(".tmp-*")]:
+    for path in paths[:-keep_last]:
+        if not (keep_every and _step(path) % keep_every == 0) and _step(path) not in needed:
+            try:  # removed under another name: should this be cut off, no damaged checkpoint is left
+                os.rename(path, path.with_name(f".tmp-old-{path.name}-{secrets.token_hex(4)}"))
+            except OSError as error:
+                log.warning("cannot remove the old checkpoint %s: %s", path, error)
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what a write, or a removal, that was cut off has left. A failure is only a warning."""
+    for path in folder.glob(".tmp-*"):
         try:
             shutil.rmtree(path)
         except OSError as error:
-            log.warning("cannot remove the old checkpoint %s: %s", path, error)
+            log.warning("cannot remove %s: %s", path, error)
 
 
 def set_aside(folder: Path, step: int, why: str = "is later than step {step}, where the run continues") -> None:

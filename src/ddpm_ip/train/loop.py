@@ -28,7 +28,8 @@ from ddpm_ip.sample.generator import Model, preview, refuse_too_many
 from ddpm_ip.settings import Wanted, check_change
 from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
-from ddpm_ip.train.monitor import Watch
+from ddpm_ip.train.monitor import Judged, Watch
+from ddpm_ip.train.owed import Owed, is_due, owed
 from ddpm_ip.train.path import Step, make_step
 from ddpm_ip.train.run import NO_HOOKS, Hooks, Run
 from ddpm_ip.train.signals import StopRequest
@@ -120,7 +121,11 @@ def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelera
 
 
 def _train(run: Run, settled: Settled) -> Outcome:
-    if run.is_done:  # so what the folder says of the run stays as it is
+    if run.is_main:
+        for folder in (run.folder.checkpoints, run.folder.best):
+            checkpoint.sweep(folder)
+    lacks = owed(run, settled)
+    if run.is_done and not lacks:  # so what the folder says of the run stays as it is
         log.info("the run is already at step %d of %d: nothing to do", run.state.step, run.config.train.n_steps)
         return Outcome(run.folder.path, run.state.step)
     judge = _judge(run)
@@ -132,14 +137,14 @@ def _train(run: Run, settled: Settled) -> Outcome:
         step = make_step(run.config, run.engine, feed, run.state)
         note_changes(run, settled, captured=not isinstance(step, TrainStep))
         metrics = Metrics(run.folder, run.start) if run.is_main else None
-        return _steps(run, step, judge, metrics)
+        return _steps(run, step, judge, metrics, lacks)
     finally:
         feed.close()
         if metrics is not None:
             metrics.close()
 
 
-def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None) -> Outcome:
+def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, lacks: Owed) -> Outcome:
     t, folder, state = run.config.train, run.folder, run.state
     watch = Watch(folder, state.step, metrics) if judge is not None and run.is_main else None
     saved = state.step
@@ -147,6 +152,7 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None) -
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if run.is_main else True)
     left = saying_what_is_left(folder.checkpoints) if run.is_main else nullcontext()
     with left, bar, StopRequest(run.engine) as stop, watch or nullcontext():
+        _make_up(run, judge, watch, metrics, lacks)
         while not run.is_done:
             state.sums.add(*step())
             bar.update()
@@ -160,15 +166,17 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None) -
             if done % t.print_freq == 0 or run.is_done:
                 _report(run, rate, metrics)
             if done % t.save_freq == 0 or last:
-                _save(run, must_succeed=last)
+                _save(run, watch, must_succeed=last)
                 saved = done
-            if t.sample_freq and (done % t.sample_freq == 0 or run.is_done):
+            if is_due(done, t.sample_freq, run.config):
                 _sample(run, metrics)
-            if judge is not None and (done % t.eval.every == 0 or run.is_done):
-                _evaluate(run, judge, watch)
+            if judge is not None and is_due(done, t.eval.every, run.config):
+                _evaluate(run, judge, watch, state)
             if stopping is not None:
                 log.info("stopped by signal %d at step %d; continue with -r latest -e %s", stopping, done, folder.path)
                 return Outcome(folder.path, done, stopping)
+    if run.is_main:
+        _prune(run, watch)
     log.info("finished: %d steps, checkpoint of step %d in %s", state.step, saved, folder.checkpoints)
     return Outcome(folder.path, state.step)
 
@@ -191,7 +199,7 @@ def _report(run: Run, rate: Rate, metrics: Metrics | None) -> None:
     )  # fmt: skip
 
 
-def _save(run: Run, must_succeed: bool) -> None:
+def _save(run: Run, watch: Watch | None, must_succeed: bool) -> None:
     """Saves on the main process. Should the disk be full, training continues and the next time may succeed."""
     state, t, folder = run.state, run.config.train, run.folder.checkpoints
     loss, norm = state.sums.total
@@ -205,8 +213,14 @@ def _save(run: Run, must_succeed: bool) -> None:
                 raise
             log.error("%s. Training continues; the next attempt is in %d steps", error, t.save_freq)
         else:
-            checkpoint.prune(folder, t.keep_last, t.keep_every)
+            _prune(run, watch)
     run.engine.wait_for_everyone()
+
+
+def _prune(run: Run, watch: Watch | None) -> None:
+    """Retention. What is still being judged stays: after a kill it is judged again."""
+    t, pending = run.config.train, watch.pending if watch is not None else []
+    checkpoint.prune(run.folder.checkpoints, t.keep_last, t.keep_every, pending)
 
 
 def _sample(run: Run, metrics: Metrics | None) -> None:
@@ -229,7 +243,22 @@ def _judge(run: Run) -> Judge | None:
     return Judge(run.config, run.images, run.averaged)
 
 
-def _evaluate(run: Run, judge: Judge, watch: Watch | None) -> None:
+def _make_up(run: Run, judge: Judge | None, watch: Watch | None, metrics: Metrics | None, lacks: Owed) -> None:
+    """Makes what is owed. The averaged network takes the weights of older checkpoints in between, and nothing else."""
+    if lacks.grid:
+        _sample(run, metrics)
+    if judge is None or not lacks.evaluations:
+        return
+    average = run.state.parts["ema"]
+    now = {name: value.detach().clone() for name, value in average.tensors().items()}
+    for path in lacks.evaluations:
+        found = checkpoint.read(path)
+        average.load(found.tensors("ema"))
+        _evaluate(run, judge, watch, found)
+    average.load(now)
+
+
+def _evaluate(run: Run, judge: Judge, watch: Watch | None, state: Judged) -> None:
     """Takes samples of the averaged network; what they are worth is worked out beside the steps that follow."""
     if watch is not None:
         watch.make_room()
@@ -241,7 +270,7 @@ def _evaluate(run: Run, judge: Judge, watch: Watch | None) -> None:
         watch.pass_over(error)
         return
     if watch is not None and conclude is not None:
-        watch.begin(run.state, conclude)
+        watch.begin(state, conclude)
 
 
 def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:

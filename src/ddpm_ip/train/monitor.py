@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
 
 from ddpm_ip.files import NUMBER, Shape, append_line, read_lines
 from ddpm_ip.metric import higher_is_better
@@ -15,7 +17,6 @@ from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.log import Metrics, Spare, drop_after
 from ddpm_ip.run.record import Record, curve_id, records
-from ddpm_ip.train.state import TrainState
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -24,6 +25,17 @@ PENDING = 2  # evaluations, one that is worked out and one that is waiting for i
 
 
 _LINE: Shape = {"step": NUMBER, "values": dict, "protocol": dict}
+
+
+class Judged(Protocol):
+    """Whose weights are judged."""
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+
+    def snapshot(self) -> tuple[Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]]:
+        """The tensors and numbers of a checkpoint, in memory that no later step changes."""
 
 
 class Watch:
@@ -77,6 +89,11 @@ class Watch:
         finally:
             self._thread.shutdown(cancel_futures=True)
 
+    @property
+    def pending(self) -> list[int]:
+        """The steps whose numbers are not there yet."""
+        return [step for step, _, _ in self._pending]
+
     def make_room(self) -> None:
         """Waits until another evaluation may begin: before its samples are made, since they take memory, too.
 
@@ -85,11 +102,11 @@ class Watch:
         """
         self._take_in(wait_for=len(self._pending) - PENDING + 1)
 
-    def begin(self, state: TrainState, conclude: Callable[[], Any]) -> None:
+    def begin(self, state: Judged, conclude: Callable[[], Any]) -> None:
         """Has an evaluation of the present weights worked out.
 
         Args:
-            state: copied, since training goes on.
+            state: copied, since training goes on; or a checkpoint.
             conclude: gives the evaluation, see :meth:`note`, in the thread; must not touch a GPU, since the main thread
                 may be capturing a CUDA graph.
         """
@@ -138,8 +155,6 @@ class Watch:
                 self._warned.add(text)
         if self._metrics is not None:
             self._metrics.evaluation(step, evaluation["values"])
-        with self._spare("a line of evaluations"):
-            append_line(self._folder.evaluations, {"step": step, "curve": self._name, **evaluation})
         sign, value = -1 if higher_is_better(first.metric) else 1, first.value
         best = self._best is None or sign * value < sign * self._best
         self._values.append(value)
@@ -147,6 +162,8 @@ class Watch:
         with self._spare("the best weights"):
             if best and save():
                 self._best = value
+        with self._spare("a line of evaluations"):  # after the weights: a kill in between has both made again
+            append_line(self._folder.evaluations, {"step": step, "curve": self._name, **evaluation})
         last = [sign * v for v in self._values[-IN_A_ROW - 1 :]]
         if len(last) == IN_A_ROW + 1 and last == sorted(last) and len(set(last)) == len(last):
             log.warning(
