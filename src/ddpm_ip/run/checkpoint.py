@@ -223,15 +223,16 @@ def find(path: Path, needs: Collection[str] | None = None) -> Checkpoint:
 def prune(folder: Path, keep_last: int, keep_every: int) -> None:
     """Removes all but the newest ``keep_last`` checkpoints and those at multiples of ``keep_every`` (0: none).
 
-    Leftovers of a write that was cut off go too. A failure is only a warning.
+    A failure is only a warning.
     """
     paths = _all(folder)
-    old = [p for p in paths[:-keep_last] if not (keep_every and _step(p) % keep_every == 0)]
-    for path in [*old, *folder.glob(".tmp-*")]:
-        try:
-            shutil.rmtree(path)
-        except OSError as error:
-            log.warning("cannot remove the old checkpoint %s: %s", path, error)
+    _remove([p for p in paths[:-keep_last] if not (keep_every and _step(p) % keep_every == 0)], "the old checkpoint")
+    sweep(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what writes left that were cut off: it may be what fills the disk. A failure is only a warning."""
+    _remove(list(folder.glob(".tmp-*")), "what is left of a checkpoint that was not finished,")
 
 
 def set_aside(folder: Path, step: int, why: str = "is later than step {step}, where the run continues") -> None:
@@ -282,6 +283,14 @@ def _step(path: Path) -> int:
 
 def _json(path: Path, needs: Shape = ANY) -> dict[str, Any]:
     return read_json(path, needs, advice="This is no whole checkpoint", error=CheckpointError, links=False)
+
+
+def _remove(paths: list[Path], what: str) -> None:
+    for path in paths:
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            log.warning("cannot remove %s %s: %s", what, path, error)
 
 
 def _existing(path: Path) -> Path:

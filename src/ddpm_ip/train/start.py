@@ -229,8 +229,9 @@ def take_over(run: Run) -> None:
     """Makes the folder say what is true since the first step of this process, and not before.
 
     A start that takes no step (the run is complete, the GPU is too small) leaves what the folder says as it is.
-    Checkpoints of later steps, which an earlier process made, are set aside.
+    Checkpoints of later steps, which an earlier process made, are set aside; what it did not finish writing goes.
     """
+    checkpoint.sweep(run.folder.checkpoints)
     checkpoint.set_aside(run.folder.checkpoints, run.state.step - 1)
     try:
         write_yaml(run.folder.config, run.config.to_dict())
