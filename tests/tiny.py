@@ -4,10 +4,14 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,11 +20,12 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from ddpm_ip.config import Config, from_dict
+from ddpm_ip.engine import stop_engine
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import Ancestral
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.settings import Wanted
-from ddpm_ip.train.loop import NO_HOOKS, Outcome, train
+from ddpm_ip.train.loop import NO_HOOKS, Hooks, Outcome, train
 
 ROOT = Path(__file__).parents[1]
 TRAIN_SCRIPT, SAMPLE_SCRIPT = ROOT / "scripts/train_ddpm_ip.py", ROOT / "scripts/sample_uncond.py"
@@ -78,10 +83,14 @@ def one_thread(monkeypatch) -> None:
     AcceleratorState._reset_state(True)
 
 
+def own_core() -> int:
+    """Of this worker of pytest."""
+    return CORES[int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw")) % len(CORES)]
+
+
 def start(*arguments, cwd: Path = ROOT, stdin: int | None = None) -> subprocess.Popen:
     """``python ARGUMENTS`` on one core, in a process group of its own; its output goes to one pipe."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw"))
-    core = CORES[worker % len(CORES)]
+    core = own_core()
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,
@@ -122,6 +131,76 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
 def end_group(process: subprocess.Popen) -> None:
     """Kills a process of :func:`start` and those that it started."""
     os.killpg(process.pid, signal.SIGKILL)
+
+
+def forked(call: Callable[[], Any]) -> int:
+    """Begins a process of its own that makes a call and has all imported already; its id, for :func:`ended`.
+
+    Like one of :func:`start` it has one core and reacts to signals as a fresh one; an exception is exit code 1.
+    """
+    import torch._dynamo
+    import torch.utils.tensorboard  # noqa: F401  # so that they are imported once, and not in every process
+
+    sys.stdout.flush()
+    if process := os.fork():
+        return process
+    code = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.alarm(GUARD)
+        os.sched_setaffinity(0, {own_core()})
+        call()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def ended(process: int) -> int:
+    """Waits for a process of :func:`forked`: its exit code, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def alone(call: Callable[[], Any]) -> int:
+    """Makes a call in a process of its own; see :func:`forked` and :func:`ended`."""
+    return ended(forked(call))
+
+
+def two_processes(call: Callable[[], Any]) -> list[int]:
+    """Makes a call in two processes that train or sample together, as a launcher would start them; the exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def take_part(rank: int) -> None:
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2")
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+        AcceleratorState._reset_state(True)
+        call()
+        stop_engine()
+
+    return [ended(process) for process in [forked(lambda rank=rank: take_part(rank)) for rank in (0, 1)]]
+
+
+class Crash(Exception):
+    """What no program expects."""
+
+
+def crash_at(step: int) -> Hooks:
+    def hook(done: int) -> None:
+        if done == step:
+            raise Crash
+
+    return Hooks(on_step=hook)
+
+
+def stop_at(step: int, number: int = signal.SIGTERM) -> Hooks:
+    return Hooks(on_step=lambda done: os.kill(os.getpid(), number) if done == step else None)
 
 
 def step_folder(folder: Path, step: int) -> Path:

@@ -8,10 +8,9 @@ import re
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.tiny import FILES, ROOT, resign, tree
+from tests.tiny import FILES, ROOT, resign
 
-from ddpm_ip.config import from_dict
-from ddpm_ip.errors import CheckpointError, ConfigError, Diverged
+from ddpm_ip.errors import CheckpointError, Diverged
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.weights import find_weights, load_weights, read_weights
 
@@ -213,12 +212,6 @@ def test_old_checkpoints_that_cannot_be_removed_are_only_a_warning(tmp_path, mon
     checkpoint.prune(tmp_path, keep_last=2, keep_every=0)
     assert len(warnings_of()) == 1
     assert checkpoint.newest(tmp_path).step == 3
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_keeping_fewer_than_two_is_refused(count):
-    with pytest.raises(ConfigError, match=r"train\.keep_last"):
-        from_dict(tree(keep_last=count))
 
 
 def test_a_write_that_fails_leaves_nothing_and_touches_nothing(tmp_path):

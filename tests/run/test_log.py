@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.tiny import finish, run, start, step_folder, steps_saved, tiny, yaml_file
+from tests.tiny import finish, run, start, steps_saved, tiny, yaml_file
 
 from ddpm_ip.run import log as logs
 from ddpm_ip.run.folder import RunFolder
@@ -50,23 +50,6 @@ def test_a_full_disk_costs_a_warning_of_each_kind_and_no_step(tmp_path):
     assert pictures == [f"step{step:08d}.png" for step in written]
     lines = (tmp_path / "run" / "log.txt").read_text().splitlines()
     assert [n for n in range(1, 11) if any(f"step {n}/10" in line for line in lines)] == written
-
-
-def test_only_the_last_checkpoint_must_find_room(tmp_path):
-    config = yaml_file(tmp_path, n_steps=6, save_freq=2)
-    returned, output = finish(start("-c", FULL, config, tmp_path / "run", 99))
-    assert returned != 0
-    assert "CheckpointError: cannot write the checkpoint" in output
-    assert "step00000006" in output.splitlines()[-1]
-    assert steps_saved(tmp_path / "run") == [2]
-    assert not (tmp_path / "run" / "lock").exists()
-
-
-def test_a_damaged_checkpoint_that_is_skipped_is_told_in_the_log_of_the_run(tmp_path):
-    run(tiny(n_steps=4), tmp_path)
-    (step_folder(tmp_path, 4) / "model.safetensors").write_bytes(b"damaged")
-    run(tiny(n_steps=4), tmp_path, "latest")
-    assert "skipping a damaged checkpoint: " in (tmp_path / "log.txt").read_text()
 
 
 def test_what_is_logged_before_the_folder_is_known_comes_first(tmp_path, capsys):

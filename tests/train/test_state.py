@@ -11,13 +11,11 @@ from safetensors.torch import load_file, save_file
 from tests.tiny import (
     ROOT,
     TORCHRUN,
-    assert_same_state,
     finish,
     manifest_of,
     resign,
     run,
     start,
-    step_folder,
     tiny,
     weights,
     yaml_file,
@@ -175,23 +173,6 @@ def test_a_time_sampler_that_learns_and_is_not_saved_is_refused():
 def aware(model=None, **settings):
     config = tiny(model, **settings)
     return replace(config, train=replace(config.train, times=LossAware()))
-
-
-@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # the variant is not in the union
-def test_what_a_time_sampler_has_learned_is_part_of_the_run(tmp_path):
-    """It has its file, a run that continues is the run that never stopped, and the times depend on it."""
-    run(aware(n_steps=8), tmp_path / "straight")
-    run(aware(n_steps=4), tmp_path / "run")
-    run(aware(n_steps=8), tmp_path / "run", "latest")
-    assert_same_state(tmp_path / "run", tmp_path / "straight", 8)
-    learned = weights(tmp_path / "straight", 8, "times")["squares"]
-    assert torch.equal(weights(tmp_path / "run", 8, "times")["squares"], learned)
-    assert (learned != 1).sum() > 20
-    run(tiny(n_steps=8), tmp_path / "uniform")
-    assert not (step_folder(tmp_path / "uniform", 8) / "times.safetensors").exists()
-    assert not torch.equal(
-        weights(tmp_path / "uniform", 8)["conv_in.weight"], weights(tmp_path / "run", 8)["conv_in.weight"]
-    )
 
 
 WORKER = """

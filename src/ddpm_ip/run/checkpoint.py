@@ -227,7 +227,7 @@ def find(path: Path, needs: Collection[str] | None = None) -> Checkpoint:
 def prune(folder: Path, keep_last: int, keep_every: int, needed: Collection[int] = ()) -> None:
     """Removes all checkpoints but the newest ``keep_last``, multiples of ``keep_every`` (0: none), and the needed ones.
 
-    Leftovers of a write that was cut off go too. A failure is only a warning.
+    A failure is only a warning.
     """
     paths = _all(folder)
     for path in paths[:-keep_last]:

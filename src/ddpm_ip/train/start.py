@@ -29,6 +29,8 @@ from ddpm_ip.train.state import TrainState
 
 log = logging.getLogger("ddpm_ip.train")
 
+LISTED = 1000  # unusable images in the record of a run
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -252,6 +254,8 @@ def _record(run: Run) -> dict[str, Any]:
     images, folder = run.images, run.folder
     data = {"name": images.name, "fingerprint": images.fingerprint, "count": len(images)}
     data |= {"channels": images.channels, "height": images.height, "width": images.width}
+    if images.bad:
+        data["left_out"] = {"count": len(images.bad), "files": [str(bad) for bad in images.bad[:LISTED]]}
     record = {**provenance(), "parameters": _parameters(run.state), "data": data, "from_step": run.start}
     record |= {key: run.state.meta[key] for key in ("computed", "history")}
     if run.start and folder.provenance.exists():

@@ -62,15 +62,24 @@ class TrainStep:
             check_finite(loss, norm if state.scaler is None else loss, state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, state.step)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if not self.accelerator.optimizer_step_was_skipped:
+        if self._optimize():
             state.ema.update(state.network, state.ema.weight(state.step))
         if isinstance(state.times, Observer):
             times, each = (self.accelerator.gather(torch.cat(some)) for some in zip(*seen, strict=True))
             state.times.observe(times, each)
         state.step += 1
         return loss, norm
+
+    def _optimize(self) -> bool:
+        """Whether the optimizer's step was taken: fp16's scaler leaves out one whose gradients overflow.
+
+        Accelerate does not notice that of a fused optimizer, which is called and does nothing.
+        """
+        scaler = self.state.scaler
+        before = 0.0 if scaler is None else scaler.get_scale()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return scaler is None or scaler.get_scale() >= before
 
     def _clip(self) -> Tensor:
         limit = self.config.train.clip_grad_norm
