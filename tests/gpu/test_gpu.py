@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 from tests.sampler import test_graph, test_walk
+from tests.tiny import step_folder
 from torch import Tensor
 
 from ddpm_ip.config import Config, from_dict
@@ -37,7 +39,7 @@ from ddpm_ip.nn.fused.launch import compile_together
 from ddpm_ip.nn.unet import UNet
 from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sample.generator import Generator, preview
-from ddpm_ip.sample.program import default_block, fitting_block, image_bytes, load_model
+from ddpm_ip.sample.program import SampleOptions, default_block, fitting_block, image_bytes, load_model, sample
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, respace, walk
 from ddpm_ip.sampler.correction import Clip, EpsilonScaling
 from ddpm_ip.sampler.graph import Graph
@@ -471,10 +473,50 @@ def test_two_gpus_train_as_one(tmp_path: Path) -> None:
 
 
 def test_an_image_does_not_depend_on_how_many_are_made(tmp_path: Path) -> None:
+    """Nor on which were made before: some, more, and those that were removed; the last block is not full."""
     config = tiny(n_steps=2, save_freq=2)
     train(config, tmp_path / "run")
-    generator = generator_of(config, tmp_path / "run", dataclasses.replace(SMALL, block=32), None)
-    assert np.array_equal(generator.images(1), generator.images(1))
+
+    def made(folder: str, n: int) -> dict[str, bytes]:
+        given = SampleOptions(n, dataclasses.replace(SMALL, block=32))
+        sample(config, tmp_path / "run", tmp_path / folder, given)
+        return {path.name: path.read_bytes() for path in (tmp_path / folder).glob("*.png")}
+
+    whole = made("whole", 100)
+    assert len(set(whole.values())) == 100
+    assert made("some", 5).items() <= whole.items()
+    assert made("some", 100) == whole
+    for i in (3, 40, 99):
+        (tmp_path / "some" / f"{i:06d}.png").unlink()
+    assert made("some", 100) == whole
+
+
+def test_under_fp16_the_scale_goes_on_and_a_step_that_overflows_moves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reliability theme 9, with the scaler that Accelerate makes."""
+    config = tiny(mixed_precision="fp16", deterministic=True, n_steps=24, save_freq=1, keep_last=99)
+    ordinary = torch.amp.GradScaler.__init__
+
+    def started(self: Any, *given: Any, **more: Any) -> None:
+        ordinary(self, *given, **{**more, "init_scale": 2.0**26, "growth_interval": 3})
+
+    monkeypatch.setattr(torch.amp.GradScaler, "__init__", started)
+    train_anew(config, tmp_path / "straight")
+    shorter = from_dict({**config.to_dict(), "train": {**config.to_dict()["train"], "n_steps": 7}})
+    train_anew(shorter, tmp_path / "resumed")
+    train_anew(config, tmp_path / "resumed", "latest")
+    saved = [[step_folder(tmp_path / name, n) for n in range(1, 25)] for name in ("straight", "resumed")]
+    scales = [[json.loads((at / "meta.json").read_text())["scaler"]["scale"] for at in of] for of in saved]
+    assert scales[0] == scales[1]
+    a, b = (load_file(of[-1] / "model.safetensors") for of in saved)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    left_out = [i for i in range(1, 24) if scales[0][i] < scales[0][i - 1]]
+    assert any(later - earlier > 1 for earlier, later in pairwise(left_out)), "one after the weights have moved"
+    for i in range(1, 24):
+        for part in ("model", "ema"):
+            before, after = (load_file(saved[0][n] / f"{part}.safetensors") for n in (i - 1, i))
+            assert all(torch.equal(before[k], after[k]) for k in after) == (i in left_out), (i, part)
 
 
 def test_the_default_block_is_what_the_free_memory_holds() -> None:
