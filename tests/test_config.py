@@ -328,6 +328,12 @@ def test_merge_leaves_its_input_alone() -> None:
     assert tree == {"data": {"name": "a", "root": "x"}, "train": {"optim": {"lr": 1}}}
 
 
+def test_another_optimizer_keeps_what_both_have(tmp_path: Path) -> None:
+    text = f"{DIGITS}\ntrain: {{optim: {{lr: 0.003, weight_decay: 0.02}}}}\n"
+    optim = read(text, tmp_path, "--train.optim.name", "adamw").train.optim
+    assert (optim.name, optim.lr, optim.weight_decay) == ("adamw", 0.003, 0.02)
+
+
 # --- there and back --------------------------------------------------------------------------------------------------
 
 

@@ -55,6 +55,10 @@ def line(path: str, value: Any = 1) -> str:
         ("train.ip_gamma", "did you mean perturbation.gamma?"),
         ("train.ema_gradual", "did you mean train.ema_warmup?"),
         ("data.img_size", "did you mean image_size?"),
+        ("diffusion.steps", "did you mean total_steps?"),
+        ("train.ema", "did you mean ema_decay or ema_warmup?"),
+        ("train.batch", "did you mean batch_size or micro_batch?"),
+        ("optim", "did you mean train.optim?"),
         ("train.optim.amsgrad", "the keys of train.optim are name, lr"),
     ],
 )
@@ -67,7 +71,7 @@ def test_the_nearest_key(path: str, advice: str) -> None:
 def test_a_key_of_another_variant() -> None:
     (_, text) = lines({"perturbation": {"name": "none", "gamma": 0.1}})
     assert text.strip().startswith(
-        "perturbation.gamma: unknown key; the keys of perturbation are name, gamma is one of"
+        "perturbation.gamma: unknown key; the keys of perturbation are name; gamma is one of"
     )
     assert "perturbation.name input" in text
     (_, text) = lines({"sampling": {"sampler": {"name": "ancestral", "eta": 0.1}}})
@@ -152,6 +156,15 @@ def test_a_message_is_bounded(tree: dict[str, Any]) -> None:
         ("--bacth_size", SAMPLE, None, "did you mean --batch_size?"),
         ("--lr", SAMPLE, None, "there are --config, --weights"),
         ("--zzz", TRAIN, Config, "there are --help, --config"),
+        ("--ema", TRAIN, Config, "did you mean --train.ema_decay or --train.ema_warmup?"),
+        ("--precision", TRAIN, Config, "did you mean --sampling.precision or --train.mixed_precision?"),
+        ("--sampler", TRAIN, Config, "did you mean --sampling.sampler.name?"),
+        (
+            "--steps",
+            TRAIN,
+            Config,
+            "did you mean --sampling.steps, --train.eval.steps, --diffusion.total_steps or --train.n_steps?",
+        ),
     ],
 )
 def test_an_unknown_option(word: str, options: list[str], root: type | None, advice: str) -> None:
@@ -162,3 +175,26 @@ def test_what_is_hardly_alike_is_not_near() -> None:
     assert nearest("num_classes", ["in_channels", "num_groups"]) is None
     assert nearest("ip_gamma", ["clip_grad_norm", "ema_decay"]) is None
     assert nearest("x" * 1_000_000, ["x"]) is None
+
+
+def test_a_mistyped_option_of_a_section_that_nothing_begins_is_not_the_files_mistake() -> None:
+    said = lines({}, **{"sampling.sampler.nam": "ddim"})
+    assert said[0] == "the options given cannot be used:"
+    assert said[1].startswith(
+        "  --sampling.sampler.nam: sampling.sampler.name: not given; choose one of ancestral, ddim"
+    )
+
+
+def test_the_name_of_a_variant_in_place_of_its_section() -> None:
+    (_, text) = lines({"perturbation": "none"})
+    assert text.endswith("got 'none'; to choose one by its name write perturbation.name")
+
+
+def test_a_word_in_place_of_a_list() -> None:
+    (_, text) = lines({"train": {"eval": {"metrics": "fid"}}})
+    assert text.endswith("must be a list, as in [a, b], got 'fid'")
+
+
+def test_upper_case_is_no_other_name() -> None:
+    (_, text) = lines({"data": {"name": "CIFAR10"}})
+    assert text.endswith("unknown name 'CIFAR10'; did you mean cifar10?")

@@ -388,3 +388,36 @@ def test_a_damaged_provenance_is_set_aside_and_the_run_continues(begun, content)
     assert read_json(folder / "provenance.json")["from_step"] == 2
     aside = list(folder.glob("provenance.json.damaged-*"))
     assert [path.read_bytes() for path in aside] == ([content] if content[:2] != b'{"' else [])
+
+
+@pytest.mark.parametrize("named", ["perturbation.gamma", "train.ip_gamma", "perturbation", "train.ema_decay"])
+def test_a_change_that_no_option_makes_is_told(begun, capsys, named):
+    _, folder = begun
+    before = contents(folder)
+    assert train(None, folder, "-r", "latest", "--train.n_steps", "4", "--change", named) == 2
+    assert f"--change {named} allows a change, and no option makes one: add its new value" in capsys.readouterr().err
+    assert contents(folder) == before
+
+
+def test_change_may_be_given_several_times_and_in_their_words(begun):
+    _, folder = begun
+    words = ("--change", "train.ip_gamma", "--change", "train.ema_gradual")
+    new = ("--train.ip_gamma", "0.3", "--train.ema_gradual", "true")
+    assert train(None, folder, "-r", "latest", "--train.n_steps", "4", *words, *new) == 0
+    assert meta(folder, 4)["config"]["perturbation"] == {"name": "input", "gamma": 0.3}
+    assert meta(folder, 4)["config"]["train"]["ema_warmup"] is True
+
+
+@pytest.mark.parametrize("resume", ["newest", "{folder}/ckpt/step00000001"])
+def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(begun, capsys, resume):
+    _, folder = begun
+    named = resume.format(folder=folder)
+    assert train(None, folder, "-r", named) == 1
+    said = capsys.readouterr().err
+    assert f"-r {named}: there is no such checkpoint. {folder / 'ckpt'} has those of step 2" in said
+
+
+def test_a_folder_without_a_run_is_named(tmp_path, capsys):
+    assert train(None, tmp_path / "none", "-r", "latest") == 2
+    assert f"{tmp_path / 'none'} holds no run to continue" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

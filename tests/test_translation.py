@@ -266,8 +266,10 @@ def test_the_note_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: 
     with caplog.at_level(logging.WARNING, "ddpm_ip"):
         for _ in range(2):
             read(published())
-    (record,) = caplog.records
-    assert record.getMessage().startswith("theirs.yaml is a configuration of xyfJASON's repository")
+    texts = [record.getMessage() for record in caplog.records]
+    assert [text for text in texts if "is a configuration of" in text] == texts[:1], "each line by itself, and once"
+    assert not any("\n" in text or "\\n" in text for text in texts)
+    assert texts[0].startswith("theirs.yaml is a configuration of xyfJASON's repository")
 
 
 def test_the_note_and_a_refusal_are_bounded() -> None:
@@ -419,3 +421,14 @@ def test_anything_is_a_configuration_or_a_refusal(tree: dict[str, Any], override
         message = str(error)
     assert len(message) < 50_000
     assert repr((tree, overrides)) == repr(before)
+
+
+def test_other_data_take_nothing_from_those_of_the_configuration() -> None:
+    gray = ("--model.in_channels", "1", "--model.out_channels", "1", "--data.img_channels", "1")
+    c = read(published(), "--data.name", "digits", "--data.image_size", "16", *gray)
+    assert c.to_dict()["data"] == {"name": "digits", "image_size": 16}
+    said = notes(published(), "--data.name", "digits")
+    assert "data.root" in said.split("left out: ")[1]
+    assert "data.root" not in said.split("the same here: ")[1].splitlines()[0]
+    same = read(published(), "--data.name", "cifar10").data
+    assert same.root == read(published()).data.root, "the same data keep their place"

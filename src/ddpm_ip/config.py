@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import nn
@@ -248,26 +248,36 @@ def from_dict(
 def _say(text: str) -> None:
     """Once, on the main process, and also where nobody has set up a log yet."""
     if os.environ.get("RANK", "0") == "0":
-        log.warning(text)  # its lines are lines: an argument would be one
+        for line in text.split("\n"):
+            log.warning("%s", line)
 
 
 def merge(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Puts overrides by dotted path on a tree of plain values.
 
-    An override of a section's ``name`` that changes it makes that section start from the new variant's own defaults.
+    An override of a section's ``name`` that changes it makes that section start from the new variant's own defaults;
+    not where both names have the same keys, as Adam and AdamW.
     """
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in tree.items()}
     for path in sorted(overrides, key=lambda p: not p.endswith(".name")):
-        *sections, key = path.split(".")
+        *section, key = path.split(".")
         node = merged
-        for name in sections:
+        for name in section:
             child = node.get(name)
             node[name] = dict(child) if isinstance(child, dict) else {}
             node = node[name]
-        if key == "name" and node.get("name") not in (None, overrides[path]):
+        if key == "name" and node.get("name") not in (None, overrides[path]) and not _is_one_class(section):
             node.clear()
         node[key] = overrides[path]
     return merged
+
+
+def _is_one_class(path: Sequence[str]) -> bool:
+    """Whether a section is one dataclass with several names, each with the same keys."""
+    found: list[type] = [Config]
+    for name in path:
+        found = [inner for cls in found for inner in sections(cls).get(name, [])]
+    return len(found) == 1 and has_name(found) and len(get_args(get_type_hints(found[0])["name"])) > 1
 
 
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:

@@ -4,44 +4,87 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import gather_object
+from accelerate.utils import GradientAccumulationPlugin, gather_object
 
 from ddpm_ip.cores import main_memory, threads_said, usable
 from ddpm_ip.errors import ConfigError
+
+PRECISIONS = ("no", "fp16", "bf16")
+_OTHER_ENGINES = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP", "MEGATRON_LM": "Megatron-LM"}
 
 
 def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bool = False) -> Accelerator:
     """An Accelerator for this process.
 
     On the CPU the processes of a machine share its cores evenly, unless ``OMP_NUM_THREADS`` says how many threads each
-    has; see :mod:`ddpm_ip.cores`.
+    has; see :mod:`ddpm_ip.cores`. Of what Accelerate's own configuration says the number of processes, the device and
+    the precision count; its accumulation of gradients and its compiler would change what a run computes without any
+    record of it, and are not used.
 
     Args:
         mixed_precision: None takes what the launcher says, else full precision.
         fast: where neither says anything, bf16 on a GPU that has it. (Launchers write "no" for nothing said.)
 
     Raises:
-        ConfigError: this process computes in another precision already, and Accelerate allows one.
+        ConfigError: the launcher asks for what there is not here; or this process computes in another precision
+            already, and Accelerate allows one.
     """
-    said = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if mixed_precision is None and said == "no" and fast and has_bf16():
-        mixed_precision = "bf16"
-    _refuse_another(mixed_precision or said)
-    accelerator = Accelerator(mixed_precision=mixed_precision, cpu=_join_on_cpu())
+    said = _said() if mixed_precision is None else mixed_precision
+    precision = "bf16" if mixed_precision is None and said == "no" and fast and has_bf16() else said
+    _refuse_another(precision)
+    with _launched():
+        accelerator = Accelerator(
+            mixed_precision=precision,
+            cpu=_join_on_cpu(),
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # else the environment's
+            dynamo_backend="no",
+        )
     _share_cores(accelerator.device)
     return accelerator
 
 
 def start_device() -> torch.device:
     """The device of this process, for work in which no precision is chosen: a later engine may have any."""
-    device: torch.device = PartialState(cpu=_join_on_cpu()).device
+    with _launched():
+        device: torch.device = PartialState(cpu=_join_on_cpu()).device
     _share_cores(device)
     return device
+
+
+def _said() -> str:
+    """The precision that the launcher's configuration, or the environment, asks for."""
+    said = os.environ.get("ACCELERATE_MIXED_PRECISION", "").strip().lower() or "no"
+    if said not in PRECISIONS:
+        raise ConfigError(
+            f"ACCELERATE_MIXED_PRECISION, which the configuration of Accelerate sets, is {said:.80}: here it is one of "
+            f"{', '.join(PRECISIONS)}. Run `accelerate config` again, or give --train.mixed_precision"
+        )
+    return said
+
+
+@contextmanager
+def _launched() -> Iterator[None]:
+    """What the environment of a launcher says is for people where it cannot be used."""
+    for variable, name in _OTHER_ENGINES.items():
+        if os.environ.get(f"ACCELERATE_USE_{variable}", "").lower() in ("true", "1", "yes"):
+            raise ConfigError(
+                f"the configuration of Accelerate asks for {name} (ACCELERATE_USE_{variable}), which is not used here: "
+                "choose plain processes in `accelerate config`, or launch with torchrun"
+            )
+    try:
+        yield
+    except (ValueError, ImportError, torch.distributed.DistError) as error:
+        raise ConfigError(
+            f"the processes cannot be started as the environment says: {in_one_line(error)}. Look at the variables "
+            "WORLD_SIZE, RANK, MASTER_ADDR and ACCELERATE_..., which launchers set, and at `accelerate config`"
+        ) from error
 
 
 def _refuse_another(precision: str) -> None:

@@ -42,20 +42,25 @@ def explain(error: Mapping[str, Any], root: type) -> Mistake:
         return Mistake(key, f"unknown key{_other_key(path, parents, root)}{which}")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag, known = error["ctx"].get("tag"), [variant_name(v) for v in variants]
-        wrong = "not given" if tag is None else f"unknown name {quoted(tag)}"
-        near = nearest(str(tag or ""), known)
+        wrong = NO_NAME if tag is None else f"unknown name {quoted(tag)}"
+        near = nearest(str(tag or "").lower(), known)
         return Mistake(
             f"{key}.name", wrong + (f"; did you mean {near}?" if near else f"; choose one of {_list(known)}")
         )
     if kind == "missing":
         return Mistake(key, MISSING)
     if kind in ("dataclass_type", "model_attributes_type", "dict_type"):
-        return Mistake(key, f"must be a section of keys and values, got {given}")
+        named = isinstance(error["input"], str) and variants and has_name(variants)
+        advice = f"; to choose one by its name write {key}.name" if named else ""
+        return Mistake(key, f"must be a section of keys and values, got {given}{advice}")
+    if kind in ("tuple_type", "list_type"):
+        return Mistake(key, f"must be a list, as in [a, b], got {given}")
     message = error["msg"].removeprefix("Value error, ")[:1000]
     return Mistake(key, f"{message[0].lower()}{message[1:]}" + ("" if kind == "value_error" else f", got {given}"))
 
 
 MISSING = "not given, but needed"
+NO_NAME = "not given"
 _SEVERAL = {  # values of several plain kinds
     "image_size": "must be a whole number of pixels, or [height, width]",
     "steps": 'must be a whole number, or a text such as "10,10,5" or "ddim50"',
@@ -102,11 +107,15 @@ def unknown_option(word: str, options: Sequence[str], root: type | None) -> str:
     if leaf in long:
         return f"{word}: unknown option; did you mean {long[leaf]}?"
     near = nearest(leaf, long, SURE)
+    exact += [f"--{path}" for path in paths if path.endswith(f".{leaf}.name")]
+    exact += [f"--{path}" for path in paths if path.endswith(f"_{leaf}")]
+    exact = exact or [f"--{path}" for path in _with_word(leaf, paths)]
     if exact and near is None:
         return f"{word}: unknown option; did you mean {_or(exact)}?"
     near = near or nearest(leaf, long)
     found = [long[near]] if near else [f"--{path}" for path in _near_leaves(leaf, paths)]
-    advice = f"did you mean {_or(found)}?" if found else f"there are {_list([*long.values()])}"
+    items = ", and items of the config by their dotted paths, as in --train.batch_size" if paths else ""
+    advice = f"did you mean {_or(found)}?" if found else f"there are {_list([*long.values()])}{items}"
     return f"{word}: unknown option; {advice}"
 
 
@@ -141,13 +150,18 @@ def _other_key(path: Sequence[str], parents: Sequence[type], root: type) -> str:
     known = [f.name for parent in parents for f in dataclasses.fields(parent)]
     if near := nearest(leaf, known, SURE):
         return f"; did you mean {near}?"
+    if any(name.endswith(f"_{leaf}") for name in known):
+        return f"; did you mean {_or(_with_word(leaf, known))}?"
     keys = f"; the keys of {'.'.join(section) or 'a config'} are {_list(known)}"
     if owners := _owners(section, leaf, root):
         return f"{keys}; {leaf} is one of {'.'.join(section)}.name {_or(owners)}"
     here = [p for p in in_our_words({}, {".".join(path): None}).overrides if p != ".".join(path)]
     elsewhere = here[-1:] or [p for p in _paths(root) if p.rpartition(".")[2] == leaf]
-    if not elsewhere and (near := nearest(leaf, known)):
-        return f"; did you mean {near}?"
+    within = [path.partition(f".{leaf}.")[0] for path in _paths(root) if f".{leaf}." in path]
+    elsewhere = elsewhere or [f"{outer}.{leaf}" for outer in dict.fromkeys(within)]
+    near = nearest(leaf, known)
+    if not elsewhere and (here := _with_word(leaf, known) or ([near] if near else [])):
+        return f"; did you mean {_or(here)}?"
     elsewhere = elsewhere or _near_leaves(leaf, _paths(root))
     meant = f"; did you mean {_or(elsewhere)}?" if elsewhere else ""
     return meant if meant and len(section) < 2 else keys + meant
@@ -159,6 +173,11 @@ def _owners(section: Sequence[str], leaf: str, root: type) -> list[str]:
     for name in section:
         found = [variant for cls in found for variant in sections(cls).get(name, [])]
     return [variant_name(cls) for cls in found if leaf in {f.name for f in dataclasses.fields(cls)}]
+
+
+def _with_word(word: str, paths: Sequence[str]) -> list[str]:
+    """The paths of whose last name a word is a part, as ``ema`` of ``train.ema_decay``."""
+    return [path for path in paths if word in path.rpartition(".")[2].split("_")]
 
 
 def _near_leaves(leaf: str, paths: Sequence[str]) -> list[str]:
@@ -185,6 +204,8 @@ def _option(mistake: Mistake, written: Mapping[str, str]) -> str | None:
     near = [path for path in written if f"{key}.".startswith(f"{path}.") or f"{path}.".startswith(f"{key}.")]
     if not near and mistake.text == MISSING and f"{section}.name" in written:  # it begins that section again
         return f"{section}.name"
+    if not near and mistake.text.startswith(f"{NO_NAME};"):  # a key of a section that nothing else begins
+        near = [path for path in written if path.startswith(f"{section}.")]
     return near[0] if near else None
 
 

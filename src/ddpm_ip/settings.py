@@ -119,7 +119,29 @@ class Wanted:
 
     def allows(self, key: str) -> bool:
         """Whether a change of the method is meant: ``--change`` names the key, its section, or the section's name."""
-        return any(_within(key, named.removesuffix(".name")) for named in self.change)
+        return any(_within(key, meant) for named in self.change for meant in _meant(named))
+
+    def check_change(self) -> None:
+        """Whether ``--change`` names keys or sections of the configuration that an option gives.
+
+        Images may have changed without any option (``--change data``).
+
+        Raises:
+            ConfigError: it names something else.
+        """
+        known = keys()
+        for named in self.change:
+            meant = _meant(named)
+            if not any(_within(key, name) for key in known for name in meant):
+                near = difflib.get_close_matches(named, known, n=1, cutoff=0.65)
+                hint = f"did you mean {near[0]}?" if near else "it takes keys such as perturbation.gamma"
+                raise ConfigError(f"--change {named:.100}: there is no such key; {hint}")
+            given = any(self.gives(key) for key in known if any(_within(key, name) for name in meant))
+            if self.config is None and not given and not _within(meant[0], "data"):
+                raise ConfigError(
+                    f"--change {named} allows a change, and no option makes one: add its new value, as in "
+                    f"--{next(key for key in known if _within(key, meant[-1]))} VALUE, or leave --change out"
+                )
 
 
 @dataclass(frozen=True)
@@ -234,20 +256,6 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:
     return [Change(key, a, b) for key, a, b in pairs if a is _MISSING or b is _MISSING or a != b]
 
 
-def check_change(named: Sequence[str]) -> None:
-    """Whether ``--change`` names keys or sections of the configuration.
-
-    Raises:
-        ConfigError: it names something else.
-    """
-    known = keys()
-    for name in named:
-        if not any(_within(key, name) for key in known):
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
-            hint = f"did you mean {near[0]}?" if near else "it takes keys such as perturbation.gamma"
-            raise ConfigError(f"--change {name:.100}: there is no such key; {hint}")
-
-
 def keys(cls: type = Config, prefix: str = "") -> list[str]:
     """Every key that a configuration can have, of all variants of its sections, by dotted path."""
     known = sections(cls)
@@ -277,6 +285,11 @@ def _other_method(refused: Sequence[Change], where: Path) -> str:
         "Leave these out to continue the run as it is, or start a new run in another folder (-e). To change the method "
         f"of this run on purpose, which its history will tell, add --change {named}"
     )
+
+
+def _meant(named: str) -> list[str]:
+    """The keys or sections that a word of ``--change`` means, which may be one of xyfJASON's; a name is its section."""
+    return [key.removesuffix(".name") for key in in_our_words({}, {named: None}).overrides] or [named]
 
 
 def _within(key: str, section: str) -> bool:

@@ -120,7 +120,8 @@ class Notes:
         left_out = [f"{', '.join(keys[:60])} ({why})" for why, keys in self.left_out.items()]
         named = {"the same here": self.same, "applied, as there": self.applied, "left out": left_out}
         lines = [*self.read[:60], *(f"{name}: {', '.join(each[:60])}" for name, each in named.items() if each)]
-        return "\n".join(f"  {line}" for line in [*lines, *(f"different here: {text}" for text in self.different)])
+        lines += [f"different here: {text}" for text in self.different]
+        return "\n".join("  " + line.replace("\n", "\\n") for line in lines)
 
     def refuse(self, origin: str) -> None:
         """Stops where something cannot be done here.
@@ -292,9 +293,12 @@ class _Reader:
 
     def _of_data(self, ours: dict[str, Any]) -> dict[str, Any]:
         """What holds for the data without being said."""
-        if "data.name" in self.beside:  # other data than the configuration has
-            for path in ("data.split", "data.download"):
-                ours.pop(path, None)
+        if "data.name" in self.beside:
+            if self.beside["data.name"] != _DATA.get(_plainest(str(self.given.get("data.target")))):  # other data
+                for path in [path for path in ours if path.startswith("data.")]:
+                    del ours[path]
+                    self._leave(path, "data.name says that the data are others")
+                self.notes.same = [path for path in self.notes.same if path in ours]
             return {}
         if "data.target" not in self.given:
             self._refuse("data.target", None, "not given, but needed")

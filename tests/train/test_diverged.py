@@ -139,3 +139,27 @@ def test_a_step_that_a_scaler_skips_is_no_divergence(tmp_path):
     state.scaler = None
     with pytest.raises(Diverged, match="gradient norm \\(inf\\)"):
         _save(the_run, must_succeed=True)
+
+
+def test_weights_that_are_finite_and_ruined_are_not_advised_for_ever(tmp_path, capsys):
+    """After a step of 1e30 the loss overflows at once, whatever the learning rate: the one before is named."""
+    config, folder = yaml_file(tmp_path, save_freq=1, n_steps=2), tmp_path / "run"
+    assert main(["train", "-c", str(config), "-e", str(folder)]) == 0
+    again = ["train", "-e", str(folder), "-r", "latest", "--train.n_steps", "6"]
+    assert main([*again, "--train.optim.lr", "1e30"]) == 1
+    for _ in range(2):
+        capsys.readouterr()
+        assert main([*again, "--train.optim.lr", "1e-5"]) == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"It continued from {step_folder(folder, 3)} and made no other" in said
+        assert "is ruined, though its numbers are finite" in said
+    earlier = re.search(r"before it \(-r (\S+) -e (\S+)\)", said)
+    assert (Path(earlier[1]), Path(earlier[2])) == (step_folder(folder, 2), folder)
+    assert main(["train", "-e", earlier[2], "-r", earlier[1], "--train.n_steps", "4"]) == 0
+
+
+def test_if_there_is_none_before_it_the_run_is_to_start_again(tmp_path, capsys):
+    config, folder = yaml_file(tmp_path, save_freq=1, n_steps=3), tmp_path / "run"
+    assert main(["train", "-c", str(config), "-e", str(folder), "--train.optim.lr", "1e30"]) == 1
+    assert main(["train", "-e", str(folder), "-r", "latest", "--train.optim.lr", "1e-5"]) == 1
+    assert "there is none before it; then start again in another folder (-e)" in capsys.readouterr().err

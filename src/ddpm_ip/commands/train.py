@@ -27,6 +27,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--change",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY",
         help="with -r: items of the method that may differ from the run's from now on, as in --change "

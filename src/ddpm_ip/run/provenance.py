@@ -34,13 +34,15 @@ def provenance() -> dict[str, Any]:
 def earlier(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A record and those of the processes before it, the newest first; a list, since a run may be resumed often.
 
-    (Version 0.1 wrote each inside the one after it.)
+    (Version 0.1 wrote each inside the one after it.) The history stands in the newest record: each has the whole of it,
+    and a thousand of them would be half a million entries.
     """
-    own = {key: value for key, value in record.items() if key != "earlier"}
     before = record.get("earlier")
     if isinstance(before, Mapping):
-        return [own, *earlier(before)]
-    return [own, *(dict(one) for one in (before if isinstance(before, list) else []) if isinstance(one, Mapping))]
+        later = earlier(before)
+    else:
+        later = [dict(one) for one in before if isinstance(one, Mapping)] if isinstance(before, list) else []
+    return [{k: v for k, v in one.items() if k not in ("earlier", "history")} for one in (record, *later)]
 
 
 def hardware() -> str:

@@ -25,7 +25,7 @@ from ddpm_ip.run.folder import RunFolder, default_path
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview, refuse_too_many
-from ddpm_ip.settings import Wanted, check_change
+from ddpm_ip.settings import Wanted
 from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.monitor import Judged, Watch
@@ -88,7 +88,7 @@ def train(
         raise ConfigError(f"-r {resume} continues the run in a folder: give that folder with -e")
     if wanted.change and resume is None:
         raise ConfigError("--change is for a run that is continued: say which with -r latest and -e EXP_DIR")
-    check_change(wanted.change)
+    wanted.check_change()
     start_device()  # joins the processes; the precision is that of the run, which is still to be found
     is_main = PartialState().is_main_process
     setup(None, is_main)
@@ -150,7 +150,7 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, l
     saved = state.step
     rate = Rate(t.n_steps, t.batch_size, state.step)
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if run.is_main else True)
-    left = saying_what_is_left(folder.checkpoints) if run.is_main else nullcontext()
+    left = saying_what_is_left(folder.checkpoints, run.start) if run.is_main else nullcontext()
     with left, bar, StopRequest(run.engine) as stop, watch or nullcontext():
         _make_up(run, judge, watch, metrics, lacks)
         while not run.is_done:

@@ -73,6 +73,10 @@ def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
     says_nothing = wanted.file is None and wanted.config is None
     if folder.config.is_file() and (folder.is_used or says_nothing):
         return Settled(continued(wanted, read_yaml(folder.config), folder.config)[0], None)
+    if says_nothing and resume is not None:
+        raise ConfigError(
+            f"{folder.path} holds no run to continue: look at -e, or give a configuration with -c to start one there"
+        )
     return Settled(wanted.begun(), None)
 
 
@@ -94,6 +98,12 @@ def find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint |
         raise CheckpointError(
             f"-r best: {folder.best} holds no checkpoint. The best is kept where train.eval measures: "
             "--train.eval.every N from the start, or continue with -r latest"
+        )
+    if not Path(resume).exists():
+        there = checkpoint.steps(folder.checkpoints)
+        said = f"{folder.checkpoints} has those of step {', '.join(map(str, there))}; " if there else ""
+        raise CheckpointError(
+            f"-r {resume}: there is no such checkpoint. {said}-r takes latest, best, or the path of a checkpoint or run"
         )
     own = (*folder.checkpoints.resolve().glob("step*"), *folder.best.resolve().glob("step*"))
     if Path(resume).resolve() not in (folder.path.resolve(), *own):
