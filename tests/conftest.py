@@ -74,8 +74,18 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """A test begins with a log that nobody has set up: handlers of runs before it write to folders that are gone."""
+    log = logging.getLogger("ddpm_ip")
+    for handler in log.handlers[:]:
+        log.removeHandler(handler)
+        handler.close()
+    log.propagate = True
+    log.setLevel(logging.NOTSET)
+
+
 @pytest.fixture
 def warnings_of(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """The package's log records, which a run before this test may have kept from propagating."""
-    logging.getLogger("ddpm_ip").propagate = True
+    """The package's log records."""
     return lambda: [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]

@@ -53,3 +53,9 @@ def test_checkpoints(tmp_path, trained, capsys):
     assert printed.err == ""
     assert main(["doctor", "-e", str(tmp_path / "none"), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["problems"] == 2
+
+
+def test_a_folder_that_is_not_there_is_one_problem(tmp_path):
+    found = look(folder=tmp_path / "none")
+    assert levels(found["run"]) == ["problem"]
+    assert "config" not in found

@@ -36,7 +36,7 @@ def doctor(config_path: Path | str | None, overrides: dict[str, Any], run: Path 
         ("DINOv2", machine.dinov2),
         ("disk", machine.disk),
     ]
-    if config_path is not None or run is not None:
+    if config_path is not None or (run is not None and run.is_dir()):  # else the run's own check says what is wrong
         checks.append(("config", partial(check_configuration, config_path, overrides, run)))
     if run is not None:
         checks.append(("run", partial(check_run, run)))
