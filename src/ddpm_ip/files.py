@@ -230,14 +230,16 @@ def reading(path: Path, advice: str = "", error: type[UserError] = UserError) ->
         raise error(f"{shown(path)} cannot be read: {reason(caught)}. {advice}") from None
 
 
-def read_bytes(path: Path, largest: int, *, advice: str = "", error: type[UserError] = UserError) -> bytes:
-    """Reads a file of at most ``largest`` bytes, whatever is in it.
+def read_bytes(
+    path: Path, largest: int, *, advice: str = "", error: type[UserError] = UserError, links: bool = True
+) -> bytes:
+    """Reads a file of at most ``largest`` bytes, whatever is in it; ``links``: it may be a symbolic link.
 
     Raises:
         UserError: it is absent, larger, or no file.
     """
     with reading(path, advice, error):
-        return _bytes(path, largest)
+        return _bytes(path, largest, links)
 
 
 def read_json(

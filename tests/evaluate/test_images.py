@@ -120,6 +120,15 @@ def test_nonsense_about_the_sampling_does_not_stop_a_measurement(folder: Path, m
     assert evaluated(folder).values["FD-pixels"] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("mark", [{"seed": "x" * 10_000}, {"y" * 10_000: 0}, {f"key{i}": i for i in range(1000)}])
+def test_what_would_fill_the_screen_is_refused(tmp_path: Path, folder: Path, mark: dict[str, Any]) -> None:
+    (folder / "sampling.json").write_text(json.dumps(mark))
+    for samples in (folder, npz(tmp_path / "a.npz", sampling=np.array(json.dumps(mark)))):
+        with pytest.raises(DataError, match="it says more, or longer things, than ddpm-ip ever writes") as found:
+            open_samples(samples)
+        assert len(str(found.value)) < 1000
+
+
 # --- what is no file, and what is no image ---------------------------------------------------------------------------
 
 

@@ -271,3 +271,22 @@ def test_a_folder_without_weights_is_what_is_wrong(tmp_path, capsys):
     (tmp_path / "x").mkdir()
     assert main(command(tmp_path / "x", tmp_path / "a")) == 1
     assert "neither a checkpoint" in capsys.readouterr().err
+
+
+def test_a_link_in_the_place_of_an_image_is_not_the_image(trained, tmp_path):
+    """Whatever it points to is another image, whole or not."""
+    make(trained, tmp_path / "a")
+    (tmp_path / "a" / "000003.png").unlink()
+    (tmp_path / "a" / "000003.png").symlink_to("000002.png")
+    with pytest.raises(UserError, match=r"000003\.png is a symbolic link to 000002\.png.* remove the link"):
+        make(trained, tmp_path / "a")
+
+
+def test_a_message_about_a_mark_is_short_whatever_is_in_it(trained, tmp_path):
+    make(trained, tmp_path / "a")
+    mark = {"\x1b[31mred": "x" * 100_000, **{f"key{i}": i for i in range(10_000)}}
+    (tmp_path / "a" / "sampling.json").write_text(json.dumps(mark))
+    with pytest.raises(ConfigError, match=r"holds images made otherwise .* and [0-9]+ more") as found:
+        make(trained, tmp_path / "a")
+    assert len(str(found.value)) < 5000
+    assert "\x1b" not in str(found.value)

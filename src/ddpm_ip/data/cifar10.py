@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import http.client
 import os
+import secrets
 import tarfile
 import urllib.request
 from dataclasses import dataclass
@@ -141,7 +142,7 @@ def _check_batch_size(n_bytes: int, where: Path | str) -> None:
 
 def _download(archive: Path, progress: bool) -> None:
     """Fetches the archive; it appears under its name only when complete and with the right checksum."""
-    partial = archive.with_name(f".{archive.name}.{os.getpid()}.partial")
+    partial = archive.with_name(f".{archive.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         if _fetch(partial, progress) != MD5:
@@ -156,7 +157,7 @@ def _download(archive: Path, progress: bool) -> None:
 def _fetch(partial: Path, progress: bool) -> str:
     """Writes the body of the answer to ``partial``; returns its MD5."""
     digest = hashlib.md5(usedforsecurity=False)
-    with urllib.request.urlopen(URL, timeout=TIMEOUT) as answer, open(partial, "wb") as file:
+    with urllib.request.urlopen(URL, timeout=TIMEOUT) as answer, open(partial, "xb") as file:
         total = int(answer.headers.get("Content-Length") or 0) or None
         with tqdm(total=total, desc=ARCHIVE, unit="B", unit_scale=True, disable=None if progress else True) as bar:
             while block := answer.read(1 << 20):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import islice
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ddpm_ip.doctor.findings import Finding
 from ddpm_ip.doctor.machine import TORCH_FIDELITY, installed
 from ddpm_ip.errors import UserError
-from ddpm_ip.places import expanded
 
 if TYPE_CHECKING:
     from ddpm_ip.config import Config
@@ -81,7 +81,7 @@ def _evaluation(config: Config) -> Iterable[Finding]:
 def _data(config: Config) -> Iterable[Finding]:
     data = config.data
     root = getattr(data, "root", None)
-    place = expanded(root) if root is not None else None
+    place = Path(os.path.expanduser(root)) if root is not None else None
     if place is None:
         yield Finding("OK", "data", f"{data.name}, in the package")
     elif place.is_dir() and not any(place.iterdir()):
@@ -194,7 +194,7 @@ def _first_images(data: Folder | Parquet) -> Iterator[Item]:
     if isinstance(data, Parquet):
         yield from data.listing().items()
     else:
-        yield from (Item(path.name, path, None) for path in walk(expanded(data.root)))
+        yield from (Item(path.name, path, None) for path in walk(Path(os.path.expanduser(data.root))))
 
 
 def check_average(config: Config, name: str, steps: int) -> Iterable[Finding]:

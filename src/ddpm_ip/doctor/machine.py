@@ -16,7 +16,6 @@ from typing import Literal
 from ddpm_ip import __version__
 from ddpm_ip.doctor.findings import Finding
 from ddpm_ip.extras import how_to_install
-from ddpm_ip.places import expanded
 
 EXTRAS = {"tensorboard": "log", "matplotlib": "plot", "pyarrow": "parquet"}  # package -> the extra that brings it
 GB = 1e9
@@ -179,6 +178,7 @@ def dinov2() -> Iterable[Finding]:
 def disk() -> Iterable[Finding]:
     """Free bytes where runs, decoded images and features are written."""
     from ddpm_ip.evaluate.collect import cache_folder
+    from ddpm_ip.places import expanded
 
     decoded = expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ddpm-ip"
     features = cache_folder().parent

@@ -26,13 +26,15 @@ from ddpm_ip.data.decode import UnusableImage, read
 from ddpm_ip.data.decoded import Item, Listing, Recipe, decode_all
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate.statistics import holds_statistics, what_it_is
-from ddpm_ip.files import MB, SCHEMA, read_json
+from ddpm_ip.files import MB, SCHEMA, read_json, reading
 from ddpm_ip.images import UInt8
 from ddpm_ip.plain import kind_of, parse_json, reason
+from ddpm_ip.run.record import flatten
 
 JPEG = b"\xff\xd8\xff"
 MARK = "sampling.json"
 LARGEST_MARK = MB  # bytes of what samples say of themselves
+MOST_SETTINGS, LONGEST_SETTING = 500, 2_000  # number; characters of one with its key
 LARGEST_BLOCK = 256 * MB  # bytes of pixels that are decoded together, unless one image has more
 SAVED_ALONE = "Samples have no configuration: save them alone, np.savez(path, images=images, layout='channels_last')"
 
@@ -212,7 +214,10 @@ def _mark(samples: Path) -> dict[str, Any]:
     advice = "Remove it to evaluate without knowing how the images were made"
     if path.stat().st_size > LARGEST_MARK:
         raise DataError(f"{path} has more than {LARGEST_MARK // MB} MB, which none that ddpm-ip wrote has. {advice}")
-    return read_json(path, advice=advice, error=DataError)
+    mark = read_json(path, advice=advice, error=DataError)
+    with reading(path, advice, DataError):
+        _refuse_long(mark)
+    return mark
 
 
 def _mark_inside(samples: Path) -> dict[str, Any]:
@@ -222,12 +227,24 @@ def _mark_inside(samples: Path) -> dict[str, Any]:
         mark = parse_json(text or "")
         if not isinstance(mark, dict):
             raise TypeError(f"it must be an object of keys and values, and is {kind_of(mark)}")
+        _refuse_long(mark)
         if mark.pop("schema", SCHEMA) not in range(SCHEMA + 1):
             raise ValueError("it was written by a newer version of ddpm-ip: update ddpm-ip")
     except (ValueError, TypeError, RecursionError) as error:
         advice = "Save the images alone to evaluate without knowing how they were made"
         raise DataError(f"{samples}: its array 'sampling' cannot be read: {reason(error)}. {advice}") from None
     return mark
+
+
+def _refuse_long(mark: Mapping[str, Any]) -> None:
+    """Refuses what would fill a screen: settings are few, and short words.
+
+    Raises:
+        ValueError: there are longer ones, or more.
+    """
+    settings = flatten(mark)
+    if len(settings) > MOST_SETTINGS or any(len(f"{key}{value}") > LONGEST_SETTING for key, value in settings.items()):
+        raise ValueError("it says more, or longer things, than ddpm-ip ever writes")
 
 
 def _first_shape(listing: Listing, alpha: bool) -> tuple[int, int, int]:

@@ -18,11 +18,13 @@ from typing import Any
 
 from ddpm_ip.errors import UserError
 from ddpm_ip.metric import DEVIATION, find, is_deviation
+from ddpm_ip.plain import shown
 
 ROW = ("sampler", "corrections", "clip")  # of facts about sampling: what makes the row of a results table
 COMPUTED = ("block", "precision", "fast", "device")  # ... and what moves an image by rounding
 SECTIONS = "sections"  # the spacing of guided-diffusion's strings, which say steps and spacing at once
 AGAIN = "Evaluate the run again"
+MOST_SHOWN = 30  # differences that are told one by one
 MOST_STEPS = 10**9  # more than any walk has
 
 
@@ -353,7 +355,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What is not the same, one ``key.below: old -> new`` each, in the order of the keys."""
     was, now = flatten(old), flatten(new)
     keys = sorted(was.keys() | now.keys())
-    return [f"{key}: {was.get(key)} -> {now.get(key)}" for key in keys if was.get(key) != now.get(key)]
+    changed = [key for key in keys if was.get(key) != now.get(key)]
+    found = [f"{shown(key)}: {shown(was.get(key))} -> {shown(now.get(key))}" for key in changed[:MOST_SHOWN]]
+    return [*found, f"and {len(changed) - MOST_SHOWN} more"] if len(changed) > MOST_SHOWN else found
 
 
 def row_label(facts: Mapping[str, Any]) -> str:

@@ -158,7 +158,7 @@ class Store:
             if path.name not in names:
                 continue
             try:
-                fine = is_whole(read_bytes(path, largest(shape)), self.suffix, shape)
+                fine = is_whole(read_bytes(path, largest(shape), links=False), self.suffix, shape)
             except UserError:
                 fine = False
             if fine:
