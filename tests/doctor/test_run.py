@@ -52,7 +52,7 @@ def test_checkpoints(tmp_path, trained, capsys):
     assert "has no checkpoint" in printed.out
     assert printed.err == ""
     assert main(["doctor", "-e", str(tmp_path / "none"), "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)["problems"] == 2
+    assert json.loads(capsys.readouterr().out)["problems"] == 1
 
 
 def test_a_folder_that_is_not_there_is_one_problem(tmp_path):
