@@ -47,16 +47,6 @@ def test_the_path_next_to_missing_bytes_is_not_followed(tmp_path, images, secret
     assert len(open_parquet(tmp_path / "a.parquet", on_bad="skip")) == 1
 
 
-@pytest.mark.parametrize("twice", ["image", "label"])
-@pytest.mark.parametrize("options", [{}, {"image_column": "image", "label_column": "label"}])
-def test_two_columns_of_one_name_are_refused(tmp_path, images, twice, options):
-    columns = {"image": pa.array(images), "label": pa.array([1, 2, 3])}
-    names = [*columns, twice]
-    pq.write_table(pa.Table.from_arrays([columns[name] for name in names], names), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match=f"several columns named '{twice}'"):
-        open_parquet(tmp_path / "a.parquet", **options)
-
-
 def test_texts_alone_are_refused(tmp_path, secret):
     struct = pa.struct([("bytes", pa.string()), ("path", pa.string())])
     for column in (pa.array([secret]), pa.array([{"bytes": secret, "path": secret}], struct)):

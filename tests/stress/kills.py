@@ -83,7 +83,7 @@ def _same_run(one: Path, other: Path) -> None:
 
 
 def _paths(folder: Path) -> set[str]:
-    """All that a run has left, but checkpoints, and TensorBoard's files, of which each process begins one of its own."""
+    """All that a run has left, but checkpoints and, of which each process begins one of its own, TensorBoard files."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {str(path) for path in paths if path.parts[0] not in ("tensorboard", "lock", "ckpt")}
 

@@ -16,15 +16,15 @@ from ddpm_ip.errors import UserError
 
 MUTATIONS = mutations(5000, seed=1)
 SOME = 6  # damages of each command
-KILLED = ("train", "sample", "table")
+KILLED = ("train", "sample", "sample-npz", "evaluate", "table")
+GENTLY = kills.GENTLE + "train"
 
 
 def faults(cases: list[Case], module) -> list[str]:
     """What went wrong, in one process on this worker's core."""
     for name in dict.fromkeys(case.name for case in cases):
         module.prepare(name)
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    outcomes = list(run_all(cases, PLAYS, [CORES[worker % len(CORES)]]))
+    outcomes = list(run_all(cases, PLAYS, [min(os.sched_getaffinity(0))]))
     assert len(outcomes) == len(cases)
     return [f"{outcome.fault}: {outcome.case.again}" for outcome in outcomes if outcome.fault]
 
@@ -43,6 +43,10 @@ def test_a_damaged_folder_is_used_or_refused(command):
 @pytest.mark.parametrize("name", KILLED)
 def test_kills_change_no_byte(name):
     assert faults([Case("kills", name, 0)], kills) == []
+
+
+def test_signals_save_before_the_end():
+    assert faults([Case("kills", GENTLY, 0)], kills) == []
 
 
 @pytest.mark.parametrize("name", races.RACES)

@@ -132,16 +132,13 @@ def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, st
     for column in (image, label):
         if column is not None and column not in schema.names:
             raise DataError(f"{shard}: there is no column {column!r}; there is {', '.join(schema.names)}")
-    candidates = [field.name for field in schema if _holds_images(field.type)]
-    for column in (image or (candidates or [None])[0], label or "label"):
-        if schema.names.count(column) > 1:
-            raise DataError(f"{shard}: there are several columns named {column!r}; write it again with one of them")
     if label is None and "label" in schema.names and types.is_integer(schema.field("label").type):
         label = "label"
     elif label is not None and not (
         types.is_integer(schema.field(label).type) or types.is_floating(schema.field(label).type)
     ):
         raise DataError(f"{shard}: the label column {label!r} holds {schema.field(label).type}, not integers")
+    candidates = [field.name for field in schema if _holds_images(field.type)]
     if image is None and not candidates:
         raise DataError(f"{shard}: no column holds encoded images (binary, or a struct with a field 'bytes'): {schema}")
     if image is not None and image not in candidates:
