@@ -30,6 +30,7 @@ from ddpm_ip.files import (
     read_lines,
     read_rows,
     read_yaml,
+    sweep,
     write_json,
     write_rows,
     write_text,
@@ -556,3 +557,11 @@ def test_processes_before_this_one_are_a_flat_list() -> None:
     assert earlier(old) == [{"started": 1}, {"started": 0}]
     again = {"started": 2, "earlier": earlier(old)}
     assert [one["started"] for one in earlier(again)] == [2, 1, 0]
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
+    left, others = [".a.json.7.partial", ".step1.png.7.partial"], ["a.json", ".b.json.7.partial", ".a.json.partial"]
+    for name in (*left, *others):
+        (tmp_path / name).touch()
+    sweep(tmp_path, "a.json", "step*.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

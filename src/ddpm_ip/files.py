@@ -171,6 +171,16 @@ def is_partial(path: Path) -> bool:
     return re.fullmatch(r"\..+\.\d+(\.[0-9a-f]{8})?\.partial", path.name, re.DOTALL) is not None  # 0.1: no RANDOM
 
 
+def sweep(folder: Path, *names: str) -> None:
+    """Removes what processes that were killed while they wrote files of these names, or patterns, have left.
+
+    Only for who holds the lock under which they are written.
+    """
+    for left in [path for name in names for path in folder.glob(f".{name}.*.partial") if is_partial(path)]:
+        with suppress(OSError):
+            left.unlink()
+
+
 def flush(path: Path) -> None:
     """Forces a file's bytes, or a folder's entries, to the disk, where the file system can."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -244,6 +244,14 @@ def test_an_npz_holds_the_images_of_the_folder(trained, tmp_path):
     assert (images.dtype, images.shape) == (np.uint8, (20, 8, 8, 1))
     assert np.array_equal(images[..., 0], pixels(tmp_path / "a"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b.npz"]
+    before = hashes(tmp_path)
+    shutil.copytree(tmp_path / "a", tmp_path / "b.parts")  # as a kill may leave them when the npz is there
+    make(trained, tmp_path / "b.npz")
+    assert hashes(tmp_path) == before
+    for other in ({"n_samples": 19}, {"seed": 4}):
+        with pytest.raises(ConfigError, match="exists already"):
+            make(trained, tmp_path / "b.npz", **other)
+    (tmp_path / "b.npz").write_bytes((tmp_path / "b.npz").read_bytes().replace(images[3].tobytes(), bytes(64)))
     with pytest.raises(ConfigError, match="exists already"):
         make(trained, tmp_path / "b.npz")
 

@@ -78,14 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             PARTS[part].prepare(name)
     totals: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     faults: defaultdict[str, list[Outcome]] = defaultdict(list)
+    seconds: defaultdict[str, float] = defaultdict(float)
     for outcome in tqdm(run_all(cases, PLAYS, CORES), total=len(cases), disable=None, unit="case"):
         totals[outcome.case.part, outcome.case.name] += outcome.counts
+        seconds[outcome.case.part] += outcome.seconds
         if outcome.fault:
             faults[f"{outcome.case.part} {outcome.case.name}: {outcome.kind}"].append(outcome)
-    minutes = (time.monotonic() - start) / 60
+    minutes = round((time.monotonic() - start) / 60, 1)
     _print(totals, faults, minutes)
     if args.out:
-        args.out.write_text(json.dumps(_result(args, totals, faults, minutes), indent=1) + "\n")
+        args.out.write_text(json.dumps(_result(args, totals, faults, seconds) | {"minutes": minutes}, indent=1) + "\n")
     return int(bool(faults))
 
 
@@ -118,22 +120,23 @@ def _result(
     args: argparse.Namespace,
     totals: dict[tuple[str, str], Counter[str]],
     faults: dict[str, list[Outcome]],
-    minutes: float,
+    seconds: dict[str, float],
 ) -> dict[str, object]:
     about = provenance()
-    parts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    parts: dict[str, Counter[str]] = {part: Counter(dict.fromkeys(COLUMNS, 0)) for part, _ in totals}
     for (part, _), counts in totals.items():
-        parts[part] += counts
+        parts[part].update(counts)
     return {
         "date": date.today().isoformat(),
         "hardware": about["hardware"],
         "versions": about["versions"],
         "commit": about["git"],
         "made_by": "python -m tests.stress " + " ".join(sys.argv[1:]),
-        "what": "cases of each part and what came of them; a fault is an end that is neither success nor a UserError",
+        "what": "cases of each part and what came of them; a fault is an end that is neither success nor a UserError; "
+        "seconds are those of one core",
         "seed": args.seed,
-        "minutes": round(minutes, 1),
-        "parts": {part: dict(counts) for part, counts in parts.items()},
+        "cores": len(CORES),
+        "parts": {part: {**counts, "seconds": round(seconds[part])} for part, counts in parts.items()},
         "names": {f"{part} {name}": dict(counts) for (part, name), counts in totals.items()},
         "faults": {kind: {"times": len(found), "again": found[0].case.again} for kind, found in faults.items()},
     }

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 from PIL import Image
+from tests.stress.cases import SCRATCH
 from tests.tiny import options, run, tiny, tree
 
 from ddpm_ip.config import Config, load
@@ -62,7 +63,7 @@ def good(name: str) -> Path:
 
 @cache
 def _shelf() -> Path:
-    folder, owner = Path(tempfile.mkdtemp(prefix="ddpm-ip-stress-")), os.getpid()
+    folder, owner = Path(tempfile.mkdtemp(prefix="ddpm-ip-stress-", dir=SCRATCH)), os.getpid()
     atexit.register(lambda: os.getpid() == owner and shutil.rmtree(folder, ignore_errors=True))
     return folder
 
@@ -83,6 +84,13 @@ def _run(folder: Path) -> None:
     record |= {"command": "train", "started": "2026-01-01", "versions": {"torch": "2"}, "hardware": "CPU", "git": None}
     (folder / "provenance.json").write_text(json.dumps(record, indent=1))
     (folder / "log.txt").write_text("step 6/6\n")
+
+
+def _last(folder: Path) -> None:
+    """A run with one checkpoint, so that there is no other to fall back on."""
+    shutil.copytree(good("run"), folder, dirs_exist_ok=True)
+    for path in sorted((folder / "ckpt").glob("step*"))[:-1]:
+        shutil.rmtree(path)
 
 
 def _with_table(folder: Path) -> None:
@@ -169,7 +177,7 @@ def _weights(folder: Path) -> None:
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {
-    "run": _run, "table": _with_table, "samples": _samples, "arrays": _arrays, "mnist": _mnist, "cifar": _cifar,
-    "parquet": _parquet, "pictures": _pictures, "texts": _texts, "weights": _weights, "empty": lambda folder: None,
-    "continued": lambda folder: None,
+    "run": _run, "last": _last, "table": _with_table, "samples": _samples, "arrays": _arrays, "mnist": _mnist,
+    "cifar": _cifar, "parquet": _parquet, "pictures": _pictures, "texts": _texts, "weights": _weights,
+    "empty": lambda folder: None, "continued": lambda folder: None,
 }  # fmt: skip

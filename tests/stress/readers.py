@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
@@ -43,6 +42,7 @@ from ddpm_ip.run.weights import find_weights, load_weights
 from ddpm_ip.sample.program import sample
 from ddpm_ip.table.program import table
 from ddpm_ip.train.loop import fresh_state
+from ddpm_ip.train.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Reader:
         good: name of the good files, see :mod:`tests.stress.goods`.
         files: which of them may be damaged.
         read: reads the folder; its result is compared, where ``same`` says so.
-        same: whether success must give what the good files give: where a hash, or a second look, notices damage.
+        same: whether success must give what the good files give, or what ``settle`` gave: where a hash, or a second
+            look, notices damage.
         forge: how a stranger makes the damaged file right in the eyes of the reader.
         settle: what has to be made in place, before anything is damaged.
         damage: how it is damaged.
@@ -72,9 +73,7 @@ class Reader:
     def __call__(self, rng: Random, folder: Path) -> Counter[str]:
         """Damages one file, or two, and reads."""
         home = copied(good(self.good), folder / self.good)
-        if self.settle is not None:
-            self.settle(home)
-        before = self.read(home) if self.same and self.settle is not None else None
+        before = self.settle(home) if self.settle is not None else None
         chosen = sorted(path for path in home.rglob(self.files) if path.is_file())
         for _ in range(rng.choice((1, 1, 1, 2))):
             path = rng.choice(chosen)
@@ -174,7 +173,7 @@ def resign(home: Path) -> None:
 def _checkpoint(home: Path) -> Any:
     """The newest whole one, into a network and an optimizer."""
     found = checkpoint.find(home)
-    state = fresh_state(goods.config(), start_engine("no"))
+    state = _state()
     state.restore(found)
     finite = all(bool(t.isfinite().all()) for part in state.tensors().values() for t in part.values())
     if not finite:
@@ -182,10 +181,10 @@ def _checkpoint(home: Path) -> Any:
     return found.step, {part: _digest(found.tensors(part)) for part in found.parts}
 
 
-def _one_step(home: Path) -> None:
-    """Leaves one checkpoint, so that there is no other to fall back on."""
-    for path in sorted((home / "ckpt").glob("step*"))[:-1]:
-        shutil.rmtree(path)
+@cache
+def _state() -> TrainState:
+    """One for all cases of a process: whatever is restored takes the place of all that it holds."""
+    return fresh_state(goods.config(), start_engine("no"))
 
 
 def _run_weights(home: Path) -> Any:
@@ -194,7 +193,7 @@ def _run_weights(home: Path) -> Any:
 
 
 def _weights_file(home: Path) -> None:
-    network = fresh_state(goods.config(), start_engine("no")).network
+    network = _state().network
     load_weights(network, find_weights(home / "ema.safetensors").tensors, "the file")
     if not all(bool(v.isfinite().all()) for v in network.state_dict().values()):
         raise Fault("weights that are not finite were taken for good ones")
@@ -319,15 +318,15 @@ READERS: dict[str, Callable[[Random, Path], Counter[str]]] = {
     "config": Reader("texts", "*.yaml", _config),
     "overrides": _overrides,
     "lock": Reader("texts", "lock", _lock),
-    "checkpoint": Reader("run", "step*/*", _checkpoint, same=True, forge=resign, settle=_one_step),
-    "run-weights": Reader("run", "step*/*", _run_weights, same=True, settle=_one_step),
+    "checkpoint": Reader("last", "step*/*", _checkpoint, same=True, forge=resign, share=0.5),
+    "run-weights": Reader("last", "step*/*", _run_weights, same=True),
     "weights-file": Reader("weights", "*.safetensors", _weights_file),
     "extractor-weights": Reader("weights", "*.pth", _extractor, same=True),
-    "resume": Reader("run", "*[nlt]", resumed, share=0.1),
-    "resume-forged": Reader("run", "step*/*", resumed, forge=resign, share=0.1),
-    "report": Reader("table", "*.*", report, share=0.2),
-    "doctor": Reader("run", "*.*", doctor, settle=_one_step),
-    "table": Reader("table", "table/*/*.json", measured, share=0.3),
+    "resume": Reader("run", "*[nlt]", resumed, share=0.05),
+    "resume-forged": Reader("run", "step*/*", resumed, forge=resign, share=0.05),
+    "report": Reader("table", "*.*", report, share=0.05),
+    "doctor": Reader("last", "*.*", doctor, share=0.3),
+    "table": Reader("table", "table/*/*.json", measured, share=0.15),
     "evaluation": Reader("samples", "*evaluation.json", _keep("png/evaluation.json")),
     "samples-png": Reader("samples", "png/*", _samples("png")),
     "samples-npz": Reader("samples", "a.npz", _samples("a.npz")),

@@ -16,7 +16,8 @@ from ddpm_ip.errors import UserError
 
 MUTATIONS = mutations(5000, seed=1)
 SOME = 6  # damages of each command
-KILLED = ("train", "sample", "table")
+KILLED = ("train", "sample", "sample-npz", "evaluate", "table")
+GENTLY = kills.GENTLE + "train"
 
 
 def faults(cases: list[Case], module) -> list[str]:
@@ -43,6 +44,10 @@ def test_a_damaged_folder_is_used_or_refused(command):
 @pytest.mark.parametrize("name", KILLED)
 def test_kills_change_no_byte(name):
     assert faults([Case("kills", name, 0)], kills) == []
+
+
+def test_signals_save_before_the_end():
+    assert faults([Case("kills", GENTLY, 0)], kills) == []
 
 
 @pytest.mark.parametrize("name", races.RACES)

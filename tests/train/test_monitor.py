@@ -430,10 +430,12 @@ def test_a_run_that_goes_on_makes_up_for_what_a_kill_took_away(tmp_path, n_steps
     without_what_followed(run, 6, lines=1)
     shutil.rmtree(best)
     (run / "ckpt" / ".tmp-step00000006-1").mkdir()
+    for name in (".metrics.jsonl.7.partial", ".config.yaml.7.partial", "samples/.step00000006.png.7.partial"):
+        (run / name).touch()
     train(tiny(n_steps=n_steps, **settings), run, "latest")
     assert recorded(run)[:3] == expected
     assert (run / "samples/step00000006.png").read_bytes() == grid
-    assert not list(run.rglob(".tmp-*"))
+    assert not [*run.rglob(".tmp-*"), *run.rglob("*.partial")]
     assert checkpoint.read(run / "ckpt" / "step00000006").hashes == state
     if n_steps == 6:
         assert checkpoint.read(best).hashes == hashes

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.files import sweep
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class RunFolder:
     def is_used(self) -> bool:
         """Whether it holds a run."""
         return self.metrics.exists() or self.checkpoints.exists()
+
+    def sweep(self) -> None:
+        """Removes what a training that was killed while it wrote has left; only for who holds the lock."""
+        sweep(self.path, *(path.name for path in (self.config, self.provenance, self.metrics, self.evaluations)))
+        sweep(self.samples, "step*.png")
 
     def refuse_if_used(self) -> None:
         """A new run never writes into the folder of another.

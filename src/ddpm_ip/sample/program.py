@@ -157,7 +157,13 @@ def write_samples(
     pictures: dict[str, Any] = {"mode": options.mode, "frames": _frame_count(options)}
     if channels not in (1, 3):  # or an alpha channel would be taken for transparency
         pictures["channels"] = channels
-    with store.claimed({**weights, **generator.facts(), **pictures}, engine):
+    identity = {**weights, **generator.facts(), **pictures}
+    if _agree(engine.is_main_process and store.is_finished(identity, options.n_samples), engine):
+        if engine.is_main_process:
+            store.remove_parts()
+            log.info("%d images of the same call are in %s already", options.n_samples, save_dir)
+        return
+    with store.claimed(identity, engine):
         sampling, waiting = _fill(generator, store, options, on_block)
         engine.wait_for_everyone()
         if engine.is_main_process:
@@ -202,12 +208,17 @@ def fitting_block(free: int, per_image: int) -> int:
 
 def _agreed_block(config: Config, options: SampleOptions, store: Store, accelerator: Accelerator) -> int:
     """The main process's choice of the block, since free memory differs."""
-    chosen: list[int] = [0]
-    if accelerator.is_main_process:
-        chosen = [options.sampling.block or store.block() or default_block(config, accelerator)]
+    if not accelerator.is_main_process:
+        return _agree(0, accelerator)
+    return _agree(options.sampling.block or store.block() or default_block(config, accelerator), accelerator)
+
+
+def _agree(value: int, accelerator: Accelerator) -> int:
+    """The main process's value."""
+    values = [value]
     if accelerator.num_processes > 1:
-        torch.distributed.broadcast_object_list(chosen)
-    return chosen[0]
+        torch.distributed.broadcast_object_list(values)
+    return values[0]
 
 
 def _missing(generator: Generator, store: Store, options: SampleOptions, accelerator: Accelerator) -> dict[int, range]:

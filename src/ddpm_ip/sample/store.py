@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -16,9 +17,11 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
+from ddpm_ip.data.npy import archive
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.files import MB, is_partial, read_bytes, read_json, write_json, writing
+from ddpm_ip.files import MB, is_partial, read_bytes, read_json, sweep, write_json, writing
 from ddpm_ip.images import PICTURES, UInt8, save_png
+from ddpm_ip.plain import parse_json
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.record import differences, understood
 from ddpm_ip.sample.whole import Shape, is_whole, largest
@@ -68,6 +71,29 @@ class Store:
             return None  # no mark; a damaged one is told by claim
         return block if block > 0 else None
 
+    def is_finished(self, identity: dict[str, Any], n: int) -> bool:
+        """Whether the npz of the same call is there already: readable, and of as many images."""
+        if self.npz is None or self.npz.is_symlink() or not self.npz.is_file():
+            return False
+        try:
+            with archive(self.npz) as found:
+                said, count = found.text("sampling"), len(found.read("images"))
+            old = {k: v for k, v in parse_json(said or "{}").items() if k != "schema"}
+            return count == n and not self._changed(old, identity)
+        except Exception:  # what is garbage may raise anything; it is not what the call would have made
+            return False
+
+    def remove_parts(self) -> None:
+        """Of an npz that is there; a kill in between leaves them."""
+        if self.npz is not None and self.folder.is_dir():
+            with Lock(self.folder / LOCK, "making images in"):
+                shutil.rmtree(self.folder)
+
+    @staticmethod
+    def _changed(old: Any, identity: dict[str, Any]) -> list[str]:
+        """Whether weights are averaged is known by their hash, whatever their file is called."""
+        return differences(*({k: v for k, v in d.items() if k != "averaged"} for d in (understood(old), identity)))
+
     @contextmanager
     def claimed(self, identity: dict[str, Any], accelerator: Accelerator) -> Iterator[None]:
         """The folder for as long as one call fills it, marked with what its images are made of.
@@ -102,6 +128,9 @@ class Store:
             stack.enter_context(Lock(self.folder / LOCK, "making images in"))
         except (OSError, UserError) as error:
             return f"{error} (--save_dir)"
+        sweep(self.folder, self._mark.name, f"*{self.suffix}")
+        if self.npz is not None:
+            sweep(self.npz.parent, glob.escape(self.npz.name))
         return self._claim(identity)
 
     def _claim(self, identity: dict[str, Any]) -> str | None:
@@ -121,11 +150,9 @@ class Store:
         if self._mark.exists():
             advice = "What is in the folder is unknown: choose another --save_dir"
             try:
-                old = understood(read_json(self._mark, advice=advice))
+                changed = self._changed(read_json(self._mark, advice=advice), identity)
             except UserError as error:
                 return str(error)
-            # Whether weights are averaged is known by their hash, whatever their file is called.
-            changed = differences(*({k: v for k, v in d.items() if k != "averaged"} for d in (old, identity)))
             if changed:
                 return f"{self.folder} holds images made otherwise ({'; '.join(changed)}): choose another --save_dir"
         elif self.folder.is_dir() and not all(p.name == LOCK or is_partial(p) for p in self.folder.iterdir()):

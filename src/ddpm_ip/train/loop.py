@@ -122,6 +122,7 @@ def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelera
 
 def _train(run: Run, settled: Settled) -> Outcome:
     if run.is_main:
+        run.folder.sweep()
         for folder in (run.folder.checkpoints, run.folder.best):
             checkpoint.sweep(folder)
     lacks = owed(run, settled)
