@@ -83,9 +83,9 @@ def _same_run(one: Path, other: Path) -> None:
 
 
 def _paths(folder: Path) -> set[str]:
-    """All that a run has left, but checkpoints and, of which each process begins one of its own, TensorBoard files."""
+    """All that a run has left, but checkpoints, its log (none is kept here), and TensorBoard's, one of each process."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {str(path) for path in paths if path.parts[0] not in ("tensorboard", "lock", "ckpt")}
+    return {str(path) for path in paths if path.parts[0] not in ("tensorboard", "lock", "ckpt", "log.txt")}
 
 
 def _is_whole(path: Path) -> bool:
