@@ -76,6 +76,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def warnings_of(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """The package's log records, which a run before this test may have kept from propagating."""
-    logging.getLogger("ddpm_ip").propagate = True
+    """The package's log records. A run before this test may have kept them from propagating, or log to its folder."""
+    log = logging.getLogger("ddpm_ip")
+    log.propagate, log.handlers[:] = True, []
     return lambda: [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
