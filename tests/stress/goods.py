@@ -27,6 +27,7 @@ from tests.tiny import options, run, tiny, tree
 
 from ddpm_ip.config import Config, load
 from ddpm_ip.evaluate.program import EvaluateOptions, evaluate_files
+from ddpm_ip.report.page import write_report
 from ddpm_ip.sample.program import sample
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.table.program import TableOptions, table
@@ -96,6 +97,7 @@ def _last(folder: Path) -> None:
 def _with_table(folder: Path) -> None:
     shutil.copytree(good("run"), folder, dirs_exist_ok=True)
     table(load(folder / "config.yaml"), folder, TABLE)
+    write_report([folder], good("empty") / "report.html")  # a first one may look for fonts, which takes a program
 
 
 def _samples(folder: Path) -> None:

@@ -83,9 +83,9 @@ def _same_run(one: Path, other: Path) -> None:
 
 
 def _paths(folder: Path) -> set[str]:
-    """All that a run has left, but checkpoints, and TensorBoard's files, of which each process begins its own."""
+    """All that a run has left, but checkpoints, its log (none is kept here), and TensorBoard's, one of each process."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return {str(path) for path in paths if path.parts[0] not in ("tensorboard", "lock", "ckpt")}
+    return {str(path) for path in paths if path.parts[0] not in ("tensorboard", "lock", "ckpt", "log.txt")}
 
 
 def _is_whole(path: Path) -> bool:
@@ -173,7 +173,7 @@ def play(case: Case, home: Path) -> Counter[str]:
         if (code := ended(started(program, folder))) != 0:
             raise Fault(f"the last call ended with {code}: {_refusal(home)}")
         compared(program, folder, straight)
-    return Counter({"signals" if case.name != name else "kills": ENDS})
+    return Counter({"signals" if case.name != name else "kills": ENDS, "success": 1})
 
 
 def _refusal(home: Path) -> str:

@@ -133,7 +133,7 @@ def play(case: Case, home: Path) -> Counter[str]:
     for path in home.glob("error*"):
         path.unlink()
     race.check(home, winners)
-    return Counter({"races": 1, "starts": n, "won": len(winners)})
+    return Counter({"starts": n, "success": len(winners), "refused": n - len(winners)})
 
 
 def _started(call: Callable[[], Any], gate: int, go: int, errors: Path) -> int:
