@@ -43,11 +43,13 @@ def test_old_checkpoints_that_cannot_be_removed_are_only_a_warning(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.shutil, "rmtree", fail)
         run(tiny(n_steps=6), tmp_path / "run")
-    assert steps_saved(tmp_path / "run") == [2, 4, 6]
+    assert steps_saved(tmp_path / "run") == [4, 6], "it is no checkpoint any more"
+    assert [path.name[:22] for path in (tmp_path / "run" / "ckpt").glob(".tmp-*")] == [".tmp-old-step00000002-"]
     text = (tmp_path / "run" / "log.txt").read_text()
-    assert re.search(r"cannot remove the old checkpoint \S+/step00000002: .*Permission denied", text)
+    assert re.search(r"cannot remove \S+/.tmp-old-step00000002-\S+: .*Permission denied", text)
     assert checkpoint.shutil.rmtree is ordinary
     run(tiny(n_steps=8), tmp_path / "run", "latest")
     assert steps_saved(tmp_path / "run") == [6, 8]
+    assert not list((tmp_path / "run" / "ckpt").glob(".tmp-*"))
     run(tiny(n_steps=8), tmp_path / "straight")
     assert_same_state(tmp_path / "run", tmp_path / "straight", 8)
