@@ -59,6 +59,8 @@ def mutated_yaml(content: bytes, rng: Random) -> bytes:
         key, colon, _ = lines[at].partition(b":")
         lines[at] = key + (colon or b":") + b" " + rng.choice(HOSTILE_VALUES) + b"\n"
         return b"".join(lines)
+    if b"*" in content:
+        raise ValueError("it has aliases already, and would be unpacked here")
     tree = mutated_tree(yaml.safe_load(content), rng)
     text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=rng.choice((None, True, False)), allow_unicode=True)
     return _deepened(text, rng).encode("utf-8", "backslashreplace")
