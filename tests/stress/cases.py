@@ -100,7 +100,7 @@ def asked(call: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
 
 def outcome_of(case: Case, play: Play) -> Outcome:
     """Runs a case in this process."""
-    with tempfile.TemporaryDirectory(prefix="ddpm-ip-case-", dir=SCRATCH, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix=_prefix(os.getpid()), dir=SCRATCH, ignore_cleanup_errors=True) as folder:
         (home := Path(folder) / "home").mkdir()
         _forbidden[:], _watched[:] = [], [folder]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -117,6 +117,10 @@ def outcome_of(case: Case, play: Play) -> Outcome:
             return Outcome(case, Counter(cases=1, faults=1), said, f"{type(error).__name__} {_place(error)}")
         finally:
             _watched[:] = []
+
+
+def _prefix(process: int) -> str:
+    return f"ddpm-ip-case-{process}-"
 
 
 def _place(error: BaseException) -> str:
@@ -217,10 +221,12 @@ class _Worker:
     begun: bool = False
 
     def end(self) -> None:
-        """The process, and those that it has started."""
+        """The process, those that it has started, and the folder of its case."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join()
+        for left in Path(SCRATCH or tempfile.gettempdir()).glob(f"{_prefix(self.process.pid)}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def crash(self) -> Outcome:
         """Of the case that it had begun."""
