@@ -72,7 +72,7 @@ class CapturedStep:
         step = self.state.step
         self._batch.copy_(self.feed.stage(step))
         self._step.fill_(step)
-        self._learning_rate.fill_(learning_rate(self.config, step))
+        self._learning_rate.fill_(_float32(learning_rate(self.config, step)))
         if self._average_weight is not None:
             self._average_weight.fill_(self.state.ema.weight(step))
 
@@ -193,3 +193,8 @@ def _views(flat: Tensor, parameters: list[torch.nn.Parameter]) -> list[Tensor]:
         part.as_strided(p.shape, p.stride(), part.storage_offset())
         for part, p in zip(flat.split(sizes), parameters, strict=True)
     ]
+
+
+def _float32(value: float) -> float:
+    """A number as float32 has it: too large a one is infinite, where ``fill_`` would refuse it."""
+    return float(torch.tensor(value, dtype=torch.float32))
