@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, NamedTuple
 
 from ddpm_ip.errors import ConfigError
@@ -37,12 +38,11 @@ CELEBA = (
 
 _DIFFUSION = ("total_steps", "beta_schedule", "beta_start", "beta_end", "objective", "var_type")
 _SAME = (
-    "seed", "data.root", "data.split", "data.download",
+    "seed", "data.root", "data.split", "data.download", "model.n_heads", "model.num_groups",
     *(f"model.{key}" for key in ("in_channels", "dim", "dim_mults", "use_attn", "num_res_blocks", "dropout")),
-    "model.n_heads", "model.num_groups",
     *(f"diffusion.{key}" for key in _DIFFUSION),
     *(f"train.{key}" for key in ("n_steps", "batch_size", "micro_batch", "clip_grad_norm", "ema_decay", "n_samples")),
-    "train.print_freq", "train.save_freq", "train.sample_freq",
+    *(f"train.{often}_freq" for often in ("print", "save", "sample")),
     *(f"train.optim.{key}" for key in ("lr", "betas", "eps", "weight_decay")),
 )  # fmt: skip
 _EARLIER = {  # names of earlier versions of that repository, by those of the last
@@ -396,8 +396,5 @@ def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, value in values.items():
         *sections, key = path.split(".")
-        node = tree
-        for name in sections:
-            node = node.setdefault(name, {})
-        node[key] = value
+        reduce(lambda node, name: node.setdefault(name, {}), sections, tree)[key] = value
     return tree

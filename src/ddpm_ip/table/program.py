@@ -185,14 +185,17 @@ def table(
     name = label(config.perturbation) + since(changes_in(meta), "perturbation")
     sheet = Sheet(home, name, {**common, "block": block}, cells)
     measured = _Measured(images, evaluator, options.keep_images)
+    with enough_memory(lambda: _too_large(config, block)):
+        return _measure(sheet, measured, _model(config, checkpoint, accelerator), on_cell)
+
+
+def _too_large(config: Config, block: int) -> str:
     _, height, width = config.shape
-    advice = (
+    return (
         f"there is too little memory to measure {block} images of {height} x {width} px at once. The block is part of "
         f"the protocol, so a smaller one begins a new table: --batch_size {max(1, block // 2)}. Or try "
         "--train.mixed_precision bf16, or a device that nothing else is using, which keep the cells that are there"
     )
-    with enough_memory(lambda: advice):
-        return _measure(sheet, measured, _model(config, checkpoint, accelerator), on_cell)
 
 
 def _model(config: Config, checkpoint: Checkpoint, accelerator: Accelerator) -> Model:
