@@ -1,6 +1,7 @@
 """What a run is: its newest checkpoint says it, and config.yaml only where there is none."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -28,6 +29,20 @@ def test_the_newest_checkpoint_says_it(trained, place):
 @pytest.mark.parametrize("file", ["meta.json", "manifest.json"])
 def test_a_damaged_checkpoint_says_nothing(trained, file, damage):
     (step_folder(trained, 4) / file).write_bytes(damage)
+    assert identity(trained).step == 2
+
+
+@pytest.mark.parametrize("file", ["meta.json", "manifest.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "folder"])
+def test_what_is_no_file_is_neither_waited_for_nor_read(trained, file, kind):
+    path = step_folder(trained, 4) / file
+    path.unlink()
+    {
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "loop": lambda: path.symlink_to(path),
+        "folder": path.mkdir,
+    }[kind]()
     assert identity(trained).step == 2
 
 

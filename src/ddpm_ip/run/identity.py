@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.files import ANY, read_json, read_yaml
+from ddpm_ip.files import ANY, LARGEST_JSON, read_bytes, read_json, read_yaml
 from ddpm_ip.run.folder import config_near
 
 
@@ -62,10 +62,10 @@ def of_checkpoint(folder: Path) -> Identity | None:
     file = folder / "meta.json"
     try:
         listed = read_json(folder / "manifest.json", {"meta.json": dict}, links=False)["meta.json"]
-        if hashlib.sha256(file.read_bytes()).hexdigest() != listed.get("sha256"):
+        if hashlib.sha256(read_bytes(file, LARGEST_JSON)).hexdigest() != listed.get("sha256"):
             return None
         return of_meta(read_json(file, ANY, links=False), file)
-    except (UserError, OSError):
+    except UserError:
         return None
 
 
