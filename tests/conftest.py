@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from tests.tiny import one_thread
+from tests.tiny import briefly_trained, one_thread
 
 EXAMPLES = 300  # of a property test, which says no number itself
 SHARE = 10  # without --long, one in so many examples of a property test, and cases of a large one
@@ -83,6 +84,12 @@ def quiet() -> None:
         handler.close()
     log.propagate = True
     log.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of six steps, to be read alone."""
+    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.fixture

@@ -11,17 +11,12 @@ import signal
 import numpy as np
 import pytest
 from PIL import Image
-from tests.tiny import alone, briefly_trained, ended, forked, one_thread, options, tiny, two_processes
+from tests.tiny import alone, ended, forked, one_thread, options, tiny, two_processes
 
 from ddpm_ip.sample.program import sample
 from ddpm_ip.sample.store import sample_files
 
 N, BLOCK = 40, 8
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.fixture(scope="module")

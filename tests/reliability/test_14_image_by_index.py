@@ -7,16 +7,11 @@ later leave the earlier ones as they are, and any that are removed come back, in
 import random
 
 import pytest
-from tests.tiny import briefly_trained, contents, one_thread, options, tiny
+from tests.tiny import contents, one_thread, options, tiny
 
 from ddpm_ip.sample.program import sample
 
 N, BLOCK = 40, 8
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from tests.tiny import briefly_trained, step_folder
+from tests.tiny import step_folder
 
 from ddpm_ip.cli import main
 
@@ -21,11 +21,6 @@ class Evil:
 
     def __reduce__(self):
         return (open, (self.sentinel, "w"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
 
 
 def sampled(trained, tmp_path, weights):

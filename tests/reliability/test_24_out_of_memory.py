@@ -10,7 +10,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from tests.tiny import briefly_trained, contents, run, step_folder, tiny, yaml_file
+from tests.tiny import contents, run, step_folder, tiny, yaml_file
 
 from ddpm_ip.cli import main
 from ddpm_ip.evaluate.features import Pixels
@@ -56,11 +56,6 @@ def test_in_training(tmp_path, monkeypatch, capsys, error):
     before = contents(step_folder(tmp_path / "run", 2))
     assert run(tiny(n_steps=3), tmp_path / "run", "latest").step == 3
     assert contents(step_folder(tmp_path / "run", 2)) == before
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=str)

@@ -15,7 +15,6 @@ from tests.tiny import (
     GUARD,
     SAMPLE_SCRIPT,
     TORCHRUN,
-    briefly_trained,
     finish,
     one_thread,
     options,
@@ -37,11 +36,6 @@ from ddpm_ip.sample.program import fitting_block, image_bytes, sample
 from ddpm_ip.sample.store import sample_files
 
 OPTIONS = {"n_samples": 20, "batch_size": 8, "respace_steps": 4, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tests.tiny import GUARD, ROOT, briefly_trained, contents, one_thread, options, step_folder, tiny
+from tests.tiny import GUARD, ROOT, contents, one_thread, options, step_folder, tiny
 
 from ddpm_ip.cli import main
 from ddpm_ip.errors import ConfigError, Diverged, UserError
@@ -19,11 +19,6 @@ from ddpm_ip.sample.program import sample
 from ddpm_ip.sample.store import LOCK
 
 OPTIONS = {"n_samples": 12, "batch_size": 4, "respace_steps": 2, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
 
 
 @pytest.fixture(scope="module")
