@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,8 +115,12 @@ class Wanted:
 
     def gives(self, key: str) -> bool:
         """Whether an option gives a key: by its name, in other words, with its section, or by the section's name."""
-        tree = {} if self.file is None else read_yaml(self.file)
-        return any(_within(key, told.removesuffix(".name")) for told in in_our_words(tree, self.options).written)
+        return any(_within(key, told.removesuffix(".name")) for told in self._told)
+
+    @cached_property
+    def _told(self) -> Collection[str]:
+        """The keys that the options give, in this program's words."""
+        return in_our_words({} if self.file is None else read_yaml(self.file), self.options).written
 
     def allows(self, key: str) -> bool:
         """Whether a change of the method is meant: ``--change`` names the key, its section, or the section's name."""

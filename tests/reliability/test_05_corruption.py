@@ -15,6 +15,8 @@ from tests.tiny import (
     assert_same_state,
     contents,
     crash_at,
+    empty,
+    flip,
     numbers,
     run,
     step_folder,
@@ -32,16 +34,6 @@ CONFIG = {"n_steps": 8, "save_freq": 2}
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-7])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def empty(path):
-    path.write_bytes(b"")
 
 
 def delete(path):

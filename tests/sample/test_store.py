@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tests.tiny import GUARD, ROOT, contents, one_thread, options, step_folder, tiny
+from tests.tiny import GUARD, ROOT, contents, empty, flip, one_thread, options, step_folder, tiny
 
 from ddpm_ip.cli import main
 from ddpm_ip.errors import ConfigError, Diverged, UserError
@@ -35,16 +35,6 @@ def make(weights, folder, on_block=lambda block: None, **changes):
 
 def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def empty(path):
-    path.write_bytes(b"")
 
 
 def garbage(path):

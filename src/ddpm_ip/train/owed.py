@@ -23,10 +23,10 @@ MEASURED = ("train.eval", "train.sample", "train.n_samples", "sampling", "data")
 
 
 class Owed(NamedTuple):
-    """What a run that goes on makes first; false if it is nothing.
+    """What a continued run makes first; false if it is nothing.
 
     Attributes:
-        grid: the picture of samples at the step where it goes on, if it is missing.
+        grid: the picture of samples at the step where it continues, if it is missing.
         evaluations: the checkpoints, oldest first, whose numbers are missing.
     """
 
