@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -93,6 +94,24 @@ class Schedule:
         alpha_bar = self.alpha_bar(t)
         return Level(math.sqrt(alpha_bar), math.sqrt(1.0 - alpha_bar))
 
+    def half_log_snr(self, t: float) -> float:
+        """``lambda_t = log(alpha_t / sigma_t)``, falling in t; infinite at t = -1, the clean image."""
+        alpha, sigma = self.level(t)
+        return math.inf if sigma == 0 else math.log(alpha / sigma)
+
+    def time(self, half_log_snr: float) -> float:
+        """The time in [-1, T - 1], whole or fractional, whose ``lambda_t`` this is: the inverse of
+        :meth:`half_log_snr`. What lies beyond the noisiest time T - 1 is T - 1.
+        """
+        log_alpha_bar = -softplus(-2 * half_log_snr)
+        logs = _log_alpha_bars(self)
+        above = bisect.bisect_left(logs, -log_alpha_bar)  # the first time that is as noisy or noisier
+        if above == len(logs):
+            return float(self.total_steps - 1)
+        low, high = logs[above - 1] if above else 0.0, logs[above]
+        t = above - 1 + (-log_alpha_bar - low) / (high - low)
+        return float(round(t)) if abs(t - round(t)) < 1e-9 else t
+
     def alpha(self, t: Tensor, like: Tensor) -> Tensor:
         """``sqrt(alpha_bar_t)`` for int64 times (B,), float32 and shaped to multiply ``like`` (B, ...)."""
         return expand_like(_tables(self, like.device)[0][t], like)
@@ -122,6 +141,11 @@ def posterior(alpha_bar_t: float, alpha_bar_s: float) -> Posterior:
     )
 
 
+def softplus(x: float) -> float:
+    """``log(1 + exp(x))`` without overflow."""
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
 def expand_like(v: Tensor, x: Tensor) -> Tensor:
     """Gives ``v`` (B,) trailing axes of length 1, so that it multiplies ``x`` (B, ...)."""
     return v.reshape(-1, *(1,) * (x.ndim - 1))
@@ -138,6 +162,13 @@ def linspace(start: float, end: float, n: int) -> Tensor:
 @lru_cache(maxsize=32)
 def _alpha_bars(schedule: Schedule) -> Tensor:
     return torch.cumprod(1.0 - schedule.betas(), dim=0)
+
+
+@lru_cache(maxsize=32)
+def _log_alpha_bars(schedule: Schedule) -> list[float]:
+    """``-log alpha_bar_t``, rising."""
+    logs: list[float] = (-_alpha_bars(schedule).log()).tolist()
+    return logs
 
 
 @cache  # never let go: a captured graph may read them
