@@ -20,7 +20,8 @@ from ddpm_ip.errors import UserError
 from ddpm_ip.metric import DEVIATION, find, is_deviation
 from ddpm_ip.plain import shown
 
-ROW = ("sampler", "corrections", "clip")  # of facts about sampling: what makes the row of a results table
+UNUSUAL = ("afs", "denoise_to_zero")  # of facts about sampling: said only where they are not as usual
+ROW = ("sampler", "corrections", "clip", *UNUSUAL)  # ... what makes the row of a results table
 COMPUTED = ("block", "precision", "fast", "device")  # ... and what moves an image by rounding
 SECTIONS = "sections"  # the spacing of guided-diffusion's strings, which say steps and spacing at once
 AGAIN = "Evaluate the run again"
@@ -379,7 +380,9 @@ def row_label(facts: Mapping[str, Any]) -> str:
             f" {key} {_short(value)}" if named else f" {_short(value)}" for key, value in settings.items()
         )
     clip = facts.get("clip", "rederive")
-    return label if clip == "rederive" else f"{label}, clip {clip}"
+    label += "" if clip == "rederive" else f", clip {clip}"
+    label += ", afs" if facts.get("afs") else ""
+    return label if facts.get("denoise_to_zero", True) else f"{label}, no clean step"
 
 
 def _short(value: Any) -> str:
