@@ -148,7 +148,7 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     found = {(f"sampling.{key}" if key.startswith("sampler.") else key): value for key, value in rest.items()}
     if args.corrections is not None:
         wanted = [] if args.corrections == ["none"] else args.corrections
-        found["sampling.corrections"] = [_variant(text, "--corrections") for text in wanted]
+        found["sampling.corrections"] = [variant(text, "--corrections") for text in wanted]
     spacing = None if args.spacing == "none" else args.spacing
     named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size, "afs": args.afs}
     if args.denoise_to_zero is not None:
@@ -159,7 +159,7 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
 
 def sampler_overrides(text: str) -> dict[str, Any]:
     """``ddim,eta=0.5`` as overrides of ``sampling.sampler``."""
-    return {f"sampling.sampler.{key}": value for key, value in _variant(text, "--sampler").items()}
+    return {f"sampling.sampler.{key}": value for key, value in variant(text, "--sampler").items()}
 
 
 def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -169,8 +169,16 @@ def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
         found[key] = value
 
 
-def _variant(text: str, option: str) -> dict[str, Any]:
-    """``NAME,KEY=VALUE,...`` as plain values."""
+def variant(text: str, option: str) -> dict[str, Any]:
+    """``NAME,KEY=VALUE,...`` as plain values.
+
+    Args:
+        text: as given.
+        option: for messages; --sampler knows that ddpm is ancestral.
+
+    Raises:
+        ConfigError: it is no such text.
+    """
     from ddpm_ip.plain import parse_yaml
 
     name, *settings = text.split(",")

@@ -80,7 +80,7 @@ def quantile(p: float, a: float, b: float) -> float:
     low, high = 0.0, 1.0
     if p in (low, high):
         return p
-    for _ in range(100):
+    for _ in range(55):
         middle = (low + high) / 2
         low, high = (middle, high) if share(middle, a, b) < p else (low, middle)
     return (low + high) / 2
@@ -96,7 +96,7 @@ def share(x: float, a: float, b: float) -> float:
     if x == 0:
         return 0.0
     fraction = 1.0
-    for m in range(200, 0, -1):
+    for m in range(60, 0, -1):
         even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
         odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
         fraction = 1 + even / (1 + odd / fraction)
