@@ -8,14 +8,15 @@ order 3 it is DPM-Solver-3 of arXiv 2206.00927, in terms of ``x_0``)
 
     order 1:  D_1 = D_2 = 0
     order 2:  D_1 = (x_0(r) - x_0) / r, and D_2 = 0; "midpoint" has F / 2 for S, "heun" has S
-    order 3:  "midpoint": D_1 = (x_0(r_2) - x_0) / r_2, and D_2 = 0, which is of order 3 where r_2 = 2 / 3, else of 2
+    order 3:  "midpoint": D_1 = (x_0(r_2) - x_0) / r_2, and D_2 = 0; it takes r_2 = 2 / 3 to be of order 3
               "heun": slope and second derivative of the parabola through x_0, x_0(r_1) and x_0(r_2)
 
-where ``x_0(r)`` is asked at ``lambda_t + r h``, of a state that the next lower order makes.
+where ``x_0(r)`` is asked at ``lambda_t + r h``, of a state that the next lower order makes: of order 2, by "heun" in
+the papers, and by the same type in diffusers.
 
 The network is asked at each of the given times once. They are cut into steps of ``order`` evaluations, what is left
 over is one shorter step, and the last time alone is the step to the clean image, of order 1. Inner times are those of
-the grid (as in diffusers) or lie evenly in lambda (as in the papers).
+the grid, as in diffusers, or lie evenly in lambda, as in the papers.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ class DPMSolverSingle:
 
     Args:
         order: 2, which is known as 2S, or 3, which is known as 3S.
-        solver_type: how the differences of predictions are weighed, see above; diffusers' words. With order 3, its
-            inner steps of order 2 are of this type, too.
-        inner: ``grid``, inner times are those given; ``even``, a step's inner times are moved to lie evenly in lambda,
+        solver_type: how the differences of predictions are weighed, see above; diffusers' words.
+        inner: ``grid``, diffusers' form; ``even``, the papers': a step's inner times are moved to lie evenly in lambda,
             and are fractional.
     """
 
@@ -74,7 +74,9 @@ class DPMSolverSingle:
         for i, s in enumerate(times[1:], 1):
             alpha_s, sigma_s = rows.schedule.level(s)
             ratios[i] = sigma_s / sigma_t
-            weights[i] = self._weights(alpha_s - alpha_t * ratios[i], alpha_s, hs[:i])
+            published = self.inner == "even" and i < len(hs)
+            solver_type = "heun" if published else self.solver_type
+            weights[i] = _weights(alpha_s - alpha_t * ratios[i], alpha_s, hs[:i], solver_type)
         for k, (t, s) in enumerate(pairwise(times)):
             known = {i: ratios[i] * rows.x if k == 0 else rows.m[i - 2] for i in range(k + 1, len(times))}
             sums = {i: form + weights[i][k] * rows.x0 for i, form in known.items()}
@@ -82,20 +84,21 @@ class DPMSolverSingle:
             m = [sums.get(i, kept) for i, kept in enumerate(rows.m, 2)]
             (rows.stage if sums else rows.add)(t, s, x, m)
 
-    def _weights(self, factor: float, alpha: float, hs: Sequence[float]) -> list[float]:
-        """What each prediction weighs in a state of order ``len(hs)``; hs: lambda there and before, from the start."""
-        if len(hs) == 1:
-            return [factor]
-        r, *others = (h / hs[-1] for h in hs[:-1])
-        of_slope, of_bend = taylor_weights(factor, alpha, hs[-1], "heun" if others else self.solver_type)
-        if not others:
-            return [factor - of_slope / r, of_slope / r]
-        (later,) = others
-        if self.solver_type == "midpoint":
-            return [factor - of_slope / later, 0.0, of_slope / later]
-        first = (of_slope * later - 2 * of_bend) / (r * (later - r))
-        second = (2 * of_bend - of_slope * r) / (later * (later - r))
-        return [factor - first - second, first, second]
+
+def _weights(factor: float, alpha: float, hs: Sequence[float], solver_type: SolverType) -> list[float]:
+    """What each prediction weighs in a state of order ``len(hs)``; hs: lambda there and before it, from the start."""
+    if len(hs) == 1:
+        return [factor]
+    r, *others = (h / hs[-1] for h in hs[:-1])
+    of_slope, of_bend = taylor_weights(factor, alpha, hs[-1], "heun" if others else solver_type)
+    if not others:
+        return [factor - of_slope / r, of_slope / r]
+    (later,) = others
+    if solver_type == "midpoint":
+        return [factor - of_slope / later, 0.0, of_slope / later]
+    first = (of_slope * later - 2 * of_bend) / (r * (later - r))
+    second = (2 * of_bend - of_slope * r) / (later * (later - r))
+    return [factor - first - second, first, second]
 
 
 def _even(schedule: Schedule, times: Sequence[float]) -> list[float]:
