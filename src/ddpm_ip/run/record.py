@@ -364,7 +364,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def row_label(facts: Mapping[str, Any]) -> str:
     """The row of a results table: the sampler, its variance or other settings, and the corrections.
 
-    ``fixed_small``; ``ddim, eta 0.5``; ``dpm_solver, order 2, solver_type midpoint + epsilon_scaling 1.02``.
+    ``fixed_small``; ``ddim, eta 0.5``; ``dpm_solver, order 2, solver_type midpoint + epsilon_scaling 1.02``. Settings
+    of the sampler that play no part are None and left out.
     """
     sampler = dict(facts["sampler"])
     name = str(sampler.pop("name"))
@@ -372,7 +373,7 @@ def row_label(facts: Mapping[str, Any]) -> str:
         label = str(sampler.pop("var_type", None) or name)
     else:
         label = name
-    label += "".join(f", {key} {_short(value)}" for key, value in sampler.items())
+    label += "".join(f", {key} {_short(value)}" for key, value in sampler.items() if value is not None)
     for correction in facts.get("corrections", ()):
         settings = {key: value for key, value in correction.items() if key != "name"}
         named = len(settings) > 1
