@@ -63,17 +63,22 @@ class DEIS:
 
     def _weights(self, schedule: Schedule, known: Sequence[float], s: float) -> list[float]:
         """``C_j / (rho_s - rho_t)``."""
-        edges = [s, *range(math.floor(s) + 1, math.ceil(known[0])), known[0]]
-        logs = torch.tensor([math.log(schedule.alpha_bar(edge)) for edge in edges], dtype=torch.float64)
+        whole = torch.arange(math.floor(s) + 1, math.ceil(known[0]))
+        edges = _with_ends(s, whole, known[0])
+        logs = _with_ends(schedule.alpha_bar(s), schedule.alpha_bars()[whole], schedule.alpha_bar(known[0])).log()
         share, gauss = gauss_legendre(POINTS)
         rho = torch.expm1(-_along(logs, share)).sqrt()
         d_rho = gauss * (logs[:-1] - logs[1:])[:, None] * (1 + rho**2) / (2 * rho)
         if self.fit == "t":
-            nodes, u = torch.tensor(known, dtype=torch.float64), _along(torch.tensor(edges, dtype=torch.float64), share)
+            nodes, u = torch.tensor(known, dtype=torch.float64), _along(edges, share)
         else:
             nodes = torch.tensor([-schedule.half_log_snr(k) for k in known], dtype=torch.float64)
             u = rho.log()
         return [float((d_rho * polynomial).sum() / d_rho.sum()) for polynomial in lagrange(nodes, u)]
+
+
+def _with_ends(first: float, between: Tensor, last: float) -> Tensor:
+    return torch.tensor([first, *between.tolist(), last], dtype=torch.float64)
 
 
 def _along(ends: Tensor, share: Tensor) -> Tensor:
