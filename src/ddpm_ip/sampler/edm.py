@@ -83,18 +83,16 @@ class Churn:
 
     def noised(self, rows: Rows, x: Tensor, s: float, s_hat: float) -> Tensor:
         """The state ``x`` at ``s``, a form, with the noise that raises it to ``s_hat``."""
-        scale, deviation = self._raising(rows.schedule, s, s_hat)
-        raised: Tensor = scale * x + deviation * rows.noise
+        if s_hat == s:
+            return x
+        schedule = rows.schedule
+        alpha_hat = schedule.level(s_hat).alpha
+        deviation = math.sqrt(rho(schedule, s_hat) ** 2 - rho(schedule, s) ** 2)
+        raised: Tensor = alpha_hat / schedule.level(s).alpha * x + alpha_hat * deviation * self.s_noise * rows.noise
         return raised
 
     def start(self, schedule: Schedule, t: float, t_hat: float) -> float:
-        """The scale of a start at ``t_hat``: no row is there to add the first step's noise, and that of x_T and this
-        noise together are one Gaussian."""
-        return math.hypot(*self._raising(schedule, t, t_hat))
-
-    def _raising(self, schedule: Schedule, s: float, s_hat: float) -> tuple[float, float]:
-        if s_hat == s:
-            return 1.0, 0.0
-        alpha = schedule.level(s_hat).alpha
-        deviation = alpha * math.sqrt(rho(schedule, s_hat) ** 2 - rho(schedule, s) ** 2)
-        return alpha / schedule.level(s).alpha, self.s_noise * deviation
+        """The scale of a start at ``t_hat``. No row is there to add the first step's noise, but that and ``x_T`` are
+        one Gaussian together, N(0, 1) again unless ``s_noise`` is not 1."""
+        fresh = schedule.alpha_bar(t_hat) * (rho(schedule, t_hat) ** 2 - rho(schedule, t) ** 2)
+        return math.sqrt(1 + (self.s_noise**2 - 1) * fresh)
