@@ -28,7 +28,19 @@ _MODULES = {
     "objective": ("Objective",),
     # how images are made
     "sampler.sampling": ("Sampling",),
-    "sampler": ("DDIM", "Ancestral", "DPMSolver", "DPMSolverSDE", "DPMSolverSingle", "UniPC"),
+    "sampler": (
+        "DDIM",
+        "Ancestral",
+        "DPMSolver",
+        "DPMSolverSDE",
+        "DPMSolverSingle",
+        "UniPC",
+        "DEIS",
+        "IPNDM",
+        "IPNDMV",
+        "Euler",
+        "Heun",
+    ),
     "sampler.correction": ("EpsilonScaling",),
     # to write a method of your own
     "sampler.base": ("Plan", "Rows", "Sampler", "State", "steps"),
@@ -53,10 +65,15 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.run.record import Evaluation as Evaluation
     from ddpm_ip.sample.samples import Samples as Samples
     from ddpm_ip.sampler import DDIM as DDIM
+    from ddpm_ip.sampler import DEIS as DEIS
+    from ddpm_ip.sampler import IPNDM as IPNDM
+    from ddpm_ip.sampler import IPNDMV as IPNDMV
     from ddpm_ip.sampler import Ancestral as Ancestral
     from ddpm_ip.sampler import DPMSolver as DPMSolver
     from ddpm_ip.sampler import DPMSolverSDE as DPMSolverSDE
     from ddpm_ip.sampler import DPMSolverSingle as DPMSolverSingle
+    from ddpm_ip.sampler import Euler as Euler
+    from ddpm_ip.sampler import Heun as Heun
     from ddpm_ip.sampler import UniPC as UniPC
     from ddpm_ip.sampler.base import Plan as Plan
     from ddpm_ip.sampler.base import Rows as Rows

@@ -8,20 +8,29 @@ from __future__ import annotations
 from ddpm_ip.sampler.ancestral import Ancestral, VarType
 from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
 from ddpm_ip.sampler.ddim import DDIM
+from ddpm_ip.sampler.deis import DEIS
 from ddpm_ip.sampler.dpm_solver import DPMSolver
 from ddpm_ip.sampler.dpm_solver_sde import DPMSolverSDE
 from ddpm_ip.sampler.dpm_solver_single import DPMSolverSingle
+from ddpm_ip.sampler.euler import Euler
+from ddpm_ip.sampler.heun import Heun
+from ddpm_ip.sampler.ipndm import IPNDM, IPNDMV
 from ddpm_ip.sampler.spacing import Spacing, respace
 from ddpm_ip.sampler.unipc import UniPC
 from ddpm_ip.sampler.walk import walk
 
 __all__ = [
     "DDIM",
+    "DEIS",
+    "IPNDM",
+    "IPNDMV",
     "Ancestral",
     "AnySampler",
     "DPMSolver",
     "DPMSolverSDE",
     "DPMSolverSingle",
+    "Euler",
+    "Heun",
     "Plan",
     "Rows",
     "Sampler",
@@ -33,4 +42,6 @@ __all__ = [
     "walk",
 ]
 
-AnySampler = Ancestral | DDIM | DPMSolver | DPMSolverSDE | DPMSolverSingle | UniPC
+AnySampler = (
+    Ancestral | DDIM | DEIS | DPMSolver | DPMSolverSDE | DPMSolverSingle | Euler | Heun | IPNDM | IPNDMV | UniPC
+)
