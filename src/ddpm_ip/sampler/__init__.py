@@ -9,16 +9,22 @@ from ddpm_ip.sampler.ancestral import Ancestral, VarType
 from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
 from ddpm_ip.sampler.ddim import DDIM
 from ddpm_ip.sampler.dpm_solver import DPMSolver
+from ddpm_ip.sampler.er_sde import ERSDE
+from ddpm_ip.sampler.restart import Restart
+from ddpm_ip.sampler.sa_solver import SASolver
 from ddpm_ip.sampler.spacing import Spacing, respace
 from ddpm_ip.sampler.walk import walk
 
 __all__ = [
     "DDIM",
+    "ERSDE",
     "Ancestral",
     "AnySampler",
     "DPMSolver",
     "Plan",
+    "Restart",
     "Rows",
+    "SASolver",
     "Sampler",
     "Spacing",
     "State",
@@ -27,4 +33,4 @@ __all__ = [
     "walk",
 ]
 
-AnySampler = Ancestral | DDIM | DPMSolver
+AnySampler = Ancestral | DDIM | DPMSolver | ERSDE | Restart | SASolver
