@@ -55,10 +55,7 @@ def states(
         x0, eps = predicted(network(x, float(plan.t[i])), x, alpha, sigma, kind)
         noise = torch.zeros_like(x) if noises is None else noises[i]
         terms = [*z, x0, eps, noise]
-        z = [
-            _sum([(w, v) for w, v in zip(row, terms, strict=True) if w != 0], x)
-            for row in plan.update[i].tolist()
-        ]
+        z = [_sum([(w, v) for w, v in zip(row, terms, strict=True) if w != 0], x) for row in plan.update[i].tolist()]
         found.append(_set(z[0]))
     return found
 

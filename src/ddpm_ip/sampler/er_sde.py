@@ -1,23 +1,22 @@
-r"""ER-SDE solvers: a family of reverse SDEs between the ODE and beyond the usual SDE, by their Taylor series.
+r"""ER-SDE solvers: a family of reverse SDEs, from the ODE to the usual SDE and beyond, by their Taylor series.
 
-With ``rho = sigma / alpha`` and a noise scale function ``phi(rho) = rho g(rho)`` one step from ``t`` to ``s < t`` is (Cui
-et al. 2023, arXiv 2309.06169, variance-preserving form, algorithms 1 to 3 and propositions 3 to 5), with
-``r = g(rho_s) / g(rho_t)``,
+With ``rho = sigma / alpha`` and a noise scale ``phi(rho) = rho g(rho)`` one step from ``t`` to ``s < t`` is (Cui et al.
+2023, arXiv 2309.06169, variance-preserving form, algorithms 1 to 3), with ``r = g(rho_s) / g(rho_t)``,
 
     x_s = r sigma_s / sigma_t x_t + (alpha_s - r alpha_t sigma_s / sigma_t) x_0
           + alpha_s (C_1 D_1 + C_2 D_2) + sigma_s sqrt(1 - r^2) noise
     C_k = int_{rho_s}^{rho_t} (rho - rho_t)^(k-1) / (k-1)! (phi(rho_s) / phi(rho) - 1) d rho
 
-where ``D_k`` stands for the k-th derivative of ``x_0`` along the way: none for order 1, ``D_1`` for order 2, both for order
-3. They are differences of the predictions at ``rho``, before it at ``rho'``, and before that at ``rho''``:
+where ``D_k`` stands for the k-th derivative of ``x_0`` along the way: none for order 1, ``D_1`` for order 2, both for
+order 3. They are differences of the predictions at ``rho``, before it at ``rho'``, and before that at ``rho''``:
 
-    D_1 = (x_0 - x_0') / (rho - rho'),      D_2 = 2 (D_1 - D_1') / (rho - rho'')                        (backward)
-    D_1 = (x_0 - x_0') / (rho - rho') + (rho - rho') / 2 D_2                                            (corrected)
+    D_1 = (x_0 - x_0') / (rho - rho'),      D_2 = 2 (D_1 - D_1') / (rho - rho'')               (backward)
+    D_1 = (x_0 - x_0') / (rho - rho') + (rho - rho') / 2 D_2                                   (corrected)
 
-What is published is the first line: a backward difference is the derivative half a step ago, so order 3 is of order 2.
-The second line is the derivative of the parabola through the three. The first steps are of lower order, and the last,
-to the clean image, is of order 1. The integrals are taken by Gauss-Legendre's rule over ``log rho`` instead of the
-published sum of 100 terms, whose error is of first order.
+Backward is published: a difference is the derivative half a step ago, so that order 3 is of order 2. Corrected is the
+derivative of the parabola through the three. The first steps are of lower order, and the last, to the clean image, is
+of order 1. The integrals are taken by Gauss-Legendre's rule over ``log rho``; the published code's sum of 100 terms has
+an error of first order.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class ERSDE:
     """ER-SDE-Solver-1 to -3.
 
     Args:
-        order: 1 to 3. Weak order 1, 2 and 2; for ``noise_scale`` ode and corrected differences 3.
+        order: 1 to 3. On Gaussian data orders 1, 2 and 2 are seen; with corrected differences 3, but 2 for ``sde``.
         noise_scale: ``g``, how much noise there is: ``er_sde_5`` is the paper's choice, ``exp(rho^0.3) + 10``; ``sde``
             the reverse SDE, ``rho``; ``ode`` none, 1.
         difference: how order 3 takes the first derivative: backward is published, corrected is ours.

@@ -1,21 +1,20 @@
 r"""Restart: an ODE that goes back to more noise and comes down again, several times, in the middle of the way.
 
-In the variables ``z = x / alpha`` and ``rho = sigma / alpha``, with the slope ``d = (z - x_0) / rho``, a step from ``t`` to ``s < t``
-is Heun's (Karras et al. 2022, arXiv 2206.00364, algorithm 1 without churn)
+With ``z = x / alpha``, ``rho = sigma / alpha`` and the slope ``d = (z - x_0) / rho`` a step from ``t`` to ``s < t`` is
+Heun's (Karras et al. 2022, arXiv 2206.00364, algorithm 1)
 
-    z' = z + (rho_s - rho_t) d,       z_s = z + (rho_s - rho_t) (d + d') / 2      with d' asked at (z', s)
+    z' = z + (rho_s - rho_t) d,       z_s = z + (rho_s - rho_t) (d + d') / 2,       d' asked at (z', s)
 
-and once the walk comes to ``rho_low`` it goes back, each time with fresh noise (Xu et al. 2023, arXiv 2306.14878,
-algorithm 1)
+and each time that the walk comes to ``rho_low``, but for the last, it goes back with fresh noise (Xu et al. 2023, arXiv
+2306.14878, algorithm 1)
 
     z_high = z_low + sqrt(rho_high^2 - rho_low^2) noise,       then Heun's steps from rho_high to rho_low
 
-whose levels are evenly spaced in ``rho^(1/7)``. Deterministic steps are exact to second order, and the noise forgets the
-errors made before. The step to the clean image is Euler's, and so are steps from levels above ``rho = 80``, where Heun's
-slope at the end of the step says little about its beginning.
+at levels evenly spaced in ``rho^(1/7)``. The step to the clean image is Euler's, and so are steps from levels where
+the slope at the end says nothing of the beginning: ``rho > 1000``, the first times of a cosine schedule.
 
-n times on the grid cost ``2 n - 1`` evaluations, a restart ``2 restart_steps``, and the time of ``rho_low``, where the
-grid does not have it, two more.
+n times on the grid cost ``2 n - 1`` evaluations, a restart ``2 restart_steps``, and ``rho_low``, where the grid does not
+have its time, 2 more.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class Restart:
     Args:
         restarts: how often the walk goes back, K.
         restart_steps: Heun's steps of each return. The published number counts levels, one more: 3 of them and 2
-            restarts are the CIFAR-10 setting with 43 evaluations for 18 times.
+            restarts are the paper's CIFAR-10 setting, 43 evaluations for 18 times.
         rho_low, rho_high: between which levels of ``sigma / alpha``.
     """
 
