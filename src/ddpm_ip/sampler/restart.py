@@ -13,8 +13,8 @@ and each time that the walk comes to ``rho_low``, but for the last, it goes back
 at levels evenly spaced in ``rho^(1/7)``. The step to the clean image is Euler's, and so are steps from levels where
 the slope at the end says nothing of the beginning: ``rho > 1000``, the first times of a cosine schedule.
 
-n times on the grid cost ``2 n - 1`` evaluations, a restart ``2 restart_steps``, and ``rho_low``, where the grid does not
-have its time, 2 more.
+n times on the grid cost ``2 n - 1`` evaluations, a restart ``2 restart_steps``, and ``rho_low``, where the grid does
+not have its time, 2 more.
 """
 
 from __future__ import annotations
