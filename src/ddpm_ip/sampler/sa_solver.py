@@ -7,7 +7,7 @@ With ``h = lambda_s - lambda_t`` and ``a = 1 + tau^2`` one step from ``t`` to ``
     b_i = alpha_s a int_0^h exp(-a u) l_i(lambda_s - u) du
 
 with ``l_i`` the Lagrange polynomials of the ``lambda`` of the predictions used. The predictor uses ``t`` and those
-before it; the corrector also ``s``, once the network was asked there, and takes the same step again with the same noise.
+before it; the corrector also ``s``, once the network was asked there, and takes the step again with the same noise.
 Where two predictions are used, the published code replaces the integral of the linear term,
 ``a int exp(-a u) (h - u) du``, by ``a h^2 / 2``. In long steps, of ``a h > 3``, that is more than twice as much.
 
