@@ -40,6 +40,9 @@ _MODULES = {
         "IPNDMV",
         "Euler",
         "Heun",
+        "ERSDE",
+        "Restart",
+        "SASolver",
     ),
     "sampler.correction": ("EpsilonScaling",),
     # to write a method of your own
@@ -66,6 +69,7 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.sample.samples import Samples as Samples
     from ddpm_ip.sampler import DDIM as DDIM
     from ddpm_ip.sampler import DEIS as DEIS
+    from ddpm_ip.sampler import ERSDE as ERSDE
     from ddpm_ip.sampler import IPNDM as IPNDM
     from ddpm_ip.sampler import IPNDMV as IPNDMV
     from ddpm_ip.sampler import Ancestral as Ancestral
@@ -74,6 +78,8 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.sampler import DPMSolverSingle as DPMSolverSingle
     from ddpm_ip.sampler import Euler as Euler
     from ddpm_ip.sampler import Heun as Heun
+    from ddpm_ip.sampler import Restart as Restart
+    from ddpm_ip.sampler import SASolver as SASolver
     from ddpm_ip.sampler import UniPC as UniPC
     from ddpm_ip.sampler.base import Plan as Plan
     from ddpm_ip.sampler.base import Rows as Rows
