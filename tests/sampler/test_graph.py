@@ -125,6 +125,19 @@ def partial_sums(schedule: Schedule, times: list[int]) -> Plan:
     return rows.plan()
 
 
+def random_weights(schedule: Schedule, times: list[int], memories: int) -> Plan:
+    """Every component from every other, and from the noise; memories carry a change or do not, by chance."""
+    rows, source = Rows(schedule, memories), torch.Generator().manual_seed(memories)
+    for t, s in zip(times, [*times[1:], -1], strict=True):
+        x, *m = 0.3 * torch.randn(1 + memories, 4 + memories, dtype=torch.float64, generator=source)
+        if t == times[0]:  # they are not set yet
+            for form in (x, *m):
+                form[1 : 1 + memories] = 0
+        carry = [True, *(torch.rand(memories, generator=source) < 0.5).tolist()]
+        rows.add(t, s, x, m, carry=carry)
+    return rows.plan()
+
+
 def test_changes_after_a_visit_reach_memories_and_stages_as_in_the_plain_walk() -> None:
     """Memories that carry a change and such that do not, inner stages, a learned variance: the same to the last bit."""
     schedule, times, two = Schedule(), [900, 500, 100], ROWS[:2]
@@ -134,6 +147,7 @@ def test_changes_after_a_visit_reach_memories_and_stages_as_in_the_plain_walk() 
     graph = Graph(learned, given, PLANS["fixed_large"](schedule), 2, SHAPE, CPU)
     plans = {
         "sums": partial_sums(schedule, times),
+        "random": random_weights(schedule, times, 3),
         "heun": heun(schedule, times),
         "learned_range": Ancestral("learned_range").plan(schedule, times),
     }
