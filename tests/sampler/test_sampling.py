@@ -71,7 +71,7 @@ def test_every_sampler_with_every_correction_is_the_same_walk_as_a_table(
 def _other(correction: Any) -> Any:
     """The same with its numbers moved a little."""
     numbers = {
-        f.name: value * 1.5
+        f.name: value * 0.9
         for f in dataclasses.fields(correction)
         if isinstance(value := getattr(correction, f.name), float)
     }

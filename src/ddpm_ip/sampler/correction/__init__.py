@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from ddpm_ip.sampler.correction.band_gains import BandGains
 from ddpm_ip.sampler.correction.base import Correction, Denoise, Row
 from ddpm_ip.sampler.correction.clip import Clip, ClipMode
+from ddpm_ip.sampler.correction.dcw import DCW
+from ddpm_ip.sampler.correction.dynamic_thresholding import DynamicThresholding
 from ddpm_ip.sampler.correction.epsilon_scaling import EpsilonScaling
 
-__all__ = ["AnyCorrection", "Clip", "ClipMode", "Correction", "Denoise", "EpsilonScaling", "Row"]
+__all__ = [
+    "DCW",
+    "AnyCorrection",
+    "BandGains",
+    "Clip",
+    "ClipMode",
+    "Correction",
+    "Denoise",
+    "DynamicThresholding",
+    "EpsilonScaling",
+    "Row",
+]
 
-AnyCorrection = EpsilonScaling
+AnyCorrection = BandGains | DCW | DynamicThresholding | EpsilonScaling
