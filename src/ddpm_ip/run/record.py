@@ -383,4 +383,6 @@ def row_label(facts: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):  # as on the command line
+        return "/".join(map(_short, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

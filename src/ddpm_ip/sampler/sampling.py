@@ -108,7 +108,7 @@ class Sampling:
         """What makes the row of a results table, as plain values: sampler, corrections, clip."""
         return {
             "sampler": dataclasses.asdict(self.sampler),
-            "corrections": [dataclasses.asdict(c) for c in self.corrections],
+            "corrections": [_said(c) for c in self.corrections],
             "clip": self.clip,
         }
 
@@ -137,3 +137,9 @@ class Sampling:
             "diffusion": model,
             **computed._asdict(),
         }
+
+
+def _said(correction: Any) -> dict[str, Any]:
+    """The settings of a correction as plain values, without those that are left open (None)."""
+    settings = {key: value for key, value in dataclasses.asdict(correction).items() if value is not None}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
