@@ -4,17 +4,16 @@ A state of variance ``v`` (unbiased, over all dimensions of a sample) fits best 
 
     tau = argmin (v - (1 - alpha_bar_tau))^2,    tau in [t - w / 2, t + w / 2]
 
-(Li et al. 2024, "Alleviating exposure bias in diffusion models through sampling with shifted time steps", arXiv
-2305.15583, algorithm 3), while ``t > cutoff`` and from the second visit on.
+while ``t > cutoff`` and from the second visit on (Li et al. 2024, "Alleviating exposure bias in diffusion models
+through sampling with shifted time steps", arXiv 2305.15583, algorithm 3).
 
-published: the network is asked at ``tau``, and ``x_0`` and ``eps`` are read at its level. A step in terms of both (ddim
-    with ``clip`` none or keep_eps) is then one from ``tau``; what other samplers, and clipping with rederive, take
-    from the state itself belongs to the level of the grid.
+published: the network is asked at ``tau``, and ``x_0`` and ``eps`` are read at its level: ddim with ``clip`` none or
+    keep_eps steps from ``tau``. What other samplers, and rederive, take from the state is at the level of the grid.
 released: what the authors' program does (Mingxiao-Li/TS-DPM, pnm_solver.py). The network is asked on the grid; the
     variance of the state *before* a step is compared with the levels around the time s *after* it, and the step leads
-    to ``tau``, which the next visit takes for s. Here the state is moved along ``x_0`` and ``eps`` after the step, for
-    steps of first order without noise (ddim with eta 0, euler, dpm_solver of order 1), whose end tells both; others
-    mix in noise or earlier predictions, which a correction does not see.
+    to ``tau``, which the next visit takes for s. Here the state is moved along ``x_0`` and ``eps`` after steps of first
+    order without noise (ddim with eta 0, euler, dpm_solver of order 1), whose end tells both; others mix in noise or
+    earlier predictions, which a correction does not see.
 """
 
 from __future__ import annotations
@@ -70,10 +69,8 @@ class TimeShift(Correction):
         """
         released, level, rows = self.variant == "released", cache(schedule.level), []
         if released and not _first_order(plan):
-            raise ConfigError(
-                "time_shift,variant=released needs steps of first order without noise: choose ddim with eta 0, "
-                "euler or dpm_solver of order 1, or variant=published"
-            )
+            fitting = "ddim with eta 0, euler or dpm_solver of order 1"
+            raise ConfigError(f"time_shift,variant=released needs {fitting}: choose one, or variant=published")
         for i, (t, s) in enumerate(zip(plan.t.tolist(), plan.times()[1:], strict=True)):
             around_t = self._window(t, schedule.total_steps, shifts=i > 0 and not released)
             around_s = self._window(s, schedule.total_steps, shifts=i > 0 and released)
