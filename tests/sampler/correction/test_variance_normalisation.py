@@ -52,9 +52,9 @@ def test_without_a_cutoff_contrast_is_lost() -> None:
         *_, last = walk(plan, gaussian_denoiser(schedule, mean=0.0), 0, torch.arange(4), (3, 16, 16), corrections)
         return float(last.xt.std())
 
-    assert deviation() == pytest.approx(0.25, abs=0.02)
-    assert 0.2 < deviation(VarianceNormalisation()) < 0.25
-    assert deviation(VarianceNormalisation(0.0)) < 0.02
+    assert deviation() == pytest.approx(0.25, rel=0.1)
+    assert 0.9 * deviation() < deviation(VarianceNormalisation()) < deviation()
+    assert deviation(VarianceNormalisation(0.0)) < 0.1 * deviation()
 
 
 @pytest.mark.parametrize("cutoff", [-1.0, 1001.0, math.nan])
