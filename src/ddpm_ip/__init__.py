@@ -44,7 +44,16 @@ _MODULES = {
         "Restart",
         "SASolver",
     ),
-    "sampler.correction": ("EpsilonScaling", "DCW", "BandGains", "DynamicThresholding"),
+    "sampler.correction": (
+        "EpsilonScaling",
+        "DCW",
+        "BandGains",
+        "DynamicThresholding",
+        "TSR",
+        "IPEmulator",
+        "TimeShift",
+        "VarianceNormalisation",
+    ),
     # to write a method of your own
     "sampler.base": ("Plan", "Rows", "Sampler", "State", "steps"),
     "sampler.walk": ("walk",),
@@ -87,9 +96,13 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.sampler.base import State as State
     from ddpm_ip.sampler.base import steps as steps
     from ddpm_ip.sampler.correction import DCW as DCW
+    from ddpm_ip.sampler.correction import TSR as TSR
     from ddpm_ip.sampler.correction import BandGains as BandGains
     from ddpm_ip.sampler.correction import DynamicThresholding as DynamicThresholding
     from ddpm_ip.sampler.correction import EpsilonScaling as EpsilonScaling
+    from ddpm_ip.sampler.correction import IPEmulator as IPEmulator
+    from ddpm_ip.sampler.correction import TimeShift as TimeShift
+    from ddpm_ip.sampler.correction import VarianceNormalisation as VarianceNormalisation
     from ddpm_ip.sampler.correction.base import Correction as Correction
     from ddpm_ip.sampler.correction.base import Row as Row
     from ddpm_ip.sampler.sampling import Sampling as Sampling

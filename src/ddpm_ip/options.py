@@ -3,6 +3,7 @@
 --sampler ddim,eta=0.5          sampling.sampler.name: ddim, sampling.sampler.eta: 0.5
 --sampler.eta 0.5               sampling.sampler.eta: 0.5
 --corrections a,x=1 b           sampling.corrections: [{name: a, x: 1}, {name: b}]
+--corrections a,x=0/0.5/1       sampling.corrections: [{name: a, x: [0, 0.5, 1]}]: numbers between slashes are a list
 """
 
 from __future__ import annotations
@@ -179,8 +180,6 @@ def variant(text: str, option: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is no such text.
     """
-    from ddpm_ip.plain import parse_yaml
-
     name, *settings = text.split(",")
     if not name or "=" in name:
         raise ConfigError(f"{option} {text}: write NAME, or NAME,KEY=VALUE,..., without spaces")
@@ -191,8 +190,19 @@ def variant(text: str, option: str) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals or not key or key in found:
             raise ConfigError(f"{option} {text}: {setting!r} is no KEY=VALUE that is given once")
-        found[key] = parse_yaml(value, f"{option} {text}")
+        found[key] = _value(value, f"{option} {text}")
     return found
+
+
+def _value(text: str, origin: str) -> Any:
+    """A plain value; numbers between slashes, ``0/0.5/1``, are a list of them."""
+    from ddpm_ip.plain import parse_yaml
+
+    if "/" in text:
+        numbers = [parse_yaml(part, origin) for part in text.split("/")]
+        if all(type(number) in (int, float) for number in numbers):
+            return numbers
+    return parse_yaml(text, origin)
 
 
 def variances_as_samplers(variances: Sequence[str] | None, samplers: Sequence[str] | None) -> list[str] | None:

@@ -387,6 +387,6 @@ def row_label(facts: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_short, value))}]"
+    if isinstance(value, (list, tuple)):  # as on the command line
+        return "/".join(":".join(map(_short, v)) if isinstance(v, (list, tuple)) else _short(v) for v in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

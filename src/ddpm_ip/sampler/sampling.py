@@ -122,7 +122,7 @@ class Sampling:
         unusual = {"afs": self.afs or None, "denoise_to_zero": None if self.denoise_to_zero else False}
         return {
             "sampler": dataclasses.asdict(self.sampler),
-            "corrections": [dataclasses.asdict(c) for c in self.corrections],
+            "corrections": [_said(c) for c in self.corrections],
             "clip": self.clip,
             **{key: value for key, value in unusual.items() if value is not None},
         }
@@ -152,3 +152,9 @@ class Sampling:
             "diffusion": model,
             **computed._asdict(),
         }
+
+
+def _said(correction: Any) -> dict[str, Any]:
+    """The settings of a correction as plain values, without those that are left open (None)."""
+    settings = {key: value for key, value in dataclasses.asdict(correction).items() if value is not None}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
