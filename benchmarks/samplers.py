@@ -234,7 +234,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "hardware": here["hardware"],
         "versions": here["versions"],
-        "git": here["git"],
+        "git": {"commit": args.commit} if args.commit else here["git"],
         "metric": "FD-C56 and CS-C56 against the 50,000 training images (not FID, not IS)",
         "network": args.network,
         "weights_sha256": hashlib.sha256(args.weights.read_bytes()).hexdigest(),
@@ -249,6 +249,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--of", type=Path, nargs="+", default=[], help="of winners: the files of the other calls")
     parser.add_argument("--network", default="", help="how the weights were made, for the file")
+    parser.add_argument("--commit", help="where there is no repository")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--block", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=1e9)
