@@ -9,6 +9,8 @@ from ddpm_ip.sampler.ancestral import Ancestral, VarType
 from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
 from ddpm_ip.sampler.ddim import DDIM
 from ddpm_ip.sampler.dpm_solver import DPMSolver
+from ddpm_ip.sampler.interpolation import slerp
+from ddpm_ip.sampler.inversion import DDIMInversion
 from ddpm_ip.sampler.spacing import Spacing, respace
 from ddpm_ip.sampler.walk import walk
 
@@ -16,6 +18,7 @@ __all__ = [
     "DDIM",
     "Ancestral",
     "AnySampler",
+    "DDIMInversion",
     "DPMSolver",
     "Plan",
     "Rows",
@@ -24,6 +27,7 @@ __all__ = [
     "State",
     "VarType",
     "respace",
+    "slerp",
     "walk",
 ]
 
