@@ -200,7 +200,7 @@ class Run:
             UserError: as :meth:`sample`, or the images are of another shape.
         """
         generator = self._generator(inverse(_sampling(self.config.sampling, settings)))
-        given = torch.as_tensor(images)
+        given = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
         if given.dtype != torch.uint8 or given.shape[1:] != generator.model.shape or not len(given):
             size = " x ".join(map(str, generator.model.shape))
             raise DataError(f"images to invert are uint8 (N, {size}); these are {given.dtype} {tuple(given.shape)}")
