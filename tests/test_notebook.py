@@ -151,10 +151,8 @@ def test_images_are_inverted_and_made_of_noise(run):
     found = run.invert(samples.images, **settings)
     assert (found.dtype, found.shape) == (torch.float32, (10, 1, 8, 8))
     assert torch.equal(found, run.invert(torch.from_numpy(samples.images), **FEW)), "whatever the sampler"
-    walk = ip.walk(
-        ip.DDIMInversion().plan(run.schedule, [999, 500, 0]), run.denoiser, 0, torch.arange(10), samples_of(samples)
-    )
-    *_, last = walk
+    plan, images = ip.DDIMInversion().plan(run.schedule, [999, 500, 0]), torch.from_numpy(samples.images)
+    *_, last = ip.walk(plan, run.denoiser, 0, torch.arange(10), images / 127.5 - 1)
     torch.testing.assert_close(found, last.xt, rtol=1e-4, atol=1e-4)
     between = run.generate(ip.slerp(found[:1], found[1:2], 0.5), **settings)
     assert between.shape == (1, 1, 8, 8)
@@ -162,11 +160,6 @@ def test_images_are_inverted_and_made_of_noise(run):
         run.invert(noise)
     with pytest.raises(DataError, match=r"float32 \(N, 1 x 8 x 8\); this is torch.float32 \(1, 8, 8\)"):
         run.generate(noise[0])
-
-
-def samples_of(samples):
-    """As a network sees them."""
-    return torch.from_numpy(samples.images).float() / 127.5 - 1
 
 
 def test_the_states_of_the_walk(run):
