@@ -206,21 +206,21 @@ class Run:
             raise DataError(f"images to invert are uint8 (N, {size}); these are {given.dtype} {tuple(given.shape)}")
         return noise_behind(generator, to_unit(given), torch.arange(len(given), device=generator.model.device))
 
-    def generate(self, start: torch.Tensor, **settings: Any) -> UInt8:
+    def generate(self, noise: torch.Tensor, **settings: Any) -> UInt8:
         """The images that come of given noise, ``uint8`` (N, C, H, W).
 
         Args:
-            start: ``x_T``, float32 (N, C, H, W): of :meth:`invert`, or between two of these (:func:`ddpm_ip.slerp`).
+            noise: ``x_T``, float32 (N, C, H, W): of :meth:`invert`, or between two of these (:func:`ddpm_ip.slerp`).
             settings: as of :meth:`sample`. What noise a sampler adds on the way is that of image i of the seed.
 
         Raises:
             UserError: as :meth:`sample`, or the noise is of another shape.
         """
         generator = self._generator(_sampling(self.config.sampling, settings))
-        if not start.is_floating_point() or start.shape[1:] != generator.model.shape or not len(start):
+        if not noise.is_floating_point() or noise.shape[1:] != generator.model.shape or not len(noise):
             size = " x ".join(map(str, generator.model.shape))
-            raise DataError(f"noise to start with is float32 (N, {size}); this is {start.dtype} {tuple(start.shape)}")
-        return images_from(generator, start.float(), torch.arange(len(start), device=generator.model.device))
+            raise DataError(f"noise to start with is float32 (N, {size}); this is {noise.dtype} {tuple(noise.shape)}")
+        return images_from(generator, noise.float(), torch.arange(len(noise), device=generator.model.device))
 
     def _generator(self, sampling: Sampling) -> Generator:
         model = self._sampled(sampling)

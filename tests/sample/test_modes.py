@@ -154,6 +154,18 @@ def test_the_noise_of_a_stochastic_sampler_is_the_same_along_a_strip(model, monk
         assert np.array_equal(alone[0, 0], one)
 
 
+def test_noise_is_scaled_as_the_plan_says(model):
+    """As where the first evaluation is left out: the plan then begins with a multiple of x_T."""
+    base = model.generator(Sampling(DDIM(), steps=3, block=8))
+    generator = replace(base, plan=base.plan._replace(start=0.6))
+    images = generator.images(0)
+    assert not np.array_equal(images, base.images(0))
+    indices = torch.arange(8)
+    assert np.array_equal(images_from(generator, generator.noise(indices), indices), images)
+    ends = [cells(strip[0])[i] for strip in Interpolations(generator, 2).block(0) for i in (0, 1)]
+    assert np.array_equal(ends, images[:, 0])
+
+
 def test_an_interrupted_call_continues_and_processes_share_the_strips(trained, tmp_path):
     settings = {"respace_steps": 2, "batch_size": 4, "sampler": DDIM(), "mode": "interpolate", "n_interpolate": 3}
     whole, _ = made(trained, tmp_path / "a", n_samples=5, **settings)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ddpm_ip.denoiser import Denoiser
+from ddpm_ip.draws import Draws
 from ddpm_ip.engine import agreed, in_one_line, refuse_too_much, why_not_fast
 from ddpm_ip.errors import ConfigError, Diverged
 from ddpm_ip.images import UInt8, to_uint8
@@ -28,7 +29,6 @@ from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sampler import Plan, State, walk
 from ddpm_ip.sampler.graph import Graph, Kind, kinds
 from ddpm_ip.sampler.sampling import Computed, Sampling
-from ddpm_ip.sampler.walk import noise_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -102,7 +102,7 @@ class Generator:
 
     def noise(self, indices: Tensor) -> Tensor:
         """``x_T`` of images of the seed, float32 (N, C, H, W); ``indices`` int64 (N,) on the model's device."""
-        return noise_of(self.plan, self.sampling.seed, indices, self.model.shape)
+        return Draws(self.sampling.seed, 0, indices).start(self.model.shape)
 
     def images(self, block: int) -> UInt8:
         """The images of one block, ``uint8`` (block, C, H, W).

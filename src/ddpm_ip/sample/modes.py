@@ -136,8 +136,8 @@ class Interpolations(Pictures):
         first = 2 * torch.arange(block * self.size, (block + 1) * self.size, device=generator.model.device)
         begin, end = generator.noise(first), generator.noise(first + 1)
         shares = [j / max(self.frames - 1, 1) for j in range(self.frames)]
-        start = torch.stack([slerp(begin, end, share) for share in shares], dim=1).flatten(0, 1)
-        images = images_from(generator, start, first.repeat_interleave(self.frames))
+        noise = torch.stack([slerp(begin, end, share) for share in shares], dim=1).flatten(0, 1)
+        images = images_from(generator, noise, first.repeat_interleave(self.frames))
         return [_strip(row) for row in images.reshape(self.size, self.frames, *images.shape[1:])]
 
 
@@ -223,14 +223,15 @@ def noise_behind(inversion: Generator, images: Tensor, indices: Tensor) -> Tenso
     return torch.cat(found)
 
 
-def images_from(generator: Generator, start: Tensor, indices: Tensor) -> UInt8:
-    """The images that come of given states, ``uint8`` (N, C, H, W).
+def images_from(generator: Generator, noise: Tensor, indices: Tensor) -> UInt8:
+    """The images that come of given noise, ``uint8`` (N, C, H, W).
 
     Args:
         generator: of the walk.
-        start: the states to begin with, float32 (N, C, H, W).
+        noise: ``x_T``, float32 (N, C, H, W); the plan may scale it.
         indices: int64 (N,) on the model's device: whose noise a sampler adds on the way.
     """
+    start = noise if generator.plan.start == 1 else generator.plan.start * noise
     return np.concatenate([generator.pixels(state, state.xt)[:n] for state, n in _ends(generator, start, indices)])
 
 

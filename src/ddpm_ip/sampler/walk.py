@@ -42,7 +42,11 @@ def walk(
     """
     denoise = corrected(denoiser, corrections)
     numbers = numbers_of(plan, denoiser.schedule, denoiser.learned_variance, corrections)
-    x = start if isinstance(start, Tensor) else noise_of(plan, seed, indices, start)
+    if isinstance(start, Tensor):
+        x = start
+    else:
+        x = Draws(seed, 0, indices).start(start)
+        x = x if plan.start == 1 else plan.start * x
     memories: list[Tensor | None] = [None] * plan.memories
     times = plan.times()
     yield State(0, times[0], x, None)
@@ -57,12 +61,6 @@ def walk(
             for correction in corrections:
                 x, memories = _changed(correction.after(x, seen.x0, row), plan.carry[i].tolist(), x, memories)
         yield State(i + 1, times[i + 1], x, seen, bool(plan.state[i]))
-
-
-def noise_of(plan: Plan, seed: int, indices: Tensor, shape: Sequence[int]) -> Tensor:
-    """``x_T`` of images, float32 (B, C, H, W): where a walk begins unless it is told; see :func:`walk`."""
-    x = Draws(seed, 0, indices).start(shape)
-    return x if plan.start == 1 else plan.start * x
 
 
 def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
