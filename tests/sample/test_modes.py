@@ -154,16 +154,15 @@ def test_the_noise_of_a_stochastic_sampler_is_the_same_along_a_strip(model, monk
         assert np.array_equal(alone[0, 0], one)
 
 
-def test_noise_is_scaled_as_the_plan_says(model):
-    """As where the first evaluation is left out: the plan then begins with a multiple of x_T."""
-    base = model.generator(Sampling(DDIM(), steps=3, block=8))
-    generator = replace(base, plan=base.plan._replace(start=0.6))
-    images = generator.images(0)
-    assert not np.array_equal(images, base.images(0))
-    indices = torch.arange(8)
+def test_noise_is_scaled_as_the_plan_says(model, digits):
+    """Without the first evaluation a plan begins with a multiple of x_T; the way up is whole all the same."""
+    generator = model.generator(Sampling(DDIM(), steps=3, block=8, afs=True, denoise_to_zero=False))
+    assert generator.plan.start != 1
+    images, indices = generator.images(0), torch.arange(8)
     assert np.array_equal(images_from(generator, generator.noise(indices), indices), images)
     ends = [cells(strip[0])[i] for strip in Interpolations(generator, 2).block(0) for i in (0, 1)]
     assert np.array_equal(ends, images[:, 0])
+    assert reconstructions(generator, digits).inversion.plan.visits == 3
 
 
 def test_an_interrupted_call_continues_and_processes_share_the_strips(trained, tmp_path):

@@ -120,7 +120,7 @@ class TableOptions:
             for seed in seeds
         ]
         for cell in cells:
-            cell.sampling.times(total)
+            cell.sampling.times(config.diffusion.schedule)
         return cells
 
 
