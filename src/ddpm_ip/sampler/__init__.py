@@ -15,6 +15,8 @@ from ddpm_ip.sampler.dpm_solver_single import DPMSolverSingle
 from ddpm_ip.sampler.er_sde import ERSDE
 from ddpm_ip.sampler.euler import Euler
 from ddpm_ip.sampler.heun import Heun
+from ddpm_ip.sampler.interpolation import slerp
+from ddpm_ip.sampler.inversion import DDIMInversion
 from ddpm_ip.sampler.ipndm import IPNDM, IPNDMV
 from ddpm_ip.sampler.restart import Restart
 from ddpm_ip.sampler.sa_solver import SASolver
@@ -30,6 +32,7 @@ __all__ = [
     "IPNDMV",
     "Ancestral",
     "AnySampler",
+    "DDIMInversion",
     "DPMSolver",
     "DPMSolverSDE",
     "DPMSolverSingle",
@@ -45,6 +48,7 @@ __all__ = [
     "UniPC",
     "VarType",
     "respace",
+    "slerp",
     "walk",
 ]
 
