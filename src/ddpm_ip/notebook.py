@@ -30,8 +30,10 @@ from ddpm_ip.metric import usual
 from ddpm_ip.places import expanded
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import Evaluation, flatten
 from ddpm_ip.run.weights import Weights, find_weights
+from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sample.samples import Samples
@@ -181,8 +183,9 @@ class Run:
         sampling = _sampling(self.config.sampling, settings)
         model = self._sampled(sampling)
         assert self._weights is not None
-        block = sampling.block or self._block
-        return Samples(model, n, dataclasses.replace(sampling, block=block), self._weights.facts())
+        store = Measured.of(self._weights.sha256, Path(self._weights.origin))
+        sampling = filled(dataclasses.replace(sampling, block=sampling.block or self._block), self.config, store, model)
+        return Samples(model, n, sampling, self._weights.facts())
 
     def _sampled(self, sampling: Sampling) -> Model:
         """The model, made once for all samples of these weights, so that a GPU captures its graphs once."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,12 @@ class Measured:
     Args:
         folder: of these weights alone.
         weights: SHA-256 of their file.
+        kept: what could not be written, by name, for as long as this program runs.
     """
 
     folder: Path
     weights: str
+    kept: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(cls, weights: str, path: Path) -> Measured:

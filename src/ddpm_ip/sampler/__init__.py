@@ -5,7 +5,7 @@ Read :mod:`ddpm_ip.sampler.base` first, then :mod:`ddpm_ip.sampler.ancestral`, t
 
 from __future__ import annotations
 
-from ddpm_ip.sampler.ancestral import Ancestral, VarType
+from ddpm_ip.sampler.ancestral import Ancestral, Variance, VarType
 from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
 from ddpm_ip.sampler.ddim import DDIM
 from ddpm_ip.sampler.dpm_solver import DPMSolver
@@ -23,6 +23,7 @@ __all__ = [
     "Spacing",
     "State",
     "VarType",
+    "Variance",
     "respace",
     "walk",
 ]

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler import Ancestral, AnySampler, Plan, Spacing, VarType, respace
 from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Correction
+from ddpm_ip.sampler.facts import facts_of
 from ddpm_ip.sampler.walk import numbers_of
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.variants import ByName
@@ -69,7 +70,7 @@ class Sampling:
     def filled(self, var_type: VarType) -> Sampling:
         """The same with the variance that a sampler leaves to the model."""
         if isinstance(self.sampler, Ancestral) and self.sampler.var_type is None:
-            return dataclasses.replace(self, sampler=Ancestral(var_type))
+            return dataclasses.replace(self, sampler=dataclasses.replace(self.sampler, var_type=var_type))
         return self
 
     def times(self, total_steps: int) -> list[int]:
@@ -107,8 +108,8 @@ class Sampling:
     def row(self) -> dict[str, Any]:
         """What makes the row of a results table, as plain values: sampler, corrections, clip."""
         return {
-            "sampler": dataclasses.asdict(self.sampler),
-            "corrections": [dataclasses.asdict(c) for c in self.corrections],
+            "sampler": facts_of(self.sampler),
+            "corrections": [facts_of(c) for c in self.corrections],
             "clip": self.clip,
         }
 
