@@ -28,7 +28,7 @@ _MODULES = {
     "objective": ("Objective",),
     # how images are made
     "sampler.sampling": ("Sampling",),
-    "sampler": ("DDIM", "Ancestral", "DPMSolver"),
+    "sampler": ("DDIM", "Ancestral", "DPMSolver", "DPMSolverSDE", "DPMSolverSingle", "UniPC"),
     "sampler.correction": ("EpsilonScaling",),
     # to write a method of your own
     "sampler.base": ("Plan", "Rows", "Sampler", "State", "steps"),
@@ -55,6 +55,9 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.sampler import DDIM as DDIM
     from ddpm_ip.sampler import Ancestral as Ancestral
     from ddpm_ip.sampler import DPMSolver as DPMSolver
+    from ddpm_ip.sampler import DPMSolverSDE as DPMSolverSDE
+    from ddpm_ip.sampler import DPMSolverSingle as DPMSolverSingle
+    from ddpm_ip.sampler import UniPC as UniPC
     from ddpm_ip.sampler.base import Plan as Plan
     from ddpm_ip.sampler.base import Rows as Rows
     from ddpm_ip.sampler.base import Sampler as Sampler

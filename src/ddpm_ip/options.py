@@ -13,7 +13,10 @@ from typing import Any
 
 from ddpm_ip.errors import ConfigError
 
-SPACINGS = ("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad")
+SPACINGS = (
+    "uniform (the same as uniform-leading), uniform-linspace, uniform-trailing, quad, logsnr (exponential), "
+    "karras,rho=7, beta, optimised (by `ddpm-ip times`), or the times themselves, as in [999,500.5,0]"
+)
 VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
 SAMPLER_HELP = (
     "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
@@ -37,6 +40,17 @@ def add_common(p: argparse.ArgumentParser) -> None:
         "(default: rederive)",
     )
     p.add_argument(
+        "--afs",
+        action="store_const",
+        const=True,
+        help="replace the first network evaluation by what it would say of pure noise, and save it",
+    )
+    p.add_argument(
+        "--denoise_to_zero",
+        choices=("true", "false"),
+        help="the last step, to the clean image; false leaves it out, and a little noise in the image (default: true)",
+    )
+    p.add_argument(
         "--batch_size",
         type=int,
         metavar="N",
@@ -50,8 +64,8 @@ def _add_spacing(p: argparse.ArgumentParser, *more: str) -> None:
         "--respace_type",
         "--spacing",
         dest="spacing",
-        choices=(*SPACINGS, *more),
-        help="which times are visited with fewer steps (default: uniform-linspace)"
+        metavar="NAME[,KEY=VALUE...]",
+        help=f"which times are visited with fewer steps: {SPACINGS} (default: uniform-linspace)"
         + ("; none visits every time" if "none" in more else ""),
     )
 
@@ -134,16 +148,18 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     found = {(f"sampling.{key}" if key.startswith("sampler.") else key): value for key, value in rest.items()}
     if args.corrections is not None:
         wanted = [] if args.corrections == ["none"] else args.corrections
-        found["sampling.corrections"] = [_variant(text, "--corrections") for text in wanted]
+        found["sampling.corrections"] = [variant(text, "--corrections") for text in wanted]
     spacing = None if args.spacing == "none" else args.spacing
-    named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size}
+    named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size, "afs": args.afs}
+    if args.denoise_to_zero is not None:
+        named["denoise_to_zero"] = args.denoise_to_zero == "true"
     _add(found, {f"sampling.{key}": value for key, value in named.items() if value is not None})
     return found
 
 
 def sampler_overrides(text: str) -> dict[str, Any]:
     """``ddim,eta=0.5`` as overrides of ``sampling.sampler``."""
-    return {f"sampling.sampler.{key}": value for key, value in _variant(text, "--sampler").items()}
+    return {f"sampling.sampler.{key}": value for key, value in variant(text, "--sampler").items()}
 
 
 def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -153,8 +169,16 @@ def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
         found[key] = value
 
 
-def _variant(text: str, option: str) -> dict[str, Any]:
-    """``NAME,KEY=VALUE,...`` as plain values."""
+def variant(text: str, option: str) -> dict[str, Any]:
+    """``NAME,KEY=VALUE,...`` as plain values.
+
+    Args:
+        text: as given.
+        option: for messages; --sampler knows that ddpm is ancestral.
+
+    Raises:
+        ConfigError: it is no such text.
+    """
     from ddpm_ip.plain import parse_yaml
 
     name, *settings = text.split(",")

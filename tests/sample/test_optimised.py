@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.tiny import tiny
+from tests.tiny import contents, tiny
 
 import ddpm_ip as ip
 from ddpm_ip.cli import main
@@ -76,6 +76,45 @@ def test_a_sampling_is_filled_in_with_them(weights):
     found = filled(wanted, run.config, store_of(weights), model)
     assert found.spacing == optimised_times(3, store_of(weights), run.schedule)
     assert (found.sampler, found.steps) == (wanted.sampler, 3)
+
+
+def test_images_along_them(weights, tmp_path, capsys):
+    """By the command; what the images say is the times, so that they can be made again without the store."""
+    given = ["--n_samples", "2", "--batch_size", "2", "--sampler", "ddim", "--weights", str(weights)]
+    wanted = [*given, "--spacing", "optimised", "--steps", "3", "--save_dir"]
+    assert main(["sample", *wanted, str(tmp_path / "a")]) == 2
+    assert "`ddpm-ip times --weights ... --steps 3`" in capsys.readouterr().err
+    assert times(weights, "--steps", "3", "2") == 0
+    assert main(["sample", *wanted, str(tmp_path / "a")]) == 0
+    facts = json.loads((tmp_path / "a" / "sampling.json").read_text())
+    assert facts["evaluations"] == 3
+    assert json.loads(facts["spacing"]) == list(optimised_times(3, store_of(weights), tiny().diffusion.schedule))
+    again = ["sample", *given, "--spacing", facts["spacing"], "--save_dir", str(tmp_path / "b")]
+    assert main(again) == 0
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert ip.load(weights).sample(2, sampler=ip.DDIM(), steps=3, spacing="optimised", block=2).evaluations == 3
+
+
+def test_the_table_along_them(weights, capsys):
+    """Times that were found in another way begin another table."""
+    command = ["table", "-e", str(weights), "--extractor", "pixels", "--sampler", "ddim", "--steps", "3", "2"]
+    command += ["--n_samples", "4", "--batch_size", "4", "--spacing", "optimised"]
+    assert main(command) == 2
+    assert "ddpm-ip times" in capsys.readouterr().err
+    for more in ([], ["--seed", "1"]):
+        assert times(weights, "--steps", "3", "2", *more) == 0
+        assert main(command) == 0
+    protocols = [json.loads(p.read_text()) for p in (weights / "table").glob("*/protocol.json")]
+    assert len({protocol["spacing"] for protocol in protocols}) == 2
+    assert all(protocol["spacing"].startswith("optimised, sha256:") for protocol in protocols)
+    assert len(list((weights / "table").glob("*/cell-*.json"))) == 4
+
+
+def test_training_refuses_them_before_the_first_step(tmp_path):
+    run = ip.new(tiny(sample_freq=2), tmp_path / "run", sampling=ip.Sampling(ip.DDIM(), spacing="optimised"))
+    with pytest.raises(ip.UserError, match=r"during training .*ddpm-ip times"):
+        run.train()
+    assert not (tmp_path / "run" / "ckpt").exists()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from ddpm_ip.errors import UserError
 from ddpm_ip.metric import DEVIATION, find, is_deviation
 from ddpm_ip.plain import shown
 
-ROW = ("sampler", "corrections", "clip")  # of facts about sampling: what makes the row of a results table
+UNUSUAL = ("afs", "denoise_to_zero")  # of facts about sampling: said only where they are not as usual
+ROW = ("sampler", "corrections", "clip", *UNUSUAL)  # ... what makes the row of a results table
 COMPUTED = ("block", "precision", "fast", "device")  # ... and what moves an image by rounding
 SECTIONS = "sections"  # the spacing of guided-diffusion's strings, which say steps and spacing at once
 AGAIN = "Evaluate the run again"
@@ -363,7 +364,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def row_label(facts: Mapping[str, Any]) -> str:
     """The row of a results table: the sampler, its variance or other settings, and the corrections.
 
-    ``fixed_small``; ``ddim, eta 0.5``; ``dpm_solver, order 2, solver_type midpoint + epsilon_scaling 1.02``.
+    ``fixed_small``; ``ddim, eta 0.5``; ``dpm_solver, order 2, solver_type midpoint + epsilon_scaling 1.02``. Settings
+    of the sampler that play no part are None and left out.
     """
     sampler = dict(facts["sampler"])
     name = str(sampler.pop("name"))
@@ -371,7 +373,7 @@ def row_label(facts: Mapping[str, Any]) -> str:
         label = str(sampler.pop("var_type", None) or name)
     else:
         label = name
-    label += "".join(f", {key} {_short(value)}" for key, value in sampler.items())
+    label += "".join(f", {key} {_short(value)}" for key, value in sampler.items() if value is not None)
     for correction in facts.get("corrections", ()):
         settings = {key: value for key, value in correction.items() if key != "name"}
         named = len(settings) > 1
@@ -379,7 +381,9 @@ def row_label(facts: Mapping[str, Any]) -> str:
             f" {key} {_short(value)}" if named else f" {_short(value)}" for key, value in settings.items()
         )
     clip = facts.get("clip", "rederive")
-    return label if clip == "rederive" else f"{label}, clip {clip}"
+    label += "" if clip == "rederive" else f", clip {clip}"
+    label += ", afs" if facts.get("afs") else ""
+    return label if facts.get("denoise_to_zero", True) else f"{label}, no clean step"
 
 
 def _short(value: Any) -> str:

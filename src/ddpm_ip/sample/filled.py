@@ -7,9 +7,11 @@ own training images where it is not there; times are made by ``ddpm-ip times``.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -26,11 +28,11 @@ from ddpm_ip.sample.generator import Model
 from ddpm_ip.sampler import Ancestral
 from ddpm_ip.sampler.ancestral import ANALYTIC
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.sampler.spacing import OPTIMISED
 from ddpm_ip.schedule import Schedule
 
 log = logging.getLogger("ddpm_ip.sample")
 
-OPTIMISED = "optimised"  # the spacing
 GAMMAS = "analytic"  # its name in the store
 SEED = 0  # of images and noise
 IMAGES_ON_A_CPU = 128  # a time; 1,024 would take many minutes
@@ -49,9 +51,9 @@ def filled(sampling: Sampling, config: Config, store: Measured, model: Model) ->
     Raises:
         ConfigError: nothing was measured, and it cannot be.
     """
-    if str(sampling.spacing) == OPTIMISED:
+    if sampling.spacing == OPTIMISED:
         times = together(model.engine, lambda: optimised_times(sampling.steps, store, config.diffusion.schedule))
-        sampling = replace(sampling, spacing=times)  # type: ignore[arg-type]
+        sampling = replace(sampling, spacing=times)
     sampler = sampling.sampler
     if isinstance(sampler, Ancestral) and sampler.var_type in ANALYTIC and sampler.gammas is None:
         gammas = together(model.engine, lambda: _gammas(sampling, config, store, model))
@@ -70,6 +72,22 @@ def optimised_times(steps: int | str | None, store: Measured, schedule: Schedule
     Raises:
         ConfigError: there are none; says how they are made.
     """
+    times: list[float] = _found(steps, store, schedule)["times"]
+    return tuple(float(t) for t in times)
+
+
+def optimised_label(steps: Iterable[int | str | None], store: Measured, schedule: Schedule) -> str:
+    """``optimised`` and the beginning of a hash of how the times for some numbers of steps were found.
+
+    Raises:
+        ConfigError: see :func:`optimised_times`.
+    """
+    settings = {json.dumps(_found(count, store, schedule)["settings"], sort_keys=True) for count in steps}
+    return f"{OPTIMISED}, sha256:{hashlib.sha256(json.dumps(sorted(settings)).encode()).hexdigest()[:12]}"
+
+
+def _found(steps: int | str | None, store: Measured, schedule: Schedule) -> dict[str, Any]:
+    """What the store has of times, checked."""
     if not isinstance(steps, int):
         raise ConfigError(f"the spacing {OPTIMISED} needs a number of steps (--steps N), and that is {steps}")
     command = f"Run `ddpm-ip times --weights ... --steps {steps}` with these weights"
@@ -82,7 +100,7 @@ def optimised_times(steps: int | str | None, store: Measured, schedule: Schedule
         raise ConfigError(
             f"{store.file(times_name(steps))} has no {steps} falling times in 0..{schedule.total_steps - 1}. {command}"
         )
-    return tuple(float(t) for t in times)
+    return found
 
 
 def together(engine: Accelerator, work: Callable[[], T]) -> T:

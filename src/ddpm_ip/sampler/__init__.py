@@ -9,7 +9,10 @@ from ddpm_ip.sampler.ancestral import Ancestral, Variance, VarType
 from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
 from ddpm_ip.sampler.ddim import DDIM
 from ddpm_ip.sampler.dpm_solver import DPMSolver
+from ddpm_ip.sampler.dpm_solver_sde import DPMSolverSDE
+from ddpm_ip.sampler.dpm_solver_single import DPMSolverSingle
 from ddpm_ip.sampler.spacing import Spacing, respace
+from ddpm_ip.sampler.unipc import UniPC
 from ddpm_ip.sampler.walk import walk
 
 __all__ = [
@@ -17,15 +20,18 @@ __all__ = [
     "Ancestral",
     "AnySampler",
     "DPMSolver",
+    "DPMSolverSDE",
+    "DPMSolverSingle",
     "Plan",
     "Rows",
     "Sampler",
     "Spacing",
     "State",
+    "UniPC",
     "VarType",
     "Variance",
     "respace",
     "walk",
 ]
 
-AnySampler = Ancestral | DDIM | DPMSolver
+AnySampler = Ancestral | DDIM | DPMSolver | DPMSolverSDE | DPMSolverSingle | UniPC

@@ -33,12 +33,13 @@ from ddpm_ip.run.identity import changes_in, since
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import ROW
-from ddpm_ip.sample.filled import OPTIMISED, filled
+from ddpm_ip.sample.filled import filled, optimised_label, together
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
 from ddpm_ip.sampler import Ancestral, AnySampler, VarType
 from ddpm_ip.sampler.ancestral import ANALYTIC
 from ddpm_ip.sampler.sampling import Computed, Sampling
+from ddpm_ip.sampler.spacing import OPTIMISED, shown
 from ddpm_ip.settings import KINDS, check_as_trained
 from ddpm_ip.table.layout import Grid
 from ddpm_ip.table.sheet import Sheet, block_used, cell_name
@@ -124,8 +125,8 @@ class TableOptions:
             for seed in seeds
         ]
         for cell in cells:
-            if str(cell.sampling.spacing) != OPTIMISED:  # those are looked up
-                cell.sampling.times(total)
+            if cell.sampling.spacing != OPTIMISED:  # those are looked up
+                cell.sampling.times(config.diffusion.schedule)
         return cells
 
 
@@ -176,6 +177,10 @@ def table(
     with enough_memory(lambda: _too_large(config, options.sampling.block or 64)):
         model = load_model(config, checkpoint.tensors("ema"), accelerator, str(checkpoint.path))
         store = Measured.of(digest, checkpoint.path)
+        spacing = shown(options.sampling.spacing)
+        if spacing == OPTIMISED:
+            counts = [cell.sampling.steps for cell in cells]
+            spacing = together(accelerator, lambda: optimised_label(counts, store, config.diffusion.schedule))
         cells = [replace(cell, sampling=filled(cell.sampling, config, store, model)) for cell in cells]
     common = {
         **_extractor_facts(extractor),
@@ -186,6 +191,7 @@ def table(
         "weights": digest,
         **_reference_facts(source, images),
         **_sampling_facts(config, cells[0].sampling, accelerator),
+        "spacing": spacing,
     }
     home = run / "table"
     wanted = options.sampling.block
@@ -269,7 +275,6 @@ def _sampling_facts(config: Config, sampling: Sampling, accelerator: Accelerator
     fast = why_not_fast(config.train.fast, accelerator) is None
     computed = Computed(accelerator.mixed_precision, fast, accelerator.device.type)
     facts = replace(sampling, block=1).facts(config.to_dict()["diffusion"], computed)
-    facts["spacing"] = sampling.spacing
     own = (*ROW, "steps", "evaluations", "seed", "block")
     return {key: value for key, value in facts.items() if key not in own}
 

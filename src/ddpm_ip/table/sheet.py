@@ -27,7 +27,7 @@ from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import read_json, reading, write_json, write_text
 from ddpm_ip.images import save_png
 from ddpm_ip.plain import NOT_FINITE, kind_of
-from ddpm_ip.run.record import ROW, Evaluation, records, row_label, understood
+from ddpm_ip.run.record import ROW, UNUSUAL, Evaluation, records, row_label, understood
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sample.store import sample_files
 from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out
@@ -144,7 +144,7 @@ def block_used(home: Path, protocol: Mapping[str, Any]) -> int | None:
 
 
 def _place(cell: Mapping[str, Any]) -> Place:
-    return {key: cell[key] for key in PLACE}
+    return {key: cell[key] for key in PLACE if key in cell}
 
 
 def _count(place: Place) -> int:
@@ -155,9 +155,10 @@ def _count(place: Place) -> int:
 def _stem(cell: SampleOptions) -> str:
     """A name for files: readable, and of one cell alone."""
     place = place_of(cell)
-    row = {key: place[key] for key in ROW}
+    row = {key: place[key] for key in ROW if key in place}
     label = re.sub(r"[^A-Za-z0-9_.]+", "-", row_label(row)).strip("-")
-    if row["sampler"].get("name") != "ancestral" or row["corrections"] or row["clip"] != "rederive":
+    unusual = row["corrections"] or row["clip"] != "rederive" or row.keys() & set(UNUSUAL)
+    if row["sampler"].get("name") != "ancestral" or unusual:
         label += f"-{hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:6]}"
     steps = re.sub(r"[^0-9a-z]+", "_", str(place["steps"]))
     return f"{label}-{steps}-seed{place['seed']}"
@@ -184,7 +185,7 @@ def _read_cell(path: Path) -> dict[str, Any]:
     """A cell, in today's words (version 0.1 wrote ``var_type``)."""
     cell = read_json(path, {"seed": int, "values": dict, "protocol": dict, "warnings": list}, advice=REMOVE)
     cell = understood(cell if "sampler" in cell else {"sampler": "ancestral", **cell})
-    if missing := [key for key in PLACE if key not in cell]:
+    if missing := [key for key in PLACE if key not in cell and key not in UNUSUAL]:
         raise UserError(f"{path} lacks {', '.join(missing)}. {REMOVE}")
     with reading(path, REMOVE):
         _check(cell)
