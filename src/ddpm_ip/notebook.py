@@ -30,9 +30,11 @@ from ddpm_ip.metric import usual
 from ddpm_ip.places import expanded
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import Evaluation, flatten
 from ddpm_ip.run.weights import Weights, find_weights
-from ddpm_ip.sample.generator import Generator, Model
+from ddpm_ip.sample.filled import filled
+from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.modes import images_from, inverse, noise_behind
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sample.samples import Samples
@@ -179,11 +181,9 @@ class Run:
         Raises:
             UserError: it was not trained yet, a setting is unknown or impossible, or the model cannot be sampled so.
         """
-        sampling = _sampling(self.config.sampling, settings)
-        model = self._sampled(sampling)
+        model, sampling = self._wanted(settings)
         assert self._weights is not None
-        block = sampling.block or self._block
-        return Samples(model, n, dataclasses.replace(sampling, block=block), self._weights.facts())
+        return Samples(model, n, sampling, self._weights.facts())
 
     def invert(self, images: UInt8 | torch.Tensor, **settings: Any) -> torch.Tensor:
         """The noise ``x_T`` of which DDIM makes images (DDIM inversion, :mod:`ddpm_ip.sampler.inversion`).
@@ -199,7 +199,8 @@ class Run:
         Raises:
             UserError: as :meth:`sample`, or the images are of another shape.
         """
-        generator = self._generator(inverse(_sampling(self.config.sampling, settings)))
+        model, sampling = self._wanted(settings)
+        generator = model.generator(inverse(sampling))
         given = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
         if given.dtype != torch.uint8 or given.shape[1:] != generator.model.shape or not len(given):
             size = " x ".join(map(str, generator.model.shape))
@@ -216,15 +217,21 @@ class Run:
         Raises:
             UserError: as :meth:`sample`, or the noise is of another shape.
         """
-        generator = self._generator(_sampling(self.config.sampling, settings))
+        model, sampling = self._wanted(settings)
+        generator = model.generator(sampling)
         if not noise.is_floating_point() or noise.shape[1:] != generator.model.shape or not len(noise):
             size = " x ".join(map(str, generator.model.shape))
             raise DataError(f"noise to start with is float32 (N, {size}); this is {noise.dtype} {tuple(noise.shape)}")
         return images_from(generator, noise.float(), torch.arange(len(noise), device=generator.model.device))
 
-    def _generator(self, sampling: Sampling) -> Generator:
+    def _wanted(self, settings: Mapping[str, Any]) -> tuple[Model, Sampling]:
+        """The model and how it is sampled, with nothing left open."""
+        sampling = _sampling(self.config.sampling, settings)
         model = self._sampled(sampling)
-        return model.generator(dataclasses.replace(sampling, block=sampling.block or self._block))
+        assert self._weights is not None
+        store = Measured.of(self._weights.sha256, Path(self._weights.origin))
+        sampling = dataclasses.replace(sampling, block=sampling.block or self._block)
+        return model, filled(sampling, self.config, store, model)
 
     def _sampled(self, sampling: Sampling) -> Model:
         """The model, made once for all samples of these weights, so that a GPU captures its graphs once."""

@@ -18,7 +18,7 @@ SPACINGS = (
     "uniform (the same as uniform-leading), uniform-linspace, uniform-trailing, quad, logsnr (exponential), "
     "karras,rho=7, beta, optimised (by `ddpm-ip times`), or the times themselves, as in [999,500.5,0]"
 )
-VARIANCES = ("fixed_large", "fixed_small", "learned_range")
+VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
 SAMPLER_HELP = (
     "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
     "(default: sampling.sampler of the config, ancestral)"
@@ -95,8 +95,8 @@ def add_many(p: argparse.ArgumentParser) -> None:
         "--variance",
         nargs="+",
         metavar="V",
-        help="rows of the ancestral sampler: fixed_large, fixed_small, learned_range (default: both fixed ones, or the "
-        "learned one of a model that has it)",
+        help=f"rows of the ancestral sampler: {', '.join(VARIANCES)} (default: both fixed ones, or the learned one of "
+        "a model that has it)",
     )
     p.add_argument(
         "--sampler", nargs="+", metavar="NAME[,KEY=VALUE...]", help="rows, as in ddim,eta=0, after those of --variance"

@@ -248,8 +248,11 @@ def test_a_learned_variance_is_the_default_where_there_is_one(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"variances": ["fixed_huge"]}, "fixed_huge: this model has fixed_large, fixed_small$"),
-        ({"variances": ["learned_range"]}, "learned_range: this model has fixed_large, fixed_small$"),
+        (
+            {"variances": ["fixed_huge"]},
+            "fixed_huge: this model has analytic, .*, fixed_large, fixed_small$",
+        ),
+        ({"variances": ["learned_range"]}, "learned_range: this model has analytic, .*, fixed_large, fixed_small$"),
         ({"steps": [1001]}, r"--steps 1001: choose from 1\.\.1000"),
         ({"steps": [0]}, r"--steps 0: choose from 1\.\.1000"),
         ({"steps": [2, 2]}, "--steps .* none twice"),

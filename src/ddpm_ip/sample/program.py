@@ -26,8 +26,10 @@ from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.log import clock, setup
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import row_label
 from ddpm_ip.run.weights import Weights, find_weights, load_weights
+from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Generator, Model, image_bytes
 from ddpm_ip.sample.modes import Interpolations, Pictures, Strips, reconstructions
 from ddpm_ip.sample.store import Mode, Store
@@ -157,7 +159,9 @@ def sample(
     )
     with enough_memory(lambda: advice):
         model = load_model(config, found.tensors, accelerator, found.origin)
-        generator = model.generator(replace(options.sampling, block=block))
+        sampling = replace(options.sampling, block=block)
+        sampling = filled(sampling, config, Measured.of(found.sha256, Path(found.origin)), model)
+        generator = model.generator(sampling)
         write_samples(generator, found.facts(), save_dir, options, on_block)
     return save_dir
 

@@ -5,7 +5,7 @@ Read :mod:`ddpm_ip.sampler.base` first, then :mod:`ddpm_ip.sampler.ancestral`, t
 
 from __future__ import annotations
 
-from ddpm_ip.sampler.ancestral import Ancestral, VarType
+from ddpm_ip.sampler.ancestral import Ancestral, Variance, VarType
 from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
 from ddpm_ip.sampler.ddim import DDIM
 from ddpm_ip.sampler.deis import DEIS
@@ -47,6 +47,7 @@ __all__ = [
     "State",
     "UniPC",
     "VarType",
+    "Variance",
     "respace",
     "slerp",
     "walk",

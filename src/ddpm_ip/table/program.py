@@ -28,14 +28,18 @@ from ddpm_ip.images import PICTURES, UInt8, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
-from ddpm_ip.run.checkpoint import Checkpoint, find
+from ddpm_ip.run.checkpoint import find
 from ddpm_ip.run.identity import changes_in, since
 from ddpm_ip.run.log import clock, setup
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import ROW
+from ddpm_ip.sample.filled import filled, optimised_label, together
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
 from ddpm_ip.sampler import Ancestral, AnySampler, VarType
+from ddpm_ip.sampler.ancestral import ANALYTIC
 from ddpm_ip.sampler.sampling import Computed, Sampling
+from ddpm_ip.sampler.spacing import OPTIMISED, shown
 from ddpm_ip.settings import KINDS, check_as_trained
 from ddpm_ip.table.layout import Grid
 from ddpm_ip.table.sheet import Sheet, block_used, cell_name
@@ -83,14 +87,15 @@ class TableOptions:
             ConfigError: it has no such variance.
         """
         known: list[VarType] = ["fixed_large", "fixed_small", *(["learned_range"] if learned else [])]  # type: ignore[list-item]
+        every = (*ANALYTIC, *known)
         rows: list[AnySampler] = []
         for sampler in [self.sampling.sampler] if self.samplers is None else self.samplers:
             if not isinstance(sampler, Ancestral):
                 rows.append(sampler)
             elif sampler.var_type is None:
                 rows += [replace(sampler, var_type=v) for v in (known[-1:] if learned else known)]
-            elif sampler.var_type not in known:
-                raise ConfigError(f"--variance {sampler.var_type}: this model has {', '.join(known)}")
+            elif sampler.var_type not in every:
+                raise ConfigError(f"--variance {sampler.var_type}: this model has {', '.join(every)}")
             else:
                 rows.append(sampler)
         return rows
@@ -120,7 +125,8 @@ class TableOptions:
             for seed in seeds
         ]
         for cell in cells:
-            cell.sampling.times(config.diffusion.schedule)
+            if cell.sampling.spacing != OPTIMISED:  # those are looked up
+                cell.sampling.times(config.diffusion.schedule)
         return cells
 
 
@@ -168,6 +174,14 @@ def table(
     metrics = sorted(chosen(usual(extractor.name) if options.metrics is None else options.metrics))
     evaluator = Evaluator(extractor, metrics, accelerator.device)
     evaluator.check(images, options.n_samples)
+    with enough_memory(lambda: _too_large(config, options.sampling.block or 64)):
+        model = load_model(config, checkpoint.tensors("ema"), accelerator, str(checkpoint.path))
+        store = Measured.of(digest, checkpoint.path)
+        spacing = shown(options.sampling.spacing)
+        if spacing == OPTIMISED:
+            counts = [cell.sampling.steps for cell in cells]
+            spacing = together(accelerator, lambda: optimised_label(counts, store, config.diffusion.schedule))
+        cells = [replace(cell, sampling=filled(cell.sampling, config, store, model)) for cell in cells]
     common = {
         **_extractor_facts(extractor),
         "metrics": metrics,
@@ -177,6 +191,7 @@ def table(
         "weights": digest,
         **_reference_facts(source, images),
         **_sampling_facts(config, cells[0].sampling, accelerator),
+        "spacing": spacing,
     }
     home = run / "table"
     wanted = options.sampling.block
@@ -186,7 +201,7 @@ def table(
     sheet = Sheet(home, name, {**common, "block": block}, cells)
     measured = _Measured(images, evaluator, options.keep_images)
     with enough_memory(lambda: _too_large(config, block)):
-        return _measure(sheet, measured, _model(config, checkpoint, accelerator), on_cell)
+        return _measure(sheet, measured, model, on_cell)
 
 
 def _too_large(config: Config, block: int) -> str:
@@ -196,10 +211,6 @@ def _too_large(config: Config, block: int) -> str:
         f"the protocol, so a smaller one begins a new table: --batch_size {max(1, block // 2)}. Or try "
         "--train.mixed_precision bf16, or a device that nothing else is using, which keep the cells that are there"
     )
-
-
-def _model(config: Config, checkpoint: Checkpoint, accelerator: Accelerator) -> Model:
-    return load_model(config, checkpoint.tensors("ema"), accelerator, str(checkpoint.path))
 
 
 @dataclass(frozen=True)
@@ -264,7 +275,6 @@ def _sampling_facts(config: Config, sampling: Sampling, accelerator: Accelerator
     fast = why_not_fast(config.train.fast, accelerator) is None
     computed = Computed(accelerator.mixed_precision, fast, accelerator.device.type)
     facts = replace(sampling, block=1).facts(config.to_dict()["diffusion"], computed)
-    facts["spacing"] = sampling.spacing
     own = (*ROW, "steps", "evaluations", "seed", "block")
     return {key: value for key, value in facts.items() if key not in own}
 
