@@ -36,7 +36,7 @@ twin)
   ( on 0
     command train -c $KEEP/cifar10_ip_19k.yaml -e $KEEP/twin --data.root $KEEP/data --perturbation.gamma 0 \
       --train.n_steps 18911 --train.save_freq 18911 > $KEEP/train.log 2>&1
-    cp "$(ls -d $KEEP/twin/checkpoints/*/ | tail -1)ema.safetensors" $KEEP/twin.safetensors
+    cp "$(ls -d $KEEP/twin/ckpt/*/ | tail -1)ema.safetensors" $KEEP/twin.safetensors
     touch $KEEP/trained; echo "trained after $SECONDS s"
     command times -c $KEEP/cifar10_ip_19k.yaml --weights $KEEP/twin.safetensors --steps 6 10 20
     measure_twin twin0 scan $((end - 45 - SECONDS)) --part 0/2
