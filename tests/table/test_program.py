@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from ddpm_ip.sampler.correction import EpsilonScaling
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.table import program
 from ddpm_ip.table.layout import as_csv, as_markdown, as_text, lay_out
-from ddpm_ip.table.program import TableOptions, table
+from ddpm_ip.table.program import table
+from ddpm_ip.table.rows import TableOptions
 
 OPTIONS = {"steps": (4, 2), "n_samples": 20, "extractor": "pixels"}
 CELLS = [f"{variance}, {k} steps, seed 0" for k in (2, 4) for variance in ("fixed_large", "fixed_small")]
@@ -49,10 +51,13 @@ def expected(trained, tmp_path_factory):
     return contents(folder / "table")
 
 
-def make(folder, on_cell=lambda name: None, reference=None, block=8, variances=None, **changes):
+def make(folder, on_cell=lambda name: None, reference=None, block=8, variances=None, samplers=None, **changes):
+    changes = {"sampling": Sampling(block=block), **changes}
     if variances is not None:
-        changes["samplers"] = [Ancestral(v) for v in variances]
-    options = TableOptions(**{**OPTIONS, "sampling": Sampling(block=block), **changes})
+        samplers = [Ancestral(v) for v in variances]
+    if samplers is not None:
+        changes["rows"] = [replace(changes["sampling"], sampler=sampler) for sampler in samplers]
+    options = TableOptions(**{**OPTIONS, **changes})
     return table(load(folder / "config.yaml"), folder, options, reference, on_cell)
 
 
@@ -99,7 +104,8 @@ import signal, sys
 from pathlib import Path
 from ddpm_ip.config import load
 from ddpm_ip.sampler.sampling import Sampling
-from ddpm_ip.table.program import TableOptions, table
+from ddpm_ip.table.program import table
+from ddpm_ip.table.rows import TableOptions
 
 folder = Path(sys.argv[1])
 options = TableOptions(steps=(4, 2), n_samples=20, extractor="pixels", sampling=Sampling(block=8))
@@ -224,6 +230,7 @@ def few_digits(folder):
 
 
 def test_several_seeds_give_mean_and_deviation(folder):
+    cost = {"steps": 2, "evaluations": 2}
     both = values(make(folder, seeds=[0, 1], steps=[2]))["fixed_small", 2]
     alone = [values(make(folder, seeds=[s], steps=[2]))["fixed_small", 2] for s in (0, 1)]
     a, b = (cell["value"] for cell in alone)
@@ -233,6 +240,7 @@ def test_several_seeds_give_mean_and_deviation(folder):
         "spread": pytest.approx(abs(a - b) / 2**0.5),
         "seeds": 2,
         "mark": "",
+        **cost,
     }
     assert [cell["seeds"] for cell in alone] == [1, 1]
     assert [cell["spread"] for cell in alone] == [None, None]
@@ -318,27 +326,31 @@ def test_a_table_of_version_0_1_continues(tmp_path):
     old = read_json(folder / "table" / "table.json")
     given = {"steps": (10, 5), "n_samples": 12, "block": 4}
     grid = make(folder, lambda name: pytest.fail(f"{name} is there"), **given)
-    assert (grid["protocol_id"], grid["blocks"]) == (old["protocol_id"], old["blocks"])
+    assert grid["protocol_id"] == old["protocol_id"]
+    numbers = values(old)
+    assert {place: {key: cell[key] for key in numbers[place]} for place, cell in values(grid).items()} == numbers
     made = []
     rows = [Ancestral("fixed_small"), DDIM(eta=0.5)]
     grid = make(folder, made.append, **{**given, "steps": (5,), "samplers": rows})
-    assert made == ["ddim, eta 0.5, 5 steps, seed 0"]
+    assert made == ["ddim,eta=0.5, 5 steps, seed 0"]
     assert [r["sampling"]["precision"] for r in grid["results"]] == ["no", "no"]
     (table,) = [t for t in tables(load_runs([folder])) if len(t.settings) > 1]
     assert [(s.row, s.steps) for s in table.settings] == [
-        ("ddim, eta 0.5", 5), ("fixed_large", 5), ("fixed_large", 10), ("fixed_small", 5), ("fixed_small", 10),
+        ("ddim,eta=0.5", 5), ("fixed_large", 5), ("fixed_large", 10), ("fixed_small", 5), ("fixed_small", 10),
     ]  # fmt: skip
 
 
 def test_rows_are_samplers_with_their_corrections_down_to_the_report(folder):
     sampling = Sampling(block=8, corrections=(EpsilonScaling(1.01),), clip="keep_eps")
     grid = make(folder, steps=(3, "2,1"), sampling=sampling, samplers=[DDIM(), DPMSolver(), Ancestral("fixed_small")])
-    rows = ["ddim, eta 0", "dpm_solver, order 2, solver_type midpoint", "fixed_small"]
-    rows = [f"{row} + epsilon_scaling 1.01, clip keep_eps" for row in rows]
-    assert list(values(grid)) == [(row, steps) for row in rows for steps in (3, "2,1")]
+    short = [f"{name}+epsilon_scaling,scale=1.01+clip=keep_eps" for name in ("ddim", "dpm_solver", "fixed_small")]
+    assert list(values(grid)) == [(row, steps) for row in short for steps in (3, "2,1")]
+    rows = ["ddim,eta=0", "dpm_solver,order=2,solver_type=midpoint", "fixed_small"]
+    rows = [f"{row}+epsilon_scaling,scale=1.01+clip=keep_eps" for row in rows]
+    names = dict(zip(rows, short, strict=True))
     for result in grid["results"]:
         (record,) = records(result, "a result")
-        assert record.value == values(grid)[record.row, record.steps]["value"]
+        assert record.value == values(grid)[names[record.row], record.steps]["value"]
         assert (record.evaluations, record.seed, record.n_images) == (3, 0, 20)
         assert record.weights == grid["protocol"]["weights"]
         assert record.line == f"FD-pixels: {grid['line']} [{grid['protocol_id']}]"
@@ -411,9 +423,10 @@ def test_published_numbers_of_another_protocol_are_left_out(change):
 
 def test_deviations_are_of_splits_or_of_seeds():
     one, two = inception_grid(), inception_grid(seeds=(0, 1))
-    assert values(one, "IS")["fixed_large", 1000] == {"value": 9.0, "spread": 0.1, "seeds": 1, "mark": ""}
+    cost = {"steps": None, "evaluations": None}  # these cells do not say
+    assert values(one, "IS")["fixed_large", 1000] == {"value": 9.0, "spread": 0.1, "seeds": 1, "mark": "", **cost}
     assert values(two, "IS")["fixed_large", 1000] == {
-        "value": 9.5, "spread": pytest.approx(0.5**0.5), "seeds": 2, "mark": "",
+        "value": 9.5, "spread": pytest.approx(0.5**0.5), "seeds": 2, "mark": "", **cost,
     }  # fmt: skip
     assert "10 splits" in as_text(one)
     assert "over the sampling seeds 0, 1" in as_text(two)
