@@ -200,7 +200,7 @@ def chain_overrides(text: str, option: str = "--corrections") -> dict[str, Any]:
     for word in named:
         key, _, value = word.partition("=")
         if key not in OTHERS:
-            raise ConfigError(f"{option} {text}: {key} is not among {', '.join(OTHERS)}")
+            raise ConfigError(f"{option} {text}: {key}=... is none of {', '.join(OTHERS)}, which a row may name so")
         _add(found, {f"sampling.{key}": _value(value, f"{option} {text}")})
     return found
 

@@ -144,9 +144,9 @@ def test_sampler_and_respacing_make_rows_of_their_own(runs):
     table = only_table(runs[:1])
     labels = [table.family_label(setting) for setting in table.settings]
     assert labels == [
-        "ddim,var_type=fixed_large · uniform-linspace",
-        "fixed_large · quad",
-        "fixed_large · uniform-linspace",
+        "ddim,var_type=fixed_large@uniform-linspace",
+        "fixed_large@quad",
+        "fixed_large@uniform-linspace",
     ]
     write(runs[0], result(1.0), result(2.0, sampler="ddim"))
     table = only_table(runs[:1])

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 CSV = "table/grid.csv"
 HEAD = ("metric", "row", "sampler", "corrections", "spacing", "evaluations", "steps", "value", "spread", "seeds")
 GAP, MARGIN, WIDTH = 0.15, 0.55, 4.8  # inches: between two names; around the axes; of the axes
-LETTER = 0.061  # inches, of a letter of a name on average
+LETTER = 0.064  # inches, of a letter of a name on average
+AWAY = 1.1  # where the names begin, in widths of the axes
 LOG = 4.0  # from this ratio of the largest value to the smallest on, the axis is logarithmic
 
 
@@ -164,11 +165,11 @@ def named_figure(grid: Mapping[str, Any]) -> Figure:
     blocks = [(str(b["metric"]), lines_of(b, grid["steps"])) for b in grid["blocks"]]
     blocks = [(metric, lines[:MOST_LINES]) for metric, lines in blocks if lines]
     longest = max((len(line.label) for _, lines in blocks for line in lines), default=0)
-    width = MARGIN + WIDTH + 0.45 + LETTER * longest
+    width = MARGIN + (AWAY + 0.09) * WIDTH + 0.1 + LETTER * longest
     heights = [max(2.8, GAP * len(lines)) for _, lines in blocks]
-    height = sum(heights) + MARGIN * len(blocks) + 0.45
+    height = sum(heights) + (MARGIN + 0.2) * len(blocks) + 0.35
     figure = Figure(figsize=(width, max(height, 1.0)), facecolor="white")
-    top = height - 0.45
+    top = height - 0.5
     for (metric, lines), tall in zip(blocks, heights, strict=True):
         axes = figure.add_axes((MARGIN / width, (top - tall) / height, WIDTH / width, tall / height))
         styled(axes)
@@ -176,34 +177,42 @@ def named_figure(grid: Mapping[str, Any]) -> Figure:
         axes.set_xlabel("network evaluations")
         axes.set_title(metric, loc="left", size=9, color=INK, weight="bold", parse_math=False)
         _name(axes, lines, GAP / tall)
-        top -= tall + MARGIN
+        top -= tall + MARGIN + 0.2
     if blocks:
         images = (grid.get("protocol") or {}).get("n_samples")
-        figure.text(
-            1 - 0.1 / width, 1 - 0.12 / height,
-            f"{grid['method']}" + (f"; {images:,} images each" if isinstance(images, int) else ""),
-            ha="right", va="top", size=7.5, color=INK, parse_math=False,
-        )  # fmt: skip
+        about = f"{grid['method']}" + (f"; {images:,} images each" if isinstance(images, int) else "")
+        figure.text(MARGIN / width, 1 - 0.1 / height, about, va="top", size=8, color=INK, parse_math=False)
     return figure
 
 
 def _draw(axes: Axes, lines: Sequence[Line]) -> None:
     lines = lines[:MOST_LINES]
     for line in lines:
-        color, marker = style_of(line.style[0])
         spreads = [min(abs(p.spread or 0.0), LARGEST) for p in line.points]
         axes.errorbar(
             [p.evaluations for p in line.points],
             [p.value for p in line.points],
             yerr=spreads if any(spreads) else None,
-            color=color, marker=marker, markersize=4.2, linewidth=1.3, capsize=2, elinewidth=0.8,
-            linestyle=DASHES[line.style[1] % len(DASHES)],
-            markerfacecolor=PAPER if is_hollow(line.style[1]) else color,
-        )  # fmt: skip
+            capsize=2,
+            elinewidth=0.8,
+            **_style(line),
+        )
     values = [p.value for line in lines for p in line.points]
     evaluations_axis(axes, sorted({p.evaluations for line in lines for p in line.points}) or [1])
     if values and min(values) > 1 / LARGEST and max(values) / min(values) > LOG:
         log_y(axes, min(values), max(values))
+
+
+def _style(line: Line) -> dict[str, Any]:
+    color, marker = style_of(line.style[0])
+    return {
+        "color": color,
+        "marker": marker,
+        "markersize": 4.2,
+        "linewidth": 1.3,
+        "linestyle": DASHES[line.style[1] % len(DASHES)],
+        "markerfacecolor": PAPER if is_hollow(line.style[1]) else color,
+    }
 
 
 def _name(axes: Axes, lines: Sequence[Line], gap: float) -> None:
@@ -216,12 +225,18 @@ def _name(axes: Axes, lines: Sequence[Line], gap: float) -> None:
     places = spread([end for end, _ in ends], gap)
     for (_, i), place in zip(ends, places, strict=True):
         line = lines[i]
-        color, _ = style_of(line.style[0])
-        last = line.points[-1]
+        last, style = line.points[-1], _style(line)
+        color = style["color"]
         axes.annotate(
-            line.label, (last.evaluations, last.value), (1.045, place), "data", "axes fraction",
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 3},
-            color=color, size=7.5, va="center", ha="left", annotation_clip=False, parse_math=False,
+            "", (last.evaluations, last.value), (AWAY, place), "data", "axes fraction",
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 3},
+            annotation_clip=False,
+        )  # fmt: skip
+        middle, end = AWAY + 0.035, AWAY + 0.07
+        axes.plot([AWAY, middle, end], [place] * 3, transform=axes.transAxes, clip_on=False, markevery=[1], **style)
+        axes.text(
+            end + 0.012, place, line.label, transform=axes.transAxes,
+            color=color, size=7.5, va="center_baseline", parse_math=False,
         )  # fmt: skip
 
 

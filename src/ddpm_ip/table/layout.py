@@ -305,10 +305,11 @@ def _notes_on_evaluations(
         for (label, column), keys in places.items():
             record = next(iter(found.get(keys[0], {}).values()), None)
             if label == row and record is not None and isinstance(column, int) and record.evaluations != column:
-                steps = "" if record.steps == column else f" in {record.steps} steps"
-                told.append(f"at {column} {record.evaluations}{steps}")
+                steps = "" if record.steps in (column, record.evaluations) else f" ({record.steps} steps)"
+                told.append(f"{record.evaluations} at {column}{steps}")
         others += [f"{row} {', '.join(told)}"] if told else []
-    return [f"Evaluations of the network where the column has another number: {'; '.join(others)}."] if others else []
+    what = "Evaluations of the network, where they are not the number above"
+    return [f"{what}: {'; '.join(others)}."] if others else []
 
 
 def _notes_on_metrics(cells: Mapping[Any, Mapping[str, Record]], seeds: int) -> list[str]:
