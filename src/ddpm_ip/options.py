@@ -217,7 +217,7 @@ def row_overrides(text: str) -> dict[str, Any]:
     sampler, *chain = _split("+", row)
     if len(spacing) > 1:
         raise ConfigError(f"--rows {text}: a row has one spacing, behind one @")
-    found = sampler_overrides(sampler, "--rows") | chain_overrides("+".join(chain) or "none", "--rows")
+    found = sampler_overrides(sampler, "--rows") | chain_overrides("+".join(chain) if chain else "none", "--rows")
     return found | ({"sampling.spacing": spacing[0]} if spacing else {})
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.tiny import ROOT, TORCHRUN, briefly_trained, contents, finish, one_thread, run, start, tiny, tree, wait_for
 
 from ddpm_ip.cli import main
+from ddpm_ip.commands.compare_samplers import every_sampler
 from ddpm_ip.config import from_dict, load, merge
 from ddpm_ip.data import Digits, Npz
 from ddpm_ip.errors import ConfigError, UserError
@@ -359,6 +360,81 @@ def test_rows_are_samplers_with_their_corrections_down_to_the_report(folder):
     assert [(s.row, s.steps, s.other_evaluations) for s in table.settings] == [
         (row, steps, other) for row in rows for steps, other in ((3, None), ("2,1", "3 evaluations"))
     ]
+
+
+def test_spacings_are_rows_and_share_their_cells_with_tables_of_one_spacing(folder):
+    base = Sampling(DDIM(), block=8)
+    rows = [replace(base, spacing=spacing) for spacing in ("uniform-linspace", "quad")]
+    made = []
+    first = make(folder, made.append, rows=rows[:1], steps=[3])
+    grid = make(folder, made.append, rows=rows, steps=None, evaluations=[3, 40])
+    assert made == [
+        "ddim, 3 steps, seed 0",
+        "ddim@quad, 3 steps, seed 0",
+        "ddim@quad, 29 steps, seed 0",
+        "ddim@uniform-linspace, 40 steps, seed 0",
+    ]
+    found = values(grid)
+    assert list(found) == [(f"ddim@{spacing}", n) for spacing in ("uniform-linspace", "quad") for n in (3, 40)]
+    assert found["ddim@uniform-linspace", 3] == values(first)["ddim", 3]
+    assert (found["ddim@quad", 40]["steps"], found["ddim@quad", 40]["evaluations"]) == (29, 29)
+    assert "where they are not the number above: ddim@quad 29 at 40." in as_text(grid)
+    assert grid["protocol"]["spacing"] == ["uniform-linspace", "quad"]
+    assert grid["protocol_id"].split(", ")[0] == first["protocol_id"]
+    assert "uniform-linspace or quad times" in grid["line"]
+    for result in grid["results"]:
+        assert result["line"].endswith(f"[{result['grid'].split('/')[1]}]")
+        assert (folder / result["grid"]).exists()
+    again = make(folder, lambda name: pytest.fail("made anew"), rows=rows[1:], steps=[3, 29])
+    assert values(again)["ddim", 29]["value"] == found["ddim@quad", 40]["value"]
+    (table,) = tables(load_runs([folder]))
+    assert {(table.family_label(s), s.steps) for s in table.settings} == {
+        ("ddim,eta=0@quad", 3), ("ddim,eta=0@quad", 29), ("ddim,eta=0@uniform-linspace", 3),
+        ("ddim,eta=0@uniform-linspace", 40),
+    }  # fmt: skip
+
+
+def test_a_cell_that_cannot_be_is_a_hole_with_its_reason(folder):
+    rows = [Sampling(DDIM(), block=8, spacing=spacing) for spacing in ("uniform-trailing", "quad")]
+    grid = make(folder, rows=rows, steps=[2, 50])
+    assert [(place, cell is None) for place, cell in values(grid).items()] == [
+        (("ddim@uniform-trailing", 2), False), (("ddim@uniform-trailing", 50), False),
+        (("ddim@quad", 2), False), (("ddim@quad", 50), True),
+    ]  # fmt: skip
+    text = " ".join(as_text(grid).split())
+    assert "Not possible: ddim@quad at 50: the spacing (respace_type) quad has only 49 different times" in text
+    assert "Not finished" not in text
+
+
+def test_cells_from_before_a_sampler_had_a_setting_are_found(folder):
+    """They stand under another name, since the hash in it is of all settings, and do not say the new one."""
+    made = []
+    rows = [Sampling(DPMSolver(), block=8), Sampling(DPMSolver(order=1), block=8)]
+    first = make(folder, made.append, rows=rows, steps=[2])
+    for file in (folder / "table").glob("*/cell-dpm_solver-*.json"):
+        cell = json.loads(file.read_text())
+        del cell["sampler"]["solver_type"]
+        file.with_name(f"cell-dpm_solver-order-{cell['sampler']['order']}-abcdef-2-seed0.json").write_text(
+            json.dumps(cell)
+        )
+        file.unlink()
+    assert values(make(folder, made.append, rows=rows, steps=[2])) == values(first)
+    assert len(made) == 2
+
+
+def test_every_sampler_is_compared_by_evaluations(folder, capsys):
+    given = ["--n_samples", "8", "--batch_size", "8", "--extractor", "pixels", "--evaluations", "2", "3"]
+    assert main(["compare-samplers", str(folder), *given]) == 0
+    assert "grid.csv, .png, .svg" in capsys.readouterr().out
+    grid = json.loads((folder / "table" / "table.json").read_text())
+    names = every_sampler()
+    assert {"fixed_small", "ddim", "dpm_solver"} <= set(names)
+    assert [row["label"] for row in grid["blocks"][0]["rows"]] == names
+    rows = list(csv.DictReader((folder / "table" / "grid.csv").read_text().splitlines()))
+    assert {row["row"] for row in rows} == set(names)
+    assert all(int(row["evaluations"]) <= 3 for row in rows)
+    assert (folder / "table" / "grid.png").stat().st_size > 1000
+    assert (folder / "table" / "grid.svg").exists()
 
 
 # The layout, on numbers as the Inception would give them.

@@ -20,7 +20,9 @@ MOST_DECIMALS = 20
 def grids_section(runs: Sequence[Run]) -> Markup | None:
     """The tables of all runs that have one; in place of a damaged one a sentence."""
     found = [_one_run(i, run, run.table) for i, run in enumerate(runs) if run.table]
-    return tag("section", tag("h2", "As in the papers: sampler by steps"), found) if found else None
+    units = {str(run.table.get("columns", "steps")) for run in runs if run.table}
+    by = "network evaluations" if units == {"evaluations"} else "steps"
+    return tag("section", tag("h2", f"As in the papers: sampler by {by}"), found) if found else None
 
 
 def _one_run(index: int, run: Run, grid: Mapping[str, Any]) -> Markup:
