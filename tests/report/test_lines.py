@@ -40,7 +40,8 @@ ROWS = [
 ]
 GRID: dict[str, Any] = {
     "method": "DDPM, gamma $0.1$", "protocol_id": "0123456789ab", "line": "x",
-    "steps": [6, 10], "columns": "evaluations", "seeds": [0], "blocks": [{"metric": "FID", "decimals": 2, "rows": ROWS}],
+    "steps": [6, 10], "columns": "evaluations", "seeds": [0],
+    "blocks": [{"metric": "FID", "decimals": 2, "rows": ROWS}],
     "notes": [], "results": [],
     "protocol": {"n_samples": 2000},
 }  # fmt: skip
