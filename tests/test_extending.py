@@ -71,16 +71,16 @@ def test_a_class_in_a_union_can_be_configured() -> None:
 
 
 def test_a_graph_of_the_example_s_correction_is_refilled_for_another_setting() -> None:
-    """What the page says of ``numbers``: recorded with one quantile, the walk is that of another once it is loaded."""
+    """What the page says of ``numbers``: recorded with one knee, the walk is that of another once it is loaded."""
     pytest.importorskip("triton")
-    thresholding = run(dict(EXAMPLES)["A correction"])["DynamicThresholding"]
+    soft_knee = run(dict(EXAMPLES)["A correction"])["SoftKnee"]
     schedule = Schedule()
     denoiser = Denoiser(lambda x, t: 3 * torch.tanh(x), schedule, "pred_x0")
     plan = DDIM().plan(schedule, [900, 500, 100])
-    graph = Graph(denoiser, [thresholding(0.99), Clip()], plan, 4, (1, 8, 8), torch.device("cpu"))
+    graph = Graph(denoiser, [soft_knee(0.99), Clip()], plan, 4, (1, 8, 8), torch.device("cpu"))
     images = []
-    for quantile in (0.5, 0.9):
-        corrections = [thresholding(quantile), Clip()]
+    for knee in (0.3, 0.6):
+        corrections = [soft_knee(knee), Clip()]
         graph.load(plan, corrections, 0)
         *_, found = graph(torch.arange(4))
         *_, expected = walk(plan, denoiser, 0, torch.arange(4), (1, 8, 8), corrections)

@@ -28,8 +28,32 @@ _MODULES = {
     "objective": ("Objective",),
     # how images are made
     "sampler.sampling": ("Sampling",),
-    "sampler": ("DDIM", "Ancestral", "DPMSolver"),
-    "sampler.correction": ("EpsilonScaling",),
+    "sampler": (
+        "DDIM",
+        "Ancestral",
+        "DPMSolver",
+        "DPMSolverSDE",
+        "DPMSolverSingle",
+        "UniPC",
+        "DEIS",
+        "IPNDM",
+        "IPNDMV",
+        "Euler",
+        "Heun",
+        "ERSDE",
+        "Restart",
+        "SASolver",
+    ),
+    "sampler.correction": (
+        "EpsilonScaling",
+        "DCW",
+        "BandGains",
+        "DynamicThresholding",
+        "TSR",
+        "IPEmulator",
+        "TimeShift",
+        "VarianceNormalisation",
+    ),
     # to write a method of your own
     "sampler.base": ("Plan", "Rows", "Sampler", "State", "steps"),
     "sampler.walk": ("walk",),
@@ -53,14 +77,32 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.run.record import Evaluation as Evaluation
     from ddpm_ip.sample.samples import Samples as Samples
     from ddpm_ip.sampler import DDIM as DDIM
+    from ddpm_ip.sampler import DEIS as DEIS
+    from ddpm_ip.sampler import ERSDE as ERSDE
+    from ddpm_ip.sampler import IPNDM as IPNDM
+    from ddpm_ip.sampler import IPNDMV as IPNDMV
     from ddpm_ip.sampler import Ancestral as Ancestral
     from ddpm_ip.sampler import DPMSolver as DPMSolver
+    from ddpm_ip.sampler import DPMSolverSDE as DPMSolverSDE
+    from ddpm_ip.sampler import DPMSolverSingle as DPMSolverSingle
+    from ddpm_ip.sampler import Euler as Euler
+    from ddpm_ip.sampler import Heun as Heun
+    from ddpm_ip.sampler import Restart as Restart
+    from ddpm_ip.sampler import SASolver as SASolver
+    from ddpm_ip.sampler import UniPC as UniPC
     from ddpm_ip.sampler.base import Plan as Plan
     from ddpm_ip.sampler.base import Rows as Rows
     from ddpm_ip.sampler.base import Sampler as Sampler
     from ddpm_ip.sampler.base import State as State
     from ddpm_ip.sampler.base import steps as steps
+    from ddpm_ip.sampler.correction import DCW as DCW
+    from ddpm_ip.sampler.correction import TSR as TSR
+    from ddpm_ip.sampler.correction import BandGains as BandGains
+    from ddpm_ip.sampler.correction import DynamicThresholding as DynamicThresholding
     from ddpm_ip.sampler.correction import EpsilonScaling as EpsilonScaling
+    from ddpm_ip.sampler.correction import IPEmulator as IPEmulator
+    from ddpm_ip.sampler.correction import TimeShift as TimeShift
+    from ddpm_ip.sampler.correction import VarianceNormalisation as VarianceNormalisation
     from ddpm_ip.sampler.correction.base import Correction as Correction
     from ddpm_ip.sampler.correction.base import Row as Row
     from ddpm_ip.sampler.sampling import Sampling as Sampling

@@ -33,6 +33,7 @@ from ddpm_ip.perturbation import NoPerturbation, Perturbation
 from ddpm_ip.plain import DEPTH, parse_yaml, quoted, shown, yaml_text
 from ddpm_ip.sampler import VarType
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.sampler.spacing import listed
 from ddpm_ip.schedule import BetaSchedule, Schedule
 from ddpm_ip.times import TimeSampler, TimesConfig, Uniform
 from ddpm_ip.translation import in_our_words, is_published
@@ -192,11 +193,12 @@ class Config:
         """How preview grids and evaluations during training are made.
 
         Sampler, corrections, clipping and spacing are those of the section ``sampling``; the number of steps is the
-        caller's (``train.sample_steps``, ``train.eval.steps``), the seed that of the run, so that pictures compare. A
-        variance that ``sampling.sampler`` leaves open is the small one (the learned one where there is one), since the
-        large one leaves visible noise at few steps.
+        caller's (``train.sample_steps``, ``train.eval.steps``), unless ``sampling.spacing`` lists the times; the seed
+        is that of the run, so that pictures compare. A variance that ``sampling.sampler`` leaves open is the small one
+        (the learned one where there is one), since the large one leaves visible noise at few steps.
         """
-        wanted = dataclasses.replace(self.sampling, steps=min(steps, self.diffusion.total_steps), seed=self.seed)
+        count = None if listed(self.sampling.spacing) else min(steps, self.diffusion.total_steps)
+        wanted = dataclasses.replace(self.sampling, steps=count, seed=self.seed)
         return wanted.filled("learned_range" if self.diffusion.learned_variance else "fixed_small")
 
     def to_dict(self) -> dict[str, Any]:

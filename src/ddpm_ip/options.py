@@ -4,6 +4,7 @@
 --sampler.eta 0.5               sampling.sampler.eta: 0.5
 --corrections a,x=1 b           sampling.corrections: [{name: a, x: 1}, {name: b}]
 --corrections a,x=1+b           the same
+--corrections a,x=0/0.5/1       sampling.corrections: [{name: a, x: [0, 0.5, 1]}]: numbers between slashes are a list
 
 A results table has several of each as rows, or rows written out (:func:`row_overrides`):
 
@@ -19,8 +20,11 @@ from typing import Any
 
 from ddpm_ip.errors import ConfigError
 
-SPACINGS = ("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad")
-OTHERS = ("clip",)  # items of sampling that a row of a table may name
+SPACINGS = (
+    "uniform (the same as uniform-leading), uniform-linspace, uniform-trailing, quad, logsnr (exponential), "
+    "karras,rho=7, beta, optimised (by `ddpm-ip times`), or the times themselves, as in [999,500.5,0]"
+)
+OTHERS = ("clip", "afs", "denoise_to_zero")  # items of sampling that a row of a table may name
 VARIANCES = ("fixed_large", "fixed_small", "learned_range")
 SAMPLER_HELP = (
     "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
@@ -37,6 +41,17 @@ def add_common(p: argparse.ArgumentParser) -> None:
         "(default: rederive)",
     )
     p.add_argument(
+        "--afs",
+        action="store_const",
+        const=True,
+        help="replace the first network evaluation by what it would say of pure noise, and save it",
+    )
+    p.add_argument(
+        "--denoise_to_zero",
+        choices=("true", "false"),
+        help="the last step, to the clean image; false leaves it out, and a little noise in the image (default: true)",
+    )
+    p.add_argument(
         "--batch_size",
         type=int,
         metavar="N",
@@ -50,8 +65,8 @@ def _add_spacing(p: argparse.ArgumentParser, *more: str) -> None:
         "--respace_type",
         "--spacing",
         dest="spacing",
-        choices=(*SPACINGS, *more),
-        help="which times are visited with fewer steps (default: uniform-linspace)"
+        metavar="NAME[,KEY=VALUE...]",
+        help=f"which times are visited with fewer steps: {SPACINGS} (default: uniform-linspace)"
         + ("; none visits every time" if "none" in more else ""),
     )
 
@@ -172,14 +187,16 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     if args.corrections is not None:
         found["sampling.corrections"] = _chain("+".join(args.corrections), "--corrections")
     spacing = None if args.spacing == "none" else args.spacing
-    named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size}
+    named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size, "afs": args.afs}
+    if args.denoise_to_zero is not None:
+        named["denoise_to_zero"] = args.denoise_to_zero == "true"
     _add(found, {f"sampling.{key}": value for key, value in named.items() if value is not None})
     return found
 
 
 def sampler_overrides(text: str, option: str = "--sampler") -> dict[str, Any]:
     """``ddim,eta=0.5`` as overrides of ``sampling.sampler``; ``fixed_small`` is ``ancestral,var_type=fixed_small``."""
-    found = _variant(text, option)
+    found = variant(text, option)
     if found["name"] == "ddpm":  # xyfJASON's word
         found["name"] = "ancestral"
     elif found["name"] in VARIANCES:
@@ -230,11 +247,19 @@ def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 def _chain(text: str, option: str) -> list[dict[str, Any]]:
     """Corrections joined by +; ``none`` alone is none."""
-    return [] if text == "none" else [_variant(one, option) for one in _split("+", text)]
+    return [] if text == "none" else [variant(one, option) for one in _split("+", text)]
 
 
-def _variant(text: str, option: str) -> dict[str, Any]:
-    """``NAME,KEY=VALUE,...`` as plain values."""
+def variant(text: str, option: str) -> dict[str, Any]:
+    """``NAME,KEY=VALUE,...`` as plain values.
+
+    Args:
+        text: as given.
+        option: for messages.
+
+    Raises:
+        ConfigError: it is no such text.
+    """
     name, *settings = _split(",", text)
     if not name or "=" in name:
         raise ConfigError(f"{option} {text}: write NAME, or NAME,KEY=VALUE,..., without spaces")
@@ -248,8 +273,13 @@ def _variant(text: str, option: str) -> dict[str, Any]:
 
 
 def _value(text: str, origin: str) -> Any:
+    """A plain value; numbers between slashes, ``0/0.5/1``, are a list of them."""
     from ddpm_ip.plain import parse_yaml
 
+    if "/" in text:
+        numbers = [parse_yaml(part, origin) for part in text.split("/")]
+        if all(type(number) in (int, float) for number in numbers):
+            return numbers
     return parse_yaml(text, origin)
 
 
@@ -258,7 +288,7 @@ def _split(mark: str, text: str) -> list[str]:
     parts, depth = [""], 0
     for i, letter in enumerate(text):
         depth += (letter in "[{(") - (letter in "]})")
-        number = mark == "+" and re.search(r"[=,\[ ]-?[0-9.]+[eE]$", text[:i]) is not None
+        number = mark == "+" and re.search(r"[=,/\[ ]-?[0-9.]+[eE]$", text[:i]) is not None
         if letter == mark and depth <= 0 and not number:
             parts.append("")
         else:

@@ -6,7 +6,7 @@ import dataclasses
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,33 @@ def variant_name(cls: type) -> str:
 def has_name(of: Sequence[type]) -> bool:
     """Whether these dataclasses are told apart by ``name``, though there may be a single one so far."""
     return any(f.name == "name" for f in dataclasses.fields(of[0]))
+
+
+def settle(settings: Any, **meant: bool) -> None:
+    """Refuses what is no choice; settings that play no part become None, and None that do become their default.
+
+    What acts the same is then equal, and labels leave None out. Called from ``__post_init__`` of a frozen dataclass,
+    before anybody sees it.
+
+    Args:
+        settings: the dataclass.
+        meant: of settings that may play no part, by name, whether they do beside the others.
+
+    Raises:
+        ValueError: a field that is a ``Literal`` has another value; says which there are.
+    """
+    for field in dataclasses.fields(settings):
+        if not meant.get(field.name, True):
+            object.__setattr__(settings, field.name, None)
+        elif field.name in meant and getattr(settings, field.name) is None:
+            object.__setattr__(settings, field.name, field.default)
+    for name, hint in get_type_hints(type(settings)).items():
+        known, value = _choices(hint), getattr(settings, name)
+        if known and value not in known and value is not None:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+
+
+def _choices(hint: Any) -> list[Any]:
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [c for arm in get_args(hint) for c in _choices(arm)] if get_origin(hint) in (Union, types.UnionType) else []

@@ -20,7 +20,7 @@ import triton
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
-from tests.sampler import test_graph, test_walk
+from tests.sampler import oracle, test_graph, test_walk
 from tests.tiny import step_folder
 from torch import Tensor
 
@@ -41,13 +41,14 @@ from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sample.generator import Generator, preview
 from ddpm_ip.sample.program import SampleOptions, default_block, fitting_block, image_bytes, load_model, sample
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, respace, walk
-from ddpm_ip.sampler.correction import Clip, EpsilonScaling
+from ddpm_ip.sampler.correction import AnyCorrection, BandGains, Clip, EpsilonScaling
 from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.train import feed
 from ddpm_ip.train.graph import CapturedStep
 from ddpm_ip.train.loop import build, train
+from ddpm_ip.variants import variants
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
@@ -402,6 +403,45 @@ def test_the_captured_walk_is_the_plain_one(name: str) -> None:
             continue
         assert ulps(xt, state.xt) == 0
         assert x0 is None or ulps(x0, state.x0) == 0
+
+
+GAINS = BandGains((1.05, 0.9), (((900, 1.1), (100, 1.2)), 0.95, 1.1))
+CORRECTIONS = {cls.__name__: [GAINS if cls is BandGains else cls()] for cls in variants(AnyCorrection)}
+CORRECTIONS["all"] = [correction for alone in CORRECTIONS.values() for correction in alone]
+
+
+@pytest.mark.parametrize("name", CORRECTIONS)
+def test_one_capture_of_corrections_serves_samplers_with_any_number_of_memories(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each walk is the plain one: memories that carry a change and that do not, inner stages, a learned variance."""
+    captured, ordinary = [], Graph._capture
+    monkeypatch.setattr(Graph, "_capture", lambda self: (captured.append(self.kinds), ordinary(self))[1])
+    schedule, corrections = Schedule(), [*CORRECTIONS[name], Clip()]
+    times = respace(1000, 8)
+    plans = {
+        "ddim": DDIM(0.5).plan(schedule, times),
+        "learned_range": Ancestral("learned_range").plan(schedule, times),
+        **{f"dpm_solver {order}": DPMSolver(order).plan(schedule, times) for order in (1, 2)},
+        "heun": oracle.heun(schedule, times),
+        "sums": test_graph.partial_sums(schedule, times),
+        **{f"random {m}": test_graph.random_weights(schedule, times, m) for m in (1, 2, 3)},
+    }
+    denoiser = Denoiser(test_walk.exact_with_variance, schedule, "pred_eps", True)
+    rows, shape = torch.arange(64, device="cuda"), (3, 32, 32)
+    graph = Graph(denoiser, corrections, Ancestral("fixed_large").plan(schedule, [5]), 64, shape, rows.device)
+    for sampler, plan in plans.items():
+        graph.load(plan, corrections, 2**40 + 7)
+        found = [state.xt.clone() for state in graph(rows)]
+        plain = [state.xt for state in walk(plan, denoiser, 2**40 + 7, rows, shape, corrections)]
+        without = [state.xt for state in walk(plan, denoiser, 2**40 + 7, rows, shape, [Clip()])]
+        for made, wanted in zip(found, plain, strict=True):
+            tolerance = 1e-5 * max(1.0, float(wanted.abs().max()))
+            torch.testing.assert_close(made, wanted, rtol=1e-5, atol=tolerance, msg=lambda m, of=sampler: f"{of}: {m}")
+        assert any(not torch.equal(a, b) for a, b in zip(plain, without, strict=True)), (
+            f"{sampler}: nothing was corrected"
+        )
+    assert len(captured) == 1
 
 
 def test_one_capture_serves_every_sampler_number_of_steps_and_seed(

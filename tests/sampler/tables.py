@@ -55,12 +55,16 @@ def states(
         x0, eps = predicted(network(x, float(plan.t[i])), x, alpha, sigma, kind)
         noise = torch.zeros_like(x) if noises is None else noises[i]
         terms = [*z, x0, eps, noise]
-        z = [
-            sum((w * _set(v) for w, v in zip(row, terms, strict=True) if w != 0), start=torch.zeros_like(x))
-            for row in plan.update[i].tolist()
-        ]
+        z = [_sum([(w, v) for w, v in zip(row, terms, strict=True) if w != 0], x) for row in plan.update[i].tolist()]
         found.append(_set(z[0]))
     return found
+
+
+def _sum(terms: Sequence[tuple[float, Tensor | None]], x: Tensor) -> Tensor | None:
+    """A weighted sum of the shape of ``x``; a memory that is only handed on may be unset."""
+    if [w for w, _ in terms] == [1]:
+        return terms[0][1]
+    return sum((w * _set(v) for w, v in terms), start=torch.zeros_like(x))
 
 
 def _set(z: Tensor | None) -> Tensor:

@@ -18,7 +18,7 @@ from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws, Stream, words
 from ddpm_ip.nn.fused import kernels
 from ddpm_ip.sampler import Ancestral, Plan, Rows, State, respace, walk
-from ddpm_ip.sampler.correction import Clip
+from ddpm_ip.sampler.correction import DCW, BandGains, Clip, DynamicThresholding
 from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.packed import packed
 from ddpm_ip.schedule import Schedule
@@ -111,6 +111,54 @@ def test_a_learned_variance_differs_by_the_rounding_of_the_exponential() -> None
     fixed = PLANS["fixed_large"](schedule)  # the same graph, a network that could do more
     graph.load(fixed, [Clip()], 3)
     assert_same(kept(graph(ROWS)), kept(walk(fixed, denoiser, 3, ROWS, SHAPE, [Clip()])))
+
+
+def partial_sums(schedule: Schedule, times: list[int]) -> Plan:
+    """What the network sees is a prediction; a memory holds the state itself, and takes on its corrections."""
+    rows = Rows(schedule, memories=2)
+    for t, s in zip(times, [*times[1:], -1], strict=True):
+        state = rows.x if t == times[0] else rows.m[0] + 0.2 * rows.x0
+        ratio = schedule.level(s).sigma / schedule.level(t).sigma
+        kept = ratio * state + 0.3 * rows.eps + 0.1 * rows.noise * (s >= 0)
+        seen = [rows.x0, 0 * rows.x] if s < 0 else [kept + 0.5 * rows.x0, rows.x0]
+        rows.add(t, s, seen[0], [kept, seen[1]], carry=[True, True, False])
+    return rows.plan()
+
+
+def random_weights(schedule: Schedule, times: list[int], memories: int) -> Plan:
+    """Every component from every other, and from the noise; memories carry a change or do not, by chance."""
+    rows, source = Rows(schedule, memories), torch.Generator().manual_seed(memories)
+    for t, s in zip(times, [*times[1:], -1], strict=True):
+        x, *m = 0.3 * torch.randn(1 + memories, 4 + memories, dtype=torch.float64, generator=source)
+        if t == times[0]:  # they are not set yet
+            for form in (x, *m):
+                form[1 : 1 + memories] = 0
+        carry = [True, *(torch.rand(memories, generator=source) < 0.5).tolist()]
+        rows.add(t, s, x, m, carry=carry)
+    return rows.plan()
+
+
+def test_changes_after_a_visit_reach_memories_and_stages_as_in_the_plain_walk() -> None:
+    """Memories that carry a change and such that do not, inner stages, a learned variance: the same to the last bit."""
+    schedule, times, two = Schedule(), [900, 500, 100], ROWS[:2]
+    learned = Denoiser(network_with_variance, schedule, "pred_eps", True)
+    gains = BandGains((1.05, 0.9), (((900, 1.1), (100, 1.2)), 0.95, 1.1))
+    given = [DynamicThresholding(0.9), DCW(0.1, 0.05, "constant"), gains, Clip()]
+    graph = Graph(learned, given, PLANS["fixed_large"](schedule), 2, SHAPE, CPU)
+    plans = {
+        "sums": partial_sums(schedule, times),
+        "random": random_weights(schedule, times, 3),
+        "heun": heun(schedule, times),
+        "learned_range": Ancestral("learned_range").plan(schedule, times),
+    }
+    for name, plan in plans.items():
+        graph.load(plan, given, 7)
+        expected = kept(walk(plan, learned, 7, two, SHAPE, given))
+        assert_same(kept(graph(two)), expected, exact=name != "learned_range")
+        if name == "sums":
+            alone = plan._replace(carry=torch.tensor([[1.0, 0, 0]]).expand(plan.visits, -1))
+            *_, last = walk(alone, learned, 7, two, SHAPE, given)
+            assert (last.xt - expected[-1].xt).abs().max() > 1e-3, "the last visit sees what the memory carries"
 
 
 def test_what_needs_another_graph_is_refused() -> None:

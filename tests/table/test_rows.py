@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.tiny import tiny
 
 from ddpm_ip import options
+from ddpm_ip.commands.compare_samplers import every_sampler
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.run.row import row_label
@@ -22,8 +23,9 @@ from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, Plan, Rows
 from ddpm_ip.sampler.base import steps
 from ddpm_ip.sampler.correction import EpsilonScaling
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.sampler.spacing import shown
 from ddpm_ip.schedule import Schedule
-from ddpm_ip.table.rows import TableOptions, labels, spacing_text, usual_settings
+from ddpm_ip.table.rows import TableOptions, brief, complete, labels
 from ddpm_ip.table.sheet import _stem, place_of
 
 BASE = tiny()
@@ -39,7 +41,7 @@ def asked(*words: str, **changes: Any) -> list[Sampling]:
 
 
 def named(rows: Sequence[Sampling]) -> list[str]:
-    return labels([{**row.row(), "spacing": spacing_text(row.spacing)} for row in rows])
+    return labels([{**row.row(), "spacing": shown(row.spacing)} for row in rows])
 
 
 def test_rows_are_the_product_of_samplers_corrections_and_spacings() -> None:
@@ -126,7 +128,7 @@ def test_a_label_is_the_text_of_its_row(rows: list[Sampling]) -> None:
     ("words", "message"),
     [
         ("--rows ddim@quad@uniform", "one spacing"),
-        ("--rows ddim+clp=none", "clp=... is none of clip"),
+        ("--rows ddim+clp=none", r"clp=\.\.\. is none of clip"),
         ("--rows ddim+clip=none+clip=keep_eps", "given twice"),
         ("--rows ddim+", "write NAME"),
         ("--rows ddim,eta", "'eta' is no KEY=VALUE"),
@@ -210,11 +212,42 @@ def test_columns_are_one_thing() -> None:
         slots(rows=[Sampling(), Sampling(Ancestral("fixed_small"))], steps=[2])
 
 
-def test_usual_settings_are_those_of_every_method() -> None:
-    usual = usual_settings()
-    assert usual["ddim"] == {"name": "ddim", "eta": 0.0}
-    assert usual["epsilon_scaling"]["scale"] == 1.005
-    assert json.loads(json.dumps(usual)) == usual
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("ddim,eta=0", "ddim"),
+        ("dpm_solver,order=2,solver_type=midpoint", "dpm_solver"),
+        ("dpm_solver,order=3", "dpm_solver,order=3"),
+        ("dpm_solver+epsilon_scaling,times=0/500,scales=1/1.01", None),
+        ("ancestral,var_type=fixed_small+epsilon_scaling,scale=1.005", "fixed_small+epsilon_scaling"),
+        ("ddim+clip=none+afs=true+denoise_to_zero=false", None),
+        ("ddim+band_gains,x0=[1.0,[[0,1.0],[500,1.25]]]", None),
+    ],
+)
+def test_settings_that_follow_by_themselves_are_left_out(text: str, short: str | None) -> None:
+    (row,) = asked("--rows", text)
+    assert asked("--rows", row_label(row.row())) == [row]
+    assert named([row]) == [short or row_label(brief(row.row()))]
+    assert asked("--rows", *named([row])) == [row]
+
+
+def test_every_method_is_called_by_its_name() -> None:
+    names = every_sampler()
+    rows = asked("--rows", *names)
+    assert named(rows) == names
+    assert asked("--rows", *(row_label(row.row()) for row in rows)) == rows
+
+
+def test_a_row_of_an_earlier_version_is_completed() -> None:
+    row = {"sampler": {"name": "ddim"}, "corrections": [{"name": "epsilon_scaling", "scale": 1.02}], "clip": "none"}
+    assert complete(row) == json.loads(json.dumps(Sampling(DDIM(), (EpsilonScaling(1.02),), "none").row()))
+    for odd in (
+        {"name": "ddim", "eta": "x"},
+        {"name": "ddim", "eta": -1},
+        {"name": "ddim", "beta": 1},
+        {"name": "new"},
+    ):
+        assert complete({**row, "sampler": odd})["sampler"] == odd, "left as it is"
 
 
 @pytest.mark.parametrize(

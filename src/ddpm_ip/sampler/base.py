@@ -49,6 +49,7 @@ class Plan(NamedTuple):
             noise is then ``exp((f log_bounds[1] + (1 - f) log_bounds[0]) / 2)`` with the network's fraction f. Not
             finite in a row that adds no noise.
         start: the scale of ``x_T``.
+        end: the time of the state after the last visit; -1 is the clean image.
     """
 
     t: Tensor
@@ -61,6 +62,7 @@ class Plan(NamedTuple):
     word: Tensor
     log_bounds: Tensor | None
     start: float
+    end: float = -1.0
 
     @property
     def visits(self) -> int:
@@ -73,7 +75,7 @@ class Plan(NamedTuple):
 
     def times(self) -> list[float]:
         """The time of the state before each visit and after the last, (V + 1); the clean image is -1."""
-        return [*self.t.tolist(), -1.0]
+        return [*self.t.tolist(), self.end]
 
 
 @runtime_checkable

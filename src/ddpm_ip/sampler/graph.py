@@ -17,7 +17,7 @@ from ddpm_ip.draws import Draws, words
 from ddpm_ip.sampler.base import MEMORIES, Plan, State
 from ddpm_ip.sampler.correction.base import Correction, Row
 from ddpm_ip.sampler.packed import CARRY, LEVEL, NUMBERS, packed
-from ddpm_ip.sampler.walk import corrected, numbers_of
+from ddpm_ip.sampler.walk import asked, corrected, numbers_of
 
 CAPACITY = 2048  # visits that a table has room for, unless more are asked for
 
@@ -111,12 +111,15 @@ class Graph:
             yield State(i + 1, times[i + 1], self._xt, self._seen, finished[i])
 
     def first_visit(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The start of the first block: ``x_T`` (B, C, H, W), its times (B,), and what the network put out there."""
+        """What the network is asked at the start of the first block, (B, C, H, W) and times (B,), and what it put out.
+
+        Without a correction that asks it in another way this is ``x_T``.
+        """
         self._start(torch.arange(len(self._indices), device=self._indices.device))
-        xt = self._xt.clone()
+        xt, t = asked(self._corrections, self._xt.clone(), self._row(self._table[0]))
         self._advance()
         assert self._seen is not None
-        return xt, torch.full((len(xt),), float(self._plan.t[0]), device=xt.device), self._seen.output
+        return xt, t.float(), self._seen.output
 
     def _start(self, indices: Tensor) -> None:
         self._walks += 1

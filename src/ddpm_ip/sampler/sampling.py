@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.sampler import Ancestral, AnySampler, Plan, Spacing, VarType, respace
+from ddpm_ip.sampler import Ancestral, AnySampler, Plan, VarType
 from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Correction
+from ddpm_ip.sampler.shorter import without_clean_step, without_first_evaluation
+from ddpm_ip.sampler.spacing import check, shown, times_of
 from ddpm_ip.sampler.walk import numbers_of
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.variants import ByName
@@ -43,21 +45,28 @@ class Sampling:
         clip: what is done to a predicted ``x_0`` outside [-1, 1], after the corrections.
         steps: times on the grid; null for all of ``diffusion.total_steps``. Or one of guided-diffusion's strings:
             "10,10,5", "ddim50".
-        spacing: which times they are, if ``steps`` is a number.
+        spacing: which times they are, if ``steps`` is a number: uniform-linspace, uniform-leading (uniform),
+            uniform-trailing, quad, logsnr (exponential), "karras,rho=7", beta, optimised (by ``ddpm-ip times``); or the
+            times themselves, falling, whole or fractional, with ``steps`` null.
         seed: image i of a seed is always the same image.
         block: images that go through the network together; part of what makes the image. Null for 64 on a CPU, and on a
             GPU for what its free memory holds.
         precision: no, fp16 or bf16; null takes what ``train.mixed_precision`` gives.
+        afs: the first network evaluation is replaced by what it would say of pure noise, and saved.
+        denoise_to_zero: the last step, from the last time on the grid to the clean image; false leaves it out, with its
+            evaluation, and a little noise stays.
     """
 
     sampler: Annotated[AnySampler, ByName()] = dataclasses.field(default_factory=Ancestral)
     corrections: tuple[Annotated[AnyCorrection, ByName()], ...] = ()
     clip: ClipMode = "rederive"
     steps: int | str | None = None
-    spacing: Spacing = "uniform-linspace"
+    spacing: str | tuple[float, ...] = "uniform-linspace"
     seed: int = 0
     block: int | None = None
     precision: Literal["no", "fp16", "bf16"] | None = None
+    afs: bool = False
+    denoise_to_zero: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
@@ -65,6 +74,7 @@ class Sampling:
         for name, value in (("block (batch_size)", self.block), ("steps", self.steps)):
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        check(self.spacing)
 
     def filled(self, var_type: VarType) -> Sampling:
         """The same with the variance that a sampler leaves to the model."""
@@ -72,13 +82,13 @@ class Sampling:
             return dataclasses.replace(self, sampler=Ancestral(var_type))
         return self
 
-    def times(self, total_steps: int) -> list[int]:
-        """The times on the grid, falling (:func:`ddpm_ip.sampler.spacing.respace`).
+    def times(self, schedule: Schedule) -> list[float]:
+        """The times on the grid, falling (:func:`ddpm_ip.sampler.spacing.times_of`).
 
         Raises:
             ConfigError: there are no such times.
         """
-        return respace(total_steps, self.steps, self.spacing)
+        return times_of(schedule, self.steps, self.spacing)
 
     def plan(self, schedule: Schedule) -> Plan:
         """The table of the walk.
@@ -86,7 +96,10 @@ class Sampling:
         Raises:
             ConfigError: there are no such times, or the sampler cannot walk along them.
         """
-        return self.sampler.plan(schedule, self.times(schedule.total_steps))
+        plan = self.sampler.plan(schedule, self.times(schedule))
+        if not self.denoise_to_zero:
+            plan = without_clean_step(plan)
+        return without_first_evaluation(plan) if self.afs else plan
 
     def check(self, schedule: Schedule, learned_variance: bool) -> None:
         """Says before anything is made what would be said when images are.
@@ -105,11 +118,13 @@ class Sampling:
         return (*self.corrections, Clip(self.clip))
 
     def row(self) -> dict[str, Any]:
-        """What makes the row of a results table, as plain values: sampler, corrections, clip."""
+        """What makes the row of a results table, as plain values: sampler, corrections, clip, and what is unusual."""
+        unusual = {"afs": self.afs or None, "denoise_to_zero": None if self.denoise_to_zero else False}
         return {
             "sampler": dataclasses.asdict(self.sampler),
-            "corrections": [dataclasses.asdict(c) for c in self.corrections],
+            "corrections": [_said(c) for c in self.corrections],
             "clip": self.clip,
+            **{key: value for key, value in unusual.items() if value is not None},
         }
 
     def facts(self, diffusion: Mapping[str, Any], computed: Computed) -> dict[str, Any]:
@@ -129,11 +144,17 @@ class Sampling:
         schedule = Schedule(total, *(diffusion[key] for key in ("beta_schedule", "beta_start", "beta_end")))
         return {
             **self.row(),
-            "steps": len(self.times(total)),
-            "spacing": self.steps if isinstance(self.steps, str) else self.spacing,
+            "steps": len(self.times(schedule)),
+            "spacing": self.steps if isinstance(self.steps, str) else shown(self.spacing),
             "evaluations": self.plan(schedule).visits,
             "seed": self.seed,
             "block": self.block,
             "diffusion": model,
             **computed._asdict(),
         }
+
+
+def _said(correction: Any) -> dict[str, Any]:
+    """The settings of a correction as plain values, without those that are left open (None)."""
+    settings = {key: value for key, value in dataclasses.asdict(correction).items() if value is not None}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}

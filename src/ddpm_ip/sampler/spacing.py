@@ -1,22 +1,159 @@
-"""The times on the grid: which of the schedule's times a walk goes through."""
+"""The times on the grid: which of the schedule's times a walk goes through.
+
+By a rule over whole times (:func:`respace`), by a rule over noise levels (:mod:`ddpm_ip.sampler.levels`), by one of
+guided-diffusion's strings (:func:`guided_times`), or one by one. :func:`times_of` knows them all.
+"""
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import re
 from collections.abc import Sequence
-from itertools import accumulate, repeat
-from typing import Literal, get_args
+from itertools import accumulate, pairwise, repeat
+from typing import Any, Literal, get_args
 
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.schedule import linspace
+from ddpm_ip.sampler.levels import LEVELS, rounded
+from ddpm_ip.schedule import Schedule, linspace
 
 COUNT = r"[1-9][0-9]{0,8}"  # in a string of guided-diffusion
 Spacing = Literal["uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad"]
+OPTIMISED = "optimised"  # times that `ddpm-ip times` found for these weights
+MOST_TIMES = 100_000  # one by one
+
+
+def times_of(schedule: Schedule, steps: int | str | None, spacing: str | Sequence[float]) -> list[float]:
+    """The times on the grid, falling, in 0..T-1.
+
+    Args:
+        schedule: of the model.
+        steps: how many; all T if None. Or one of guided-diffusion's strings.
+        spacing: a rule's name, with its settings as in ``karras,rho=5``; or the times themselves, as numbers or as text
+            such as ``[999, 500.5, 0]``.
+
+    Raises:
+        ConfigError: there is no such rule, or it has no such times.
+    """
+    given = listed(spacing)
+    if given is not None:
+        return _checked(schedule, steps, given)
+    name, settings = parsed(str(spacing))
+    if name == OPTIMISED:
+        raise ConfigError(
+            "the spacing optimised takes times that were found for these weights and this number of steps: find them "
+            "with `ddpm-ip times --weights ... --steps N`"
+        )
+    if name in get_args(Spacing) or isinstance(steps, str):
+        return [float(t) for t in respace(schedule.total_steps, steps, str(spacing))]  # type: ignore[arg-type]
+    if steps is None:
+        return [float(t) for t in range(schedule.total_steps - 1, -1, -1)]
+    if not 1 <= steps <= schedule.total_steps:
+        raise _out_of_range(steps, schedule.total_steps)
+    whole = settings.pop("whole", False)
+    try:
+        times = LEVELS[name](schedule, steps, **settings)
+    except ValueError as error:
+        raise ConfigError(f"the spacing {spacing}: {error}") from None
+    times = rounded(times) if whole else times
+    if any(s >= t for t, s in pairwise(times)):
+        raise ConfigError(
+            f"the spacing {spacing} has no {steps} different times out of {schedule.total_steps}: ask for fewer steps"
+            + (", or leave whole=true out" if whole else "")
+        )
+    return times
+
+
+def check(spacing: str | Sequence[float]) -> None:
+    """Refuses what no model could have.
+
+    Raises:
+        ValueError: says which spacings there are.
+    """
+    given = listed(spacing)
+    if given is None:
+        try:
+            parsed(str(spacing))
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+    elif not given or len(given) > MOST_TIMES or any(not s < t for t, s in pairwise(given)) or not given[-1] >= 0:
+        raise ValueError(f"the spacing, as a list of times, must fall and end at 0 or above, got {list(given)[:8]}")
+
+
+def listed(spacing: str | Sequence[float]) -> tuple[float, ...] | None:
+    """The times of a spacing that says them one by one; None for a rule."""
+    if not isinstance(spacing, str):
+        return tuple(spacing)
+    text = spacing.strip().removeprefix("[").removesuffix("]")
+    if not re.fullmatch(r"[-+0-9.eE]+([ ,]+[-+0-9.eE]+)*,?", text):
+        return None
+    try:
+        return tuple(map(float, text.replace(",", " ").split()))
+    except ValueError:
+        return None
+
+
+def shown(spacing: str | Sequence[float]) -> str:
+    """A spacing as one text, the same for all ways to write it; :func:`times_of` reads it."""
+    given = listed(spacing)
+    if given is None:
+        return str(spacing)
+    return f"[{', '.join(str(int(t)) if t.is_integer() else repr(t) for t in map(float, given))}]"
+
+
+def parsed(spacing: str) -> tuple[str, dict[str, Any]]:
+    """Name and settings of a rule.
+
+    Raises:
+        ConfigError: says which there are.
+    """
+    name, *settings = spacing.split(",")
+    known = (*get_args(Spacing), *LEVELS, OPTIMISED)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        raise ConfigError(
+            f"unknown spacing (respace_type) {name[:100]!r}: "
+            + (f"did you mean {near[0]}? " if near else "")
+            + f"Choose one of {', '.join(known)}, or a list of times"
+        )
+    keys = [] if name not in LEVELS else [*list(inspect.signature(LEVELS[name]).parameters)[2:], "whole"]
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        value = _value(text)
+        if key not in keys or key in found or value is None or isinstance(value, bool) != (key == "whole"):
+            has = f"its settings are {', '.join(keys)}, as in {name},{keys[0]}=..." if keys else "it has no settings"
+            raise ConfigError(f"the spacing {spacing[:100]}: {setting!r} cannot be; {has}")
+        found[key] = value
+    return name, found
+
+
+def _value(text: str) -> float | bool | None:
+    """A finite number, true or false; None if it is neither."""
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return number if math.isfinite(number := float(text)) else None
+    except ValueError:
+        return None
+
+
+def _checked(schedule: Schedule, steps: int | str | None, times: Sequence[float]) -> list[float]:
+    last = schedule.total_steps - 1
+    if steps is not None and steps != len(times):
+        raise ConfigError(f"the spacing names {len(times)} times, and the steps are {steps}: leave the steps out")
+    if not times or any(not 0 <= t <= last for t in times) or any(s >= t for t, s in pairwise(times)):
+        raise ConfigError(f"the times of the spacing must fall, from at most {last} to at least 0")
+    return [float(t) for t in times]
+
+
+def _out_of_range(steps: int, total_steps: int) -> ConfigError:
+    return ConfigError(f"the steps (respace_steps) are {steps}; choose 1..{total_steps} (diffusion.total_steps)")
 
 
 def respace(total_steps: int, steps: int | str | None, spacing: Spacing = "uniform-linspace") -> list[int]:
-    """Chooses the times on the grid.
+    """Chooses whole times by a rule over times.
 
     ``uniform`` and ``uniform-leading``: ``0, r, 2r, ...`` with ``r = T // steps`` (DDIM; diffusers ``leading``); the
     noisiest time T-1 is never visited. ``uniform-linspace``: both ends, rounded (diffusers ``linspace``).
@@ -50,7 +187,7 @@ def respace(total_steps: int, steps: int | str | None, spacing: Spacing = "unifo
     if steps is None or (steps == total_steps and spacing != "quad"):
         return list(range(total_steps - 1, -1, -1))
     if not 1 <= steps <= total_steps:
-        raise ConfigError(f"the steps (respace_steps) are {steps}; choose 1..{total_steps} (diffusion.total_steps)")
+        raise _out_of_range(steps, total_steps)
     times = _times(total_steps, steps, spacing)
     if (found := len(set(times))) != steps:
         most = math.isqrt(total_steps) + 1  # quad: beyond that the first two squares are below 1

@@ -66,7 +66,23 @@ def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
     def network(xt: Tensor, row: Row) -> Prediction:
         return denoiser.at(xt, row.t, row.alpha, row.sigma)
 
-    denoise: Denoise = network
+    return _wrapped(network, corrections)
+
+
+def asked(corrections: Sequence[Correction], xt: Tensor, row: Row) -> tuple[Tensor, Tensor]:
+    """What corrections ask the network for a state ``xt``, (B, C, H, W) and times (B,); it is not run."""
+    found = []
+
+    def network(xt: Tensor, row: Row) -> Prediction:
+        found.append((xt, row.t))
+        nothing = torch.zeros_like(xt)
+        return Prediction(nothing, nothing, nothing, nothing)
+
+    _wrapped(network, corrections)(xt, row)
+    return found[0]
+
+
+def _wrapped(denoise: Denoise, corrections: Sequence[Correction]) -> Denoise:
     for correction in corrections:
         denoise = correction.wrap(denoise)
     return denoise

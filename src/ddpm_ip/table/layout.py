@@ -21,7 +21,7 @@ from typing import Any
 from ddpm_ip.metric import find
 from ddpm_ip.run.record import Record, computed_in_words, described, records
 from ddpm_ip.run.row import ROW, corrections_label, row_label, sampler_label
-from ddpm_ip.table.rows import labels, usual_settings
+from ddpm_ip.table.rows import brief, labels
 
 Grid = dict[str, Any]  # table.json
 Cell = Mapping[str, Any] | None  # value, spread or None, number of seeds, mark; None: not measured
@@ -207,8 +207,8 @@ def _row(label: str, source: str | None, cells: Sequence[Cell]) -> dict[str, Any
 
 def _own_row(label: str, setting: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, Any]:
     parts = {
-        "sampler": sampler_label(setting, usual_settings()),
-        "corrections": "+".join(corrections_label(setting, usual_settings())),
+        "sampler": sampler_label(brief(setting)),
+        "corrections": "+".join(corrections_label(brief(setting))),
         "spacing": setting["spacing"],
     }
     return {**_row(label, None, cells), **parts}
@@ -234,7 +234,7 @@ def _published(
     protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], steps: Sequence[int | str]
 ) -> list[Mapping[str, Any]]:
     """What others measured with the same extractor, data and variance, of any number of images."""
-    labels_of = ((row["sampler"].get("var_type"), row_label(row, usual_settings())) for row in rows)
+    labels_of = ((row["sampler"].get("var_type"), row_label(brief(row))) for row in rows)
     variances = _unique(variance for variance, label in labels_of if label == variance)
     entries = json.loads(files("ddpm_ip.table").joinpath("published.json").read_text(encoding="utf-8"))
     same = ("extractor", "data", "image_size")

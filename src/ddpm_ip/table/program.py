@@ -36,9 +36,10 @@ from ddpm_ip.run.row import ROW
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
 from ddpm_ip.sampler.sampling import Computed, Sampling
+from ddpm_ip.sampler.spacing import shown
 from ddpm_ip.settings import KINDS, check_as_trained
 from ddpm_ip.table.layout import Grid
-from ddpm_ip.table.rows import TableOptions, spacing_text
+from ddpm_ip.table.rows import TableOptions
 from ddpm_ip.table.sheet import Sheet, block_used
 
 log = logging.getLogger("ddpm_ip.table")
@@ -98,7 +99,7 @@ def table(
     }
     home = run / "table"
     wanted = options.sampling.block
-    spacings = dict.fromkeys(spacing_text(slot.cell.sampling.spacing) for slot in slots)
+    spacings = dict.fromkeys(shown(slot.cell.sampling.spacing) for slot in slots)
     used = (block_used(home, {**common, "spacing": spacing}) for spacing in spacings)
     block = _agreed(wanted or next(filter(None, used), None) or default_block(config, accelerator), accelerator)
     slots = [
@@ -191,7 +192,7 @@ def _sampling_facts(config: Config, sampling: Sampling, accelerator: Accelerator
     fast = why_not_fast(config.train.fast, accelerator) is None
     computed = Computed(accelerator.mixed_precision, fast, accelerator.device.type)
     facts = replace(sampling, block=1).facts(config.to_dict()["diffusion"], computed)
-    facts["spacing"] = spacing_text(sampling.spacing)
+    facts["spacing"] = shown(sampling.spacing)
     own = (*ROW, "steps", "evaluations", "seed", "block")
     return {key: value for key, value in facts.items() if key not in own}
 

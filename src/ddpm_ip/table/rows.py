@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, get_args
 
 from ddpm_ip.config import Config
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.plain import UNREADABLE
 from ddpm_ip.run.row import row_label
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import Ancestral, AnySampler, VarType
@@ -180,33 +181,59 @@ def _sampling(row: Sampling, steps: int | str, seed: int) -> Sampling:
         raise ConfigError(f"--{error}") from None
 
 
-@cache
-def usual_settings() -> dict[str, dict[str, Any]]:
-    """The default settings of every sampler and correction by its name, as plain values."""
-    known = [*variants(AnySampler), *variants(AnyCorrection)]
-    return {variant_name(v): json.loads(json.dumps(dataclasses.asdict(v()))) for v in known}
-
-
-def spacing_text(spacing: Any) -> str:
-    """A spacing as the command line has it: a rule, or the times themselves."""
-    if isinstance(spacing, str):
-        return spacing
-    return f"[{', '.join(str(int(t)) if float(t).is_integer() else repr(float(t)) for t in spacing)}]"
-
-
 def labels(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """The names of rows in a table, as ``--rows`` reads them: the spacing is named where they have several.
 
     Args:
-        rows: ``sampler``, ``corrections``, ``clip`` and ``spacing`` of each.
+        rows: ``sampler``, ``corrections``, ``spacing`` and the rest of each.
     """
     listed = list(rows)
     mixed = len({row["spacing"] for row in listed}) > 1
-    return [
-        row_label(row, usual_settings()) + (f"@{row['spacing'].replace(' ', '')}" if mixed else "") for row in listed
-    ]
+    return [row_label(brief(row)) + (f"@{row['spacing'].replace(' ', '')}" if mixed else "") for row in listed]
 
 
-def complete(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A sampler or correction with all of its settings: a file of an earlier version may lack those that are newer."""
-    return {**usual_settings().get(str(section["name"]), {}), **section}
+def complete(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with all settings of its sampler and corrections: a file of an earlier version may lack some."""
+    return _each(_complete, row)
+
+
+def brief(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without the settings that its sampler and corrections have by themselves."""
+    return _each(_brief, row)
+
+
+def _each(change: Callable[[str], dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    sampler, *corrections = (change(json.dumps(one)) for one in (row["sampler"], *row["corrections"]))
+    return {**row, "sampler": sampler, "corrections": corrections}
+
+
+@cache
+def _methods() -> dict[str, type]:
+    return {variant_name(v): v for v in (*variants(AnySampler), *variants(AnyCorrection))}
+
+
+@lru_cache(10_000)
+def _complete(section: str) -> dict[str, Any]:
+    """What today's class makes of a section; one that it does not know stays as it is."""
+    given: dict[str, Any] = json.loads(section)
+    try:
+        return _plain(_methods()[str(given["name"])](**given))
+    except (KeyError, *UNREADABLE, ArithmeticError):
+        return given
+
+
+@lru_cache(10_000)
+def _brief(section: str) -> dict[str, Any]:
+    whole = _complete(section)
+    kept = {key: value for key, value in whole.items() if value is not None}
+    for key in [key for key in kept if key not in ("name", "var_type")]:
+        fewer = {k: v for k, v in kept.items() if k != key}
+        if _complete(json.dumps(fewer)) == whole:
+            kept = fewer
+    return kept
+
+
+def _plain(method: Any) -> dict[str, Any]:
+    """The settings as files have them."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(method)))
+    return plain

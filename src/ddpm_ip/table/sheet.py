@@ -34,8 +34,9 @@ from ddpm_ip.run.record import Evaluation, records, understood
 from ddpm_ip.run.row import ROW, row_label
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sample.store import sample_files
+from ddpm_ip.sampler.spacing import shown
 from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out, place_key
-from ddpm_ip.table.rows import Place, Slot, complete, labels, spacing_text
+from ddpm_ip.table.rows import Place, Slot, complete, labels
 from ddpm_ip.turns import alone
 
 PLACE = (*ROW, "steps", "seed")
@@ -140,7 +141,8 @@ class Sheet:
         path = folder / f"cell-{_stem(cell)}.json"
         if not path.exists():
             wanted = place_key(self._place(cell))
-            for other in sorted(folder.glob(f"cell-{cell.sampling.sampler.name}-*-{_column(cell)}.json")):
+            first = path.stem.split("-")[1]
+            for other in sorted(folder.glob(f"cell-{first}*-{_column(cell)}.json")):
                 if place_key({**_read_cell(other), "spacing": _spacing(cell)}) == wanted:
                     return other
         return path
@@ -190,7 +192,7 @@ def block_used(home: Path, protocol: Mapping[str, Any]) -> int | None:
 
 
 def _spacing(cell: SampleOptions) -> str:
-    return spacing_text(cell.sampling.spacing)
+    return shown(cell.sampling.spacing)
 
 
 def _place(cell: Mapping[str, Any]) -> Place:
@@ -207,8 +209,8 @@ def _stem(cell: SampleOptions) -> str:
     place = place_of(cell)
     row = {key: place[key] for key in ROW if key in place}
     label = re.sub(r"[^A-Za-z0-9_.]+", "-", _in_old_words(row)).strip("-")
-    own = complete({"name": "ancestral"}) | {"var_type": row["sampler"].get("var_type")}
-    if row != {"sampler": own, "corrections": [], "clip": "rederive"}:
+    plain = {"sampler": {"name": "ancestral", "var_type": row["sampler"].get("var_type")}, "corrections": []}
+    if row != {**complete(plain), "clip": "rederive"}:
         label += f"-{hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:6]}"
     return f"{label}-{_column(cell)}"
 
@@ -223,9 +225,9 @@ def _in_old_words(row: Mapping[str, Any]) -> str:
     sampler = dict(row["sampler"])
     name = sampler.pop("name")
     words = [str(sampler.pop("var_type", None) or name) if name == "ancestral" else name]
-    words += [f"{key} {_short(value)}" for key, value in sampler.items()]
+    words += [f"{key} {_short(value)}" for key, value in sampler.items() if value is not None]
     for correction in row["corrections"]:
-        settings = {key: value for key, value in correction.items() if key != "name"}
+        settings = {key: value for key, value in correction.items() if key != "name" and value is not None}
         words += [correction["name"]]
         words += [f"{key} {_short(value)}" if len(settings) > 1 else _short(value) for key, value in settings.items()]
     words += [] if row["clip"] == "rederive" else [f"clip {row['clip']}"]
@@ -261,7 +263,7 @@ def _read_cell(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} lacks {', '.join(missing)}. {REMOVE}")
     with reading(path, REMOVE):
         _check(cell)
-    return {**cell, "sampler": complete(cell["sampler"]), "corrections": [complete(c) for c in cell["corrections"]]}
+    return complete(cell)
 
 
 def _check(cell: Mapping[str, Any]) -> None:

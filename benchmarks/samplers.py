@@ -1,0 +1,269 @@
+"""Samplers, times and corrections on one trained CIFAR-10 network, scored in FD-C56 as they are made.
+
+    python benchmarks/samplers.py scan        --out scan.json --images 2000 ...     # samplers x spacings x evaluations
+    python benchmarks/samplers.py corrections --out corrections.json --images 2000 ...
+    python benchmarks/samplers.py reference   --out reference.json --images 2000 ...    # up to 1,000 evaluations
+    python benchmarks/samplers.py winners     --out winners.json --images 10000 --of scan.json corrections.json ...
+
+with, each time,
+
+    --config cifar10.yaml --weights ema.safetensors --classifier resnet56-4bfd9763.th --statistics c56_train_stats.npz
+
+``--statistics`` holds mean and covariance of the scaled features (benchmarks/c56.py) of the 50,000 training images, so
+that no data are needed. Rows that a file has already are not made again, ``--seconds`` ends a call in time, and
+``--part 1/2`` takes every second row, for two GPUs. FD-C56 is NOT FID; of 2,000 images it is higher than of 10,000.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from c56 import C56
+from cifar_features import class_score
+
+from ddpm_ip import options
+from ddpm_ip.config import Config, from_dict, load
+from ddpm_ip.errors import ConfigError
+from ddpm_ip.run.provenance import provenance
+from ddpm_ip.run.record import row_label
+from ddpm_ip.run.weights import find_weights
+from ddpm_ip.sample.generator import Model
+from ddpm_ip.sample.program import load_model, sampling_engine
+from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.schedule import Schedule
+
+EVALUATIONS = (6, 10, 20, 50)
+SPACINGS = ("uniform-linspace", "uniform-leading", "quad", "logsnr", "karras", "beta")
+SPACINGS_AT_50 = ("uniform-linspace", "logsnr", "karras")
+FAMILIES = {
+    "ancestral": ("ancestral,var_type=fixed_small", "ancestral,var_type=fixed_large"),
+    "ddim": ("ddim", "ddim,eta=0.5"),
+    "dpm_solver": ("dpm_solver,order=2", "dpm_solver,order=3"),
+    "dpm_solver_single": ("dpm_solver_single,order=2", "dpm_solver_single,order=3"),
+    "dpm_solver_sde": ("dpm_solver_sde",),
+    "unipc": ("unipc,order=2", "unipc,order=3"),
+    "ipndm": ("ipndm,order=2", "ipndm,order=4"),
+    "ipndm_v": ("ipndm_v,order=3",),
+    "deis": ("deis,order=2", "deis,order=3"),
+    "heun": ("heun",),
+    "sa_solver": ("sa_solver",),
+    "er_sde": ("er_sde,order=2", "er_sde,order=3"),
+}
+CORRECTED = {  # sampler: its times
+    "ddim": "logsnr",
+    "dpm_solver,order=2": "logsnr",
+    "ipndm,order=4": "karras",
+    "ancestral,var_type=fixed_small": "uniform-linspace",
+}
+CORRECTIONS = (
+    "epsilon_scaling,scale=0.995", "epsilon_scaling,scale=1.005", "epsilon_scaling,scale=1.02",
+    "tsr,k=0.99", "tsr,k=0.97", "tsr,k=0.93",
+    "ip_emulator,gamma=0.1", "ip_emulator,gamma=0.2", "ip_emulator,gamma=0.1,undo=true",
+    "time_shift,window=10", "time_shift,window=30", "time_shift,window=80",
+    "dcw,low=0.002", "dcw,low=0.005", "dcw,low=0.02",
+    "variance_normalisation",
+    "dynamic_thresholding",
+)  # fmt: skip
+STRONGER = ("epsilon_scaling,scale=1.03", "epsilon_scaling,scale=1.05", "epsilon_scaling,scale=1.08")
+REFERENCES = (
+    ("ancestral,var_type=fixed_large", "uniform-linspace", (1000,)),
+    ("ancestral,var_type=fixed_small", "uniform-linspace", (200, 1000)),
+    ("ddim", "uniform-linspace", (100, 200, 1000)),
+    ("dpm_solver,order=2", "logsnr", (100, 200)),
+    ("heun", "karras", (100, 200)),
+    ("ipndm,order=4", "karras", (100,)),
+    ("dpm_solver_sde", "logsnr", (100, 200)),
+    ("sa_solver", "logsnr", (100,)),
+    ("er_sde,order=3", "logsnr", (100,)),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to make images.
+
+    Args:
+        sampler, corrections: as ``--sampler`` and ``--corrections`` have them; corrections with + between them.
+        spacing: of the times.
+        evaluations: of the network, at most; the largest number of steps that needs no more is taken.
+        seed: of the images.
+    """
+
+    sampler: str
+    spacing: str
+    evaluations: int
+    corrections: str = ""
+    seed: int = 0
+
+    def sampling(self, config: Config) -> Sampling:
+        """Its steps are those that fit.
+
+        Raises:
+            ConfigError: there is no such sampling.
+        """
+        overrides: dict[str, Any] = options.sampler_overrides(self.sampler)
+        overrides["sampling.corrections"] = [
+            options.variant(c, "--corrections") for c in self.corrections.split("+") if c
+        ]
+        wanted = from_dict(config.to_dict(), "samplers.py", overrides).sampling
+        wanted = replace(wanted, spacing=self.spacing, seed=self.seed)
+        schedule: Schedule = config.diffusion.schedule
+        for steps in range(self.evaluations, 0, -1):
+            found = replace(wanted, steps=steps)
+            if found.plan(schedule).visits <= self.evaluations:
+                return found
+        raise ConfigError(f"{self}: no number of steps needs so few evaluations")
+
+
+def scan() -> Iterator[Cell]:
+    """Samplers, times, evaluations; and how far three seeds are apart."""
+    for evaluations in EVALUATIONS:
+        for family in FAMILIES.values():
+            for sampler in family:
+                for spacing in SPACINGS if evaluations < 50 else SPACINGS_AT_50:
+                    yield Cell(sampler, spacing, evaluations)
+    for seed in (1, 2):
+        yield Cell("dpm_solver,order=2", "logsnr", 10, seed=seed)
+
+
+def corrections() -> Iterator[Cell]:
+    """Each correction in three strengths, and none."""
+    for evaluations in (10, 20, 50):
+        for sampler, spacing in CORRECTED.items():
+            more = STRONGER if sampler.startswith("ancestral") else ()
+            for correction in ("", *CORRECTIONS, *more):
+                yield Cell(sampler, spacing, evaluations, correction)
+
+
+def reference() -> Iterator[Cell]:
+    """Many evaluations, no correction."""
+    for sampler, spacing, counts in REFERENCES:
+        for evaluations in counts:
+            yield Cell(sampler, spacing, evaluations)
+
+
+def winners(files: list[Path]) -> Iterator[Cell]:
+    """The best of each family at each number of evaluations, of each sampler's corrections, and of the references."""
+    rows = [row for path in files for row in json.loads(path.read_text())["rows"] if row.get("FD-C56") is not None]
+    best: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        family = row["sampler"].split(",")[0]
+        asked = row["evaluations_at_most"]
+        kind = "many" if asked > max(EVALUATIONS) else ("corrected" if row["corrections"] else "plain", family, asked)
+        if row["seed"] == 0 and (kind not in best or row["FD-C56"] < best[kind]["FD-C56"]):
+            best[kind] = row
+    for row in best.values():
+        yield Cell(row["sampler"], row["spacing"], row["evaluations_at_most"], row["corrections"])
+
+
+class Score:
+    """FD-C56 and CS-C56 of images as they come."""
+
+    def __init__(self, classifier: Path, statistics: Path, device: torch.device) -> None:
+        self._extractor = C56(device, classifier)
+        with np.load(statistics) as file:
+            self._mean, covariance = file["mu"], file["cov"]
+        w, v = np.linalg.eigh(covariance)
+        self._root, self._trace = (v * np.sqrt(np.clip(w, 0, None))) @ v.T, np.trace(covariance)
+
+    @torch.no_grad()
+    def __call__(self, blocks: Iterator[Any], device: torch.device) -> dict[str, float]:
+        """Of ``uint8`` (B, 3, 32, 32) blocks; the distance is that of Gaussians fitted to the features."""
+        found = [self._extractor(torch.from_numpy(block).to(device)) for block in blocks]
+        features = torch.cat([f["pool"].double() for f in found]).cpu().numpy()
+        probabilities = torch.cat([f["logits"].double().softmax(1) for f in found]).cpu().numpy()
+        difference, covariance = features.mean(0) - self._mean, np.cov(features, rowvar=False)
+        cross = np.sqrt(np.clip(np.linalg.eigvalsh(self._root @ covariance @ self._root), 0, None)).sum()
+        score, _ = class_score(probabilities)
+        distance = difference @ difference + self._trace + np.trace(covariance) - 2 * cross
+        return {"FD-C56": float(distance), "CS-C56": score, "n": len(features)}
+
+
+def measure(cells: list[Cell], model: Model, config: Config, score: Score, args: argparse.Namespace) -> None:
+    """Measures the cells that the file lacks, and writes it after each."""
+    begin, known = time.monotonic(), about(args)
+    rows: list[dict[str, Any]] = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
+    there = {_key(row) for row in rows}
+    for cell in cells:
+        if time.monotonic() - begin > args.seconds:
+            print("the time is over", flush=True)
+            break
+        row: dict[str, Any] = {
+            "sampler": cell.sampler, "spacing": cell.spacing, "corrections": cell.corrections,
+            "evaluations_at_most": cell.evaluations, "seed": cell.seed, "images": args.images,
+        }  # fmt: skip
+        if _key(row) in there:
+            continue
+        start = time.monotonic()
+        try:
+            sampling = replace(cell.sampling(config), block=args.block)
+            generator = model.generator(sampling)
+            row |= score(generator.mine(args.images), model.device)
+            row |= {
+                "label": row_label(generator.facts()),
+                "steps": sampling.steps,
+                "evaluations": generator.plan.visits,
+            }
+        except (ConfigError, ArithmeticError, np.linalg.LinAlgError) as error:
+            row["refused"] = str(error)
+        row["seconds"] = round(time.monotonic() - start, 2)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps({**known, "rows": rows}, indent=1) + "\n")
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[k] for k in ("sampler", "spacing", "corrections", "evaluations_at_most", "seed", "images"))
+
+
+def about(args: argparse.Namespace) -> dict[str, Any]:
+    """What the rows of a file have in common."""
+    here = provenance()
+    return {
+        "date": date.today().isoformat(),
+        "hardware": here["hardware"],
+        "versions": here["versions"],
+        "git": {"commit": args.commit} if args.commit else here["git"],
+        "metric": "FD-C56 and CS-C56 against the 50,000 training images (not FID, not IS)",
+        "network": args.network,
+        "weights_sha256": hashlib.sha256(args.weights.read_bytes()).hexdigest(),
+        "command": here["command"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("scan", "corrections", "reference", "winners"))
+    for name in ("config", "weights", "classifier", "statistics", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--of", type=Path, nargs="+", default=[], help="of winners: the files of the other calls")
+    parser.add_argument("--network", default="", help="how the weights were made, for the file")
+    parser.add_argument("--commit", help="where there is no repository")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--block", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--part", default="0/1", help="I/N: the rows I, I + N, ...")
+    args = parser.parse_args()
+    lists = {"scan": scan, "corrections": corrections, "reference": reference, "winners": lambda: winners(args.of)}
+    part, parts = map(int, args.part.split("/"))
+    cells = list(lists[args.what]())[part::parts]
+    config = load(args.config)
+    engine = sampling_engine(config, config.sampling)
+    found = find_weights(args.weights)
+    model = load_model(config, found.tensors, engine, str(args.weights))
+    measure(cells, model, config, Score(args.classifier, args.statistics, engine.device), args)
+
+
+if __name__ == "__main__":
+    main()
