@@ -2,8 +2,12 @@
 
     python benchmarks/samplers.py scan        --out scan.json --images 2000 ...     # samplers x spacings x evaluations
     python benchmarks/samplers.py corrections --out corrections.json --images 2000 ...
-    python benchmarks/samplers.py reference   --out reference.json --images 2000 ...    # up to 1,000 evaluations
+    python benchmarks/samplers.py closer      --out closer.json --images 2000 ...     # around what was good in these
+    python benchmarks/samplers.py analytic    --out analytic.json --images 2000 ...   # needs the training images
+    python benchmarks/samplers.py reference   --out reference.json --images 2000 ...  # up to 1,000 evaluations
     python benchmarks/samplers.py winners     --out winners.json --images 10000 --of scan.json corrections.json ...
+
+(``closer`` has rows with optimised times: first ``ddpm-ip times --weights ... --steps 6 10 20``.)
 
 with, each time,
 
@@ -34,12 +38,15 @@ from cifar_features import class_score
 from ddpm_ip import options
 from ddpm_ip.config import Config, from_dict, load
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.provenance import provenance
 from ddpm_ip.run.record import row_label
 from ddpm_ip.run.weights import find_weights
+from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import load_model, sampling_engine
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.sampler.spacing import OPTIMISED as OPTIMISED_TIMES
 from ddpm_ip.schedule import Schedule
 
 EVALUATIONS = (6, 10, 20, 50)
@@ -75,6 +82,45 @@ CORRECTIONS = (
     "dynamic_thresholding",
 )  # fmt: skip
 STRONGER = ("epsilon_scaling,scale=1.03", "epsilon_scaling,scale=1.05", "epsilon_scaling,scale=1.08")
+GOOD = (  # in the scan, at 6 to 20 evaluations
+    ("dpm_solver_single,order=3", "uniform-leading"),
+    ("dpm_solver,order=3", "logsnr"),
+    ("dpm_solver,order=2", "karras"),
+    ("dpm_solver_sde", "quad"),
+    ("er_sde,order=3", "uniform-leading"),
+    ("deis,order=3", "uniform-leading"),
+    ("ipndm,order=2", "uniform-leading"),
+    ("ddim,eta=0.5", "quad"),
+)
+BESIDE = (
+    "ip_emulator,gamma=0.1,undo=true", "variance_normalisation", "epsilon_scaling,scale=0.9975",
+    "epsilon_scaling,scale=0.9925", "tsr,k=1.02", "ip_emulator,gamma=0.1,undo=true+variance_normalisation",
+)  # fmt: skip
+OPTIMISED = (
+    "ddim", "dpm_solver,order=2", "dpm_solver,order=3", "unipc,order=2", "ipndm,order=2", "ipndm,order=4",
+    "ipndm_v,order=3", "deis,order=3", "er_sde,order=3",
+)  # fmt: skip
+OTHERS = (  # evaluations, sampler, times, and what is unusual
+    *((n, "dpm_solver,order=3,corrected=true", "logsnr", "") for n in (6, 10, 20)),
+    *((n, "sa_solver,linear_term=exact", "quad", "") for n in (10, 20)),
+    *((n, "sa_solver,linear_term=exact", "logsnr", "") for n in (10, 20, 50)),
+    *((n, "sa_solver,predictor_order=3,corrector_order=4", "quad", "") for n in (10, 20)),
+    *((n, "ipndm_v,order=2", "uniform-leading", "") for n in (6, 10)),
+    *((n, "deis,order=4", "uniform-leading", "") for n in (6, 10)),
+    *((n, "restart", "karras", "") for n in (20, 50)),
+    *((n, "restart,rho_high=2", "karras", "") for n in (20, 50)),
+    *((50, f"heun,s_churn={c}", "karras", "") for c in (10, 40)),
+    *((n, "ddim,eta=1", "quad", "") for n in (10, 20)),
+    *((10, s, "logsnr", f"clip={c}") for s in ("dpm_solver", "ipndm,order=4", "ddim") for c in ("none", "keep_eps")),
+    *((10, s, t, "afs=true") for s, t in (("dpm_solver", "karras"), ("ddim", "uniform-linspace"))),
+    *((9, "dpm_solver", "karras", ""), ),
+    *((n, s, t, "denoise_to_zero=false") for n in (10, 20) for s, t in (("dpm_solver", "karras"), ("ddim", "quad"))),
+)  # fmt: skip
+MORE_OF_50 = (
+    "tsr,k=0.91", "tsr,k=0.89", "tsr,k=0.91,sigma=1", "tsr,k=0.93,sigma=1", "epsilon_scaling,scale=1.0275",
+    "epsilon_scaling,scale=1.035", "epsilon_scaling,scale=1.04", "dcw,low=0.05", "dcw,low=0.08",
+    "dcw,low=0.03,high=0.01", "ip_emulator,gamma=0.25", "ip_emulator,gamma=0.3",
+)  # fmt: skip
 REFERENCES = (
     ("ancestral,var_type=fixed_large", "uniform-linspace", (1000,)),
     ("ancestral,var_type=fixed_small", "uniform-linspace", (200, 1000)),
@@ -97,6 +143,7 @@ class Cell:
         spacing: of the times.
         evaluations: of the network, at most; the largest number of steps that needs no more is taken.
         seed: of the images.
+        unusual: other fields of ``sampling``, as in clip=none.
     """
 
     sampler: str
@@ -104,6 +151,7 @@ class Cell:
     evaluations: int
     corrections: str = ""
     seed: int = 0
+    unusual: str = ""
 
     def sampling(self, config: Config) -> Sampling:
         """Its steps are those that fit.
@@ -115,17 +163,22 @@ class Cell:
         overrides["sampling.corrections"] = [
             options.variant(c, "--corrections") for c in self.corrections.split("+") if c
         ]
+        if self.unusual:
+            key, _, value = self.unusual.partition("=")
+            overrides[f"sampling.{key}"] = {"true": True, "false": False}.get(value, value)
         wanted = from_dict(config.to_dict(), "samplers.py", overrides).sampling
         wanted = replace(wanted, spacing=self.spacing, seed=self.seed)
         schedule: Schedule = config.diffusion.schedule
         for steps in range(self.evaluations, 0, -1):
             found = replace(wanted, steps=steps)
+            if self.spacing == OPTIMISED_TIMES:
+                return found
             if found.plan(schedule).visits <= self.evaluations:
                 return found
         raise ConfigError(f"{self}: no number of steps needs so few evaluations")
 
 
-def scan() -> Iterator[Cell]:
+def scan(_: object) -> Iterator[Cell]:
     """Samplers, times, evaluations; and how far three seeds are apart."""
     for evaluations in EVALUATIONS:
         for family in FAMILIES.values():
@@ -136,7 +189,7 @@ def scan() -> Iterator[Cell]:
         yield Cell("dpm_solver,order=2", "logsnr", 10, seed=seed)
 
 
-def corrections() -> Iterator[Cell]:
+def corrections(_: object) -> Iterator[Cell]:
     """Each correction in three strengths, and none."""
     for evaluations in (10, 20, 50):
         for sampler, spacing in CORRECTED.items():
@@ -145,7 +198,30 @@ def corrections() -> Iterator[Cell]:
                 yield Cell(sampler, spacing, evaluations, correction)
 
 
-def reference() -> Iterator[Cell]:
+def closer(_: object) -> Iterator[Cell]:
+    """More of what was good in the first calls, and what they did not have."""
+    for evaluations in (6, 10, 20):
+        for sampler, spacing in GOOD:
+            for correction in BESIDE:
+                yield Cell(sampler, spacing, evaluations, correction)
+        for sampler in OPTIMISED:
+            yield Cell(sampler, "optimised", evaluations)
+    for evaluations, sampler, spacing, unusual in OTHERS:
+        yield Cell(sampler, spacing, evaluations, unusual=unusual)
+    for correction in MORE_OF_50:
+        for spacing in ("uniform-linspace", "logsnr"):
+            yield Cell("ancestral,var_type=fixed_small", spacing, 50, correction)
+
+
+def analytic(_: object) -> Iterator[Cell]:
+    """Ancestral sampling with variances that are measured."""
+    for evaluations in EVALUATIONS:
+        for var_type in ("analytic", "analytic_residual"):
+            for spacing in ("uniform-linspace", "uniform-leading", "quad", "logsnr"):
+                yield Cell(f"ancestral,var_type={var_type}", spacing, evaluations)
+
+
+def reference(_: object) -> Iterator[Cell]:
     """Many evaluations, no correction."""
     for sampler, spacing, counts in REFERENCES:
         for evaluations in counts:
@@ -163,7 +239,14 @@ def winners(files: list[Path]) -> Iterator[Cell]:
         if row["seed"] == 0 and (kind not in best or row["FD-C56"] < best[kind]["FD-C56"]):
             best[kind] = row
     for row in best.values():
-        yield Cell(row["sampler"], row["spacing"], row["evaluations_at_most"], row["corrections"])
+        more = row.get("unusual", "")
+        yield Cell(row["sampler"], row["spacing"], row["evaluations_at_most"], row["corrections"], 0, more)
+
+
+LISTS = {
+    "scan": scan, "corrections": corrections, "closer": closer, "analytic": analytic, "reference": reference,
+    "winners": winners,
+}  # fmt: skip
 
 
 class Score:
@@ -201,12 +284,14 @@ def measure(cells: list[Cell], model: Model, config: Config, score: Score, args:
         row: dict[str, Any] = {
             "sampler": cell.sampler, "spacing": cell.spacing, "corrections": cell.corrections,
             "evaluations_at_most": cell.evaluations, "seed": cell.seed, "images": args.images,
+            "unusual": cell.unusual,
         }  # fmt: skip
         if _key(row) in there:
             continue
         start = time.monotonic()
         try:
-            sampling = replace(cell.sampling(config), block=args.block)
+            store = Measured.of(known["weights_sha256"], args.weights)
+            sampling = filled(replace(cell.sampling(config), block=args.block), config, store, model)
             generator = model.generator(sampling)
             row |= score(generator.mine(args.images), model.device)
             row |= {
@@ -224,7 +309,8 @@ def measure(cells: list[Cell], model: Model, config: Config, score: Score, args:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[k] for k in ("sampler", "spacing", "corrections", "evaluations_at_most", "seed", "images"))
+    names = ("sampler", "spacing", "corrections", "evaluations_at_most", "seed", "images")
+    return (*(row[name] for name in names), row.get("unusual", ""))
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:
@@ -244,9 +330,10 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("scan", "corrections", "reference", "winners"))
+    parser.add_argument("what", choices=tuple(LISTS))
     for name in ("config", "weights", "classifier", "statistics", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="the Parquet shards, for analytic")
     parser.add_argument("--of", type=Path, nargs="+", default=[], help="of winners: the files of the other calls")
     parser.add_argument("--network", default="", help="how the weights were made, for the file")
     parser.add_argument("--commit", help="where there is no repository")
@@ -255,10 +342,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--part", default="0/1", help="I/N: the rows I, I + N, ...")
     args = parser.parse_args()
-    lists = {"scan": scan, "corrections": corrections, "reference": reference, "winners": lambda: winners(args.of)}
     part, parts = map(int, args.part.split("/"))
-    cells = list(lists[args.what]())[part::parts]
-    config = load(args.config)
+    cells = list(LISTS[args.what](args.of))[part::parts]
+    config = load(args.config, {"data.root": str(args.data)} if args.data else None)
     engine = sampling_engine(config, config.sampling)
     found = find_weights(args.weights)
     model = load_model(config, found.tensors, engine, str(args.weights))

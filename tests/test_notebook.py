@@ -143,6 +143,25 @@ def test_blocks_and_files_keep_nothing(run, tmp_path):
     assert np.array_equal(np.concatenate(blocks), walk.images)
 
 
+def test_images_are_inverted_and_made_of_noise(run):
+    settings = {"sampler": ip.DDIM(), **FEW}
+    samples = run.sample(10, **settings)
+    noise = torch.cat([next(iter(samples.states(block))).xt for block in (0, 1)])
+    assert np.array_equal(run.generate(noise, **settings), samples.images), "x_T of the images gives the images"
+    found = run.invert(samples.images, **settings)
+    assert (found.dtype, found.shape) == (torch.float32, (10, 1, 8, 8))
+    assert torch.equal(found, run.invert(torch.from_numpy(samples.images), **FEW)), "whatever the sampler"
+    plan, images = ip.DDIMInversion().plan(run.schedule, [999, 500, 0]), torch.from_numpy(samples.images)
+    *_, last = ip.walk(plan, run.denoiser, 0, torch.arange(10), images / 127.5 - 1)
+    torch.testing.assert_close(found, last.xt, rtol=1e-4, atol=1e-4)
+    between = run.generate(ip.slerp(found[:1], found[1:2], 0.5), **settings)
+    assert between.shape == (1, 1, 8, 8)
+    with pytest.raises(DataError, match=r"uint8 \(N, 1 x 8 x 8\); these are torch.float32 \(10, 1, 8, 8\)"):
+        run.invert(noise)
+    with pytest.raises(DataError, match=r"float32 \(N, 1 x 8 x 8\); this is torch.float32 \(1, 8, 8\)"):
+        run.generate(noise[0])
+
+
 def test_the_states_of_the_walk(run):
     walk = run.sample(20, steps=5, block=8, sampler=ip.DDIM())
     states = list(walk.states(2))

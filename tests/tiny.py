@@ -50,11 +50,12 @@ def tiny(model=None, **settings) -> Config:
 
 def options(n_samples=20, mode="sample", n_denoise=20, n_progressive=20, **flat) -> SampleOptions:
     """What `ddpm-ip sample` makes of its published options."""
+    modes = {key: flat.pop(key) for key in ("n_interpolate", "input_dir") if key in flat}
     names = {"batch_size": "block", "respace_steps": "steps", "respace_type": "spacing"}
     settings = {names.get(key, key): value for key, value in flat.items()}
     if "var_type" in settings:
         settings["sampler"] = Ancestral(settings.pop("var_type"))
-    return SampleOptions(n_samples, Sampling(**settings), mode, n_denoise, n_progressive)
+    return SampleOptions(n_samples, Sampling(**settings), mode, n_denoise, n_progressive, **modes)
 
 
 def yaml_file(folder: Path, model=None, **settings) -> Path:

@@ -31,6 +31,7 @@ _MODULES = {
     "sampler": (
         "DDIM",
         "Ancestral",
+        "DDIMInversion",
         "DPMSolver",
         "DPMSolverSDE",
         "DPMSolverSingle",
@@ -43,6 +44,7 @@ _MODULES = {
         "ERSDE",
         "Restart",
         "SASolver",
+        "slerp",
     ),
     "sampler.correction": (
         "EpsilonScaling",
@@ -82,6 +84,7 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.sampler import IPNDM as IPNDM
     from ddpm_ip.sampler import IPNDMV as IPNDMV
     from ddpm_ip.sampler import Ancestral as Ancestral
+    from ddpm_ip.sampler import DDIMInversion as DDIMInversion
     from ddpm_ip.sampler import DPMSolver as DPMSolver
     from ddpm_ip.sampler import DPMSolverSDE as DPMSolverSDE
     from ddpm_ip.sampler import DPMSolverSingle as DPMSolverSingle
@@ -90,6 +93,7 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.sampler import Restart as Restart
     from ddpm_ip.sampler import SASolver as SASolver
     from ddpm_ip.sampler import UniPC as UniPC
+    from ddpm_ip.sampler import slerp as slerp
     from ddpm_ip.sampler.base import Plan as Plan
     from ddpm_ip.sampler.base import Rows as Rows
     from ddpm_ip.sampler.base import Sampler as Sampler

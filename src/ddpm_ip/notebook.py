@@ -25,14 +25,17 @@ from ddpm_ip.evaluate.evaluate import Reference, evaluate
 from ddpm_ip.evaluate.features import Extractor, find_extractor
 from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
 from ddpm_ip.evaluate.program import find_reference
-from ddpm_ip.images import UInt8
+from ddpm_ip.images import UInt8, to_unit
 from ddpm_ip.metric import usual
 from ddpm_ip.places import expanded
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import Evaluation, flatten
 from ddpm_ip.run.weights import Weights, find_weights
+from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
+from ddpm_ip.sample.modes import images_from, inverse, noise_behind
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sample.samples import Samples
 from ddpm_ip.sampler.sampling import Sampling
@@ -178,11 +181,57 @@ class Run:
         Raises:
             UserError: it was not trained yet, a setting is unknown or impossible, or the model cannot be sampled so.
         """
+        model, sampling = self._wanted(settings)
+        assert self._weights is not None
+        return Samples(model, n, sampling, self._weights.facts())
+
+    def invert(self, images: UInt8 | torch.Tensor, **settings: Any) -> torch.Tensor:
+        """The noise ``x_T`` of which DDIM makes images (DDIM inversion, :mod:`ddpm_ip.sampler.inversion`).
+
+        Args:
+            images: ``uint8`` (N, C, H, W), of the size that the network makes.
+            settings: as of :meth:`sample`. Only ``steps``, ``spacing``, ``block`` and ``precision`` matter: the network
+                is asked as it is, without corrections or clipping.
+
+        Returns:
+            float32 (N, C, H, W), on the model's device; for :meth:`generate`, with the same times.
+
+        Raises:
+            UserError: as :meth:`sample`, or the images are of another shape.
+        """
+        model, sampling = self._wanted(settings)
+        generator = model.generator(inverse(sampling))
+        given = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
+        if given.dtype != torch.uint8 or given.shape[1:] != generator.model.shape or not len(given):
+            size = " x ".join(map(str, generator.model.shape))
+            raise DataError(f"images to invert are uint8 (N, {size}); these are {given.dtype} {tuple(given.shape)}")
+        return noise_behind(generator, to_unit(given), torch.arange(len(given), device=generator.model.device))
+
+    def generate(self, noise: torch.Tensor, **settings: Any) -> UInt8:
+        """The images that come of given noise, ``uint8`` (N, C, H, W).
+
+        Args:
+            noise: ``x_T``, float32 (N, C, H, W): of :meth:`invert`, or between two of these (:func:`ddpm_ip.slerp`).
+            settings: as of :meth:`sample`. What noise a sampler adds on the way is that of image i of the seed.
+
+        Raises:
+            UserError: as :meth:`sample`, or the noise is of another shape.
+        """
+        model, sampling = self._wanted(settings)
+        generator = model.generator(sampling)
+        if not noise.is_floating_point() or noise.shape[1:] != generator.model.shape or not len(noise):
+            size = " x ".join(map(str, generator.model.shape))
+            raise DataError(f"noise to start with is float32 (N, {size}); this is {noise.dtype} {tuple(noise.shape)}")
+        return images_from(generator, noise.float(), torch.arange(len(noise), device=generator.model.device))
+
+    def _wanted(self, settings: Mapping[str, Any]) -> tuple[Model, Sampling]:
+        """The model and how it is sampled, with nothing left open."""
         sampling = _sampling(self.config.sampling, settings)
         model = self._sampled(sampling)
         assert self._weights is not None
-        block = sampling.block or self._block
-        return Samples(model, n, dataclasses.replace(sampling, block=block), self._weights.facts())
+        store = Measured.of(self._weights.sha256, Path(self._weights.origin))
+        sampling = dataclasses.replace(sampling, block=sampling.block or self._block)
+        return model, filled(sampling, self.config, store, model)
 
     def _sampled(self, sampling: Sampling) -> Model:
         """The model, made once for all samples of these weights, so that a GPU captures its graphs once."""

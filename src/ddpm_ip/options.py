@@ -25,7 +25,7 @@ SPACINGS = (
     "karras,rho=7, beta, optimised (by `ddpm-ip times`), or the times themselves, as in [999,500.5,0]"
 )
 OTHERS = ("clip", "afs", "denoise_to_zero")  # items of sampling that a row of a table may name
-VARIANCES = ("fixed_large", "fixed_small", "learned_range")
+VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
 SAMPLER_HELP = (
     "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
     "(default: sampling.sampler of the config, ancestral)"
@@ -101,8 +101,8 @@ def add_many(p: argparse.ArgumentParser) -> None:
         "--variance",
         nargs="+",
         metavar="V",
-        help="rows of the ancestral sampler: fixed_large, fixed_small, learned_range (default: both fixed ones, or the "
-        "learned one of a model that has it)",
+        help=f"rows of the ancestral sampler: {', '.join(VARIANCES)} (default: both fixed ones, or the learned one of "
+        "a model that has it)",
     )
     p.add_argument(
         "--sampler", nargs="+", metavar="NAME[,KEY=VALUE...]", help="rows, as in ddim,eta=0, after those of --variance"

@@ -23,6 +23,11 @@ GRIDS: list[list[float]] = [
 ]  # fmt: skip
 
 
+def grids(kind: str) -> list[list[float]]:
+    """All of them for one kind of prediction, one for the others."""
+    return GRIDS if kind == "pred_eps" else GRIDS[:1]
+
+
 def assert_same(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
     """To rounding in float64, relative to the size of the state."""
     for a, b in zip(ours, theirs, strict=True):

@@ -180,6 +180,6 @@ def test_variances_that_cannot_be_had_are_refused() -> None:
     denoiser = Denoiser(network, Schedule())
     with pytest.raises(ConfigError, match=r"learned_range needs a network with learned variance"):
         next(trajectory(Ancestral("learned_range"), denoiser, [5, 4], 0, ROWS, SHAPE))
-    for wrong in ("analytic", None):
+    for wrong in ("optimal", None):
         with pytest.raises(ConfigError, match=r"fixed_large, fixed_small, learned_range"):
             Ancestral(wrong).plan(Schedule(), [5, 4])

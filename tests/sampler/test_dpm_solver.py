@@ -8,7 +8,7 @@ from itertools import pairwise, product
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from tests.sampler.exponential import COSINE, GRIDS, LINEAR, assert_finite, assert_same, missed, on_parabola
+from tests.sampler.exponential import COSINE, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
 from tests.sampler.oracle import (
     ROWS,
     SHAPE,
@@ -113,7 +113,7 @@ def test_first_and_last_steps_are_of_order_one() -> None:
 def test_it_is_diffusers_in_float64(order: int, kind: str) -> None:
     x = numbers(2, 3)
     types: list[SolverType] = ["midpoint", "heun"]
-    for times, schedule, solver_type, lower in product(GRIDS, (LINEAR, COSINE), types, (True, False)):
+    for times, schedule, solver_type, lower in product(grids(kind), (LINEAR, COSINE), types, (True, False)):
         sampler = DPMSolver(order, solver_type, lower)  # type: ignore[arg-type]
         made = states(sampler.plan(schedule, times), x, kind=kind)
         assert_same(made, theirs(scheduler(sampler, kind), schedule, times, x, kind=kind))

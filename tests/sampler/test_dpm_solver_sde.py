@@ -10,7 +10,7 @@ from itertools import product
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from tests.sampler.exponential import COSINE, GRIDS, LINEAR, assert_finite, assert_same, missed, on_parabola
+from tests.sampler.exponential import COSINE, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
 from tests.sampler.oracle import gaussian_moments
 from tests.sampler.tables import TYPES, numbers, slopes, states, theirs, uniform_lambda
 
@@ -51,7 +51,7 @@ class Theirs:
 def test_it_is_diffusers_in_float64_but_for_a_sign_of_order_3(order: int, kind: str) -> None:
     x = numbers(2, 3)
     types: list[SolverType] = ["midpoint", "heun"]
-    for times, schedule, solver_type in product(GRIDS, (LINEAR, COSINE), types):
+    for times, schedule, solver_type in product(grids(kind), (LINEAR, COSINE), types):
         noises = numbers(len(times), 2, 3, seed=1)
         ours = DPMSolverSDE(order, solver_type).plan(schedule, times)  # type: ignore[arg-type]
         if order == 3 and len(times) >= 5:

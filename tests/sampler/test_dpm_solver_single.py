@@ -9,7 +9,7 @@ from itertools import pairwise, product
 import pytest
 import torch
 from diffusers import DPMSolverSinglestepScheduler
-from tests.sampler.exponential import COSINE, GRIDS, LINEAR, assert_finite, assert_same, missed, on_parabola
+from tests.sampler.exponential import COSINE, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
 from tests.sampler.tables import TYPES, end, function, numbers, states, theirs, uniform_lambda
 
 from ddpm_ip.sampler import DPMSolverSingle, respace
@@ -36,8 +36,8 @@ def uniform_time(schedule: Schedule, n: int) -> list[float]:
 def test_it_is_diffusers_in_float64(order: int, kind: str) -> None:
     """What is left over of a full step is a shorter one: 2 to 21 times see every remainder."""
     x = numbers(2, 3)
-    grids = [*GRIDS, [900.0, 500, 100], [900.0, 700, 500, 300, 100, 50, 20]]
-    for times, schedule, solver_type in product(grids, (LINEAR, COSINE), ("midpoint", "heun")):
+    remainders: list[list[float]] = [[900, 500, 100], [900, 700, 500, 300, 100, 50, 20]]
+    for times, schedule, solver_type in product([*grids(kind), *remainders], (LINEAR, COSINE), ("midpoint", "heun")):
         sampler = DPMSolverSingle(order, solver_type)  # type: ignore[arg-type]
         others = DPMSolverSinglestepScheduler(
             solver_order=order, prediction_type=TYPES[kind], solver_type=solver_type, lower_order_final=True

@@ -17,7 +17,7 @@ from ddpm_ip import draws_kernel
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws, Stream, words
 from ddpm_ip.nn.fused import kernels
-from ddpm_ip.sampler import Ancestral, Plan, Rows, State, respace, walk
+from ddpm_ip.sampler import Ancestral, DDIMInversion, Plan, Rows, State, respace, walk
 from ddpm_ip.sampler.correction import DCW, BandGains, Clip, DynamicThresholding
 from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.packed import packed
@@ -196,3 +196,15 @@ def test_a_seed_on_the_device_draws_the_same(seed: int) -> None:
     assert torch.equal(Draws(words(seed), 5, rows).bits(Stream.STEP, 10), plain)
     assert torch.equal(draws_kernel.bits(rows, step, seed, int(Stream.STEP), 10), plain)
     assert torch.equal(draws_kernel.bits(rows, step, words(seed), int(Stream.STEP), 10), plain)
+
+
+def test_a_walk_from_a_given_state_and_one_upwards() -> None:
+    """The next walk along the same table begins with what it draws again, scaled by its plan."""
+    schedule, x = Schedule(), torch.linspace(-1, 1, 4 * 48).reshape(4, *SHAPE)
+    denoiser, up = Denoiser(network, schedule), DDIMInversion().plan(schedule, [999, 400])
+    down = memories(schedule, [999, 400])
+    graph = Graph(denoiser, [Clip()], down, 4, SHAPE, CPU)
+    for plan, clip, start in ((up, "none", x), (down, "rederive", x), (down, "rederive", None)):
+        graph.load(plan, [Clip(clip)], 7)
+        expected = walk(plan, denoiser, 7, ROWS, SHAPE if start is None else start, [Clip(clip)])
+        assert_same(kept(graph(ROWS, start)), kept(expected))

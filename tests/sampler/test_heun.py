@@ -9,7 +9,7 @@ import torch
 from diffusers import HeunDiscreteScheduler
 from tests.sampler import edm
 from tests.sampler.grids import MIXED
-from tests.sampler.oracle import ROWS, SHAPE, network
+from tests.sampler.oracle import ROWS, SHAPE, gaussian_moments, network
 from tests.sampler.tables import TYPES, numbers, slopes, states, theirs
 from tests.sampler.test_walk import Pull
 
@@ -86,6 +86,15 @@ def test_a_change_after_the_stage_moves_where_the_slope_is_taken_and_nothing_els
             x = changed(x + h * (d + d_s) / 2, x0, s)
         (state,) = [state for state in found[1:] if state.finished and state.t == s]
         torch.testing.assert_close(state.xt, alpha_s * x, atol=2e-4, rtol=1e-4)
+
+
+def test_cosine_is_to_be_begun_below_its_last_time() -> None:
+    """What Heun's docstring says: from rho = 2e4 even the exact denoiser misses the variance by far."""
+    schedule, data = Schedule(1000, "cosine"), 0.25
+    from_the_last = gaussian_moments(Heun().plan(schedule, respace(1000, 10, "uniform-linspace")), 0.0, data)[1]
+    leading = gaussian_moments(Heun().plan(schedule, respace(1000, 10, "uniform-leading")), 0.0, data)[1]
+    assert from_the_last > 100 * data
+    assert leading == pytest.approx(data, rel=0.1)
 
 
 def test_its_first_visits_are_euler_s() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise, product
+from itertools import product
 
 import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
-from tests.sampler.exponential import COSINE, GRIDS, LINEAR, assert_finite, assert_same, missed, on_parabola
+from tests.sampler.exponential import COSINE, GRIDS, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
 from tests.sampler.oracle import ROWS, SHAPE, network
 from tests.sampler.tables import TYPES, end, numbers, states, theirs, uniform_lambda
 
@@ -27,7 +27,7 @@ SAMPLERS = [UniPC(order, solver_type) for order in (1, 2, 3) for solver_type in 
 def test_it_is_diffusers_in_float64(sampler: UniPC, kind: str) -> None:
     """But for the clean image where theirs is no number: infinite h times zero. It is the prediction itself."""
     x = numbers(2, 3)
-    for times, schedule in product(GRIDS, (LINEAR, COSINE)):
+    for times, schedule in product(grids(kind), (LINEAR, COSINE)):
         others = UniPCMultistepScheduler(
             solver_order=sampler.order, solver_type=sampler.solver_type, prediction_type=TYPES[kind]
         )
@@ -49,28 +49,29 @@ def test_the_order_may_stay_until_the_clean_image() -> None:
         assert_same(made[:-1], theirs(others, LINEAR, times, x, last=0.001)[:-1])
 
 
-def slopes(sampler: UniPC, variance: float, exact_start: bool) -> list[float]:
-    """See :func:`tests.sampler.tables.slopes`. A sum that a memory holds cannot be made exact from outside, so the
-    history is what steps of ``h^2`` make: of these even order 1 leaves no more than ``h^5``."""
+def slope(sampler: UniPC, variance: float, exact_start: bool) -> float:
+    """From 80 to 160 steps, see :func:`tests.sampler.tables.slopes`.
+
+    A sum that a memory holds cannot be made exact from outside, so the history is what steps of ``h^2`` make: of these
+    even order 1 leaves no more than ``h^5``.
+    """
     found = []
-    for n in (80, 160, 320):
+    for n in (80, 160):
         begin = [-3 + k * (6 / n) ** 2 for k in range(sampler.order)] if exact_start else [-3.0]
         lambdas = [*begin, *(begin[-1] + i * (3 - begin[-1]) / n for i in range(1, n + 1))]
-        times = [LINEAR.time(v) for v in lambdas]
-        made, exact = end(sampler.plan(LINEAR, times), variance, len(times) - 1)
+        plan = sampler.plan(LINEAR, [LINEAR.time(v) for v in lambdas])
+        made, exact = end(plan, variance, plan.visits - 1)
         found.append(abs(made - exact))
-    return [math.log2(a / b) for a, b in pairwise(found)]
+    return math.log2(found[0] / found[1])
 
 
 @pytest.mark.parametrize("variance", [0.05, 0.4])
 @pytest.mark.parametrize("exact_start", [True, False])
-@pytest.mark.parametrize("solver_type", ["bh1", "bh2"])
-def test_order_p_converges_with_p_plus_1(solver_type: str, exact_start: bool, variance: float) -> None:
-    """Own starts, of order 2 or 3, are good enough for it in up to 320 steps: their one error is small."""
-    for order in (1, 2, 3):
-        sampler = UniPC(order, solver_type, lower_order_final=False)  # type: ignore[arg-type]
-        found = slopes(sampler, variance, exact_start)
-        assert all(order + 0.8 < s < order + 1.3 for s in found[1:]), (sampler, found)
+def test_order_p_converges_with_p_plus_1(exact_start: bool, variance: float) -> None:
+    """Own starts are of order 2 or 3, which is not seen yet at 160 steps: it is one small error."""
+    for sampler in [UniPC(s.order, s.solver_type, lower_order_final=False) for s in SAMPLERS]:
+        found = slope(sampler, variance, exact_start)
+        assert sampler.order + 0.8 < found < sampler.order + 1.2, (sampler, found)
 
 
 def test_a_parabola_is_met_exactly_by_order_3_and_in_what_order_2_corrects() -> None:

@@ -18,6 +18,7 @@ from ddpm_ip.evaluate.features import Pixels
 from ddpm_ip.files import read_json
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import records
 from ddpm_ip.sample.generator import Generator
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver
@@ -257,8 +258,11 @@ def test_a_learned_variance_is_the_default_where_there_is_one(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"variances": ["fixed_huge"]}, "fixed_huge: this model has fixed_large, fixed_small$"),
-        ({"variances": ["learned_range"]}, "learned_range: this model has fixed_large, fixed_small$"),
+        (
+            {"variances": ["fixed_huge"]},
+            "fixed_huge: this model has analytic, .*, fixed_large, fixed_small$",
+        ),
+        ({"variances": ["learned_range"]}, "learned_range: this model has analytic, .*, fixed_large, fixed_small$"),
         ({"steps": [1001]}, r"--steps 1001: choose from 1\.\.1000"),
         ({"steps": [0]}, r"--steps 0: choose from 1\.\.1000"),
         ({"steps": [2, 2]}, "--steps .* none twice"),
@@ -409,17 +413,35 @@ def test_a_cell_that_cannot_be_is_a_hole_with_its_reason(folder):
 def test_cells_from_before_a_sampler_had_a_setting_are_found(folder):
     """They stand under another name, since the hash in it is of all settings, and do not say the new one."""
     made = []
-    rows = [Sampling(DPMSolver(), block=8), Sampling(DPMSolver(order=1), block=8)]
+    rows = [Sampling(DPMSolver(), block=8)]
     first = make(folder, made.append, rows=rows, steps=[2])
-    for file in (folder / "table").glob("*/cell-dpm_solver-*.json"):
-        cell = json.loads(file.read_text())
-        del cell["sampler"]["solver_type"]
-        file.with_name(f"cell-dpm_solver-order-{cell['sampler']['order']}-abcdef-2-seed0.json").write_text(
-            json.dumps(cell)
-        )
-        file.unlink()
+    (file,) = (folder / "table").glob("*/cell-dpm_solver-*.json")
+    cell = json.loads(file.read_text())
+    del cell["sampler"]["solver_type"]
+    file.with_name("cell-dpm_solver-order-2-abcdef-2-seed0.json").write_text(json.dumps(cell))
+    file.unlink()
     assert values(make(folder, made.append, rows=rows, steps=[2])) == values(first)
-    assert len(made) == 2
+    assert len(made) == 1
+
+
+def test_spacings_and_variances_that_need_the_weights(folder):
+    """Optimised times are looked up, and the protocol says how they were found; what was not found is a hole."""
+    digest = make(folder, steps=[2], variances=["fixed_small"])["protocol"]["weights"]
+    store = Measured.of(digest, folder / "ckpt" / "step000006")
+    store.write("times-3", {"times": [900.5, 400, 10]}, {"teacher": "ddim"})
+    rows = [Sampling(DDIM(), block=8, spacing="optimised"), Sampling(DDIM(), block=8)]
+    grid = make(folder, rows=rows, steps=[3, 4])
+    found = values(grid)
+    assert [place for place, cell in found.items() if cell is None] == [("ddim@optimised", 4)]
+    assert "no times for 4 steps" in as_text(grid).replace("\n", " ")
+    assert grid["protocol"]["spacing"][0].startswith("optimised, sha256:")
+    made = []
+    times = replace(rows[0], spacing=(900.5, 400, 10))
+    other = make(folder, made.append, rows=[times], steps=[3])
+    assert (len(made), values(other)["ddim", 3]["value"]) == (1, found["ddim@optimised", 3]["value"])
+    assert list(values(make(folder, rows=[times, rows[1]], steps=[3]))) == [
+        ("ddim@[900.5,400,10]", 3), ("ddim@uniform-linspace", 3),
+    ]  # fmt: skip
 
 
 def test_every_sampler_is_compared_by_evaluations(folder, capsys):
@@ -431,7 +453,9 @@ def test_every_sampler_is_compared_by_evaluations(folder, capsys):
     assert {"fixed_small", "ddim", "dpm_solver"} <= set(names)
     assert [row["label"] for row in grid["blocks"][0]["rows"]] == names
     rows = list(csv.DictReader((folder / "table" / "grid.csv").read_text().splitlines()))
-    assert {row["row"] for row in rows} == set(names)
+    holes = [row["label"] for row in grid["blocks"][0]["rows"] if not any(row["cells"])]
+    assert {row["row"] for row in rows} == set(names) - set(holes)
+    assert all(any(name in note for note in grid["notes"] if note.startswith("Not possible")) for name in holes)
     assert all(int(row["evaluations"]) <= 3 for row in rows)
     assert (folder / "table" / "grid.png").stat().st_size > 1000
     assert (folder / "table" / "grid.svg").exists()

@@ -51,7 +51,7 @@ def evaluation(value: float = 1.0) -> Evaluation:
 
 
 def sheet(home: Path) -> Sheet:
-    return Sheet(home, "DDPM", PROTOCOL, [Slot(cell, cell.sampling.steps or 0) for cell in CELLS])
+    return Sheet(home, "DDPM", PROTOCOL, [Slot(cell, cell.sampling.steps or 0, "uniform-linspace") for cell in CELLS])
 
 
 @pytest.fixture

@@ -26,14 +26,21 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--mode",
         default="sample",
-        choices=("sample", "denoise", "progressive"),
-        help="finished images; or, for each, a strip of its noisy states, or of the clean image predicted on the way",
+        choices=("sample", "denoise", "progressive", "interpolate", "reconstruction"),
+        help="finished images; or, for each, a strip of its noisy states, or of the clean image predicted on the way; "
+        "strips from image 2i to image 2i + 1; or the images of --input_dir beside what DDIM inversion gives again",
     )
     p.add_argument(
         "--n_denoise", type=int, default=20, metavar="N", help="pictures in a strip of --mode denoise (default: 20)"
     )
     p.add_argument(
         "--n_progressive", type=int, default=20, metavar="N", help="the same for --mode progressive (default: 20)"
+    )
+    p.add_argument(
+        "--n_interpolate", type=int, default=16, metavar="N", help="the same for --mode interpolate (default: 16)"
+    )
+    p.add_argument(
+        "--input_dir", type=Path, metavar="DIR", help="folder of images for --mode reconstruction, the first N of them"
     )
 
 
@@ -47,6 +54,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     setup(None, os.environ.get("RANK", "0") == "0")
     weights = find_weights(args.weights)
     config = configured(weights, args.weights, args.config, overrides)
-    wanted = {name: getattr(args, name) for name in ("n_samples", "mode", "n_denoise", "n_progressive")}
+    names = ("n_samples", "mode", "n_denoise", "n_progressive", "n_interpolate", "input_dir")
+    wanted = {name: getattr(args, name) for name in names}
     sample(config, weights, args.save_dir, SampleOptions(sampling=config.sampling, **wanted))
     return 0

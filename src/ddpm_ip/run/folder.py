@@ -5,6 +5,7 @@ metrics.jsonl     one line of numbers per log line   tensorboard/   the same for
 ckpt/             checkpoints                        samples/       grids of samples
 evaluations.jsonl what train.eval measured           best/          checkpoint of the best of them
 provenance.json   versions, hardware, command, data  lock           held while a process trains here
+measured/         what was measured of its weights (:mod:`ddpm_ip.run.measured`)
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from ddpm_ip.denoiser import Denoiser
+from ddpm_ip.draws import Draws
 from ddpm_ip.engine import agreed, in_one_line, refuse_too_much, why_not_fast
 from ddpm_ip.errors import ConfigError, Diverged
 from ddpm_ip.images import UInt8, to_uint8
@@ -80,15 +81,28 @@ class Generator:
 
     def states(self, block: int) -> Iterator[State]:
         """The states of one block, from noise to images; see :func:`ddpm_ip.sampler.walk.walk`."""
+        return self.walk(torch.arange(block * self.block, (block + 1) * self.block, device=self.model.device))
+
+    def walk(self, indices: Tensor, start: Tensor | None = None) -> Iterator[State]:
+        """The states of any images of the seed, of as many as a block has.
+
+        Args:
+            indices: int64 (block,) on the model's device: whose noise is drawn.
+            start: the state to begin with, float32 (block, C, H, W); the ``x_T`` of the images if None.
+        """
         model, sampling = self.model, self.sampling
-        indices = torch.arange(block * self.block, (block + 1) * self.block, device=model.device)
         corrections = sampling.all_corrections()
         if self.graph is not None:
             self.graph.load(self.plan, corrections, sampling.seed)  # another generator may have used it meanwhile
-            yield from self.graph(indices)
+            yield from self.graph(indices, start)
             return
         with model.autocast():
-            yield from walk(self.plan, model.denoiser, sampling.seed, indices, model.shape, corrections)
+            begin = model.shape if start is None else start
+            yield from walk(self.plan, model.denoiser, sampling.seed, indices, begin, corrections)
+
+    def noise(self, indices: Tensor) -> Tensor:
+        """``x_T`` of images of the seed, float32 (N, C, H, W); ``indices`` int64 (N,) on the model's device."""
+        return Draws(self.sampling.seed, 0, indices).start(self.model.shape)
 
     def images(self, block: int) -> UInt8:
         """The images of one block, ``uint8`` (block, C, H, W).

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -25,12 +24,14 @@ from tqdm import tqdm
 from ddpm_ip.config import Config, from_dict, load
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.images import UInt8, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.log import clock, setup
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.row import row_label
 from ddpm_ip.run.weights import Weights, find_weights, load_weights
+from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Generator, Model, image_bytes
+from ddpm_ip.sample.modes import Interpolations, Pictures, Strips, reconstructions
 from ddpm_ip.sample.store import Mode, Store
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.settings import check_as_trained
@@ -49,8 +50,10 @@ class SampleOptions:
         sampling: how; where its block is open, that of the images that are there already is taken, else 64 on a CPU and
             on a GPU what its free memory holds (:func:`default_block`).
         mode: finished images, or for each a strip of its states (``denoise``) or of predicted clean images
-            (``progressive``).
-        n_denoise, n_progressive: pictures in a strip.
+            (``progressive``); strips between two images (``interpolate``); or images that are given and what their
+            noise gives again (``reconstruction``). See :mod:`ddpm_ip.sample.modes`.
+        n_denoise, n_progressive, n_interpolate: pictures in a strip.
+        input_dir: a folder of images, for ``reconstruction`` alone, which takes the first ``n_samples`` of them.
     """
 
     n_samples: int
@@ -58,13 +61,39 @@ class SampleOptions:
     mode: Mode = "sample"
     n_denoise: int = 20
     n_progressive: int = 20
+    n_interpolate: int = 16
+    input_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n_samples", "n_denoise", "n_progressive"):
+        for name in ("n_samples", "n_denoise", "n_progressive", "n_interpolate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name} must be at least 1, got {getattr(self, name)}")
         if self.mode not in get_args(Mode):
             raise ConfigError(f"--mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        if (self.mode == "reconstruction") != (self.input_dir is not None):
+            raise ConfigError("--mode reconstruction and --input_dir, a folder of images, need each other: give both")
+
+    @property
+    def frames(self) -> int | None:
+        """Pictures in a strip; None for finished images."""
+        return {
+            "denoise": self.n_denoise,
+            "progressive": self.n_progressive,
+            "interpolate": self.n_interpolate,
+            "reconstruction": 2,
+        }.get(self.mode)
+
+    def pictures(self, generator: Generator) -> Pictures:
+        """What makes the pictures; all processes call this together.
+
+        Raises:
+            UserError: the images of ``input_dir`` are of no use.
+        """
+        if self.mode == "denoise" or self.mode == "progressive":
+            return Strips(generator, self.mode, self.n_denoise if self.mode == "denoise" else self.n_progressive)
+        if self.mode == "interpolate":
+            return Interpolations(generator, self.n_interpolate)
+        return Pictures(generator) if self.input_dir is None else reconstructions(generator, self.input_dir)
 
 
 def configured(weights: Weights, path: Path, file: Path | None, overrides: Mapping[str, Any]) -> Config:
@@ -130,7 +159,9 @@ def sample(
     )
     with enough_memory(lambda: advice):
         model = load_model(config, found.tensors, accelerator, found.origin)
-        generator = model.generator(replace(options.sampling, block=block))
+        sampling = replace(options.sampling, block=block)
+        sampling = filled(sampling, config, Measured.of(found.sha256, Path(found.origin)), model)
+        generator = model.generator(sampling)
         write_samples(generator, found.facts(), save_dir, options, on_block)
     return save_dir
 
@@ -154,23 +185,27 @@ def write_samples(
     """
     engine, channels = generator.model.engine, generator.model.shape[0]
     store = Store.at(save_dir, options.mode, channels)
-    pictures: dict[str, Any] = {"mode": options.mode, "frames": _frame_count(options)}
+    pictures = options.pictures(generator)
+    shown: dict[str, Any] = {"mode": options.mode, "frames": options.frames}
     if channels not in (1, 3):  # or an alpha channel would be taken for transparency
-        pictures["channels"] = channels
-    identity = {**weights, **generator.facts(), **pictures}
-    if _agree(engine.is_main_process and store.is_finished(identity, options.n_samples), engine):
+        shown["channels"] = channels
+    identity = {**weights, **generator.facts(), **shown, **pictures.facts()}
+    n = options.n_samples if pictures.most is None else min(options.n_samples, pictures.most)
+    if _agree(engine.is_main_process and store.is_finished(identity, n), engine):
         if engine.is_main_process:
             store.remove_parts()
-            log.info("%d images of the same call are in %s already", options.n_samples, save_dir)
+            log.info("%d images of the same call are in %s already", n, save_dir)
         return
     with store.claimed(identity, engine):
-        sampling, waiting = _fill(generator, store, options, on_block)
+        sampling, waiting = _fill(pictures, store, n, on_block)
         engine.wait_for_everyone()
         if engine.is_main_process:
-            store.finish(options.n_samples)
+            if said := pictures.told(store.picture(i) for i in range(n)):
+                log.info(said)
+            store.finish(n)
             log.info(
                 "%d images in %s: %s, %d network evaluations each (sampling %.1f s, waiting for the disk %.1f s)",
-                options.n_samples, save_dir, row_label(generator.facts()), generator.plan.visits, sampling, waiting,
+                n, save_dir, row_label(generator.facts()), pictures.evaluations, sampling, waiting,
             )  # fmt: skip
     engine.wait_for_everyone()
 
@@ -221,12 +256,12 @@ def _agree(value: int, accelerator: Accelerator) -> int:
     return values[0]
 
 
-def _missing(generator: Generator, store: Store, options: SampleOptions, accelerator: Accelerator) -> dict[int, range]:
+def _missing(pictures: Pictures, store: Store, n_samples: int) -> dict[int, range]:
     """The blocks that this process has to make, each with its image indices; they are dealt out to all in turn."""
-    size, n_samples = generator.block, options.n_samples
+    size, accelerator = pictures.size, pictures.generator.model.engine
     starts = range(0, n_samples, size)
     wanted = {block: range(start, min(start + size, n_samples)) for block, start in enumerate(starts)}
-    whole, damaged = store.look(n_samples, _picture_shape(generator, options))
+    whole, damaged = store.look(n_samples, pictures.shape)
     missing = [block for block, indices in wanted.items() if not whole.issuperset(indices)]
     accelerator.wait_for_everyone()  # whoever looks later must not find what another has made since
     if damaged:
@@ -237,9 +272,7 @@ def _missing(generator: Generator, store: Store, options: SampleOptions, acceler
     return {block: wanted[block] for block in missing[accelerator.process_index :: accelerator.num_processes]}
 
 
-def _fill(
-    generator: Generator, store: Store, options: SampleOptions, on_block: Callable[[int], None]
-) -> tuple[float, float]:
+def _fill(pictures: Pictures, store: Store, n: int, on_block: Callable[[int], None]) -> tuple[float, float]:
     """Makes the blocks that are missing, and hands each to threads that write it while the next is made.
 
     At most two blocks are in memory, one that is being written and one that is being made. What was handed over is
@@ -248,8 +281,8 @@ def _fill(
     Returns:
         The seconds that this process spent on making images, and those that waiting for the disk added.
     """
-    accelerator = generator.model.engine
-    wanted = _missing(generator, store, options, accelerator)
+    accelerator = pictures.generator.model.engine
+    wanted = _missing(pictures, store, n)
     total = sum(map(len, wanted.values()))
     done, sampling, waiting = 0, 0.0, 0.0
     hidden = None if accelerator.is_main_process else True
@@ -257,7 +290,7 @@ def _fill(
         writing: list[Future[None]] = []
         for before, block in pairwise([None, *wanted, None]):
             start = time.monotonic()
-            pictures = [] if block is None else _pictures(generator, block, options)[: len(wanted[block])]
+            ready = [] if block is None else pictures.block(block)[: len(wanted[block])]
             made = time.monotonic()
             for file in writing:
                 file.result()
@@ -270,49 +303,5 @@ def _fill(
                     log.info("%d/%d images  %.1f images/s  ETA %s", done, total, rate, clock((total - done) / rate))
                 on_block(before)
             if block is not None:
-                writing = [pool.submit(store.put, i, p) for i, p in zip(wanted[block], pictures, strict=True)]
+                writing = [pool.submit(store.put, i, p) for i, p in zip(wanted[block], ready, strict=True)]
     return sampling, waiting
-
-
-def _pictures(generator: Generator, block: int, options: SampleOptions) -> list[UInt8]:
-    """One ``uint8`` (C, H, W) picture an image: the image, or the strip of how it came about."""
-    if options.mode == "sample":
-        return list(generator.images(block))
-    frames = np.stack(list(_frames(generator, block, options)), axis=1)
-    return [_strip(row) for row in frames]
-
-
-def _strip(frames: UInt8) -> UInt8:
-    """Pictures (frames, C, H, W) side by side, (C, H, W)."""
-    strip = np.asarray(grid(frames, columns=len(frames), scale=1))
-    return strip[None] if strip.ndim == 2 else strip.transpose(2, 0, 1)
-
-
-def _picture_shape(generator: Generator, options: SampleOptions) -> tuple[int, int, int]:
-    """(C, H, W) of what :func:`_pictures` makes."""
-    if options.mode == "sample":
-        channels, height, width = generator.model.shape
-    else:
-        count = len(_kept(generator, options))
-        channels, height, width = _strip(np.zeros((count, *generator.model.shape), np.uint8)).shape
-    return channels, height, width
-
-
-def _frames(generator: Generator, block: int, options: SampleOptions) -> Iterator[UInt8]:
-    keep = _kept(generator, options)
-    for state in generator.states(block):
-        picture = state.xt if options.mode == "denoise" else state.x0
-        if state.row in keep and picture is not None:
-            yield generator.pixels(state, picture)
-
-
-def _kept(generator: Generator, options: SampleOptions) -> set[int]:
-    """The rows of the states that go into a strip."""
-    visits, count = generator.plan.visits, _frame_count(options) or 1
-    first = 0 if options.mode == "denoise" else 1  # nothing is predicted yet at the start
-    return {visits - round(i * (visits - first) / max(count - 1, 1)) for i in range(count)}
-
-
-def _frame_count(options: SampleOptions) -> int | None:
-    """Pictures in a strip; None for finished images."""
-    return {"denoise": options.n_denoise, "progressive": options.n_progressive}.get(options.mode)

@@ -26,7 +26,7 @@ from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.record import differences, understood
 from ddpm_ip.sample.whole import Shape, is_whole, largest
 
-Mode = Literal["sample", "denoise", "progressive"]
+Mode = Literal["sample", "denoise", "progressive", "interpolate", "reconstruction"]
 LOCK = ".lock"
 AGAIN = "give the same call again, which makes only what is missing"
 
@@ -193,6 +193,11 @@ class Store:
             else:
                 damaged.append(path)
         return whole, damaged
+
+    def picture(self, index: int) -> UInt8:
+        """One that is there, ``uint8`` (C, H, W)."""
+        picture = self._read(index)
+        return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
 
     def put(self, index: int, picture: UInt8) -> None:
         path, advice = self._file(index), "Images that were written stay; put that right and " + AGAIN

@@ -5,7 +5,7 @@ Read :mod:`ddpm_ip.sampler.base` first, then :mod:`ddpm_ip.sampler.ancestral`, t
 
 from __future__ import annotations
 
-from ddpm_ip.sampler.ancestral import Ancestral, VarType
+from ddpm_ip.sampler.ancestral import Ancestral, Variance, VarType
 from ddpm_ip.sampler.base import Plan, Rows, Sampler, State
 from ddpm_ip.sampler.ddim import DDIM
 from ddpm_ip.sampler.deis import DEIS
@@ -15,6 +15,8 @@ from ddpm_ip.sampler.dpm_solver_single import DPMSolverSingle
 from ddpm_ip.sampler.er_sde import ERSDE
 from ddpm_ip.sampler.euler import Euler
 from ddpm_ip.sampler.heun import Heun
+from ddpm_ip.sampler.interpolation import slerp
+from ddpm_ip.sampler.inversion import DDIMInversion
 from ddpm_ip.sampler.ipndm import IPNDM, IPNDMV
 from ddpm_ip.sampler.restart import Restart
 from ddpm_ip.sampler.sa_solver import SASolver
@@ -30,6 +32,7 @@ __all__ = [
     "IPNDMV",
     "Ancestral",
     "AnySampler",
+    "DDIMInversion",
     "DPMSolver",
     "DPMSolverSDE",
     "DPMSolverSingle",
@@ -44,7 +47,9 @@ __all__ = [
     "State",
     "UniPC",
     "VarType",
+    "Variance",
     "respace",
+    "slerp",
     "walk",
 ]
 

@@ -74,8 +74,13 @@ class Plan(NamedTuple):
         return self.update.shape[1] - 1
 
     def times(self) -> list[float]:
-        """The time of the state before each visit and after the last, (V + 1); the clean image is -1."""
-        return [*self.t.tolist(), self.end]
+        """The time of the state before each visit and after the last, (V + 1); the clean image is -1.
+
+        A walk that rises (:class:`ddpm_ip.sampler.inversion.DDIMInversion`) begins there, and asks at the time that it
+        goes to.
+        """
+        asked: list[float] = self.t.tolist()
+        return [-1.0, *asked] if self.end >= asked[0] else [*asked, self.end]
 
 
 @runtime_checkable

@@ -94,14 +94,18 @@ class Graph:
         self._seed.copy_(words(seed))
         self._plan = plan
 
-    def __call__(self, indices: Tensor) -> Iterator[State]:
+    def __call__(self, indices: Tensor, start: Tensor | None = None) -> Iterator[State]:
         """Walks from noise to the images ``indices`` (block,); a state is overwritten when the next is asked for.
+
+        Args:
+            indices: int64 (block,), which images of the seed.
+            start: the state to begin with, float32 (block, C, H, W), which is copied; drawn if None.
 
         Raises:
             RuntimeError: another walk has begun since: there is one state for all.
         """
         plan, times, finished = self._plan, self._plan.times(), self._plan.state.tolist()
-        self._start(indices)
+        self._start(indices, start)
         number = self._walks
         yield State(0, times[0], self._xt, None)
         for i in range(plan.visits):
@@ -121,12 +125,15 @@ class Graph:
         assert self._seen is not None
         return xt, t.float(), self._seen.output
 
-    def _start(self, indices: Tensor) -> None:
+    def _start(self, indices: Tensor, start: Tensor | None = None) -> None:
         self._walks += 1
         self._indices.copy_(indices)
-        self._xt.copy_(Draws(self._seed, 0, self._indices).start(self.shape))
-        if self._plan.start != 1:
-            self._xt *= self._plan.start
+        if start is not None:
+            self._xt.copy_(start)
+        else:
+            self._xt.copy_(Draws(self._seed, 0, self._indices).start(self.shape))
+            if self._plan.start != 1:
+                self._xt *= self._plan.start
         self._number.zero_()
 
     def _advance(self) -> None:

@@ -6,7 +6,8 @@ With ``x_bar = x / alpha`` and ``rho = sigma / alpha``, one step from ``t``, rai
     x'      = x^ + (rho_s - rho_t^) d,   d = (x^ - x_0(x^, t^)) / rho_t^      (Euler, an inner stage)
     x_bar_s = x^ + (rho_s - rho_t^) (d + d') / 2,   d' = (x' - x_0(x', s)) / rho_s
 
-The last step, to the clean image, is Euler's. So N times are ``2 N - 1`` network evaluations.
+The last step, to the clean image, is Euler's. So N times are ``2 N - 1`` network evaluations. The difference of both
+slopes is multiplied by rho: on cosine, whose rho is 2e4 at T - 1, begin lower, as ``uniform-leading`` does.
 
 A memory holds all of ``x_bar_s`` but ``d'``. A correction that changes the state after the stage changes ``x'``, and so
 where ``d'`` is taken; the memory does not carry it, since ``x_bar_s`` takes its own correction when it is there, and

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler import Ancestral, AnySampler, Plan, VarType
 from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Correction
+from ddpm_ip.sampler.facts import facts_of
 from ddpm_ip.sampler.shorter import without_clean_step, without_first_evaluation
 from ddpm_ip.sampler.spacing import check, shown, times_of
 from ddpm_ip.sampler.walk import numbers_of
@@ -79,7 +80,7 @@ class Sampling:
     def filled(self, var_type: VarType) -> Sampling:
         """The same with the variance that a sampler leaves to the model."""
         if isinstance(self.sampler, Ancestral) and self.sampler.var_type is None:
-            return dataclasses.replace(self, sampler=Ancestral(var_type))
+            return dataclasses.replace(self, sampler=dataclasses.replace(self.sampler, var_type=var_type))
         return self
 
     def times(self, schedule: Schedule) -> list[float]:
@@ -121,8 +122,8 @@ class Sampling:
         """What makes the row of a results table, as plain values: sampler, corrections, clip, and what is unusual."""
         unusual = {"afs": self.afs or None, "denoise_to_zero": None if self.denoise_to_zero else False}
         return {
-            "sampler": dataclasses.asdict(self.sampler),
-            "corrections": [_said(c) for c in self.corrections],
+            "sampler": facts_of(self.sampler),
+            "corrections": [facts_of(c) for c in self.corrections],
             "clip": self.clip,
             **{key: value for key, value in unusual.items() if value is not None},
         }
@@ -152,9 +153,3 @@ class Sampling:
             "diffusion": model,
             **computed._asdict(),
         }
-
-
-def _said(correction: Any) -> dict[str, Any]:
-    """The settings of a correction as plain values, without those that are left open (None)."""
-    settings = {key: value for key, value in dataclasses.asdict(correction).items() if value is not None}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}

@@ -35,14 +35,15 @@ from ddpm_ip.variants import settle
 
 @dataclass(frozen=True)
 class UniPC:
-    """UniPC of order 1 to 3. The defaults are those of diffusers.
+    """UniPC of order 1 to 3. The defaults are diffusers', whose documentation recommends order 3 for unconditional
+    networks, there with bh1 in fewer than 10 steps, and order 2 with guidance.
 
-    ``lower_order_final`` plays no part but for order 3, and is None there.
+    ``lower_order_final`` plays no part but for order 3, and is else None.
 
     Args:
-        order: p. The authors use 3 for unconditional networks, and 2 with guidance.
-        solver_type: B(h), where a single difference is weighed: in the first steps, and in all of order 1 and in the
-            predictor of order 2. Recommended by the authors: bh1 for unconditional networks in fewer than 10 steps.
+        order: p.
+        solver_type: B(h), where a single difference is weighed: in the first steps, in all of order 1, and in the
+            predictor of order 2.
         lower_order_final: the last step but one is of order 2 at most.
     """
 
@@ -59,9 +60,8 @@ class UniPC:
         rows = Rows(schedule, memories=self.order)
         pairs, lambdas = list(steps(times)), [schedule.half_log_snr(t) for t in [*times, -1.0]]
         weight = 0.0  # of the coming prediction in the corrected state
-        for i, ((t, s), order) in enumerate(
-            zip(pairs, orders(self.order, len(times), self.lower_order_final), strict=True)
-        ):
+        for i, order in enumerate(orders(self.order, len(times), self.lower_order_final)):
+            t, s = pairs[i]
             (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
             corrected = rows.x if i == 0 else rows.m[0] + weight * rows.x0
             base = sigma_s / sigma_t * corrected + (alpha_s - alpha_t * sigma_s / sigma_t) * rows.x0

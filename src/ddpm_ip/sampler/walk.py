@@ -24,7 +24,7 @@ def walk(
     denoiser: Denoiser,
     seed: int,
     indices: Tensor,
-    shape: Sequence[int],
+    start: Sequence[int] | Tensor,
     corrections: Sequence[Correction] = (),
 ) -> Iterator[State]:
     """Walks from noise to images; yields the starting point, and then the state after each visit.
@@ -34,7 +34,7 @@ def walk(
         denoiser: the model.
         seed: of the random numbers.
         indices: int64 (B,), which images of that seed; its device is where the work is done.
-        shape: (C, H, W).
+        start: the shape (C, H, W) of images whose ``x_T`` is drawn; or the state to begin with, float32 (B, C, H, W).
         corrections: applied in this order, the first next to the network.
 
     Raises:
@@ -42,8 +42,11 @@ def walk(
     """
     denoise = corrected(denoiser, corrections)
     numbers = numbers_of(plan, denoiser.schedule, denoiser.learned_variance, corrections)
-    x = Draws(seed, 0, indices).start(shape)
-    x = x if plan.start == 1 else plan.start * x
+    if isinstance(start, Tensor):
+        x = start
+    else:
+        x = Draws(seed, 0, indices).start(start)
+        x = x if plan.start == 1 else plan.start * x
     memories: list[Tensor | None] = [None] * plan.memories
     times = plan.times()
     yield State(0, times[0], x, None)
@@ -51,7 +54,7 @@ def walk(
         with torch.no_grad():
             row = _row(plan, i, numbers, x)
             seen = denoise(x, row)
-            noise = _noise(plan, i, seen, Draws(seed, int(plan.word[i]), indices), shape)
+            noise = _noise(plan, i, seen, Draws(seed, int(plan.word[i]), indices), x.shape[1:])
             before = [x, *memories, seen.x0, seen.eps, noise]
             new = [_combined(weights, before) for weights in plan.update[i].tolist()]
             x, memories = _there(new[0]), new[1:]

@@ -29,14 +29,16 @@ from ddpm_ip.images import PICTURES, UInt8, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
-from ddpm_ip.run.checkpoint import Checkpoint, find
+from ddpm_ip.run.checkpoint import find
 from ddpm_ip.run.identity import changes_in, since
 from ddpm_ip.run.log import clock, setup
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.row import ROW
+from ddpm_ip.sample.filled import filled, optimised_label, together
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
 from ddpm_ip.sampler.sampling import Computed, Sampling
-from ddpm_ip.sampler.spacing import shown
+from ddpm_ip.sampler.spacing import OPTIMISED, shown
 from ddpm_ip.settings import KINDS, check_as_trained
 from ddpm_ip.table.layout import Grid
 from ddpm_ip.table.rows import TableOptions
@@ -71,7 +73,7 @@ def table(
     Raises:
         UserError: anything that the user can put right; finished cells stay.
     """
-    slots = options.slots(config)
+    options.slots(config)  # what cannot be with any weights is told before anything is loaded
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
     extractor = find_extractor(options.extractor, accelerator.device)
@@ -86,6 +88,10 @@ def table(
     metrics = sorted(chosen(usual(extractor.name) if options.metrics is None else options.metrics))
     evaluator = Evaluator(extractor, metrics, accelerator.device)
     evaluator.check(images, options.n_samples)
+    with enough_memory(lambda: _too_large(config, options.sampling.block or 64)):
+        model = load_model(config, checkpoint.tensors("ema"), accelerator, str(checkpoint.path))
+        store = Measured.of(digest, checkpoint.path)
+        slots = options.slots(config, lambda sampling: _filled(sampling, config, store, model))
     first = next(slot.cell.sampling for slot in slots if slot.why_not is None)
     common = {
         **_extractor_facts(extractor),
@@ -96,10 +102,10 @@ def table(
         "weights": digest,
         **_reference_facts(source, images),
         **_sampling_facts(config, first, accelerator),
-    }
+    }  # and the spacing, of each cell
     home = run / "table"
     wanted = options.sampling.block
-    spacings = dict.fromkeys(shown(slot.cell.sampling.spacing) for slot in slots)
+    spacings = dict.fromkeys(slot.spacing for slot in slots if slot.why_not is None)
     used = (block_used(home, {**common, "spacing": spacing}) for spacing in spacings)
     block = _agreed(wanted or next(filter(None, used), None) or default_block(config, accelerator), accelerator)
     slots = [
@@ -109,7 +115,16 @@ def table(
     sheet = Sheet(home, name, {**common, "block": block}, slots, options.columns_are)
     measured = _Measured(images, evaluator, options.keep_images)
     with enough_memory(lambda: _too_large(config, block)):
-        return _measure(sheet, measured, _model(config, checkpoint, accelerator), on_cell)
+        return _measure(sheet, measured, model, on_cell)
+
+
+def _filled(sampling: Sampling, config: Config, store: Measured, model: Model) -> tuple[Sampling, str]:
+    """With what it leaves to the weights; and its spacing, for optimised times with how they were found."""
+    spacing = shown(sampling.spacing)
+    if spacing == OPTIMISED:
+        schedule = config.diffusion.schedule
+        spacing = together(model.engine, lambda: optimised_label([sampling.steps], store, schedule))
+    return filled(sampling, config, store, model), spacing
 
 
 def _too_large(config: Config, block: int) -> str:
@@ -119,10 +134,6 @@ def _too_large(config: Config, block: int) -> str:
         f"the protocol, so a smaller one begins a new table: --batch_size {max(1, block // 2)}. Or try "
         "--train.mixed_precision bf16, or a device that nothing else is using, which keep the cells that are there"
     )
-
-
-def _model(config: Config, checkpoint: Checkpoint, accelerator: Accelerator) -> Model:
-    return load_model(config, checkpoint.tensors("ema"), accelerator, str(checkpoint.path))
 
 
 @dataclass(frozen=True)
@@ -148,7 +159,7 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
     if accelerator.is_main_process:
         sheet.publish()  # what cannot share a table is told before hours are spent on it
     costs = {cell: cell.sampling.plan(model.denoiser.schedule).visits for cell in todo}
-    progress = _Progress({cell: (sheet.name(cell), cost) for cell, cost in costs.items()}, accelerator.num_processes)
+    progress = _Progress({cell: (sheet.names[cell], cost) for cell, cost in costs.items()}, accelerator.num_processes)
     for cell in sorted(todo, key=costs.__getitem__):
         progress.begin()
         generator = model.generator(cell.sampling)
@@ -164,8 +175,8 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
         evaluation = with_.evaluator.evaluate(source, with_.images, cell.n_samples)
         if accelerator.is_main_process:
             sheet.put(cell, evaluation, grid(first[0][:PICTURED]))
-            log.info("%s: %s", sheet.name(cell), ", ".join(f"{k} {v:.4f}" for k, v in evaluation.values.items()))
-            on_cell(sheet.name(cell))
+            log.info("%s: %s", sheet.names[cell], ", ".join(f"{k} {v:.4f}" for k, v in evaluation.values.items()))
+            on_cell(sheet.names[cell])
         accelerator.wait_for_everyone()
     whole = sheet.publish() if accelerator.is_main_process else {}
     return _agreed(whole, accelerator)
@@ -192,8 +203,7 @@ def _sampling_facts(config: Config, sampling: Sampling, accelerator: Accelerator
     fast = why_not_fast(config.train.fast, accelerator) is None
     computed = Computed(accelerator.mixed_precision, fast, accelerator.device.type)
     facts = replace(sampling, block=1).facts(config.to_dict()["diffusion"], computed)
-    facts["spacing"] = shown(sampling.spacing)
-    own = (*ROW, "steps", "evaluations", "seed", "block")
+    own = (*ROW, "spacing", "steps", "evaluations", "seed", "block")
     return {key: value for key, value in facts.items() if key not in own}
 
 

@@ -6,22 +6,23 @@ numbers of steps, or of network evaluations.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, get_args
 
 from ddpm_ip.config import Config
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.plain import UNREADABLE
-from ddpm_ip.run.row import row_label
+from ddpm_ip.run.row import is_hash, row_label
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import Ancestral, AnySampler, VarType
+from ddpm_ip.sampler.ancestral import ANALYTIC, Variance
 from ddpm_ip.sampler.correction import AnyCorrection
+from ddpm_ip.sampler.facts import facts_of
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.sampler.spacing import OPTIMISED, shown
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.variants import variant_name, variants
 
@@ -38,12 +39,27 @@ class Slot:
     Args:
         cell: how its images are made; of one that cannot be, as far as that is known.
         column: a number of steps, guided-diffusion's string, or a number of evaluations.
+        spacing: of the times, as the protocol of the cell says it.
         why_not: why there is no such cell; None if there is.
     """
 
     cell: SampleOptions
     column: int | str
+    spacing: str
     why_not: str | None = None
+
+
+Fill = Callable[[Sampling], tuple[Sampling, str]]
+
+
+def without_weights(sampling: Sampling) -> tuple[Sampling, str]:
+    """A sampling that asks the network as often but leaves nothing to the weights, and how its spacing is called."""
+    changed = sampling
+    if sampling.spacing == OPTIMISED:
+        changed = replace(changed, spacing="uniform-linspace")
+    if isinstance(sampling.sampler, Ancestral) and sampling.sampler.var_type in ANALYTIC:
+        changed = replace(changed, sampler=Ancestral("fixed_small"))
+    return changed, shown(sampling.spacing)
 
 
 @dataclass(frozen=True)
@@ -82,8 +98,13 @@ class TableOptions:
         """``steps`` or ``evaluations``."""
         return "steps" if self.evaluations is None else "evaluations"
 
-    def slots(self, config: Config) -> list[Slot]:
+    def slots(self, config: Config, fill: Fill = without_weights) -> list[Slot]:
         """The places of the table in its order, those among them that can have no cell.
+
+        Args:
+            config: of the model.
+            fill: what fills in what a sampling leaves to the weights, and says what its spacing is called; by default
+                they are not known yet, and the places only tell what cannot be with any.
 
         Raises:
             ConfigError: something is asked for twice, a column cannot be, or no cell can.
@@ -94,10 +115,10 @@ class TableOptions:
         slots = []
         for row in rows:
             for column in columns:
-                steps, why_not = self._steps(row, column, diffusion.schedule, diffusion.learned_variance)
+                sampling, spacing, why_not = self._cell(row, column, config, fill)
                 for seed in seeds:
-                    cell = SampleOptions(self.n_samples, _sampling(row, steps, seed))
-                    slots.append(Slot(cell, column, why_not))
+                    cell = SampleOptions(self.n_samples, _sampling(sampling, sampling.steps, seed))
+                    slots.append(Slot(cell, column, spacing, why_not))
         if all(slot.why_not for slot in slots):
             raise ConfigError(str(slots[0].why_not))
         return slots
@@ -130,17 +151,19 @@ class TableOptions:
                 raise ConfigError(f"--steps {count}: choose from 1..{total} (diffusion.total_steps)")
         return steps
 
-    def _steps(
-        self, row: Sampling, column: int | str, schedule: Schedule, learned: bool
-    ) -> tuple[int | str, str | None]:
-        """The steps of a cell, and why it cannot be if it cannot."""
+    def _cell(self, row: Sampling, column: int | str, config: Config, fill: Fill) -> tuple[Sampling, str, str | None]:
+        """How the images of a cell are made, what the spacing is called, and why it cannot be if it cannot."""
+        diffusion = config.diffusion
+        asked, spacing = _sampling(row, column, 0) if self.evaluations is None else row, shown(row.spacing)
         try:
-            _check_variance(row, learned)
-            steps = column if self.evaluations is None else _fitting(row, int(column), schedule)
-            _sampling(row, steps, 0).check(schedule, learned)
+            _check_variance(row, diffusion.learned_variance)
+            if self.evaluations is not None:
+                asked = _sampling(row, _fitting(without_weights(row)[0], int(column), diffusion.schedule), 0)
+            sampling, spacing = fill(asked)
+            sampling.check(diffusion.schedule, diffusion.learned_variance)
         except ConfigError as error:
-            return column, str(error)
-        return steps, None
+            return replace(asked, steps=column), spacing, str(error)
+        return sampling, spacing, None
 
 
 def _fitting(row: Sampling, evaluations: int, schedule: Schedule) -> int:
@@ -164,7 +187,7 @@ def _fitting(row: Sampling, evaluations: int, schedule: Schedule) -> int:
 
 
 def _check_variance(row: Sampling, learned: bool) -> None:
-    known = [v for v in get_args(VarType) if learned or v != "learned_range"]
+    known = [v for v in get_args(Variance) if learned or v != "learned_range"]
     if isinstance(row.sampler, Ancestral) and row.sampler.var_type not in known:
         raise ConfigError(f"--variance {row.sampler.var_type}: this model has {', '.join(known)}")
 
@@ -174,7 +197,7 @@ def _refuse_twice(name: str, values: Sequence[Any]) -> None:
         raise ConfigError(f"--{name} must name at least one value, and none twice")
 
 
-def _sampling(row: Sampling, steps: int | str, seed: int) -> Sampling:
+def _sampling(row: Sampling, steps: int | str | None, seed: int) -> Sampling:
     try:
         return replace(row, steps=steps, seed=seed)
     except ValueError as error:
@@ -188,8 +211,9 @@ def labels(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         rows: ``sampler``, ``corrections``, ``spacing`` and the rest of each.
     """
     listed = list(rows)
-    mixed = len({row["spacing"] for row in listed}) > 1
-    return [row_label(brief(row)) + (f"@{row['spacing'].replace(' ', '')}" if mixed else "") for row in listed]
+    spacings = [row["spacing"].partition(", sha256:")[0].replace(" ", "") for row in listed]
+    mixed = len(set(spacings)) > 1
+    return [row_label(brief(r)) + (f"@{spacing}" if mixed else "") for r, spacing in zip(listed, spacings, strict=True)]
 
 
 def complete(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,9 +226,8 @@ def brief(row: Mapping[str, Any]) -> dict[str, Any]:
     return _each(_brief, row)
 
 
-def _each(change: Callable[[str], dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
-    sampler, *corrections = (change(json.dumps(one)) for one in (row["sampler"], *row["corrections"]))
-    return {**row, "sampler": sampler, "corrections": corrections}
+def _each(change: Callable[[Mapping[str, Any]], dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "sampler": change(row["sampler"]), "corrections": [change(one) for one in row["corrections"]]}
 
 
 @cache
@@ -212,28 +235,21 @@ def _methods() -> dict[str, type]:
     return {variant_name(v): v for v in (*variants(AnySampler), *variants(AnyCorrection))}
 
 
-@lru_cache(10_000)
-def _complete(section: str) -> dict[str, Any]:
+def _complete(section: Mapping[str, Any]) -> dict[str, Any]:
     """What today's class makes of a section; one that it does not know stays as it is."""
-    given: dict[str, Any] = json.loads(section)
+    hashed = {key: value for key, value in section.items() if is_hash(value)}
     try:
-        return _plain(_methods()[str(given["name"])](**given))
+        method = _methods()[str(section["name"])](**{key: v for key, v in section.items() if key not in hashed})
+        return facts_of(method) | hashed
     except (KeyError, *UNREADABLE, ArithmeticError):
-        return given
+        return dict(section)
 
 
-@lru_cache(10_000)
-def _brief(section: str) -> dict[str, Any]:
+def _brief(section: Mapping[str, Any]) -> dict[str, Any]:
     whole = _complete(section)
-    kept = {key: value for key, value in whole.items() if value is not None}
+    kept = {key: value for key, value in whole.items() if not is_hash(value)}
     for key in [key for key in kept if key not in ("name", "var_type")]:
         fewer = {k: v for k, v in kept.items() if k != key}
-        if _complete(json.dumps(fewer)) == whole:
+        if {**whole, **_complete(fewer)} == whole and _complete(fewer).keys() >= kept.keys():
             kept = fewer
     return kept
-
-
-def _plain(method: Any) -> dict[str, Any]:
-    """The settings as files have them."""
-    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(method)))
-    return plain

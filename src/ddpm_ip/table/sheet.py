@@ -34,7 +34,6 @@ from ddpm_ip.run.record import Evaluation, records, understood
 from ddpm_ip.run.row import ROW, row_label
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sample.store import sample_files
-from ddpm_ip.sampler.spacing import shown
 from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out, place_key
 from ddpm_ip.table.rows import Place, Slot, complete, labels
 from ddpm_ip.turns import alone
@@ -71,10 +70,23 @@ class Sheet:
         return list(dict.fromkeys(slot.cell for slot in self.slots if slot.why_not is None))
 
     @cached_property
+    def _spacings(self) -> dict[SampleOptions, str]:
+        return {slot.cell: slot.spacing for slot in self.slots}
+
+    @cached_property
+    def names(self) -> dict[SampleOptions, str]:
+        """``fixed_small, 10 steps, seed 0``, by cell."""
+        rows = labels([self._place(slot.cell) for slot in self.slots])
+        return {
+            slot.cell: f"{row}, {slot.cell.sampling.steps or slot.column} steps, seed {slot.cell.sampling.seed}"
+            for slot, row in zip(self.slots, rows, strict=True)
+        }
+
+    @cached_property
     def folders(self) -> dict[str, Path]:
         """By spacing the folder of its protocol: the one that is there, also of version 0.1, or a new one."""
         found = {}
-        for spacing in dict.fromkeys(_spacing(cell) for cell in self.cells):
+        for spacing in dict.fromkeys(self._spacings[cell] for cell in self.cells):
             protocol = self._protocol(spacing)
             text = json.dumps(protocol, sort_keys=True)
             there = find_protocol(self.home, protocol)
@@ -96,7 +108,7 @@ class Sheet:
         with suppress(OSError):  # writing says what is wrong
             self.home.mkdir(parents=True, exist_ok=True)
         with alone(self.home):
-            file, spacing = self._file(cell), _spacing(cell)
+            file, spacing = self._file(cell), self._spacings[cell]
             write_json(file.with_name("protocol.json"), self._protocol(spacing), advice=SAFE)
             save_png(picture, file.with_suffix(".png"), advice=SAFE)
             write_json(file, {**place_of(cell), **evaluation.to_dict(), "grid": f"{file.stem}.png"}, advice=SAFE)
@@ -106,14 +118,6 @@ class Sheet:
         """Writes the table of the cells that are asked for, and beside the cells that of all; none before the first."""
         with alone(self.home):  # of two calls that end cells together, the later one must show both
             return self._publish(list(self.folders))
-
-    def name(self, cell: SampleOptions) -> str:
-        """``fixed_small, 10 steps, seed 0``."""
-        every = [
-            *(self._place(slot.cell) for slot in self.slots),
-            self._place(cell),
-        ]  # spacings are named if they differ
-        return f"{labels(every)[-1]}, {cell.sampling.steps} steps, seed {cell.sampling.seed}"
 
     def _publish(self, changed: Sequence[str]) -> Grid:
         there: dict[str, dict[str, Any]] = {}
@@ -137,18 +141,18 @@ class Sheet:
 
     def _file(self, cell: SampleOptions) -> Path:
         """Where a cell is: under its name, or under the one that it had when its sampler had fewer settings."""
-        folder = self.folders[_spacing(cell)]
+        folder = self.folders[self._spacings[cell]]
         path = folder / f"cell-{_stem(cell)}.json"
         if not path.exists():
             wanted = place_key(self._place(cell))
             first = path.stem.split("-")[1]
             for other in sorted(folder.glob(f"cell-{first}*-{_column(cell)}.json")):
-                if place_key({**_read_cell(other), "spacing": _spacing(cell)}) == wanted:
+                if place_key({**_read_cell(other), "spacing": self._spacings[cell]}) == wanted:
                     return other
         return path
 
     def _place(self, cell: SampleOptions) -> Place:
-        return {**place_of(cell), "spacing": _spacing(cell)}
+        return {**place_of(cell), "spacing": self._spacings[cell]}
 
     def _protocol(self, spacing: str) -> dict[str, Any]:
         return {**self.protocol, "spacing": spacing}
@@ -162,8 +166,7 @@ class Sheet:
 
 def place_of(cell: SampleOptions) -> Place:
     """Where a cell is in a table of one spacing: its row (sampler, corrections, clip), its steps, and its seed."""
-    facts: dict[str, Any] = json.loads(json.dumps(cell.sampling.row()))  # as files have it
-    return {**facts, "steps": cell.sampling.steps, "seed": cell.sampling.seed}
+    return {**cell.sampling.row(), "steps": cell.sampling.steps, "seed": cell.sampling.seed}
 
 
 def find_protocol(home: Path, protocol: Mapping[str, Any]) -> Path | None:
@@ -189,10 +192,6 @@ def block_used(home: Path, protocol: Mapping[str, Any]) -> int | None:
     if not 1 <= block <= LARGEST_BLOCK:
         raise UserError(f"{path}: a block of {block} images. {REMOVE}")
     return block
-
-
-def _spacing(cell: SampleOptions) -> str:
-    return shown(cell.sampling.spacing)
 
 
 def _place(cell: Mapping[str, Any]) -> Place:

@@ -130,6 +130,26 @@ def test_the_released_program(window: int, cutoff: float, sampler: Any) -> None:
     assert shifted > 8
 
 
+def test_released_looks_at_the_state_before_the_step() -> None:
+    """Its variance may ask for another time than that of the state afterwards; in the last step nothing is moved."""
+    schedule, shift, t, s = Schedule(), TimeShift(100, 0.0, "released"), 610.0, 600.0
+    plan = DDIM().plan(schedule, [999.0, t, s])
+    x0, eps = samples([0.2, 0.1]), samples([1.0, 0.995]).flip(-1)
+    (alpha, sigma), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
+    for visit, end in ((1, s), (2, -1.0)):
+        numbers = {shift.name: shift.numbers(plan, schedule)[visit]}
+        row = row_at(schedule, t if visit == 1 else s, 2)._replace(numbers=numbers)
+        x = schedule.level(end)[0] * x0 + schedule.level(end)[1] * eps
+        change = shift.after(x, x0, row)
+        if end < 0:
+            assert not change.any()
+            continue
+        taus = [best_time(one, s, 100, schedule) for one in alpha * x0 + sigma * eps]
+        assert taus != [best_time(one, s, 100, schedule) for one in alpha_s * x0 + sigma_s * eps]
+        for one, tau, x0_one, eps_one in zip(x + change, taus, x0, eps, strict=True):
+            torch.testing.assert_close(one, schedule.level(tau)[0] * x0_one + schedule.level(tau)[1] * eps_one)
+
+
 def test_with_rederive_the_step_is_from_the_level_of_the_grid() -> None:
     """x0 is that of the sample's own time, and DDIM the same as DPM-Solver++ of order 1."""
     schedule = Schedule()

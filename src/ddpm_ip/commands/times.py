@@ -1,0 +1,58 @@
+"""Finds the best times of a few steps for given weights."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from ddpm_ip import options
+
+TEACHER = "dpm_solver"
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
+    )
+    p.add_argument(
+        "--weights",
+        type=Path,
+        required=True,
+        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file",
+    )
+    p.add_argument(
+        "--steps", type=int, nargs="+", required=True, metavar="N", help="numbers of steps; the times of each are found"
+    )
+    p.add_argument(
+        "--sampler",
+        default=TEACHER,
+        metavar="NAME[,KEY=VALUE...]",
+        help="the teacher, which draws no noise (default: %(default)s)",
+    )
+    p.add_argument("--n", type=int, default=256, metavar="N", help="its trajectories (default: %(default)s)")
+    p.add_argument("--seed", type=int, help="of their noises (default: 0)")
+    p.add_argument("--whole", action="store_true", help="whole times only, for a network that takes no others")
+    options.add_common(p)
+    p.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSON file instead of the place beside the weights")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.config import parse_overrides
+    from ddpm_ip.output import say
+    from ddpm_ip.run.log import setup
+    from ddpm_ip.run.weights import find_weights
+    from ddpm_ip.sample.optimised import TimesOptions, optimise
+    from ddpm_ip.sample.program import configured
+
+    given = argparse.Namespace(**vars(args), spacing=None, var_type=None, ddim_eta=None)
+    given.steps = None  # of the teacher, whose times are its own
+    overrides = options.single_overrides(given, parse_overrides(rest))
+    setup(None, os.environ.get("RANK", "0") == "0")
+    weights = find_weights(args.weights)
+    config = configured(weights, args.weights, args.config, overrides)
+    found = optimise(config, weights, TimesOptions(args.steps, config.sampling, args.n, args.whole, args.out))
+    if os.environ.get("RANK", "0") == "0":
+        for steps, times in found.items():
+            say(f"{steps} steps: {' '.join(f'{t:g}' if t.is_integer() else f'{t:.4f}' for t in times)}")
+    return 0
