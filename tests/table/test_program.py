@@ -451,6 +451,7 @@ def test_every_sampler_is_compared_by_evaluations(folder, capsys):
     grid = json.loads((folder / "table" / "table.json").read_text())
     names = every_sampler()
     assert {"fixed_small", "ddim", "dpm_solver"} <= set(names)
+    names = [f"{name}@{spacing}" for name in names for spacing in ("uniform-linspace", "logsnr")]
     assert [row["label"] for row in grid["blocks"][0]["rows"]] == names
     rows = list(csv.DictReader((folder / "table" / "grid.csv").read_text().splitlines()))
     holes = [row["label"] for row in grid["blocks"][0]["rows"] if not any(row["cells"])]

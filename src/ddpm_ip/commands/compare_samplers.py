@@ -8,6 +8,7 @@ from pathlib import Path
 from ddpm_ip.commands import table
 
 EVALUATIONS = (6, 10, 20, 50)
+SPACINGS = ("uniform-linspace", "logsnr")
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
@@ -19,6 +20,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.sampler is None and args.variance is None and args.rows is None:
         args.sampler = every_sampler()
+        args.spacing = list(SPACINGS) if args.spacing is None else args.spacing
     if args.steps is None and args.evaluations is None:
         args.evaluations = list(EVALUATIONS)
     for folder in args.runs:
