@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from ddpm_ip import metric
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.evaluate import metrics
-from ddpm_ip.run.record import row_label
+from ddpm_ip.run.row import row_label
 from ddpm_ip.sampler import DDIM, AnySampler, walk
 from ddpm_ip.sampler.correction import Clip
 from ddpm_ip.sampler.graph import Graph

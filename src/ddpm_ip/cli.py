@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ddpm_ip import __version__
-from ddpm_ip.commands import bench, data, doctor, evaluate, report, sample, table, times, train
+from ddpm_ip.commands import bench, compare_samplers, data, doctor, evaluate, report, sample, table, times, train
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.parser import Parser
 from ddpm_ip.signals import PREEMPTION, handled
@@ -88,9 +88,14 @@ _COMMANDS: dict[str, _Command] = {
     "evaluate": ("Measures how far samples are from real images: FID and its kin.", evaluate.arguments, evaluate.run),
     "data": ("Looks at a data set.", data.arguments, data.run),
     "table": (
-        "Measures a run under every variance and number of steps: the results table.",
+        "Measures a run under samplers, corrections and numbers of steps: the results table.",
         table.arguments,
         table.run,
+    ),
+    "compare-samplers": (
+        "Draws how far the images of every sampler are from real ones, at 6, 10, 20 and 50 network evaluations.",
+        compare_samplers.arguments,
+        compare_samplers.run,
     ),
     "times": ("Finds the best times of a few steps, for `--spacing optimised`.", times.arguments, times.run),
     "doctor": ("Looks for what is missing or wrong here, and says how to fix it.", doctor.arguments, doctor.run),

@@ -3,12 +3,18 @@
 --sampler ddim,eta=0.5          sampling.sampler.name: ddim, sampling.sampler.eta: 0.5
 --sampler.eta 0.5               sampling.sampler.eta: 0.5
 --corrections a,x=1 b           sampling.corrections: [{name: a, x: 1}, {name: b}]
+--corrections a,x=1+b           the same
 --corrections a,x=0/0.5/1       sampling.corrections: [{name: a, x: [0, 0.5, 1]}]: numbers between slashes are a list
+
+A results table has several of each as rows, or rows written out (:func:`row_overrides`):
+
+--rows ddim,eta=0.5+a,x=1@quad  the row of this sampler, this correction and this spacing
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +24,7 @@ SPACINGS = (
     "uniform (the same as uniform-leading), uniform-linspace, uniform-trailing, quad, logsnr (exponential), "
     "karras,rho=7, beta, optimised (by `ddpm-ip times`), or the times themselves, as in [999,500.5,0]"
 )
+OTHERS = ("clip", "afs", "denoise_to_zero")  # items of sampling that a row of a table may name
 VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
 SAMPLER_HELP = (
     "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
@@ -27,13 +34,6 @@ SAMPLER_HELP = (
 
 def add_common(p: argparse.ArgumentParser) -> None:
     """Options of every command that samples."""
-    p.add_argument(
-        "--corrections",
-        nargs="+",
-        metavar="NAME[,KEY=VALUE...]",
-        help="changes of what the network says, in order, as in epsilon_scaling,scale=1.01; or none (default: "
-        "sampling.corrections of the config)",
-    )
     p.add_argument(
         "--clip",
         choices=("rederive", "keep_eps", "none"),
@@ -76,6 +76,13 @@ def add_single(p: argparse.ArgumentParser) -> None:
     _add_spacing(p, "none")
     p.add_argument("--sampler", metavar="NAME[,KEY=VALUE...]", help=SAMPLER_HELP)
     p.add_argument("--var_type", choices=VARIANCES, help="of the ancestral sampler; default: diffusion.var_type")
+    p.add_argument(
+        "--corrections",
+        nargs="+",
+        metavar="NAME[,KEY=VALUE...]",
+        help="changes of what the network says, in order, as in epsilon_scaling,scale=1.01; or none (default: "
+        "sampling.corrections of the config)",
+    )
     p.add_argument("--ddim_eta", type=float, metavar="ETA", help="the sampler ddim with this eta")
     p.add_argument(
         "--respace_steps",
@@ -90,7 +97,6 @@ def add_single(p: argparse.ArgumentParser) -> None:
 
 def add_many(p: argparse.ArgumentParser) -> None:
     """Options of a command that samples in several ways, with several numbers of steps."""
-    _add_spacing(p)
     p.add_argument(
         "--variance",
         nargs="+",
@@ -102,12 +108,43 @@ def add_many(p: argparse.ArgumentParser) -> None:
         "--sampler", nargs="+", metavar="NAME[,KEY=VALUE...]", help="rows, as in ddim,eta=0, after those of --variance"
     )
     p.add_argument(
+        "--corrections",
+        nargs="+",
+        metavar="NAME[,KEY=VALUE...][+NAME...]",
+        help="rows: each sampler with each of these chains of corrections, as in none epsilon_scaling,scale=1.01 a+b "
+        "(default: sampling.corrections of the config)",
+    )
+    p.add_argument(
+        "--spacing",
+        "--respace_type",
+        dest="spacing",
+        nargs="+",
+        metavar="NAME[,KEY=VALUE...]",
+        help="rows: each of them with each of these spacings, as for `ddpm-ip sample` (default: sampling.spacing of "
+        "the config, uniform-linspace)",
+    )
+    p.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="SAMPLER[+CORRECTION...][@SPACING]",
+        help="rows one by one, as the table writes them, after those of --variance and --sampler: "
+        "dpm_solver@quad fixed_small+epsilon_scaling,scale=1.01; +clip=none and other words of sampling, too",
+    )
+    p.add_argument(
         "--steps",
         "--respace_steps",
         type=steps,
         nargs="+",
         metavar="K",
         help="columns; guided-diffusion's strings, too (default: 1000 100 50 10)",
+    )
+    p.add_argument(
+        "--evaluations",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="columns instead of --steps: each row takes the largest number of steps that asks the network at most so "
+        "often",
     )
 
 
@@ -148,8 +185,7 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     """Overrides of the configuration by the options of :func:`add_common`; see :func:`single_overrides`."""
     found = {(f"sampling.{key}" if key.startswith("sampler.") else key): value for key, value in rest.items()}
     if args.corrections is not None:
-        wanted = [] if args.corrections == ["none"] else args.corrections
-        found["sampling.corrections"] = [variant(text, "--corrections") for text in wanted]
+        found["sampling.corrections"] = _chain("+".join(args.corrections), "--corrections")
     spacing = None if args.spacing == "none" else args.spacing
     named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size, "afs": args.afs}
     if args.denoise_to_zero is not None:
@@ -158,9 +194,48 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     return found
 
 
-def sampler_overrides(text: str) -> dict[str, Any]:
-    """``ddim,eta=0.5`` as overrides of ``sampling.sampler``."""
-    return {f"sampling.sampler.{key}": value for key, value in variant(text, "--sampler").items()}
+def sampler_overrides(text: str, option: str = "--sampler") -> dict[str, Any]:
+    """``ddim,eta=0.5`` as overrides of ``sampling.sampler``; ``fixed_small`` is ``ancestral,var_type=fixed_small``."""
+    found = variant(text, option)
+    if found["name"] == "ddpm":  # xyfJASON's word
+        found["name"] = "ancestral"
+    elif found["name"] in VARIANCES:
+        found = {"name": "ancestral", "var_type": found["name"], **{k: v for k, v in found.items() if k != "name"}}
+    return {f"sampling.sampler.{key}": value for key, value in found.items()}
+
+
+def chain_overrides(text: str, option: str = "--corrections") -> dict[str, Any]:
+    """``a,x=1+b+clip=none`` as overrides of ``sampling.corrections``, and of other items that are written KEY=VALUE.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    words = _split("+", text)
+    named = [word for word in words if re.match("[^,]*=", word)]
+    rest = [word for word in words if word not in named]
+    found: dict[str, Any] = {"sampling.corrections": _chain("+".join(rest), option) if rest else []}
+    for word in named:
+        key, _, value = word.partition("=")
+        if key not in OTHERS:
+            raise ConfigError(f"{option} {text}: {key}=... is none of {', '.join(OTHERS)}, which a row may name so")
+        _add(found, {f"sampling.{key}": _value(value, f"{option} {text}")})
+    return found
+
+
+def row_overrides(text: str) -> dict[str, Any]:
+    """``SAMPLER[+CORRECTION...][@SPACING]`` as overrides of ``sampling``; corrections are those that the row names.
+
+    ``fixed_small`` and the other variances are the ancestral sampler with this variance.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    row, *spacing = _split("@", text)
+    sampler, *chain = _split("+", row)
+    if len(spacing) > 1:
+        raise ConfigError(f"--rows {text}: a row has one spacing, behind one @")
+    found = sampler_overrides(sampler, "--rows") | chain_overrides("+".join(chain) if chain else "none", "--rows")
+    return found | ({"sampling.spacing": spacing[0]} if spacing else {})
 
 
 def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -170,22 +245,25 @@ def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
         found[key] = value
 
 
+def _chain(text: str, option: str) -> list[dict[str, Any]]:
+    """Corrections joined by +; ``none`` alone is none."""
+    return [] if text == "none" else [variant(one, option) for one in _split("+", text)]
+
+
 def variant(text: str, option: str) -> dict[str, Any]:
     """``NAME,KEY=VALUE,...`` as plain values.
 
     Args:
         text: as given.
-        option: for messages; --sampler knows that ddpm is ancestral.
+        option: for messages.
 
     Raises:
         ConfigError: it is no such text.
     """
-    name, *settings = text.split(",")
+    name, *settings = _split(",", text)
     if not name or "=" in name:
         raise ConfigError(f"{option} {text}: write NAME, or NAME,KEY=VALUE,..., without spaces")
-    found: dict[str, Any] = {
-        "name": "ancestral" if (option, name) == ("--sampler", "ddpm") else name
-    }  # xyfJASON's word
+    found: dict[str, Any] = {"name": name}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key or key in found:
@@ -205,11 +283,51 @@ def _value(text: str, origin: str) -> Any:
     return parse_yaml(text, origin)
 
 
+def _split(mark: str, text: str) -> list[str]:
+    """The parts of a text between marks; what stands in brackets stays whole, and so does a number such as 1e+5."""
+    parts, depth = [""], 0
+    for i, letter in enumerate(text):
+        depth += (letter in "[{(") - (letter in "]})")
+        number = mark == "+" and re.search(r"[=,/\[ ]-?[0-9.]+[eE]$", text[:i]) is not None
+        if letter == mark and depth <= 0 and not number:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
 def variances_as_samplers(variances: Sequence[str] | None, samplers: Sequence[str] | None) -> list[str] | None:
-    """The rows of a results table as texts of ``--sampler``; None if nothing is said of them."""
+    """The samplers of a results table as texts of ``--sampler``; None if nothing is said of them."""
     if variances is None and samplers is None:
         return None
     return [*(f"ancestral,var_type={v}" for v in variances or ()), *(samplers or ())]
+
+
+def many_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What :func:`add_many` and :func:`add_common` say: the rows, and what all of them have in common.
+
+    Rows are the product of samplers, corrections and spacings, then those of ``--rows``. No row means that the
+    configuration says it.
+
+    Raises:
+        ConfigError: an option cannot be read, or has no row to apply to.
+    """
+    common = common_overrides(argparse.Namespace(**{**vars(args), "corrections": None, "spacing": None}), rest)
+    named = variances_as_samplers(args.variance, args.sampler)
+    samplers = [{}] if named is None else [sampler_overrides(text) for text in named]
+    chains = [{}] if args.corrections is None else [chain_overrides(text) for text in args.corrections]
+    spacings = [{}] if args.spacing is None else [{"sampling.spacing": text} for text in args.spacing]
+    product = [{**a, **b, **c} for a in samplers for b in chains for c in spacings]
+    if args.rows is None:
+        return product, common
+    if named is None:
+        if args.corrections is not None or len(spacings) > 1:
+            raise ConfigError(
+                "--corrections and --spacing are of the rows of --sampler and --variance; rows of --rows name their own"
+            )
+        product = []
+    base = spacings[0] if len(spacings) == 1 else {}
+    return [*product, *({**base, **row_overrides(text)} for text in args.rows)], common
 
 
 def listed(text: str) -> list[str]:

@@ -71,7 +71,7 @@ def test_an_npz_says_inside_it_how_its_images_were_made(tmp_path: Path, folder: 
     for protocol in found:
         assert protocol["sampling"] == FACTS
         assert protocol["rounding"] == "to the nearest of 256 levels"
-        assert "ddim, eta 0, steps 50, weights abababab…" in protocol["line"]
+        assert "ddim,eta=0, steps 50, weights abababab…" in protocol["line"]
     assert evaluated(npz(tmp_path / "b.npz")).protocol["rounding"].startswith("unknown")
 
 

@@ -144,13 +144,13 @@ def test_sampler_and_respacing_make_rows_of_their_own(runs):
     table = only_table(runs[:1])
     labels = [table.family_label(setting) for setting in table.settings]
     assert labels == [
-        "ddim, var_type fixed_large · uniform-linspace",
-        "fixed_large · quad",
-        "fixed_large · uniform-linspace",
+        "ddim,var_type=fixed_large@uniform-linspace",
+        "fixed_large@quad",
+        "fixed_large@uniform-linspace",
     ]
     write(runs[0], result(1.0), result(2.0, sampler="ddim"))
     table = only_table(runs[:1])
-    assert [table.family_label(setting) for setting in table.settings] == ["ddim, var_type fixed_large", "fixed_large"]
+    assert [table.family_label(setting) for setting in table.settings] == ["ddim,var_type=fixed_large", "fixed_large"]
 
 
 def test_rows_are_named_in_order_and_steps_may_be_a_string(runs):
@@ -160,12 +160,12 @@ def test_rows_are_named_in_order_and_steps_may_be_a_string(runs):
     write(runs[0], ddim, heun, record(1.0, {"name": "ddim", "eta": 0.0}, steps=50, spacing="uniform-linspace"))
     table = only_table(runs[:1])
     assert [(table.family_label(s), s.steps, s.evaluations) for s in table.settings] == [
-        ("ddim, eta 0", 50, 50), ("ddim, eta 0 · sections", "10,10,10", 30), ("heun", 10, 19),
+        ("ddim,eta=0", 50, 50), ("ddim,eta=0 · sections", "10,10,10", 30), ("heun", 10, 19),
     ]  # fmt: skip
     text = markdown_table(runs[:1])
-    assert "| ddim, eta 0 · sections | 10,10,10 (30 evaluations) | 2.00 |" in text
+    assert "| ddim,eta=0 · sections | 10,10,10 (30 evaluations) | 2.00 |" in text
     assert "| heun | 10 (19 evaluations) | 3.00 |" in text
-    assert "| ddim, eta 0 | 50 | 1.00 |" in text
+    assert "| ddim,eta=0 | 50 | 1.00 |" in text
     lines = metric_by_evaluations(table).axes[0].lines
     assert [list(line.get_xdata()) for line in lines if len(line.get_xdata()) == 1] == [[50], [30], [19]]
     assert len({(line.get_color(), line.get_marker()) for line in lines if len(line.get_xdata()) == 1}) == 3

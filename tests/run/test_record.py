@@ -21,8 +21,8 @@ from ddpm_ip.run.record import (
     curve_id,
     identities,
     records,
-    row_label,
 )
+from ddpm_ip.run.row import row_label
 from ddpm_ip.sampler.sampling import Computed, Sampling
 
 RUN = Path(__file__).parents[1] / "legacy" / "v0.1" / "run"
@@ -59,7 +59,7 @@ def test_an_evaluation_is_one_record_a_value() -> None:
     assert [(r.metric, r.value, r.spread) for r in found] == [("FD-x", 1.0, None), ("CS-x", 2.0, 0.5)]
     for record in found:
         assert (record.weights, record.averaged, record.sampling) == ("ab" * 32, True, FACTS)
-        assert (record.row, record.steps, record.seed) == ("ddim, eta 0", 10, 0)
+        assert (record.row, record.steps, record.seed) == ("ddim,eta=0", 10, 0)
 
 
 def test_the_files_of_version_0_1_say_the_same_of_the_same_number() -> None:
@@ -200,7 +200,8 @@ def test_what_is_compared_stands_side_by_side_but_on_no_curve(change: str) -> No
 
 
 def test_the_keys_of_sampling_are_those_that_are_written() -> None:
-    assert tuple(Sampling().row()) == ROW
+    assert (*Sampling().row(), "afs", "denoise_to_zero") == ROW
+    assert tuple(Sampling(afs=True, denoise_to_zero=False).row()) == ROW
     assert ("block", *Computed._fields) == COMPUTED
 
 
@@ -240,4 +241,4 @@ def test_evaluations_that_measure_the_same_are_known() -> None:
 
 def test_a_sampler_of_which_little_is_known_has_a_label() -> None:
     assert row_label({"sampler": {"name": "ancestral"}}) == "ancestral"
-    assert row_label({"sampler": {"name": "ddim", "eta": 0.5}, "clip": "none"}) == "ddim, eta 0.5, clip none"
+    assert row_label({"sampler": {"name": "ddim", "eta": 0.5}, "clip": "none"}) == "ddim,eta=0.5+clip=none"

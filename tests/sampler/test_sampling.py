@@ -18,7 +18,8 @@ from ddpm_ip.config import Config, from_dict, load, merge
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn.fused import kernels
-from ddpm_ip.run.record import row_label, understood
+from ddpm_ip.run.record import understood
+from ddpm_ip.run.row import row_label
 from ddpm_ip.sample.store import sample_files
 from ddpm_ip.sampler import DDIM, Ancestral, AnySampler, DPMSolver, Sampler, respace, walk
 from ddpm_ip.sampler.correction import AnyCorrection, Clip, Correction, EpsilonScaling
@@ -182,16 +183,16 @@ def sampled(run: Path, folder: Path, *options: str) -> dict[str, Any]:
     [
         ("--respace_steps 5", "fixed_large", 5),
         ("--var_type fixed_small --steps 5", "fixed_small", 5),
-        ("--sampler ddim,eta=0.5 --steps 5", "ddim, eta 0.5", 5),
-        ("--sampler ddim --sampler.eta=0.5 --steps 5", "ddim, eta 0.5", 5),
-        ("--ddim_eta 0.5 --steps 3,2", "ddim, eta 0.5", 5),
-        ("--sampler dpm_solver --sampler.order 1 --steps ddim10", "dpm_solver, order 1", 10),
+        ("--sampler ddim,eta=0.5 --steps 5", "ddim,eta=0.5", 5),
+        ("--sampler ddim --sampler.eta=0.5 --steps 5", "ddim,eta=0.5", 5),
+        ("--ddim_eta 0.5 --steps 3,2", "ddim,eta=0.5", 5),
+        ("--sampler dpm_solver --sampler.order 1 --steps ddim10", "dpm_solver,order=1", 10),
         (
             "--sampler ddim --corrections epsilon_scaling,scale=1.02 --clip none --steps 4",
-            "ddim, eta 0 + epsilon_scaling 1.02, clip none",
+            "ddim,eta=0+epsilon_scaling,scale=1.02+clip=none",
             4,
         ),
-        ("--sampling.sampler.name ddim --sampling.steps 3", "ddim, eta 0", 3),
+        ("--sampling.sampler.name ddim --sampling.steps 3", "ddim,eta=0", 3),
     ],
 )
 def test_options_and_what_they_mean(old_run: Path, tmp_path: Path, options: str, row: str, steps: int) -> None:
@@ -276,8 +277,8 @@ def test_a_table_of_version_0_1_continues(old_run: Path, capsys: pytest.CaptureF
     more = ["--sampler", "ddim", "--corrections", "epsilon_scaling,scale=1.01"]
     assert main(["table", *given, "--batch_size", "4", *more]) == 0
     shown = capsys.readouterr().out
-    assert "ddim, eta 0 + epsilon_scaling 1.01" in shown
+    assert "ddim+epsilon_scaling,scale=1.01" in shown
     assert {p.name: p.read_bytes() for p in (old_run / "run/table").glob("*/cell-*.json")}.items() >= cells.items()
     (whole,) = (old_run / "run/table").glob("*/table.json")
     labels = [row["label"] for row in json.loads(whole.read_text())["blocks"][0]["rows"]]
-    assert labels == ["ddim, eta 0 + epsilon_scaling 1.01", "fixed_large", "fixed_small"]
+    assert labels == ["ddim+epsilon_scaling,scale=1.01", "fixed_large", "fixed_small"]

@@ -69,7 +69,7 @@ def test_text_and_csv_stay_on_their_lines(text: str) -> None:
     assert all(field.isprintable() for row in rows[:2] for field in row)
 
 
-@pytest.mark.parametrize("text", ["fixed_small", "ddim, eta 0.5", "FD-pixels", "[1] Not measured here: a. b.", "‖μ₁‖²"])
+@pytest.mark.parametrize("text", ["fixed_small", "ddim,eta=0.5", "FD-pixels", "[1] Not measured here: a. b.", "‖μ₁‖²"])
 def test_ordinary_names_stay_as_they_are(text: str) -> None:
     for form in (as_markdown, as_text, as_csv):
         assert text in form(grid(text))

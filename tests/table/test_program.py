@@ -3,12 +3,14 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.tiny import ROOT, TORCHRUN, briefly_trained, contents, finish, one_thread, run, start, tiny, tree, wait_for
 
 from ddpm_ip.cli import main
+from ddpm_ip.commands.compare_samplers import every_sampler
 from ddpm_ip.config import from_dict, load, merge
 from ddpm_ip.data import Digits, Npz
 from ddpm_ip.errors import ConfigError, UserError
@@ -16,6 +18,7 @@ from ddpm_ip.evaluate.features import Pixels
 from ddpm_ip.files import read_json
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import records
 from ddpm_ip.sample.generator import Generator
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver
@@ -23,7 +26,8 @@ from ddpm_ip.sampler.correction import EpsilonScaling
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.table import program
 from ddpm_ip.table.layout import as_csv, as_markdown, as_text, lay_out
-from ddpm_ip.table.program import TableOptions, table
+from ddpm_ip.table.program import table
+from ddpm_ip.table.rows import TableOptions
 
 OPTIONS = {"steps": (4, 2), "n_samples": 20, "extractor": "pixels"}
 CELLS = [f"{variance}, {k} steps, seed 0" for k in (2, 4) for variance in ("fixed_large", "fixed_small")]
@@ -49,10 +53,13 @@ def expected(trained, tmp_path_factory):
     return contents(folder / "table")
 
 
-def make(folder, on_cell=lambda name: None, reference=None, block=8, variances=None, **changes):
+def make(folder, on_cell=lambda name: None, reference=None, block=8, variances=None, samplers=None, **changes):
+    changes = {"sampling": Sampling(block=block), **changes}
     if variances is not None:
-        changes["samplers"] = [Ancestral(v) for v in variances]
-    options = TableOptions(**{**OPTIONS, "sampling": Sampling(block=block), **changes})
+        samplers = [Ancestral(v) for v in variances]
+    if samplers is not None:
+        changes["rows"] = [replace(changes["sampling"], sampler=sampler) for sampler in samplers]
+    options = TableOptions(**{**OPTIONS, **changes})
     return table(load(folder / "config.yaml"), folder, options, reference, on_cell)
 
 
@@ -99,7 +106,8 @@ import signal, sys
 from pathlib import Path
 from ddpm_ip.config import load
 from ddpm_ip.sampler.sampling import Sampling
-from ddpm_ip.table.program import TableOptions, table
+from ddpm_ip.table.program import table
+from ddpm_ip.table.rows import TableOptions
 
 folder = Path(sys.argv[1])
 options = TableOptions(steps=(4, 2), n_samples=20, extractor="pixels", sampling=Sampling(block=8))
@@ -224,6 +232,7 @@ def few_digits(folder):
 
 
 def test_several_seeds_give_mean_and_deviation(folder):
+    cost = {"steps": 2, "evaluations": 2}
     both = values(make(folder, seeds=[0, 1], steps=[2]))["fixed_small", 2]
     alone = [values(make(folder, seeds=[s], steps=[2]))["fixed_small", 2] for s in (0, 1)]
     a, b = (cell["value"] for cell in alone)
@@ -233,6 +242,7 @@ def test_several_seeds_give_mean_and_deviation(folder):
         "spread": pytest.approx(abs(a - b) / 2**0.5),
         "seeds": 2,
         "mark": "",
+        **cost,
     }
     assert [cell["seeds"] for cell in alone] == [1, 1]
     assert [cell["spread"] for cell in alone] == [None, None]
@@ -321,27 +331,31 @@ def test_a_table_of_version_0_1_continues(tmp_path):
     old = read_json(folder / "table" / "table.json")
     given = {"steps": (10, 5), "n_samples": 12, "block": 4}
     grid = make(folder, lambda name: pytest.fail(f"{name} is there"), **given)
-    assert (grid["protocol_id"], grid["blocks"]) == (old["protocol_id"], old["blocks"])
+    assert grid["protocol_id"] == old["protocol_id"]
+    numbers = values(old)
+    assert {place: {key: cell[key] for key in numbers[place]} for place, cell in values(grid).items()} == numbers
     made = []
     rows = [Ancestral("fixed_small"), DDIM(eta=0.5)]
     grid = make(folder, made.append, **{**given, "steps": (5,), "samplers": rows})
-    assert made == ["ddim, eta 0.5, 5 steps, seed 0"]
+    assert made == ["ddim,eta=0.5, 5 steps, seed 0"]
     assert [r["sampling"]["precision"] for r in grid["results"]] == ["no", "no"]
     (table,) = [t for t in tables(load_runs([folder])) if len(t.settings) > 1]
     assert [(s.row, s.steps) for s in table.settings] == [
-        ("ddim, eta 0.5", 5), ("fixed_large", 5), ("fixed_large", 10), ("fixed_small", 5), ("fixed_small", 10),
+        ("ddim,eta=0.5", 5), ("fixed_large", 5), ("fixed_large", 10), ("fixed_small", 5), ("fixed_small", 10),
     ]  # fmt: skip
 
 
 def test_rows_are_samplers_with_their_corrections_down_to_the_report(folder):
     sampling = Sampling(block=8, corrections=(EpsilonScaling(1.01),), clip="keep_eps")
     grid = make(folder, steps=(3, "2,1"), sampling=sampling, samplers=[DDIM(), DPMSolver(), Ancestral("fixed_small")])
-    rows = ["ddim, eta 0", "dpm_solver, order 2, solver_type midpoint", "fixed_small"]
-    rows = [f"{row} + epsilon_scaling 1.01, clip keep_eps" for row in rows]
-    assert list(values(grid)) == [(row, steps) for row in rows for steps in (3, "2,1")]
+    short = [f"{name}+epsilon_scaling,scale=1.01+clip=keep_eps" for name in ("ddim", "dpm_solver", "fixed_small")]
+    assert list(values(grid)) == [(row, steps) for row in short for steps in (3, "2,1")]
+    rows = ["ddim,eta=0", "dpm_solver,order=2,solver_type=midpoint", "fixed_small"]
+    rows = [f"{row}+epsilon_scaling,scale=1.01+clip=keep_eps" for row in rows]
+    names = dict(zip(rows, short, strict=True))
     for result in grid["results"]:
         (record,) = records(result, "a result")
-        assert record.value == values(grid)[record.row, record.steps]["value"]
+        assert record.value == values(grid)[names[record.row], record.steps]["value"]
         assert (record.evaluations, record.seed, record.n_images) == (3, 0, 20)
         assert record.weights == grid["protocol"]["weights"]
         assert record.line == f"FD-pixels: {grid['line']} [{grid['protocol_id']}]"
@@ -350,6 +364,102 @@ def test_rows_are_samplers_with_their_corrections_down_to_the_report(folder):
     assert [(s.row, s.steps, s.other_evaluations) for s in table.settings] == [
         (row, steps, other) for row in rows for steps, other in ((3, None), ("2,1", "3 evaluations"))
     ]
+
+
+def test_spacings_are_rows_and_share_their_cells_with_tables_of_one_spacing(folder):
+    base = Sampling(DDIM(), block=8)
+    rows = [replace(base, spacing=spacing) for spacing in ("uniform-linspace", "quad")]
+    made = []
+    first = make(folder, made.append, rows=rows[:1], steps=[3])
+    grid = make(folder, made.append, rows=rows, steps=None, evaluations=[3, 40])
+    assert made == [
+        "ddim, 3 steps, seed 0",
+        "ddim@quad, 3 steps, seed 0",
+        "ddim@quad, 29 steps, seed 0",
+        "ddim@uniform-linspace, 40 steps, seed 0",
+    ]
+    found = values(grid)
+    assert list(found) == [(f"ddim@{spacing}", n) for spacing in ("uniform-linspace", "quad") for n in (3, 40)]
+    assert found["ddim@uniform-linspace", 3] == values(first)["ddim", 3]
+    assert (found["ddim@quad", 40]["steps"], found["ddim@quad", 40]["evaluations"]) == (29, 29)
+    assert "where they are not the number above: ddim@quad 29 at 40." in as_text(grid)
+    assert grid["protocol"]["spacing"] == ["uniform-linspace", "quad"]
+    assert grid["protocol_id"].split(", ")[0] == first["protocol_id"]
+    assert "uniform-linspace or quad times" in grid["line"]
+    for result in grid["results"]:
+        assert result["line"].endswith(f"[{result['grid'].split('/')[1]}]")
+        assert (folder / result["grid"]).exists()
+    again = make(folder, lambda name: pytest.fail("made anew"), rows=rows[1:], steps=[3, 29])
+    assert values(again)["ddim", 29]["value"] == found["ddim@quad", 40]["value"]
+    (table,) = tables(load_runs([folder]))
+    assert {(table.family_label(s), s.steps) for s in table.settings} == {
+        ("ddim,eta=0@quad", 3), ("ddim,eta=0@quad", 29), ("ddim,eta=0@uniform-linspace", 3),
+        ("ddim,eta=0@uniform-linspace", 40),
+    }  # fmt: skip
+
+
+def test_a_cell_that_cannot_be_is_a_hole_with_its_reason(folder):
+    rows = [Sampling(DDIM(), block=8, spacing=spacing) for spacing in ("uniform-trailing", "quad")]
+    grid = make(folder, rows=rows, steps=[2, 50])
+    assert [(place, cell is None) for place, cell in values(grid).items()] == [
+        (("ddim@uniform-trailing", 2), False), (("ddim@uniform-trailing", 50), False),
+        (("ddim@quad", 2), False), (("ddim@quad", 50), True),
+    ]  # fmt: skip
+    text = " ".join(as_text(grid).split())
+    assert "Not possible: ddim@quad at 50: the spacing (respace_type) quad has only 49 different times" in text
+    assert "Not finished" not in text
+
+
+def test_cells_from_before_a_sampler_had_a_setting_are_found(folder):
+    """They stand under another name, since the hash in it is of all settings, and do not say the new one."""
+    made = []
+    rows = [Sampling(DPMSolver(), block=8)]
+    first = make(folder, made.append, rows=rows, steps=[2])
+    (file,) = (folder / "table").glob("*/cell-dpm_solver-*.json")
+    cell = json.loads(file.read_text())
+    del cell["sampler"]["solver_type"]
+    file.with_name("cell-dpm_solver-order-2-abcdef-2-seed0.json").write_text(json.dumps(cell))
+    file.unlink()
+    assert values(make(folder, made.append, rows=rows, steps=[2])) == values(first)
+    assert len(made) == 1
+
+
+def test_spacings_and_variances_that_need_the_weights(folder):
+    """Optimised times are looked up, and the protocol says how they were found; what was not found is a hole."""
+    digest = make(folder, steps=[2], variances=["fixed_small"])["protocol"]["weights"]
+    store = Measured.of(digest, folder / "ckpt" / "step000006")
+    store.write("times-3", {"times": [900.5, 400, 10]}, {"teacher": "ddim"})
+    rows = [Sampling(DDIM(), block=8, spacing="optimised"), Sampling(DDIM(), block=8)]
+    grid = make(folder, rows=rows, steps=[3, 4])
+    found = values(grid)
+    assert [place for place, cell in found.items() if cell is None] == [("ddim@optimised", 4)]
+    assert "no times for 4 steps" in as_text(grid).replace("\n", " ")
+    assert grid["protocol"]["spacing"][0].startswith("optimised, sha256:")
+    made = []
+    times = replace(rows[0], spacing=(900.5, 400, 10))
+    other = make(folder, made.append, rows=[times], steps=[3])
+    assert (len(made), values(other)["ddim", 3]["value"]) == (1, found["ddim@optimised", 3]["value"])
+    assert list(values(make(folder, rows=[times, rows[1]], steps=[3]))) == [
+        ("ddim@[900.5,400,10]", 3), ("ddim@uniform-linspace", 3),
+    ]  # fmt: skip
+
+
+def test_every_sampler_is_compared_by_evaluations(folder, capsys):
+    given = ["--n_samples", "8", "--batch_size", "8", "--extractor", "pixels", "--evaluations", "2", "3"]
+    assert main(["compare-samplers", str(folder), *given]) == 0
+    assert "grid.csv, .png, .svg" in capsys.readouterr().out
+    grid = json.loads((folder / "table" / "table.json").read_text())
+    names = every_sampler()
+    assert {"fixed_small", "ddim", "dpm_solver"} <= set(names)
+    names = [f"{name}@{spacing}" for name in names for spacing in ("uniform-linspace", "logsnr")]
+    assert [row["label"] for row in grid["blocks"][0]["rows"]] == names
+    rows = list(csv.DictReader((folder / "table" / "grid.csv").read_text().splitlines()))
+    holes = [row["label"] for row in grid["blocks"][0]["rows"] if not any(row["cells"])]
+    assert {row["row"] for row in rows} == set(names) - set(holes)
+    assert all(any(name in note for note in grid["notes"] if note.startswith("Not possible")) for name in holes)
+    assert all(int(row["evaluations"]) <= 3 for row in rows)
+    assert (folder / "table" / "grid.png").stat().st_size > 1000
+    assert (folder / "table" / "grid.svg").exists()
 
 
 # The layout, on numbers as the Inception would give them.
@@ -414,9 +524,10 @@ def test_published_numbers_of_another_protocol_are_left_out(change):
 
 def test_deviations_are_of_splits_or_of_seeds():
     one, two = inception_grid(), inception_grid(seeds=(0, 1))
-    assert values(one, "IS")["fixed_large", 1000] == {"value": 9.0, "spread": 0.1, "seeds": 1, "mark": ""}
+    cost = {"steps": None, "evaluations": None}  # these cells do not say
+    assert values(one, "IS")["fixed_large", 1000] == {"value": 9.0, "spread": 0.1, "seeds": 1, "mark": "", **cost}
     assert values(two, "IS")["fixed_large", 1000] == {
-        "value": 9.5, "spread": pytest.approx(0.5**0.5), "seeds": 2, "mark": "",
+        "value": 9.5, "spread": pytest.approx(0.5**0.5), "seeds": 2, "mark": "", **cost,
     }  # fmt: skip
     assert "10 splits" in as_text(one)
     assert "over the sampling seeds 0, 1" in as_text(two)

@@ -18,6 +18,7 @@ from ddpm_ip.run.record import Evaluation
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import DDIM, Ancestral
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.table.rows import Slot
 from ddpm_ip.table.sheet import Sheet, block_used, find_protocol
 
 PROTOCOL: dict[str, Any] = {
@@ -50,7 +51,7 @@ def evaluation(value: float = 1.0) -> Evaluation:
 
 
 def sheet(home: Path) -> Sheet:
-    return Sheet(home, "DDPM", PROTOCOL, CELLS)
+    return Sheet(home, "DDPM", PROTOCOL, [Slot(cell, cell.sampling.steps or 0, "uniform-linspace") for cell in CELLS])
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def file(tmp_path: Path) -> Path:
     """A cell that was written."""
     made = sheet(tmp_path / "table")
     made.put(CELLS[0], evaluation(), PICTURE)
-    (path,) = made.folder.glob("cell-*.json")
+    (path,) = (tmp_path / "table").glob("*/cell-*.json")
     return path
 
 

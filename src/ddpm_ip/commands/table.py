@@ -13,8 +13,18 @@ from ddpm_ip.options import listed
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("-e", "--exp_dir", type=Path, required=True, metavar="EXP_DIR", help="folder of a run")
+    add_measuring(p, n_samples=50_000)
+    p.add_argument(
+        "--grid",
+        action="store_true",
+        help="also draw the numbers against the network evaluations: table/grid.png, .svg and .csv, and in the report",
+    )
+
+
+def add_measuring(p: argparse.ArgumentParser, n_samples: int) -> None:
+    """The options of a table but for the run."""
     options.add_many(p)
-    p.add_argument("--n_samples", type=int, default=50_000, metavar="N", help="images a cell (default: %(default)s)")
+    p.add_argument("--n_samples", type=int, default=n_samples, metavar="N", help="images a cell (default: %(default)s)")
     p.add_argument(
         "--seeds",
         type=int,
@@ -46,31 +56,35 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    measure(args.exp_dir, args, rest)
+    return 0
+
+
+def measure(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> None:
+    """Makes the table of a run, and prints it."""
     from ddpm_ip.config import from_dict, load, parse_overrides
     from ddpm_ip.run.identity import identity
 
-    own = identity(args.exp_dir)
+    own = identity(exp_dir)
     origin = f"the configuration in {own.origin}"
-    overrides = options.common_overrides(args, parse_overrides(rest))
-    config = from_dict(own.config, origin, overrides)
+    rows, common = options.many_overrides(args, parse_overrides(rest))
+    config = from_dict(own.config, origin, common)
     reference = load(args.reference).data if args.reference else None
     from ddpm_ip.output import say
     from ddpm_ip.table.layout import as_text
-    from ddpm_ip.table.program import TableOptions, table
+    from ddpm_ip.table.program import table
+    from ddpm_ip.table.rows import TableOptions
 
-    rows = options.variances_as_samplers(args.variance, args.sampler)
-    samplers = (
-        None
-        if rows is None
-        else [
-            from_dict(own.config, origin, {**overrides, **options.sampler_overrides(row)}).sampling.sampler
-            for row in rows
-        ]
-    )
+    if args.grid:
+        from ddpm_ip.report.lines import check, write_grid
+
+        check()
+    samplings = [from_dict(own.config, origin, {**common, **row}).sampling for row in rows]
     metrics = None if args.metrics is None else listed(" ".join(args.metrics))
-    named = {name: getattr(args, name) for name in ("steps", "n_samples", "seeds", "extractor", "keep_images")}
-    wanted = TableOptions(samplers, metrics=metrics, sampling=config.sampling, **named)
-    grid = table(config, args.exp_dir, wanted, reference)
+    named = ("steps", "evaluations", "n_samples", "seeds", "extractor", "keep_images")
+    wanted = TableOptions(samplings, metrics=metrics, sampling=config.sampling, **{n: getattr(args, n) for n in named})
+    grid = table(config, exp_dir, wanted, reference)
     if os.environ.get("RANK", "0") == "0":
-        say(f"{as_text(grid)}\n{args.exp_dir / 'table'}/table.txt, .md, .csv, .json")
-    return 0
+        folder = exp_dir / "table"
+        files = [f"{folder}/table.txt, .md, .csv, .json", *([write_grid(folder, grid)] if args.grid else [])]
+        say("\n".join([as_text(grid), *files]))

@@ -22,7 +22,8 @@ from ddpm_ip.images import UInt8
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import INCEPTION, METRICS, Metric, chosen
 from ddpm_ip.run.provenance import versions
-from ddpm_ip.run.record import ROW, Evaluation, described, row_label, short
+from ddpm_ip.run.record import Evaluation, described, short
+from ddpm_ip.run.row import ROW, row_label
 
 PUBLISHED = 50_000  # images behind a published FID
 

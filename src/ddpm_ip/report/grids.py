@@ -7,10 +7,12 @@ from typing import Any
 
 from ddpm_ip.plain import UNREADABLE, reason
 from ddpm_ip.report.compare import show
-from ddpm_ip.report.markup import Markup, tag
+from ddpm_ip.report.lines import CSV, as_csv, draw_lines, lines_of
+from ddpm_ip.report.markup import Markup, join, tag
+from ddpm_ip.report.plots import MOST_LINES
 from ddpm_ip.report.reading import TABLE
 from ddpm_ip.report.run import Run
-from ddpm_ip.report.svg import run_label
+from ddpm_ip.report.svg import run_label, swatch, to_svg
 
 MOST_DECIMALS = 20
 
@@ -18,7 +20,9 @@ MOST_DECIMALS = 20
 def grids_section(runs: Sequence[Run]) -> Markup | None:
     """The tables of all runs that have one; in place of a damaged one a sentence."""
     found = [_one_run(i, run, run.table) for i, run in enumerate(runs) if run.table]
-    return tag("section", tag("h2", "As in the papers: sampler by steps"), found) if found else None
+    units = {str(run.table.get("columns", "steps")) for run in runs if run.table}
+    by = "network evaluations" if units == {"evaluations"} else "steps"
+    return tag("section", tag("h2", f"As in the papers: sampler by {by}"), found) if found else None
 
 
 def _one_run(index: int, run: Run, grid: Mapping[str, Any]) -> Markup:
@@ -28,20 +32,34 @@ def _one_run(index: int, run: Run, grid: Mapping[str, Any]) -> Markup:
             "div.protocol",
             name,
             tag("p.quiet", f"{grid['method']}. Protocol {grid['protocol_id']}: {grid['line']}.", id=caption),
-            [tag("div.scroll", _block(grid["steps"], block, caption)) for block in grid["blocks"]],
+            [tag("div.scroll", _block(grid, block, caption)) for block in grid["blocks"]],
             [tag("p.quiet", note) for note in grid["notes"]],
+            _lines(index, run, grid) if grid.get("columns") == "evaluations" or run.file(CSV) else None,
         )
     except (*UNREADABLE, ArithmeticError) as error:
         told = f"{TABLE} is damaged ({type(error).__name__}: {reason(error)}): `ddpm-ip table` writes it again."
         return tag("div.protocol", name, tag("p", told))
 
 
-def _block(steps: Sequence[int | str], block: Mapping[str, Any], caption: str) -> Markup:
-    rows, decimals = block["rows"], block["decimals"]
+def _lines(index: int, run: Run, grid: Mapping[str, Any]) -> Markup:
+    """The numbers against the evaluations, a line a row, and as CSV."""
+    figures = []
+    for i, block in enumerate(grid["blocks"]):
+        if lines := lines_of(block, grid["steps"])[:MOST_LINES]:
+            title = f"{run.name}: {block['metric']} against the number of network evaluations"
+            legend = [tag("li", swatch(*line.style), line.label) for line in lines]
+            picture = to_svg(draw_lines(lines), f"grid{index}-{i}", f"{title}: the numbers of the table above")
+            figures.append(tag("figure.main-plot", tag("ul.legend", legend), tag("figcaption", title), picture))
+    numbers = tag("details", tag("summary", "These numbers as CSV"), tag("pre", as_csv(grid)))
+    return join(figures, numbers if figures else None)
+
+
+def _block(grid: Mapping[str, Any], block: Mapping[str, Any], caption: str) -> Markup:
+    rows, decimals, unit = block["rows"], block["decimals"], str(grid.get("columns", "steps"))
     if not 0 <= decimals <= MOST_DECIMALS:
         raise ValueError(f"{show(decimals)} decimals")
     groups = [[row for row in rows if not row["source"]], [row for row in rows if row["source"]]]
-    names = [tag("th", show(k) + (" steps" if i == 0 else ""), scope="col") for i, k in enumerate(steps)]
+    names = [tag("th", show(k) + (f" {unit}" if i == 0 else ""), scope="col") for i, k in enumerate(grid["steps"])]
     head = tag("thead", tag("tr", tag("th", block["metric"], scope="col"), names))
     bodies = [tag("tbody", [_row(row, decimals) for row in group]) for group in groups if group]
     return tag("table", head, bodies, aria_labelledby=caption)

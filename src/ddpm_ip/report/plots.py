@@ -52,7 +52,7 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
         table: numbers of one protocol.
         floor: what a perfect sampler would score, drawn as a dotted line.
     """
-    figure, axes = _figure(4.8, 2.8)
+    figure, axes = make_figure(4.8, 2.8)
     families = list(dict.fromkeys(setting.family for setting in table.settings))[:MOST_LINES]
     values = [floor] if floor is not None else []
     for column_index, column in enumerate(table.columns):
@@ -72,9 +72,9 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
     if floor is not None:
         axes.axhline(floor, color=INK, linewidth=1, linestyle=(0, (1, 2)))
         axes.annotate("floor", (0, floor), (4, 3), ("axes fraction", "data"), "offset points", color=INK, size=8)
-    _evaluations_axis(axes, sorted({s.evaluations for s in table.settings if s.evaluations}) or [1])
+    evaluations_axis(axes, sorted({s.evaluations for s in table.settings if s.evaluations}) or [1])
     if values and min(values) > 1 / LARGEST:
-        _log_y(axes, min(values), max(values))
+        log_y(axes, min(values), max(values))
     axes.set_xlabel("network evaluations")
     return figure
 
@@ -109,7 +109,7 @@ def curve(series: Sequence[tuple[int, Floats, Floats]], wide: bool = False, log:
         wide: for the main curve of a page; others are small panels.
         log: logarithmic axis, where all values allow it.
     """
-    figure, axes = _figure(4.8, 2.4) if wide else _figure(3.3, 2.0)
+    figure, axes = make_figure(4.8, 2.4) if wide else make_figure(3.3, 2.0)
     drawn = []
     for run, steps, values in series:
         color, _ = style_of(run)
@@ -119,7 +119,7 @@ def curve(series: Sequence[tuple[int, Floats, Floats]], wide: bool = False, log:
         drawn.append(values[np.isfinite(values)])
     finite = np.concatenate(drawn) if drawn else np.empty(0)
     if log and finite.size and finite.min() > 1 / LARGEST and finite.max() / finite.min() > 3:
-        _log_y(axes, float(finite.min()), float(finite.max()))
+        log_y(axes, float(finite.min()), float(finite.max()))
     elif finite.size and finite.min() >= 0 and finite.max() > 0:
         axes.set_ylim(0, float(finite.max()) * 1.08)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -153,23 +153,33 @@ def envelope(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
     return steps[keep], values[keep]
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def make_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure, so many inches wide and high.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError(f"The plots of a report need matplotlib: {how_to_install('plot')}") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
+    styled(axes)
+    return figure, axes
+
+
+def styled(axes: Axes) -> None:
+    """Light: a grid behind the lines, thin axes at the left and below."""
     axes.grid(True, color=RULE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, labelsize=8, length=3, width=0.6)
     axes.xaxis.label.set(color=INK, size=8)
     for side, spine in axes.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=INK, linewidth=0.6)
-    return figure, axes
 
 
-def _evaluations_axis(axes: Axes, steps: Sequence[int]) -> None:
+def evaluations_axis(axes: Axes, steps: Sequence[int]) -> None:
     """A logarithmic axis with a tick at every number that was used, as far as their labels have room."""
     axes.set_xscale("log")
     room = 0.06 * max(math.log(max(steps) / min(steps)), 1.0) if min(steps) > 0 else 0.0
@@ -183,7 +193,7 @@ def _evaluations_axis(axes: Axes, steps: Sequence[int]) -> None:
     axes.set_xlim((low / 2, high * 2) if low == high else (low / 1.15, high * 1.15))
 
 
-def _log_y(axes: Axes, low: float, high: float) -> None:
+def log_y(axes: Axes, low: float, high: float) -> None:
     """Logarithmic, with readable numbers: 1-2-5 over a wide range, even numbers over a narrow one."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 

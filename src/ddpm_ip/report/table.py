@@ -141,9 +141,12 @@ class Table:
         return {column: ahead.count(column) for column in self.columns}
 
     def family_label(self, setting: Setting) -> str:
-        """``fixed_small``, with the spacing named only where the table mixes several."""
-        named = setting.spacing == SECTIONS or len({s.spacing for s in self.settings} - {SECTIONS}) > 1
-        return f"{setting.row} · {setting.spacing or '–'}" if named else setting.row
+        """``fixed_small``; where the table mixes several spacings, ``fixed_small@quad``."""
+        if setting.spacing == SECTIONS:
+            return f"{setting.row} · {SECTIONS}"
+        if len({s.spacing for s in self.settings} - {SECTIONS}) < 2:
+            return setting.row
+        return f"{setting.row}@{setting.spacing.replace(' ', '')}" if setting.spacing else f"{setting.row} · –"
 
     def formatter(self) -> Callable[[float], str]:
         """One number of decimals for the whole table, so that digits line up: three figures for the smallest value."""

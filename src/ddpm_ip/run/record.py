@@ -19,10 +19,9 @@ from typing import Any
 from ddpm_ip.errors import UserError
 from ddpm_ip.metric import DEVIATION, find, is_deviation
 from ddpm_ip.plain import shown
+from ddpm_ip.run.row import ROW, row_label
 
-UNUSUAL = ("afs", "denoise_to_zero")  # of facts about sampling: said only where they are not as usual
-ROW = ("sampler", "corrections", "clip", *UNUSUAL)  # ... what makes the row of a results table
-COMPUTED = ("block", "precision", "fast", "device")  # ... and what moves an image by rounding
+COMPUTED = ("block", "precision", "fast", "device")  # of facts about sampling: what moves an image by rounding
 SECTIONS = "sections"  # the spacing of guided-diffusion's strings, which say steps and spacing at once
 AGAIN = "Evaluate the run again"
 MOST_SHOWN = 30  # differences that are told one by one
@@ -359,34 +358,3 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     changed = [key for key in keys if was.get(key) != now.get(key)]
     found = [f"{shown(key)}: {shown(was.get(key))} -> {shown(now.get(key))}" for key in changed[:MOST_SHOWN]]
     return [*found, f"and {len(changed) - MOST_SHOWN} more"] if len(changed) > MOST_SHOWN else found
-
-
-def row_label(facts: Mapping[str, Any]) -> str:
-    """The row of a results table: the sampler, its variance or other settings, and the corrections.
-
-    ``fixed_small``; ``ddim, eta 0.5``; ``dpm_solver, order 2, solver_type midpoint + epsilon_scaling 1.02``. Settings
-    of the sampler that play no part are None and left out.
-    """
-    sampler = dict(facts["sampler"])
-    name = str(sampler.pop("name"))
-    if name == "ancestral":  # as the published tables call its rows
-        label = str(sampler.pop("var_type", None) or name)
-    else:
-        label = name
-    label += "".join(f", {key} {_short(value)}" for key, value in sampler.items() if value is not None)
-    for correction in facts.get("corrections", ()):
-        settings = {key: value for key, value in correction.items() if key != "name"}
-        named = len(settings) > 1
-        label += f" + {correction['name']}" + "".join(
-            f" {key} {_short(value)}" if named else f" {_short(value)}" for key, value in settings.items()
-        )
-    clip = facts.get("clip", "rederive")
-    label += "" if clip == "rederive" else f", clip {clip}"
-    label += ", afs" if facts.get("afs") else ""
-    return label if facts.get("denoise_to_zero", True) else f"{label}, no clean step"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, (list, tuple)):  # as on the command line
-        return "/".join(":".join(map(_short, v)) if isinstance(v, (list, tuple)) else _short(v) for v in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -27,7 +27,7 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.measured import Measured
-from ddpm_ip.run.record import row_label
+from ddpm_ip.run.row import row_label
 from ddpm_ip.run.weights import Weights, find_weights, load_weights
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Generator, Model, image_bytes

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.images import UInt8, grid
 from ddpm_ip.memory import enough_memory
-from ddpm_ip.run.record import row_label
+from ddpm_ip.run.row import row_label
 from ddpm_ip.sample.generator import Generator, Model
 from ddpm_ip.sample.program import SampleOptions, write_samples
 from ddpm_ip.sampler import State

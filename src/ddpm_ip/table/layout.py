@@ -14,12 +14,14 @@ import math
 import re
 import statistics
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from ddpm_ip.metric import find
-from ddpm_ip.run.record import Record, computed_in_words, described, records, row_label
+from ddpm_ip.run.record import Record, computed_in_words, described, records
+from ddpm_ip.run.row import ROW, corrections_label, row_label, sampler_label
+from ddpm_ip.table.rows import brief, labels
 
 Grid = dict[str, Any]  # table.json
 Cell = Mapping[str, Any] | None  # value, spread or None, number of seeds, mark; None: not measured
@@ -39,43 +41,52 @@ def lay_out(
     Args:
         method: what was trained, such as ``DDPM-IP, gamma 0.1``.
         identity: short hash of the protocol.
-        protocol: what all cells have in common.
-        settings: ``sampler``, ``corrections``, ``clip``, ``steps`` and ``seed`` of every cell that was asked for, in
-            order.
-        measured: of those that are there, the same with ``values``, ``protocol`` and ``warnings`` of the evaluation.
+        protocol: what all cells have in common; where they have several spacings, a list of these.
+        settings: ``sampler``, ``corrections``, ``clip``, ``spacing``, ``steps`` and ``seed`` of every cell that was
+            asked for, in order; ``column``, if that is not the steps; and ``why_not``, if there can be no such cell.
+        measured: of those that are there, the same with ``values``, ``protocol`` and ``warnings`` of the evaluation,
+            and ``identity`` of their own protocol where the table has several.
 
     Returns:
-        ``blocks``, one a metric, with ``rows`` of ``cells`` in the order of ``steps``, to be shown with ``decimals``;
-        ``notes``, sentences beneath it; ``results``, the numbers of single cells, each a row of
-        :class:`ddpm_ip.run.record.Record`; and the protocol.
+        ``blocks``, one a metric, with ``rows`` of ``cells`` in the order of ``steps``, the columns, to be shown with
+        ``decimals``; ``notes``, sentences beneath it; ``results``, the numbers of single cells, each a row of
+        :class:`ddpm_ip.run.record.Record`; the protocol, and whether ``columns`` are steps or evaluations.
 
     Raises:
         UserError: a cell is damaged.
     """
-    steps, seeds = (_unique(s[key] for s in settings) for key in ("steps", "seed"))
-    labels = {row_label(s): s for s in settings}
-    line = protocol_line(protocol)
-    found = {(row_label(c), c["steps"], c["seed"]): _records(c, f"{line} [{identity}]", identity) for c in measured}
+    settings = [{"spacing": protocol["spacing"], "why_not": None, "column": s["steps"], **s} for s in settings]
+    measured = [{"spacing": protocol["spacing"], "identity": identity, **c} for c in measured]
+    columns, seeds = (_unique(s[key] for s in settings) for key in ("column", "seed"))
+    rows = dict(zip(labels(settings), settings, strict=True))
+    found = {place_key(c): _records(c, protocol) for c in measured}
     metrics = _unique(metric for cell in found.values() for metric in cell)
-    known = _published(protocol, list(labels.values()), steps)
+    known = _published(protocol, list(rows.values()), columns)
     published = [entry for entry in known if entry["n_samples"] == protocol["n_samples"]]
+    places: dict[tuple[str, Any], list[str]] = {}
+    for label, s in zip(labels(settings), settings, strict=True):
+        places.setdefault((label, s["column"]), []).append(place_key(s))
+
+    def cell(metric: str, label: str, column: Any) -> Cell:
+        keys = places.get((label, column), [])
+        return _cell([found.get(key, {}).get(metric) for key in keys]) if len(keys) == len(seeds) else None
+
     blocks = []
     for metric in metrics:
-        ours = [
-            _row(v, None, [_cell([found.get((v, k, seed), {}).get(metric) for seed in seeds]) for k in steps])
-            for v in labels
-        ]
-        rows = [*ours, *_published_rows(published, metric, steps, protocol)]
-        blocks.append({"metric": metric, "decimals": _decimals(ours), "rows": rows})
+        ours = [_own_row(label, s, [cell(metric, label, k) for k in columns]) for label, s in rows.items()]
+        theirs = _published_rows(published, metric, columns, protocol)
+        blocks.append({"metric": metric, "decimals": _decimals(ours), "rows": [*ours, *theirs]})
     return {
         "method": method,
         "protocol_id": identity,
-        "line": line,
-        "steps": steps,
+        "line": protocol_line(protocol),
+        "steps": columns,
+        "columns": "steps",
         "seeds": seeds,
         "blocks": blocks,
         "notes": [
-            *_notes(settings, measured, seeds),
+            *_notes(settings, len(measured), seeds),
+            *_notes_on_evaluations(rows, places, found),
             *_notes_on_metrics(found, len(seeds)),
             *_unique(f"Warning: {text}" for cell in measured for text in cell["warnings"]),
             *_notes_on_published(protocol, published, bool(known)),
@@ -85,6 +96,14 @@ def lay_out(
     }
 
 
+def place_key(place: Mapping[str, Any]) -> str:
+    """What makes a cell: sampler, corrections and the rest of its row, spacing, steps and seed, as one text."""
+    return json.dumps(
+        [{key: place[key] for key in ROW if key in place}, *(place.get(k) for k in ("spacing", "steps", "seed"))],
+        sort_keys=True,
+    )
+
+
 def protocol_line(protocol: Mapping[str, Any]) -> str:
     """All that the numbers were measured under, as one sentence."""
     p = protocol
@@ -92,8 +111,13 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
     return (
         f"{p['n_samples']:,} images a cell, rounded to uint8, against {p['n_reference']:,} of {p['reference']} "
         f"(SHA-256 {p['reference_sha256'][:12]}); extractor {extractor}; averaged weights {p['weights'][:12]}; "
-        f"{p['spacing']} times; {computed_in_words(p)}"
+        f"{' or '.join(_spacings(protocol))} times; {computed_in_words(p)}"
     )
+
+
+def _spacings(protocol: Mapping[str, Any]) -> list[str]:
+    spacing = protocol["spacing"]
+    return [spacing] if isinstance(spacing, str) else list(spacing)
 
 
 def as_text(grid: Grid) -> str:
@@ -136,10 +160,11 @@ def as_csv(grid: Grid) -> str:
     writer.writerow(["metric", "row", "steps", "value", "mark", "spread", "seeds", "source", "protocol"])
     for block in grid["blocks"]:
         for row in block["rows"]:
-            for steps, cell in zip(grid["steps"], row["cells"], strict=True):
+            for column, cell in zip(grid["steps"], row["cells"], strict=True):
                 if cell is not None:
                     numbers = [cell[key] for key in ("value", "mark", "spread", "seeds")]
                     own = "" if row["source"] else f"{grid['line']} [{grid['protocol_id']}]"
+                    steps = cell.get("steps") or column
                     fields = [block["metric"], row["label"], steps, *numbers, row["source"], own]
                     writer.writerow([_one_line(x) if isinstance(x, str) else x for x in fields])
     return file.getvalue()
@@ -151,7 +176,8 @@ def _filled(text: str) -> str:
 
 def _lines(grid: Grid, block: Mapping[str, Any]) -> list[list[str]]:
     """The cells of a block as text, the header first."""
-    head = [block["metric"], *(f"{k} steps" if i == 0 else str(k) for i, k in enumerate(grid["steps"]))]
+    unit = grid.get("columns", "steps")
+    head = [block["metric"], *(f"{k} {unit}" if i == 0 else str(k) for i, k in enumerate(grid["steps"]))]
     rows = ([row["label"], *(_show(cell, block["decimals"]) for cell in row["cells"])] for row in block["rows"])
     return [[_one_line(text) for text in line] for line in (head, *rows)]
 
@@ -179,15 +205,25 @@ def _row(label: str, source: str | None, cells: Sequence[Cell]) -> dict[str, Any
     return {"label": label, "source": source, "cells": list(cells)}
 
 
+def _own_row(label: str, setting: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, Any]:
+    parts = {
+        "sampler": sampler_label(brief(setting)),
+        "corrections": "+".join(corrections_label(brief(setting))),
+        "spacing": setting["spacing"],
+    }
+    return {**_row(label, None, cells), **parts}
+
+
 def _cell(numbers: Sequence[Record | None]) -> Cell:
     """Of one seed its value and, where there is one, its deviation over parts; else mean and deviation over seeds."""
     whole = [record for record in numbers if record is not None]
     if len(whole) < len(numbers):
         return None
+    cost = {"steps": whole[0].steps, "evaluations": whole[0].evaluations}
     if len(whole) == 1:
-        return _number(whole[0].value, whole[0].spread, 1)
+        return {**_number(whole[0].value, whole[0].spread, 1), **cost}
     values = [record.value for record in whole]
-    return _number(statistics.fmean(values), statistics.stdev(values), len(values))
+    return {**_number(statistics.fmean(values), statistics.stdev(values), len(values)), **cost}
 
 
 def _number(value: float, spread: float | None, seeds: int, mark: str = "") -> dict[str, Any]:
@@ -198,7 +234,8 @@ def _published(
     protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], steps: Sequence[int | str]
 ) -> list[Mapping[str, Any]]:
     """What others measured with the same extractor, data and variance, of any number of images."""
-    variances = [row["sampler"].get("var_type") for row in rows if row_label(row) == row["sampler"].get("var_type")]
+    labels_of = ((row["sampler"].get("var_type"), row_label(brief(row))) for row in rows)
+    variances = _unique(variance for variance, label in labels_of if label == variance)
     entries = json.loads(files("ddpm_ip.table").joinpath("published.json").read_text(encoding="utf-8"))
     same = ("extractor", "data", "image_size")
     return [
@@ -236,20 +273,43 @@ def _published_rows(
 
 
 def _other_times(respace_type: str, protocol: Mapping[str, Any]) -> bool:
-    mine: str = protocol["spacing"]
-    return LEADING.get(mine, mine) != respace_type
+    return respace_type not in [LEADING.get(mine, mine) for mine in _spacings(protocol)]
 
 
-def _notes(
-    settings: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]], seeds: Sequence[int]
-) -> list[str]:
-    """What is missing, and of which seeds the numbers are."""
+def _notes(settings: Sequence[Mapping[str, Any]], measured: int, seeds: Sequence[int]) -> list[str]:
+    """What is missing, what cannot be, and of which seeds the numbers are."""
     notes = []
-    if missing := len(settings) - len(measured):
-        notes.append(f"Not finished: {missing} of {len(settings)} cells are missing. The same call makes them.")
+    possible = {place_key(s) for s in settings if s["why_not"] is None}
+    if missing := len(possible) - measured:
+        notes.append(f"Not finished: {missing} of {len(possible)} cells are missing. The same call makes them.")
+    holes: dict[str, dict[str, list[str]]] = {}
+    for label, s in zip(labels(settings), settings, strict=True):
+        if s["why_not"] is not None:
+            columns = holes.setdefault(s["why_not"], {}).setdefault(label, [])
+            columns += [] if str(s["column"]) in columns else [str(s["column"])]
+    for why_not, rows in holes.items():
+        cells = "; ".join(f"{label} at {', '.join(columns)}" for label, columns in rows.items())
+        notes.append(f"Not possible: {cells}: {why_not}.")
     if len(seeds) > 1:
         notes.append(f"Mean ± standard deviation over the sampling seeds {', '.join(map(str, seeds))}.")
     return notes
+
+
+def _notes_on_evaluations(
+    rows: Iterable[str], places: Mapping[tuple[str, Any], Sequence[str]], found: Mapping[str, Mapping[str, Record]]
+) -> list[str]:
+    """Which cells ask the network otherwise than their column says."""
+    others = []
+    for row in rows:
+        told = []
+        for (label, column), keys in places.items():
+            record = next(iter(found.get(keys[0], {}).values()), None)
+            if label == row and record is not None and isinstance(column, int) and record.evaluations != column:
+                steps = "" if record.steps in (column, record.evaluations) else f" ({record.steps} steps)"
+                told.append(f"{record.evaluations} at {column}{steps}")
+        others += [f"{row} {', '.join(told)}"] if told else []
+    what = "Evaluations of the network, where they are not the number above"
+    return [f"{what}: {'; '.join(others)}."] if others else []
 
 
 def _notes_on_metrics(cells: Mapping[Any, Mapping[str, Record]], seeds: int) -> list[str]:
@@ -281,8 +341,10 @@ def _notes_on_published(
     return notes
 
 
-def _records(cell: Mapping[str, Any], line: str, identity: str) -> dict[str, Record]:
+def _records(cell: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, Record]:
     """The numbers of a cell by metric, as they stand in ``table.json``."""
+    identity = cell["identity"]
+    line = f"{protocol_line({**protocol, 'spacing': cell['spacing']})} [{identity}]"
     picture = f"table/{identity}/{cell['grid']}" if cell.get("grid") else None
     numbers = records(cell, f"the cell {row_label(cell)}, {cell['steps']} steps, seed {cell['seed']}")
     return {r.metric: dataclasses.replace(r, grid=picture, line=f"{r.metric}: {line}") for r in numbers}

@@ -1,16 +1,17 @@
 """The program ``table``: a run sampled and measured under every sampler, number of steps and seed, as papers print it.
 
-Rows are samplers (for the ancestral one its variances) with their corrections, columns are numbers of steps. Images go
-from the sampler into the features, and are on no disk unless that is asked for. A call that was ended continues with
-the cells that are missing (:mod:`ddpm_ip.table.sheet` says where they are kept).
+Rows are samplers (for the ancestral one its variances) with their corrections and spacings, columns are numbers of
+steps, or of network evaluations (:mod:`ddpm_ip.table.rows`). Images go from the sampler into the features, and are on
+no disk unless that is asked for. A call that was ended continues with the cells that are missing
+(:mod:`ddpm_ip.table.sheet` says where they are kept).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,109 +33,22 @@ from ddpm_ip.run.checkpoint import find
 from ddpm_ip.run.identity import changes_in, since
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.measured import Measured
-from ddpm_ip.run.record import ROW
+from ddpm_ip.run.row import ROW
 from ddpm_ip.sample.filled import filled, optimised_label, together
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
-from ddpm_ip.sampler import Ancestral, AnySampler, VarType
-from ddpm_ip.sampler.ancestral import ANALYTIC
 from ddpm_ip.sampler.sampling import Computed, Sampling
 from ddpm_ip.sampler.spacing import OPTIMISED, shown
 from ddpm_ip.settings import KINDS, check_as_trained
 from ddpm_ip.table.layout import Grid
-from ddpm_ip.table.sheet import Sheet, block_used, cell_name
+from ddpm_ip.table.rows import TableOptions
+from ddpm_ip.table.sheet import Sheet, block_used
 
 log = logging.getLogger("ddpm_ip.table")
 
-STEPS = (1000, 100, 50, 10)  # of the published tables
 LOG_SECONDS = 10.0
 PICTURED = 64  # images of a cell that its picture shows
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """What to measure.
-
-    Args:
-        samplers: rows; an ancestral one whose variance is open is both fixed ones, or the learned one of a model that
-            has it. None for that of ``sampling``.
-        steps: columns, numbers or guided-diffusion's strings; None for that of ``sampling``, and if that is open for
-            those of :data:`STEPS` that the model has, and all of its steps.
-        seeds: of the sampling; with several, a cell is their mean and standard deviation. None for that of
-            ``sampling``.
-        n_samples: images a cell.
-        extractor: of the features, a name that :func:`ddpm_ip.evaluate.features.find_extractor` knows.
-        metrics: None for those of :func:`ddpm_ip.metric.usual`.
-        sampling: all else about how the images are made; where its block is open, that of the cells that are there is
-            taken, else what the memory holds.
-        keep_images: also writes every image, to ``EXP_DIR/table/PROTOCOL/images-...``.
-    """
-
-    samplers: Sequence[AnySampler] | None = None
-    steps: Sequence[int | str] | None = None
-    seeds: Sequence[int] | None = None
-    n_samples: int = 50_000
-    extractor: str = "inception"
-    metrics: Sequence[str] | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    keep_images: bool = False
-
-    def rows(self, learned: bool) -> list[AnySampler]:
-        """The rows of a model, which has learned its variance or not.
-
-        Raises:
-            ConfigError: it has no such variance.
-        """
-        known: list[VarType] = ["fixed_large", "fixed_small", *(["learned_range"] if learned else [])]  # type: ignore[list-item]
-        every = (*ANALYTIC, *known)
-        rows: list[AnySampler] = []
-        for sampler in [self.sampling.sampler] if self.samplers is None else self.samplers:
-            if not isinstance(sampler, Ancestral):
-                rows.append(sampler)
-            elif sampler.var_type is None:
-                rows += [replace(sampler, var_type=v) for v in (known[-1:] if learned else known)]
-            elif sampler.var_type not in every:
-                raise ConfigError(f"--variance {sampler.var_type}: this model has {', '.join(every)}")
-            else:
-                rows.append(sampler)
-        return rows
-
-    def cells(self, config: Config) -> list[SampleOptions]:
-        """How the images of each cell are made, in the order of the table.
-
-        Raises:
-            ConfigError: the model has no such variance or number of steps, or something is asked for twice.
-        """
-        total = config.diffusion.total_steps
-        rows = self.rows(config.diffusion.learned_variance)
-        steps, seeds = self.steps, [self.sampling.seed] if self.seeds is None else self.seeds
-        if steps is None:
-            usual = sorted({total, *(k for k in STEPS if k < total)}, reverse=True)
-            steps = usual if self.sampling.steps is None else [self.sampling.steps]
-        for name, values in (("sampler (or --variance)", rows), ("steps", steps), ("seeds", seeds)):
-            if not values or len(set(values)) < len(values):
-                raise ConfigError(f"--{name} must name at least one value, and none twice")
-        for count in steps:
-            if isinstance(count, int) and not 1 <= count <= total:
-                raise ConfigError(f"--steps {count}: choose from 1..{total} (diffusion.total_steps)")
-        cells = [
-            SampleOptions(self.n_samples, _sampling(self.sampling, sampler, count, seed))
-            for sampler in rows
-            for count in steps
-            for seed in seeds
-        ]
-        for cell in cells:
-            if cell.sampling.spacing != OPTIMISED:  # those are looked up
-                cell.sampling.times(config.diffusion.schedule)
-        return cells
-
-
-def _sampling(base: Sampling, sampler: AnySampler, steps: int | str, seed: int) -> Sampling:
-    try:
-        return replace(base, sampler=sampler, steps=steps, seed=seed)
-    except ValueError as error:
-        raise ConfigError(f"--{error}") from None
 
 
 def table(
@@ -159,7 +73,7 @@ def table(
     Raises:
         UserError: anything that the user can put right; finished cells stay.
     """
-    cells = options.cells(config)
+    options.slots(config)  # what cannot be with any weights is told before anything is loaded
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
     extractor = find_extractor(options.extractor, accelerator.device)
@@ -177,11 +91,8 @@ def table(
     with enough_memory(lambda: _too_large(config, options.sampling.block or 64)):
         model = load_model(config, checkpoint.tensors("ema"), accelerator, str(checkpoint.path))
         store = Measured.of(digest, checkpoint.path)
-        spacing = shown(options.sampling.spacing)
-        if spacing == OPTIMISED:
-            counts = [cell.sampling.steps for cell in cells]
-            spacing = together(accelerator, lambda: optimised_label(counts, store, config.diffusion.schedule))
-        cells = [replace(cell, sampling=filled(cell.sampling, config, store, model)) for cell in cells]
+        slots = options.slots(config, lambda sampling: _filled(sampling, config, store, model))
+    first = next(slot.cell.sampling for slot in slots if slot.why_not is None)
     common = {
         **_extractor_facts(extractor),
         "metrics": metrics,
@@ -190,18 +101,30 @@ def table(
         "averaged": True,
         "weights": digest,
         **_reference_facts(source, images),
-        **_sampling_facts(config, cells[0].sampling, accelerator),
-        "spacing": spacing,
-    }
+        **_sampling_facts(config, first, accelerator),
+    }  # and the spacing, of each cell
     home = run / "table"
     wanted = options.sampling.block
-    block = _agreed(wanted or block_used(home, common) or default_block(config, accelerator), accelerator)
-    cells = [replace(cell, sampling=replace(cell.sampling, block=block)) for cell in cells]
+    spacings = dict.fromkeys(slot.spacing for slot in slots if slot.why_not is None)
+    used = (block_used(home, {**common, "spacing": spacing}) for spacing in spacings)
+    block = _agreed(wanted or next(filter(None, used), None) or default_block(config, accelerator), accelerator)
+    slots = [
+        replace(slot, cell=replace(slot.cell, sampling=replace(slot.cell.sampling, block=block))) for slot in slots
+    ]
     name = label(config.perturbation) + since(changes_in(meta), "perturbation")
-    sheet = Sheet(home, name, {**common, "block": block}, cells)
+    sheet = Sheet(home, name, {**common, "block": block}, slots, options.columns_are)
     measured = _Measured(images, evaluator, options.keep_images)
     with enough_memory(lambda: _too_large(config, block)):
         return _measure(sheet, measured, model, on_cell)
+
+
+def _filled(sampling: Sampling, config: Config, store: Measured, model: Model) -> tuple[Sampling, str]:
+    """With what it leaves to the weights; and its spacing, for optimised times with how they were found."""
+    spacing = shown(sampling.spacing)
+    if spacing == OPTIMISED:
+        schedule = config.diffusion.schedule
+        spacing = together(model.engine, lambda: optimised_label([sampling.steps], store, schedule))
+    return filled(sampling, config, store, model), spacing
 
 
 def _too_large(config: Config, block: int) -> str:
@@ -227,11 +150,16 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
     accelerator, weights = model.engine, {"weights": sheet.protocol["weights"], "averaged": True}
     todo = [cell for cell in sheet.cells if sheet.lacks(cell, with_.keep_images)]
     accelerator.wait_for_everyone()  # whoever looks later must not find what another has made since
-    log.info("%s: %d of %d cells are there", sheet.folder, len(sheet.cells) - len(todo), len(sheet.cells))
+    log.info(
+        "%s: %d of %d cells are there",
+        ", ".join(map(str, sheet.folders.values())),
+        len(sheet.cells) - len(todo),
+        len(sheet.cells),
+    )
     if accelerator.is_main_process:
         sheet.publish()  # what cannot share a table is told before hours are spent on it
     costs = {cell: cell.sampling.plan(model.denoiser.schedule).visits for cell in todo}
-    progress = _Progress(costs, accelerator.num_processes)
+    progress = _Progress({cell: (sheet.names[cell], cost) for cell, cost in costs.items()}, accelerator.num_processes)
     for cell in sorted(todo, key=costs.__getitem__):
         progress.begin()
         generator = model.generator(cell.sampling)
@@ -247,8 +175,8 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
         evaluation = with_.evaluator.evaluate(source, with_.images, cell.n_samples)
         if accelerator.is_main_process:
             sheet.put(cell, evaluation, grid(first[0][:PICTURED]))
-            log.info("%s: %s", cell_name(cell), ", ".join(f"{k} {v:.4f}" for k, v in evaluation.values.items()))
-            on_cell(cell_name(cell))
+            log.info("%s: %s", sheet.names[cell], ", ".join(f"{k} {v:.4f}" for k, v in evaluation.values.items()))
+            on_cell(sheet.names[cell])
         accelerator.wait_for_everyone()
     whole = sheet.publish() if accelerator.is_main_process else {}
     return _agreed(whole, accelerator)
@@ -275,7 +203,7 @@ def _sampling_facts(config: Config, sampling: Sampling, accelerator: Accelerator
     fast = why_not_fast(config.train.fast, accelerator) is None
     computed = Computed(accelerator.mixed_precision, fast, accelerator.device.type)
     facts = replace(sampling, block=1).facts(config.to_dict()["diffusion"], computed)
-    own = (*ROW, "steps", "evaluations", "seed", "block")
+    own = (*ROW, "spacing", "steps", "evaluations", "seed", "block")
     return {key: value for key, value in facts.items() if key not in own}
 
 
@@ -290,9 +218,9 @@ def _told(blocks: Iterator[UInt8], cell: SampleOptions, progress: _Progress, fir
 class _Progress:
     """Tells the rate and the time left; what an image costs is its number of network evaluations."""
 
-    def __init__(self, costs: dict[SampleOptions, int], processes: int) -> None:
-        self._costs, self._processes = costs, processes
-        self._left = sum(cell.n_samples * cost for cell, cost in costs.items())
+    def __init__(self, cells: Mapping[SampleOptions, tuple[str, int]], processes: int) -> None:
+        self._cells, self._processes = cells, processes
+        self._left = sum(cell.n_samples * cost for cell, (_, cost) in cells.items())
         self._done, self._start, self._told = 0, time.monotonic(), 0.0
         self.begin()
 
@@ -304,7 +232,8 @@ class _Progress:
         """So many images more on this process, and about as many on each other."""
         images = min(images * self._processes, cell.n_samples - self._images)
         self._images += images
-        self._done += images * self._costs[cell]
+        name, cost = self._cells[cell]
+        self._done += images * cost
         now = time.monotonic()
         if now - self._told < LOG_SECONDS:
             return
@@ -312,7 +241,7 @@ class _Progress:
         rate, pace = self._images / (now - self._begun), self._done / (now - self._start)
         log.info(
             "%s: %d/%d images  %.1f images/s  ETA of the table %s",
-            cell_name(cell), self._images, cell.n_samples, rate, clock((self._left - self._done) / pace),
+            name, self._images, cell.n_samples, rate, clock((self._left - self._done) / pace),
         )  # fmt: skip
 
 

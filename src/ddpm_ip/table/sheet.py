@@ -1,4 +1,4 @@
-"""The cells of one protocol on the disk, and the table that is made of them.
+"""The cells on the disk, by protocol, and the tables that are made of them.
 
     EXP_DIR/table/PROTOCOL/protocol.json     what all numbers beside it have in common; PROTOCOL is its hash
     EXP_DIR/table/PROTOCOL/cell-....json     one row, number of steps and seed; appears whole
@@ -6,7 +6,9 @@
     EXP_DIR/table/table.{txt,md,csv,json}    that of the newest call, of what it asked for
 
 Whatever changes a number but is no row or column of the table (the weights, the number of images, the reference, ...)
-is part of the protocol, so that numbers of two protocols never meet.
+is part of the protocol, so that numbers of two protocols never meet. With one exception: the spacing of the times is
+part of the protocol, too, and a table may have rows of several. Its cells then lie in as many folders, each where a
+table of this spacing alone has it and finds it again, and only the table of the call shows them together.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,45 +30,73 @@ from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import read_json, reading, write_json, write_text
 from ddpm_ip.images import save_png
 from ddpm_ip.plain import NOT_FINITE, kind_of
-from ddpm_ip.run.record import ROW, UNUSUAL, Evaluation, records, row_label, understood
+from ddpm_ip.run.record import Evaluation, records, understood
+from ddpm_ip.run.row import ROW, row_label
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sample.store import sample_files
-from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out
+from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out, place_key
+from ddpm_ip.table.rows import Place, Slot, complete, labels
 from ddpm_ip.turns import alone
 
-Place = dict[str, Any]
 PLACE = (*ROW, "steps", "seed")
+NEEDED = ("sampler", "corrections", "clip", "steps", "seed")
 LARGEST_BLOCK = 1_000_000  # images
 LONGEST, LONGEST_WORD = 10_000, 200  # characters of a sentence; of a setting or a name
+LONGEST_NAME = 120  # characters of a row in the name of a file
 SAFE, REMOVE = "Finished cells stay", "Remove it, and the next call makes it again"
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """The cells of one protocol.
+    """The cells of a table, of one protocol for each spacing.
 
     Args:
         home: ``EXP_DIR/table``.
         method: what was trained, such as ``DDPM-IP, gamma 0.1``.
-        protocol: what all cells have in common.
-        cells: those that are asked for, in the order of the table.
+        protocol: what all cells have in common; its spacing gives way to that of each cell.
+        slots: the places of the table, in its order.
+        columns_are: ``steps`` or ``evaluations``.
     """
 
     home: Path
     method: str
     protocol: dict[str, Any]
-    cells: Sequence[SampleOptions]
+    slots: Sequence[Slot]
+    columns_are: str = "steps"
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the protocol: the one that is there, also of version 0.1, or a new one."""
-        there = find_protocol(self.home, self.protocol)
-        text = json.dumps(self.protocol, sort_keys=True)
-        return there or self.home / hashlib.sha256(text.encode()).hexdigest()[:12]
+    @cached_property
+    def cells(self) -> list[SampleOptions]:
+        """Those that can be, each once (two columns may need the same)."""
+        return list(dict.fromkeys(slot.cell for slot in self.slots if slot.why_not is None))
+
+    @cached_property
+    def _spacings(self) -> dict[SampleOptions, str]:
+        return {slot.cell: slot.spacing for slot in self.slots}
+
+    @cached_property
+    def names(self) -> dict[SampleOptions, str]:
+        """``fixed_small, 10 steps, seed 0``, by cell."""
+        rows = labels([self._place(slot.cell) for slot in self.slots])
+        return {
+            slot.cell: f"{row}, {slot.cell.sampling.steps or slot.column} steps, seed {slot.cell.sampling.seed}"
+            for slot, row in zip(self.slots, rows, strict=True)
+        }
+
+    @cached_property
+    def folders(self) -> dict[str, Path]:
+        """By spacing the folder of its protocol: the one that is there, also of version 0.1, or a new one."""
+        found = {}
+        for spacing in dict.fromkeys(self._spacings[cell] for cell in self.cells):
+            protocol = self._protocol(spacing)
+            text = json.dumps(protocol, sort_keys=True)
+            there = find_protocol(self.home, protocol)
+            found[spacing] = there or self.home / hashlib.sha256(text.encode()).hexdigest()[:12]
+        return found
 
     def images(self, cell: SampleOptions) -> Path:
         """Where the images of a cell are, if they are kept."""
-        return self.folder / f"images-{_stem(cell)}"
+        file = self._file(cell)
+        return file.with_name(f"images-{file.stem.removeprefix('cell-')}")
 
     def lacks(self, cell: SampleOptions, with_images: bool) -> bool:
         """Whether the cell, or its images, have still to be made."""
@@ -77,45 +108,65 @@ class Sheet:
         with suppress(OSError):  # writing says what is wrong
             self.home.mkdir(parents=True, exist_ok=True)
         with alone(self.home):
-            folder, file = self.folder, self._file(cell)
-            write_json(folder / "protocol.json", self.protocol, advice=SAFE)
+            file, spacing = self._file(cell), self._spacings[cell]
+            write_json(file.with_name("protocol.json"), self._protocol(spacing), advice=SAFE)
             save_png(picture, file.with_suffix(".png"), advice=SAFE)
             write_json(file, {**place_of(cell), **evaluation.to_dict(), "grid": f"{file.stem}.png"}, advice=SAFE)
-            self._publish()
+            self._publish([spacing])
 
     def publish(self) -> Grid:
         """Writes the table of the cells that are asked for, and beside the cells that of all; none before the first."""
         with alone(self.home):  # of two calls that end cells together, the later one must show both
-            return self._publish()
+            return self._publish(list(self.folders))
 
-    def _publish(self) -> Grid:
-        folder = self.folder
-        there = {str(file): _read_cell(file) for file in sorted(folder.glob("cell-*.json"))}
+    def _publish(self, changed: Sequence[str]) -> Grid:
+        there: dict[str, dict[str, Any]] = {}
+        for spacing, folder in self.folders.items():
+            about = {"spacing": spacing, "identity": folder.name}
+            there |= {str(file): {**_read_cell(file), **about} for file in sorted(folder.glob("cell-*.json"))}
         _refuse_mixture(there)
-        every = sorted((_place(cell) for cell in there.values()), key=lambda p: (row_label(p), -_count(p), p["seed"]))
-        grid = self._lay_out([place_of(cell) for cell in self.cells], there)
+        for spacing in changed:
+            own = [cell for cell in there.values() if cell["spacing"] == spacing]
+            places = sorted(({**_place(cell), "spacing": spacing} for cell in own), key=_order)
+            if places:
+                _write_forms(self.folders[spacing], self._lay_out(places, own, "steps"))
+        asked = [
+            {**self._place(slot.cell), "column": slot.column, "why_not": slot.why_not} for slot in self.slots
+        ]  # what is not possible has no cell
+        wanted = {place_key(place) for place in asked}
+        grid = self._lay_out(asked, [cell for cell in there.values() if place_key(cell) in wanted], self.columns_are)
         if there:
-            _write_forms(folder, self._lay_out(every, there))
             _write_forms(self.home, grid)
         return grid
 
     def _file(self, cell: SampleOptions) -> Path:
-        return self.folder / f"cell-{_stem(cell)}.json"
+        """Where a cell is: under its name, or under the one that it had when its sampler had fewer settings."""
+        folder = self.folders[self._spacings[cell]]
+        path = folder / f"cell-{_stem(cell)}.json"
+        if not path.exists():
+            wanted = place_key(self._place(cell))
+            first = path.stem.split("-")[1]
+            for other in sorted(folder.glob(f"cell-{first}*-{_column(cell)}.json")):
+                if place_key({**_read_cell(other), "spacing": self._spacings[cell]}) == wanted:
+                    return other
+        return path
 
-    def _lay_out(self, places: Sequence[Place], there: Mapping[str, Mapping[str, Any]]) -> Grid:
-        measured = [cell for cell in there.values() if _place(cell) in places]
-        return lay_out(self.method, self.folder.name, self.protocol, places, measured)
+    def _place(self, cell: SampleOptions) -> Place:
+        return {**place_of(cell), "spacing": self._spacings[cell]}
+
+    def _protocol(self, spacing: str) -> dict[str, Any]:
+        return {**self.protocol, "spacing": spacing}
+
+    def _lay_out(self, places: Sequence[Place], measured: Sequence[Mapping[str, Any]], columns_are: str) -> Grid:
+        spacings = list(dict.fromkeys(place["spacing"] for place in places if not place.get("why_not")))
+        names = ", ".join(self.folders[spacing].name for spacing in spacings)
+        protocol = {**self.protocol, "spacing": spacings[0] if len(spacings) == 1 else spacings}
+        return {**lay_out(self.method, names, protocol, places, measured), "columns": columns_are}
 
 
 def place_of(cell: SampleOptions) -> Place:
-    """Where a cell is in the table: its row (sampler, corrections, clip), its steps, and its seed."""
-    facts = cell.sampling.row()
-    return {**facts, "steps": cell.sampling.steps, "seed": cell.sampling.seed}
-
-
-def cell_name(cell: SampleOptions) -> str:
-    """``fixed_small, 10 steps, seed 0``."""
-    return f"{row_label(place_of(cell))}, {cell.sampling.steps} steps, seed {cell.sampling.seed}"
+    """Where a cell is in a table of one spacing: its row (sampler, corrections, clip), its steps, and its seed."""
+    return {**cell.sampling.row(), "steps": cell.sampling.steps, "seed": cell.sampling.seed}
 
 
 def find_protocol(home: Path, protocol: Mapping[str, Any]) -> Path | None:
@@ -147,21 +198,43 @@ def _place(cell: Mapping[str, Any]) -> Place:
     return {key: cell[key] for key in PLACE if key in cell}
 
 
-def _count(place: Place) -> int:
-    """The number of steps to sort by; guided-diffusion's strings come last."""
-    return place["steps"] if isinstance(place["steps"], int) else 0
+def _order(place: Place) -> tuple[str, int, int]:
+    """Rows by name, and guided-diffusion's strings behind numbers of steps."""
+    return row_label(place), -place["steps"] if isinstance(place["steps"], int) else 0, place["seed"]
 
 
 def _stem(cell: SampleOptions) -> str:
     """A name for files: readable, and of one cell alone."""
     place = place_of(cell)
     row = {key: place[key] for key in ROW if key in place}
-    label = re.sub(r"[^A-Za-z0-9_.]+", "-", row_label(row)).strip("-")
-    unusual = row["corrections"] or row["clip"] != "rederive" or row.keys() & set(UNUSUAL)
-    if row["sampler"].get("name") != "ancestral" or unusual:
+    label = re.sub(r"[^A-Za-z0-9_.]+", "-", _in_old_words(row)).strip("-")
+    plain = {"sampler": {"name": "ancestral", "var_type": row["sampler"].get("var_type")}, "corrections": []}
+    if row != {**complete(plain), "clip": "rederive"}:
         label += f"-{hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()[:6]}"
-    steps = re.sub(r"[^0-9a-z]+", "_", str(place["steps"]))
-    return f"{label}-{steps}-seed{place['seed']}"
+    return f"{label}-{_column(cell)}"
+
+
+def _column(cell: SampleOptions) -> str:
+    steps = re.sub(r"[^0-9a-z]+", "_", str(cell.sampling.steps))
+    return f"{steps}-seed{cell.sampling.seed}"
+
+
+def _in_old_words(row: Mapping[str, Any]) -> str:
+    """The row in the words that names of files had first, and keep."""
+    sampler = dict(row["sampler"])
+    name = sampler.pop("name")
+    words = [str(sampler.pop("var_type", None) or name) if name == "ancestral" else name]
+    words += [f"{key} {_short(value)}" for key, value in sampler.items() if value is not None]
+    for correction in row["corrections"]:
+        settings = {key: value for key, value in correction.items() if key != "name" and value is not None}
+        words += [correction["name"]]
+        words += [f"{key} {_short(value)}" if len(settings) > 1 else _short(value) for key, value in settings.items()]
+    words += [] if row["clip"] == "rederive" else [f"clip {row['clip']}"]
+    return ", ".join(words)[:LONGEST_NAME]
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _refuse_mixture(measured: Mapping[str, Mapping[str, Any]]) -> None:
@@ -185,11 +258,11 @@ def _read_cell(path: Path) -> dict[str, Any]:
     """A cell, in today's words (version 0.1 wrote ``var_type``)."""
     cell = read_json(path, {"seed": int, "values": dict, "protocol": dict, "warnings": list}, advice=REMOVE)
     cell = understood(cell if "sampler" in cell else {"sampler": "ancestral", **cell})
-    if missing := [key for key in PLACE if key not in cell and key not in UNUSUAL]:
+    if missing := [key for key in NEEDED if key not in cell]:
         raise UserError(f"{path} lacks {', '.join(missing)}. {REMOVE}")
     with reading(path, REMOVE):
         _check(cell)
-    return cell
+    return complete(cell)
 
 
 def _check(cell: Mapping[str, Any]) -> None:
@@ -219,8 +292,11 @@ def _check(cell: Mapping[str, Any]) -> None:
 
 
 def _refuse_odd(where: str, values: Sequence[Any]) -> None:
-    """Settings and names are short texts and finite numbers."""
+    """Settings and names are short texts and finite numbers; a setting may be a list of them."""
     for value in values:
+        if isinstance(value, list) and 0 < len(value) <= LONGEST and not any(isinstance(v, dict | list) for v in value):
+            _refuse_odd(where, value)
+            continue
         short = len(value) <= LONGEST_WORD if isinstance(value, str) else not isinstance(value, dict | list)
         if not short or kind_of(value) == NOT_FINITE:
             raise TypeError(f"{where}: there is {kind_of(value)} that no version wrote")

@@ -179,17 +179,17 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], words: s
 @pytest.mark.parametrize(
     ("option", "correction", "label"),
     [
-        ("epsilon_scaling", EpsilonScaling(1.005), "epsilon_scaling 1.005"),
-        ("epsilon_scaling,scale=1.02", EpsilonScaling(1.02), "epsilon_scaling 1.02"),
+        ("epsilon_scaling", EpsilonScaling(1.005), "epsilon_scaling,scale=1.005"),
+        ("epsilon_scaling,scale=1.02", EpsilonScaling(1.02), "epsilon_scaling,scale=1.02"),
         (
             "epsilon_scaling,scale=1.0,slope=0.0025,counted_from=data",
             LINE,
-            "epsilon_scaling scale 1 slope 0.0025 counted_from data",
+            "epsilon_scaling,scale=1,slope=0.0025,counted_from=data",
         ),
         (
             "epsilon_scaling,times=0/500/900,scales=1.0/1.02/0.99",
             TABLE,
-            "epsilon_scaling times 0/500/900 scales 1/1.02/0.99",
+            "epsilon_scaling,times=0/500/900,scales=1/1.02/0.99",
         ),
     ],
 )
@@ -210,7 +210,7 @@ def test_it_is_said_in_yaml_on_the_command_line_and_in_facts(
     assert load(tmp_path / "a.yaml").sampling == config.sampling
     row = Sampling(DDIM(), (correction,)).row()
     assert json.loads(json.dumps(row)) == row
-    assert row_label(row) == f"ddim, eta 0 + {label}"
+    assert row_label(row) == f"ddim,eta=0+{label}"
 
 
 def test_what_files_say_of_a_constant_is_what_they_said_before() -> None:
