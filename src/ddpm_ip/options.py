@@ -26,20 +26,23 @@ SPACINGS = (
 )
 OTHERS = ("clip", "afs", "denoise_to_zero")  # items of sampling that a row of a table may name
 VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
+SAMPLERS = (
+    "ancestral", "ddim", "deis", "dpm_solver", "dpm_solver_sde", "dpm_solver_single", "er_sde", "euler", "heun",
+    "ipndm", "ipndm_v", "restart", "sa_solver", "unipc",
+)  # fmt: skip
+CORRECTIONS = (
+    "band_gains", "dcw", "dynamic_thresholding", "epsilon_scaling", "ip_emulator", "time_shift", "tsr",
+    "variance_normalisation",
+)  # fmt: skip
 SAMPLER_HELP = (
-    "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
+    f"{', '.join(SAMPLERS)} (ddpm is ancestral), with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
     "(default: sampling.sampler of the config, ancestral)"
 )
 
 
 def add_common(p: argparse.ArgumentParser) -> None:
-    """Options of every command that samples."""
-    p.add_argument(
-        "--clip",
-        choices=("rederive", "keep_eps", "none"),
-        help="clip the predicted clean image to [-1, 1] and derive eps from it again, or keep eps, or do not clip "
-        "(default: rederive)",
-    )
+    """Options of every command that makes images."""
+    add_prediction(p)
     p.add_argument(
         "--afs",
         action="store_const",
@@ -50,6 +53,16 @@ def add_common(p: argparse.ArgumentParser) -> None:
         "--denoise_to_zero",
         choices=("true", "false"),
         help="the last step, to the clean image; false leaves it out, and a little noise in the image (default: true)",
+    )
+
+
+def add_prediction(p: argparse.ArgumentParser) -> None:
+    """Options of how the network is asked, whatever the walk."""
+    p.add_argument(
+        "--clip",
+        choices=("rederive", "keep_eps", "none"),
+        help="clip the predicted clean image to [-1, 1] and derive eps from it again, or keep eps, or do not clip "
+        "(default: rederive)",
     )
     p.add_argument(
         "--batch_size",
@@ -76,13 +89,7 @@ def add_single(p: argparse.ArgumentParser) -> None:
     _add_spacing(p, "none")
     p.add_argument("--sampler", metavar="NAME[,KEY=VALUE...]", help=SAMPLER_HELP)
     p.add_argument("--var_type", choices=VARIANCES, help="of the ancestral sampler; default: diffusion.var_type")
-    p.add_argument(
-        "--corrections",
-        nargs="+",
-        metavar="NAME[,KEY=VALUE...]",
-        help="changes of what the network says, in order, as in epsilon_scaling,scale=1.01; or none (default: "
-        "sampling.corrections of the config)",
-    )
+    add_corrections(p)
     p.add_argument("--ddim_eta", type=float, metavar="ETA", help="the sampler ddim with this eta")
     p.add_argument(
         "--respace_steps",
@@ -93,6 +100,17 @@ def add_single(p: argparse.ArgumentParser) -> None:
         help="times on the grid, or guided-diffusion's 10,10,5 or ddim50; default all of diffusion.total_steps",
     )
     p.add_argument("--seed", type=int, help="image i of a seed is always the same image (default: 0)")
+
+
+def add_corrections(p: argparse.ArgumentParser) -> None:
+    """The option for one chain of corrections."""
+    p.add_argument(
+        "--corrections",
+        nargs="+",
+        metavar="NAME[,KEY=VALUE...]",
+        help=f"changes of what the network says, in order, as in epsilon_scaling,scale=1.01: {', '.join(CORRECTIONS)}; "
+        "or none (default: sampling.corrections of the config)",
+    )
 
 
 def add_many(p: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_ip import options
 
-TEACHER = "dpm_solver"
+TEACHER = "ipndm"
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
@@ -28,12 +28,13 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--sampler",
         default=TEACHER,
         metavar="NAME[,KEY=VALUE...]",
-        help="the teacher, which draws no noise (default: %(default)s)",
+        help="the teacher, which draws no noise (default: %(default)s, as published)",
     )
     p.add_argument("--n", type=int, default=256, metavar="N", help="its trajectories (default: %(default)s)")
     p.add_argument("--seed", type=int, help="of their noises (default: 0)")
     p.add_argument("--whole", action="store_true", help="whole times only, for a network that takes no others")
-    options.add_common(p)
+    options.add_corrections(p)
+    options.add_prediction(p)
     p.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSON file instead of the place beside the weights")
 
 
@@ -45,8 +46,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.sample.optimised import TimesOptions, optimise
     from ddpm_ip.sample.program import configured
 
-    given = argparse.Namespace(**vars(args), spacing=None, var_type=None, ddim_eta=None)
-    given.steps = None  # of the teacher, whose times are its own
+    walk = dict.fromkeys(("steps", "spacing", "afs", "denoise_to_zero", "var_type", "ddim_eta"))  # the teacher's own
+    given = argparse.Namespace(**{**vars(args), **walk})
     overrides = options.single_overrides(given, parse_overrides(rest))
     setup(None, os.environ.get("RANK", "0") == "0")
     weights = find_weights(args.weights)

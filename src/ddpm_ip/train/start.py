@@ -23,6 +23,7 @@ from ddpm_ip.plain import reason
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.provenance import earlier, hardware, provenance
+from ddpm_ip.sampler.spacing import OPTIMISED
 from ddpm_ip.settings import Change, Wanted, changes, continued, understood
 from ddpm_ip.train.run import Run
 from ddpm_ip.train.state import TrainState
@@ -149,6 +150,11 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
             raise ConfigError(
                 f"images during training (train.{key}: {steps}, and the section sampling): {error}"
             ) from None
+    try:
+        if config.sampling.spacing != OPTIMISED:  # these are known when the weights are
+            config.sampling.times(d.schedule)
+    except ConfigError as error:
+        raise ConfigError(f"images of the trained network (the section sampling): {error}") from None
     if config.train.batch_size % processes:
         raise ConfigError(
             f"train.batch_size {config.train.batch_size} is not divisible by the {processes} processes, and each takes "
