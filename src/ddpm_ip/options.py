@@ -26,9 +26,14 @@ SPACINGS = (
 )
 OTHERS = ("clip", "afs", "denoise_to_zero")  # items of sampling that a row of a table may name
 VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
+TABLE_DEFAULTS = {
+    "rows": "both fixed ones, or the learned one of a model that has it",
+    "spacing": "sampling.spacing of the config, uniform-linspace",
+    "columns": "1000 100 50 10",
+}
 SAMPLER_HELP = (
-    "ancestral (or ddpm), or another of docs/samplers.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
-    "(default: sampling.sampler of the config, ancestral)"
+    "ancestral (or ddpm), or another of docs/samplers.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY "
+    "VALUE (default: sampling.sampler of the config, ancestral)"
 )
 
 
@@ -105,15 +110,19 @@ def add_single(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, help="image i of a seed is always the same image (default: 0)")
 
 
-def add_many(p: argparse.ArgumentParser) -> None:
-    """Options of a command that samples in several ways, with several numbers of steps."""
+def add_many(p: argparse.ArgumentParser, defaults: Mapping[str, str] = TABLE_DEFAULTS) -> None:
+    """Options of a command that samples in several ways, with several numbers of steps.
+
+    Args:
+        p: gets them.
+        defaults: what holds where nothing is said, by option; for ``--help``.
+    """
     _add_ends(p)
     p.add_argument(
         "--variance",
         nargs="+",
         metavar="V",
-        help=f"rows of the ancestral sampler: {', '.join(VARIANCES)} (default: both fixed ones, or the learned one of "
-        "a model that has it)",
+        help=f"rows of the ancestral sampler: {', '.join(VARIANCES)} (default: {defaults['rows']})",
     )
     p.add_argument(
         "--sampler", nargs="+", metavar="NAME[,KEY=VALUE...]", help="rows, as in ddim,eta=0, after those of --variance"
@@ -131,8 +140,8 @@ def add_many(p: argparse.ArgumentParser) -> None:
         dest="spacing",
         nargs="+",
         metavar="NAME[,KEY=VALUE...]",
-        help="rows: each of them with each of these spacings, as for `ddpm-ip sample` (default: sampling.spacing of "
-        "the config, uniform-linspace)",
+        help="rows: each of them with each of these spacings, as for `ddpm-ip sample` "
+        f"(default: {defaults['spacing']})",
     )
     p.add_argument(
         "--rows",
@@ -147,7 +156,7 @@ def add_many(p: argparse.ArgumentParser) -> None:
         type=steps,
         nargs="+",
         metavar="K",
-        help="columns; guided-diffusion's strings, too (default: 1000 100 50 10)",
+        help=f"columns; guided-diffusion's strings, too (default: {defaults['columns']})",
     )
     p.add_argument(
         "--evaluations",
