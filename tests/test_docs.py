@@ -194,7 +194,7 @@ def test_the_page_of_samplers_has_every_spacing() -> None:
 
 @pytest.mark.parametrize("room", ["sampler", "sampler/correction", "sample", "run", "table", "commands"])
 def test_the_architecture_names_every_module_of_a_room(room: str) -> None:
-    rooms = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## Rooms")[2].partition("\n## ")[0]
+    rooms = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## Rooms")[2].split("```")[1]
     modules = [path.stem for path in (ROOT / "src/ddpm_ip" / room).glob("*.py") if path.stem != "__init__"]
     assert [module for module in modules if not re.search(rf"\b{module}\b", rooms)] == []
     assert [name for name in re.findall(r"\w+\.py", rooms) if not [*(ROOT / "src").rglob(name)]] == []
