@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_ip import options
 
-TEACHER = "ipndm"
+TEACHER = "ipndm"  # the published one
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
@@ -28,13 +28,13 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--sampler",
         default=TEACHER,
         metavar="NAME[,KEY=VALUE...]",
-        help="the teacher, which draws no noise (default: %(default)s, as published)",
+        help="the teacher, which draws no noise (default: %(default)s)",
     )
     p.add_argument("--n", type=int, default=256, metavar="N", help="its trajectories (default: %(default)s)")
     p.add_argument("--seed", type=int, help="of their noises (default: 0)")
     p.add_argument("--whole", action="store_true", help="whole times only, for a network that takes no others")
-    options.add_corrections(p)
-    options.add_prediction(p)
+    options.add_chain(p)
+    options.add_common(p)
     p.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSON file instead of the place beside the weights")
 
 
@@ -46,8 +46,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.sample.optimised import TimesOptions, optimise
     from ddpm_ip.sample.program import configured
 
-    walk = dict.fromkeys(("steps", "spacing", "afs", "denoise_to_zero", "var_type", "ddim_eta"))  # the teacher's own
-    given = argparse.Namespace(**{**vars(args), **walk})
+    # A teacher walks along times of its own, all the way to the clean image.
+    own = dict.fromkeys(("steps", "spacing", "afs", "denoise_to_zero", "var_type", "ddim_eta"))
+    given = argparse.Namespace(**{**vars(args), **own})
     overrides = options.single_overrides(given, parse_overrides(rest))
     setup(None, os.environ.get("RANK", "0") == "0")
     weights = find_weights(args.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -166,14 +167,19 @@ def test_a_walk_of_one_step_has_nothing_to_correct() -> None:
 # --- as a setting ----------------------------------------------------------------------------------------------------
 
 
+def test_one_gain_may_be_a_number() -> None:
+    tree = {"data": {"name": "digits"}, "sampling": {"corrections": [{"name": "band_gains", "x0": 1.05, "eps": 1}]}}
+    assert from_dict(tree).sampling.corrections == (BandGains(x0=(1.05,)),) == (BandGains(1.05),)  # type: ignore[arg-type]
+
+
 def test_a_table_comes_and_goes_through_a_configuration() -> None:
     gains = {"name": "band_gains", "x0": [1.0], "eps": [[[900, 1.0], [100, 1.02]], 0.99]}
     config = from_dict({"data": {"name": "digits"}, "sampling": {"corrections": [gains]}})
     assert config.sampling.corrections == (BandGains(eps=(((900, 1.0), (100, 1.02)), 0.99)),)
     assert from_dict(config.to_dict()) == config
     row = Sampling(DDIM(), corrections=config.sampling.corrections).row()
-    read = {**row, "corrections": [{**gains, "x0": [1.0]}]}
-    assert row_label(row) == row_label(read) == "ddim, eta 0 + band_gains x0 [1] eps [[[900, 1], [100, 1.02]], 0.99]"
+    read = json.loads(json.dumps(row))
+    assert row_label(row) == row_label(read) == ("ddim,eta=0+band_gains,x0=[1.0],eps=[[[900.0,1.0],[100.0,1.02]],0.99]")
 
 
 @pytest.mark.parametrize(
