@@ -120,6 +120,21 @@ def test_an_extractor_that_does_not_take_the_channels(tmp_path):
     assert any("do not take them" in f.text for f in look(config)["data"] if f.level == "note")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampling.steps": 2000},
+        {"sampling.afs": True, "train.sample_freq": 2},
+        {"sampling.spacing": "optimised", "train.eval.every": 2},
+    ],
+)
+def test_images_that_cannot_be_made(tmp_path, changes):
+    """What training would refuse."""
+    (finding,) = look(yaml_file(tmp_path), **changes)["sampling"]
+    assert finding.level == "problem"
+    assert finding.text.endswith("training does not start")
+
+
 def test_images_and_network_that_do_not_go_together(tmp_path):
     def problems(**changes):
         return [f.text for f in look(yaml_file(tmp_path), **changes)["data"] if f.level == "problem"]

@@ -48,7 +48,18 @@ def check_configuration(path: Path | str | None, overrides: dict[str, Any], run:
     yield Finding("OK", "config", f"{path} can be used")
     yield from _data(config)
     yield from check_average(config, "train.n_steps", config.train.n_steps)
+    yield from _sampling(config)
     yield from _evaluation(config)
+
+
+def _sampling(config: Config) -> Iterable[Finding]:
+    """Whether images can be made as the configuration says; else training refuses to start."""
+    from ddpm_ip.evaluate.during import check_sampling
+
+    try:
+        check_sampling(config)
+    except UserError as error:
+        yield Finding("problem", "sampling", f"{error}; training does not start", "change the section sampling")
 
 
 def _evaluation(config: Config) -> Iterable[Finding]:

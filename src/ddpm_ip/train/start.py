@@ -16,6 +16,7 @@ from ddpm_ip.config import Config, load
 from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import remaining
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
+from ddpm_ip.evaluate.during import check_sampling
 from ddpm_ip.files import read_json, read_yaml, write_json, write_yaml
 from ddpm_ip.perturbation import label
 from ddpm_ip.places import set_aside
@@ -23,7 +24,6 @@ from ddpm_ip.plain import reason
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.provenance import earlier, hardware, provenance
-from ddpm_ip.sampler.spacing import OPTIMISED
 from ddpm_ip.settings import Change, Wanted, changes, continued, understood
 from ddpm_ip.train.run import Run
 from ddpm_ip.train.state import TrainState
@@ -140,21 +140,7 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
             f"{config.model.in_channels}: {cure}set --model.in_channels {images.channels}"
         )
     config.model.check(images.height, images.width)
-    t, d = config.train, config.diffusion
-    wanted = (("sample_steps", t.sample_freq, t.sample_steps), ("eval.steps", t.eval.every, t.eval.steps))
-    for key, often, steps in wanted:
-        try:
-            if often:
-                config.sampling_in_training(steps).check(d.schedule, d.learned_variance)
-        except ConfigError as error:
-            raise ConfigError(
-                f"images during training (train.{key}: {steps}, and the section sampling): {error}"
-            ) from None
-    try:
-        if config.sampling.spacing != OPTIMISED:  # these are known when the weights are
-            config.sampling.times(d.schedule)
-    except ConfigError as error:
-        raise ConfigError(f"images of the trained network (the section sampling): {error}") from None
+    check_sampling(config)
     if config.train.batch_size % processes:
         raise ConfigError(
             f"train.batch_size {config.train.batch_size} is not divisible by the {processes} processes, and each takes "
