@@ -32,12 +32,15 @@ class Prediction(NamedTuple):
         output: what the network put out in its own terms, (B, C, H, W): what the training loss compares.
         variance_fraction: where the reverse variance lies between its bounds, on a logarithmic scale, (B, C, H, W):
             0 is the posterior variance, 1 is beta (Nichol & Dhariwal 2021, equation 15); None if it is not learned.
+        level: alpha and sigma that ``x_0`` and ``eps`` belong to, of a shape that multiplies them, where a correction
+            asked at another level than the row's; else None.
     """
 
     x0: Tensor
     eps: Tensor
     output: Tensor
     variance_fraction: Tensor | None
+    level: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)

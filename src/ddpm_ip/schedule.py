@@ -87,6 +87,8 @@ class Schedule:
         if below == t:
             return at_below
         share, at_above = t - below, float(_alpha_bars(self)[below + 1])
+        if at_above == 0:
+            return 0.0
         return math.exp((1 - share) * math.log(at_below) + share * math.log(at_above))
 
     def level(self, t: float) -> Level:
@@ -95,8 +97,14 @@ class Schedule:
         return Level(math.sqrt(alpha_bar), math.sqrt(1.0 - alpha_bar))
 
     def half_log_snr(self, t: float) -> float:
-        """``lambda_t = log(alpha_t / sigma_t)``, falling in t; infinite at t = -1, the clean image."""
+        """``lambda_t = log(alpha_t / sigma_t)``, falling in t; infinite at t = -1, the clean image.
+
+        Raises:
+            ConfigError: ``t`` is outside, or nothing of the image is left there, to the last bit.
+        """
         alpha, sigma = self.level(t)
+        if alpha == 0:
+            raise ConfigError(f"at the time {t} alpha_bar is 0: the betas of this schedule are too large (diffusion)")
         return math.inf if sigma == 0 else math.log(alpha / sigma)
 
     def time(self, half_log_snr: float) -> float:

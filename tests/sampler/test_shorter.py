@@ -8,7 +8,7 @@ from tests.sampler.oracle import heun
 from tests.sampler.tables import numbers, states
 
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, Plan
+from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, Euler, Heun, Plan
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.shorter import without_clean_step, without_first_evaluation
 from ddpm_ip.schedule import Schedule
@@ -19,10 +19,27 @@ PLANS = {"ddim": DDIM().plan(SCHEDULE, TIMES), "dpm": DPMSolver().plan(SCHEDULE,
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 def test_without_the_clean_step_the_walk_ends_at_the_last_time(plan: Plan) -> None:
-    shorter, x = without_clean_step(plan), numbers(2, 3)
+    shorter, x = without_clean_step(plan, SCHEDULE, 0), numbers(2, 3)
     assert (shorter.visits, shorter.end) == (plan.visits - 1, 0)
     assert shorter.times() == plan.times()[:-1]
     torch.testing.assert_close(states(shorter, x)[-1], states(plan, x)[-2], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [Euler, Heun])
+def test_the_churn_of_the_step_that_is_left_out_is_left_out_too(kind: type[Euler | Heun]) -> None:
+    """It would raise the last state above its time: the same walk without churn at that time ends there."""
+    x, last = numbers(2, 3), 100
+    times, level = (999.0, 600.0, 300.0, float(last)), SCHEDULE.level(last)
+    made = Sampling(kind(9.0, 0, None, 1.1), spacing=times, denoise_to_zero=False).plan(SCHEDULE)
+    above = 1.01 * level.sigma / level.alpha
+    expected = kind(9.0, above, None, 1.1).plan(SCHEDULE, times)
+    noises = numbers(expected.visits, 2, 3, seed=1)
+    assert (made.end, made.after[-1].tolist()) == (last, list(level))
+    assert made.visits == expected.visits - 1
+    ends = states(made, x, noises)[-1], states(expected, x, noises)[-2]
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-12)
+    assert not made.update[-1, :, -1].any()
+    assert made.update[:-1, 0, -1].any()
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)

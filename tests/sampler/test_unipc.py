@@ -122,7 +122,7 @@ def test_the_walk_in_float32_with_clipping() -> None:
 
 def test_settings() -> None:
     assert UniPC(2, lower_order_final=False) == UniPC()
-    assert row_label(Sampling(UniPC()).row()) == "unipc, order 2, solver_type bh2"
+    assert row_label(Sampling(UniPC()).row()) == "unipc,order=2,solver_type=bh2"
     assert (UniPC(3).plan(LINEAR, [5, 4]).memories, UniPC(1).plan(LINEAR, [5, 4]).memories) == (3, 1)
     with pytest.raises(ValueError, match="solver_type must be one of bh1, bh2, got 'bh3'"):
         UniPC(2, "bh3")  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def multistep(
     """
     rows = Rows(schedule, memories=order - 1)
     known: list[float] = []
-    for i, (t, s) in enumerate(steps(times)):
+    for i, (t, s) in enumerate(steps(times, schedule)):
         known = [t, *known][:order]
         d, earlier, x = slope(rows, t), rows.m[: len(known) - 1], euler(rows, t, s)
         if s >= 0:

@@ -73,7 +73,7 @@ class Ancestral:
         if self.var_type not in get_args(Variance):
             raise ConfigError(f"unknown var_type {self.var_type!r}: choose one of {', '.join(get_args(Variance))}")
         rows = Rows(schedule)
-        for t, s in steps(times):
+        for t, s in steps(times, schedule):
             q = posterior(schedule.alpha_bar(t), schedule.alpha_bar(s))
             mean = q.c0 * rows.x0 + q.ct * rows.x
             if s < 0:

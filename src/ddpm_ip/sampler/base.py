@@ -30,6 +30,8 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.schedule import Schedule
 
 MEMORIES = 3  # the most that a plan may have; a captured graph has room for as many
+SHORTEST = 1e-9  # step, in lambda; below, its rounding decides
+WORDS = 1 << 32  # counters of noise that there are
 
 
 class Plan(NamedTuple):
@@ -194,7 +196,14 @@ class Rows:
         self._states[-1] = False
 
     def plan(self, start: float = 1.0) -> Plan:
-        """The rows so far."""
+        """The rows so far.
+
+        Raises:
+            ConfigError: two visits would add the same noise.
+        """
+        noisy = [word for word, update in zip(self._words, self._updates, strict=True) if update[:, -1].any()]
+        if len(set(noisy)) < len(noisy) or max(noisy, default=0) >= WORDS:
+            raise ConfigError("noise is told apart for 65536 whole times, and 65536 visits of each: take fewer times")
         t, alpha, sigma, *after = torch.tensor(self._rows, dtype=torch.float64).unbind(1)
         bounds = torch.tensor(self._log_bounds, dtype=torch.float64)
         return Plan(
@@ -211,13 +220,28 @@ class Rows:
         )
 
 
-def steps(times: Sequence[float]) -> Iterator[tuple[float, float]]:
+def steps(times: Sequence[float], schedule: Schedule | None = None) -> Iterator[tuple[float, float]]:
     """The steps along times: ``(t, s)``, the last to the clean image, -1.
 
+    Args:
+        times: falling, in [0, T - 1].
+        schedule: if given, each step must lead to less noise, by :data:`SHORTEST` at least: what divides by the
+            differences of levels then divides by no 0.
+
     Raises:
-        ConfigError: there is no time, or they do not fall.
+        ConfigError: there is no time, or they do not fall, or two have the same level.
     """
     following = [*times[1:], -1]
     if not times or any(s >= t for t, s in zip(times, following, strict=True)):
         raise ConfigError(f"times must fall, from at most T - 1 to at least 0; got {list(times)[:8]}")
+    for t, s in zip(times, following, strict=True):
+        if schedule is None:
+            break
+        before, after = (schedule.half_log_snr(u) for u in (t, s))
+        if before == math.inf:
+            raise ConfigError(f"at the time {t} this schedule has no noise (its betas are too small): leave it out")
+        if not after - before > SHORTEST:
+            raise ConfigError(
+                f"the times {t!r} and {s!r} have the same noise level, log(alpha / sigma) = {after:.12g}: leave one out"
+            )
     yield from zip(times, following, strict=True)

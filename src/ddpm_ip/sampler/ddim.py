@@ -37,7 +37,7 @@ class DDIM:
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """One row a step; no memory."""
         rows = Rows(schedule)
-        for t, s in steps(times):
+        for t, s in steps(times, schedule):
             alpha_s, sigma_s = schedule.level(s)
             noise_level = self.eta * math.sqrt(posterior(schedule.alpha_bar(t), schedule.alpha_bar(s)).variance)
             direction = math.sqrt(sigma_s**2 - noise_level**2)

@@ -63,7 +63,9 @@ class DPMSolver:
         rows = Rows(schedule, memories=self.order - 1)
         before: list[float] = []  # h of the steps before, the latest first
         lower_order_final = self.lower_order_final and len(times) < 15
-        for (t, s), order in zip(steps(times), orders(self.order, len(times), lower_order_final), strict=True):
+        for (t, s), order in zip(
+            steps(times, schedule), orders(self.order, len(times), lower_order_final), strict=True
+        ):
             (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
             factor = alpha_s - alpha_t * sigma_s / sigma_t  # - alpha_s (exp(-h) - 1), finite for the clean image, too
             h = schedule.half_log_snr(s) - schedule.half_log_snr(t)

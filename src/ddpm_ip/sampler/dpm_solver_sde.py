@@ -58,7 +58,9 @@ class DPMSolverSDE:
         rows = Rows(schedule, memories=self.order - 1)
         before: list[float] = []  # h of the steps before, the latest first
         lower_order_final = self.lower_order_final and len(times) < 15
-        for (t, s), order in zip(steps(times), orders(self.order, len(times), lower_order_final), strict=True):
+        for (t, s), order in zip(
+            steps(times, schedule), orders(self.order, len(times), lower_order_final), strict=True
+        ):
             sigma_t, (alpha_s, sigma_s) = schedule.level(t).sigma, schedule.level(s)
             h = schedule.half_log_snr(s) - schedule.half_log_snr(t)
             kept = sigma_s / sigma_t * math.exp(-h)  # 0 for the clean image

@@ -53,7 +53,7 @@ class DPMSolverSingle:
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """One row a time; what is known of the states at the ends of order 2 and 3 are the memories."""
-        grid = [*(t for t, _ in steps(times)), -1.0]
+        grid = [*(t for t, _ in steps(times, schedule)), -1.0]
         evaluations = self.evaluations(len(times))
         rows = Rows(schedule, memories=max(evaluations) - 1)
         for count, first in zip(evaluations, accumulate(evaluations, initial=0), strict=False):

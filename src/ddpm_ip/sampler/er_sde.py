@@ -60,7 +60,7 @@ class ERSDE:
         """One row a step; the memories are the predictions before."""
         rows = Rows(schedule, memories=self.order - 1)
         seen: list[float] = []  # log rho, the last first
-        for t, s in steps(times):
+        for t, s in steps(times, schedule):
             memories = [rows.x0, *rows.m][: self.order - 1]
             if s < 0:
                 rows.add(t, s, rows.x0)

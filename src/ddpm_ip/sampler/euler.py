@@ -29,7 +29,7 @@ class Euler(Churn):
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """One row a step; no memory."""
         rows = Rows(schedule)
-        pairs, raised = list(steps(times)), [*self.raised(schedule, times), -1]
+        pairs, raised = list(steps(times, schedule)), [*self.raised(schedule, times), -1]
         for (_, s), t_hat, s_hat in zip(pairs, raised, raised[1:], strict=False):
             rows.add(t_hat, s_hat, self.noised(rows, euler(rows, t_hat, s), s, s_hat))
         return rows.plan(self.start(schedule, times[0], raised[0]))

@@ -34,7 +34,7 @@ class Heun(Churn):
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """Two rows a step, one for the last; a memory between the two."""
         rows = Rows(schedule, memories=1)
-        pairs, raised = list(steps(times)), [*self.raised(schedule, times), -1]
+        pairs, raised = list(steps(times, schedule)), [*self.raised(schedule, times), -1]
         for (_, s), t_hat, s_hat in zip(pairs, raised, raised[1:], strict=False):
             predictor = euler(rows, t_hat, s)
             if s < 0:

@@ -30,7 +30,7 @@ class DDIMInversion:
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """One row a time, from the lowest to the highest; no memory."""
         rows = Rows(schedule)
-        for t, s in reversed(list(steps(times))):
+        for t, s in reversed(list(steps(times, schedule))):
             (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule.level(t), schedule.level(s)
             ratio = alpha_t / alpha_s
             rows.add(t, t, ratio * rows.x + (sigma_t - ratio * sigma_s) * rows.eps)

@@ -62,7 +62,7 @@ class Restart:
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """Two rows a step, one where it is Euler's; the memory holds what Heun's first visit leaves."""
         rows = Rows(schedule, memories=1)
-        way = self._way(schedule, [t for t, _ in steps(times)])
+        way = self._way(schedule, [t for t, _ in steps(times, schedule)])
         for (t, s), (following, _) in pairwise([*way, (-1.0, -1.0)]):
             _step(rows, t, s, following)
         return rows.plan()

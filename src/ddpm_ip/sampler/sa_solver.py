@@ -63,7 +63,7 @@ class SASolver:
         rows = Rows(schedule, memories=corrects + history)
         before = rows.m[corrects:]
         state = rows.x
-        for i, (t, s) in enumerate(steps(times)):
+        for i, (t, s) in enumerate(steps(times, schedule)):
             left = len(times) - i
             if s < 0:
                 rows.add(t, s, rows.x0)

@@ -97,9 +97,10 @@ class Sampling:
         Raises:
             ConfigError: there are no such times, or the sampler cannot walk along them.
         """
-        plan = self.sampler.plan(schedule, self.times(schedule))
+        times = self.times(schedule)
+        plan = self.sampler.plan(schedule, times)
         if not self.denoise_to_zero:
-            plan = without_clean_step(plan)
+            plan = without_clean_step(plan, schedule, times[-1])
         return without_first_evaluation(plan) if self.afs else plan
 
     def check(self, schedule: Schedule, learned_variance: bool) -> None:

@@ -16,14 +16,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler.base import Plan
+from ddpm_ip.schedule import Schedule
 
 
-def without_clean_step(plan: Plan) -> Plan:
-    """The plan up to the last time on the grid.
+def without_clean_step(plan: Plan, schedule: Schedule, last: float) -> Plan:
+    """The plan up to the last time on the grid; orders of its steps are those of the whole plan.
+
+    Args:
+        plan: of a walk to the clean image.
+        schedule: of the model.
+        last: that time. What raises the state above it (churn) belongs to the step that is left out.
 
     Raises:
         ConfigError: it has no other step.
@@ -32,7 +39,15 @@ def without_clean_step(plan: Plan) -> Plan:
     if len(finished) < 2:
         raise ConfigError("denoise_to_zero false leaves no step: ask for at least two times")
     kept = finished[-2] + 1
-    return _rows(plan, 0, kept)._replace(end=float(plan.t[kept]))
+    shorter = _rows(plan, 0, kept)
+    if plan.t[kept] <= last:
+        return shorter._replace(end=float(plan.t[kept]))
+    level = torch.tensor(schedule.level(last), dtype=torch.float64)
+    update, after = shorter.update.clone(), shorter.after.clone()
+    update[-1, 0] *= level[0] / after[-1, 0]
+    update[-1, 0, -1] = 0
+    after[-1] = level
+    return shorter._replace(update=update, after=after, end=last)
 
 
 def without_first_evaluation(plan: Plan) -> Plan:

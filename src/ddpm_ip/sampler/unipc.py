@@ -58,7 +58,7 @@ class UniPC:
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """One row a step; remembers what is known of the corrected state, and ``order - 1`` predictions."""
         rows = Rows(schedule, memories=self.order)
-        pairs, lambdas = list(steps(times)), [schedule.half_log_snr(t) for t in [*times, -1.0]]
+        pairs, lambdas = list(steps(times, schedule)), [schedule.half_log_snr(t) for t in [*times, -1.0]]
         weight = 0.0  # of the coming prediction in the corrected state
         for i, order in enumerate(orders(self.order, len(times), self.lower_order_final)):
             t, s = pairs[i]

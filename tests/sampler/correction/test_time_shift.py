@@ -17,7 +17,15 @@ from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.draws import Draws
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, respace, walk
-from ddpm_ip.sampler.correction import Clip, EpsilonScaling, Row, TimeShift
+from ddpm_ip.sampler.correction import (
+    Clip,
+    Correction,
+    DynamicThresholding,
+    EpsilonScaling,
+    IPEmulator,
+    Row,
+    TimeShift,
+)  # fmt: skip
 from ddpm_ip.schedule import Schedule
 
 SCHEDULES = [Schedule(), Schedule(1000, "cosine"), Schedule(1000, "quad")]
@@ -83,9 +91,13 @@ def test_windows_and_cutoffs_are_thousandths_of_all_times() -> None:
     assert [t for t, *_ in levels_asked(shift, x, row)] == [30, 30]
 
 
-def ddim(eps: Tensor, x: Tensor, at: tuple[float, float], after: tuple[float, float], clip: bool = False) -> Tensor:
+def ddim(eps: Tensor, x: Tensor, at: tuple[float, float], after: tuple[float, float], clip: str = "none") -> Tensor:
     x0 = (x - at[1] * eps) / at[0]
-    return after[0] * (x0.clamp(-1, 1) if clip else x0) + after[1] * eps
+    if clip != "none":
+        x0 = x0.clamp(-1, 1)
+    if clip == "rederive":
+        eps = (x - at[0] * x0) / at[1]
+    return after[0] * x0 + after[1] * eps
 
 
 def bright(x: Tensor, t: Tensor) -> Tensor:
@@ -93,7 +105,7 @@ def bright(x: Tensor, t: Tensor) -> Tensor:
     return 0.9 * network(x, t) + 0.1 * torch.cos(3 * x)
 
 
-@pytest.mark.parametrize("clip", ["none", "keep_eps"])
+@pytest.mark.parametrize("clip", ["none", "keep_eps", "rederive"])
 @pytest.mark.parametrize(("window", "cutoff"), [(30, 300), (80, 100)])
 def test_the_published_algorithm(window: int, cutoff: float, clip: str) -> None:
     """Of the published steps, each from the level of the sample's own time, in DDIM."""
@@ -107,7 +119,7 @@ def test_the_published_algorithm(window: int, cutoff: float, clip: str) -> None:
             tau = best_time(x, t, window, schedule) if i > 0 and t > cutoff else t
             shifted += tau != t
             eps = bright(x[None], torch.tensor([tau]).double())[0]
-            x = ddim(eps, x, schedule.level(tau), schedule.level(s), clip == "keep_eps")
+            x = ddim(eps, x, schedule.level(tau), schedule.level(s), clip)
         torch.testing.assert_close(found.double(), x, atol=2e-3, rtol=2e-3)
     assert shifted > 8
 
@@ -150,14 +162,33 @@ def test_released_looks_at_the_state_before_the_step() -> None:
             torch.testing.assert_close(one, schedule.level(tau)[0] * x0_one + schedule.level(tau)[1] * eps_one)
 
 
-def test_with_rederive_the_step_is_from_the_level_of_the_grid() -> None:
-    """x0 is that of the sample's own time, and DDIM the same as DPM-Solver++ of order 1."""
-    schedule = Schedule()
-    ends = [
-        list(walk(s.plan(schedule, TIMES), Denoiser(bright, schedule), 3, ROWS, SHAPE, [TimeShift(80, 100), Clip()]))
-        for s in (DDIM(), DPMSolver(1))
-    ]
-    torch.testing.assert_close(ends[0][-1].xt, ends[1][-1].xt, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("later", [EpsilonScaling(1.02), DynamicThresholding(0.9), Clip()], ids=lambda c: str(c.name))
+def test_what_derives_again_does_so_at_the_level_that_was_asked(later: Correction) -> None:
+    """Whichever comes after it: ``x_t = alpha x_0 + sigma eps`` holds at the sample's own level, not at the grid's."""
+    schedule, shift, t = Schedule(), TimeShift(80, 100), 600.0
+    asked, network = [], Denoiser(bright, schedule)
+
+    def denoise(x: Tensor, row: Row) -> Prediction:
+        asked.append(row)
+        return network.at(x, row.t, row.alpha, row.sigma)
+
+    x = samples([0.5, 0.9, 1.2])
+    row = row_at(schedule, t, 3, shift, later, before=(900.0,))
+    seen = later.wrap(shift.wrap(denoise))(x, row)
+    alpha, sigma = asked[0].alpha, asked[0].sigma
+    torch.testing.assert_close(alpha * seen.x0 + sigma * seen.eps, x, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(row.alpha * seen.x0 + row.sigma * seen.eps, x, atol=1e-3)
+
+
+def test_an_emulator_after_it_is_read_at_the_grid() -> None:
+    """What the emulator says belongs to its own state and level again."""
+    schedule, shift, emulator = Schedule(), TimeShift(80, 100), IPEmulator()
+    row = row_at(schedule, 600.0, 3, shift, emulator, before=(900.0,))
+    network = Denoiser(bright, schedule)
+    x = samples([0.5, 0.9, 1.2])
+    seen = emulator.wrap(shift.wrap(lambda x, row: network.at(x, row.t, row.alpha, row.sigma)))(x, row)
+    assert row.level_of(seen) == (row.alpha, row.sigma)
+    torch.testing.assert_close(row.alpha * seen.x0 + row.sigma * seen.eps, x, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,10 @@ class Row(NamedTuple):
     sigma: Tensor
     numbers: Mapping[str, Tensor]
 
+    def level_of(self, seen: Prediction) -> tuple[Tensor, Tensor]:
+        """Alpha and sigma at which ``x_0`` and ``eps`` of a prediction follow from each other."""
+        return (self.alpha, self.sigma) if seen.level is None else seen.level
+
 
 Denoise = Callable[[Tensor, Row], Prediction]
 

@@ -39,7 +39,8 @@ class Clip(Correction):
             seen = denoise(xt, row)
             limit, rederive = row.numbers[self.name]
             x0 = seen.x0.clamp(-limit, limit)
-            eps = torch.where(rederive > 0, (xt - row.alpha * x0) / row.sigma, seen.eps)
+            alpha, sigma = row.level_of(seen)
+            eps = torch.where(rederive > 0, (xt - alpha * x0) / sigma, seen.eps)
             return seen._replace(x0=x0, eps=eps)
 
         return clipped

@@ -53,7 +53,8 @@ class DynamicThresholding(Correction):
             quantile, most = row.numbers[self.name].unbind()
             limit = _quantile(seen.x0.abs().flatten(1), quantile).clamp(min=1).minimum(most).reshape(-1, 1, 1, 1)
             x0 = seen.x0.clamp(-limit, limit) / limit
-            return seen._replace(x0=x0, eps=(xt - row.alpha * x0) / row.sigma)
+            alpha, sigma = row.level_of(seen)
+            return seen._replace(x0=x0, eps=(xt - alpha * x0) / sigma)
 
         return thresholded
 

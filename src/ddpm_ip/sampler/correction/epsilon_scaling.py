@@ -97,8 +97,8 @@ def divided(denoise: Denoise, name: str) -> Denoise:
 
     def scaled(xt: Tensor, row: Row) -> Prediction:
         seen = denoise(xt, row)
-        eps = seen.eps / row.numbers[name]
-        return seen._replace(eps=eps, x0=(xt - row.sigma * eps) / row.alpha)
+        eps, (alpha, sigma) = seen.eps / row.numbers[name], row.level_of(seen)
+        return seen._replace(eps=eps, x0=(xt - sigma * eps) / alpha)
 
     return scaled
 

@@ -67,6 +67,6 @@ class IPEmulator(Correction):
             )
             seen = denoise(c * xt, asked)
             eps = seen.eps / f
-            return seen._replace(eps=eps, x0=(xt - row.sigma * eps) / row.alpha)
+            return seen._replace(eps=eps, x0=(xt - row.sigma * eps) / row.alpha, level=None)
 
         return emulated

@@ -7,8 +7,8 @@ A state of variance ``v`` (unbiased, over all dimensions of a sample) fits best 
 while ``t > cutoff`` and from the second visit on (Li et al. 2024, "Alleviating exposure bias in diffusion models
 through sampling with shifted time steps", arXiv 2305.15583, algorithm 3).
 
-published: the network is asked at ``tau``, and ``x_0`` and ``eps`` are read at its level: ddim with ``clip`` none or
-    keep_eps steps from ``tau``. What other samplers, and rederive, take from the state is at the level of the grid.
+published: the network is asked at ``tau``, and ``x_0`` and ``eps`` are read at its level, clipped or not: ddim steps
+    from ``tau``. What other samplers take from the state is at the level of the grid.
 released: what the authors' program does (Mingxiao-Li/TS-DPM, pnm_solver.py). The network is asked on the grid; the
     variance of the state *before* a step is compared with the levels around the time s *after* it, and the step leads
     to ``tau``, which the next visit takes for s. Here the state is moved along ``x_0`` and ``eps`` after steps of first
@@ -91,7 +91,8 @@ class TimeShift(Correction):
             times, alphas, sigmas = row.numbers[self.name][3 : 3 + 3 * SLOTS].reshape(3, SLOTS)
             chosen = _nearest(xt, sigmas)
             alpha, sigma = (levels[chosen].reshape(-1, 1, 1, 1) for levels in (alphas, sigmas))
-            return denoise(xt, row._replace(t=times[chosen], alpha=alpha, sigma=sigma))
+            seen = denoise(xt, row._replace(t=times[chosen], alpha=alpha, sigma=sigma))
+            return seen._replace(level=(alpha, sigma))
 
         return shifted
 
