@@ -172,7 +172,7 @@ class Cell:
         schedule: Schedule = config.diffusion.schedule
         for steps in range(self.evaluations, 0, -1):
             found = replace(wanted, steps=steps)
-            if self.spacing == OPTIMISED_TIMES:
+            if self.spacing == OPTIMISED_TIMES or "analytic" in self.sampler:  # one evaluation a step, filled in later
                 return found
             if found.plan(schedule).visits <= self.evaluations:
                 return found

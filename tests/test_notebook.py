@@ -251,7 +251,7 @@ def test_a_sampler_and_a_correction_of_ones_own(run, tmp_path):
         ({"clip": False}, "sampling.clip"),
         ({"seed": -1}, "seed must lie"),
         ({"block": 0}, "at least 1"),
-        ({"spacing": "even"}, "sampling.spacing"),
+        ({"spacing": "even"}, "unknown spacing .*'even'"),
         ({"sampler": "ddim"}, r"sampler must be an object, such as ip.DDIM\(eta=0\)"),
         ({"sampler": ip.DDIM}, "sampler must be an object"),
         ({"sampler": ip.EpsilonScaling()}, "sampler must be an object"),

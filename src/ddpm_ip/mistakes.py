@@ -108,7 +108,8 @@ def unknown_option(word: str, options: Sequence[str], root: type | None) -> str:
         return f"{word}: unknown option; did you mean {long[leaf]}?"
     near = nearest(leaf, long, SURE)
     exact += [f"--{path}" for path in paths if path.endswith(f".{leaf}.name")]
-    exact += [f"--{path}" for path in paths if path.endswith(f"_{leaf}")]
+    longer = [path for path in paths if path.endswith(f"_{leaf}")]
+    exact += [f"--{path}" for path in sorted(longer, key=lambda path: path.count("."))]
     exact = exact or [f"--{path}" for path in _with_word(leaf, paths)]
     if exact and near is None:
         return f"{word}: unknown option; did you mean {_or(exact)}?"

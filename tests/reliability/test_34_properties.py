@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from tests.tiny import options, tiny, tree
+from tests.tiny import tiny, tree
 
 from ddpm_ip.config import from_dict, merge
 from ddpm_ip.data.order import order
@@ -59,12 +59,12 @@ def test_the_blocks_of_a_call_are_exactly_the_images_that_are_missing(n, block, 
     """Dealt out to the processes without overlap; each image is in the block of its index, whatever is there."""
     whole = {i for i in there if i < n}
     shape = (1, 8, 8)
-    generator = SimpleNamespace(block=block, model=SimpleNamespace(shape=shape))
     store = SimpleNamespace(look=lambda count, given: (whole, []), folder="a")
     made = []
     for rank in range(world):
         engine = SimpleNamespace(process_index=rank, num_processes=world, wait_for_everyone=lambda: None)
-        share = program._missing(generator, store, options(n_samples=n), engine)
+        generator = SimpleNamespace(model=SimpleNamespace(engine=engine))
+        share = program._missing(SimpleNamespace(generator=generator, size=block, shape=shape), store, n)
         for number, indices in share.items():
             assert indices == range(number * block, min((number + 1) * block, n))
             assert not whole.issuperset(indices)
