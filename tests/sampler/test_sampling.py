@@ -52,6 +52,26 @@ def test_every_sampler_is_a_plan_of_finite_numbers(sampler: AnySampler) -> None:
             assert plan.carry[:, 0].all()
 
 
+def assert_walks_as_a_table(sampler: AnySampler, corrections: list[Correction], steps: int) -> None:
+    """The graph is made with other settings of the corrections: nothing of those may be left."""
+    schedule, two = Schedule(), ROWS[:2]
+    denoiser, plan = Denoiser(network, schedule), sampler.plan(schedule, respace(1000, steps))
+    made_with = [*map(_other, corrections), Clip("none")]
+    graph = Graph(denoiser, made_with, Ancestral("fixed_large").plan(schedule, [500]), 2, SHAPE, ROWS.device)
+    graph.load(plan, [*corrections, Clip()], 5)
+    assert_same(kept(graph(two)), kept(walk(plan, denoiser, 5, two, SHAPE, [*corrections, Clip()])))
+
+
+@pytest.mark.skipif(not kernels.INTERPRETED, reason="on a GPU tests/gpu looks at the compiled kernel")
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
+def test_every_sampler_with_all_corrections_is_the_same_walk_as_a_table(
+    sampler: AnySampler,
+    same_noise: None,  # noqa: F811
+) -> None:
+    assert_walks_as_a_table(sampler, CORRECTIONS, steps=5)
+
+
+@pytest.mark.large
 @pytest.mark.skipif(not kernels.INTERPRETED, reason="on a GPU tests/gpu looks at the compiled kernel")
 @pytest.mark.parametrize("correction", CORRECTIONS, ids=lambda c: c.name)
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
@@ -60,13 +80,7 @@ def test_every_sampler_with_every_correction_is_the_same_walk_as_a_table(
     correction: Correction,
     same_noise: None,  # noqa: F811
 ) -> None:
-    """The graph is made with other settings of the correction: nothing of those may be left."""
-    schedule = Schedule()
-    denoiser, plan = Denoiser(network, schedule), sampler.plan(schedule, respace(1000, 6))
-    made_with = [_other(correction), Clip("none")]
-    graph = Graph(denoiser, made_with, Ancestral("fixed_large").plan(schedule, [500]), 4, SHAPE, ROWS.device)
-    graph.load(plan, [correction, Clip()], 5)
-    assert_same(kept(graph(ROWS)), kept(walk(plan, denoiser, 5, ROWS, SHAPE, [correction, Clip()])))
+    assert_walks_as_a_table(sampler, [correction], steps=4)
 
 
 def _other(correction: Any) -> Any:

@@ -93,14 +93,7 @@ def _plus(form: Tensor, weights: Sequence[float], predictions: Sequence[Tensor])
 
 
 class _Step:
-    """A step to a level ``alpha``.
-
-    Args:
-        alpha: of the level.
-        lambdas: of ``s``, of ``t``, and of the times before, the newest first.
-        tau: of this step.
-        published: how the linear term of two predictions is taken.
-    """
+    """A step to a level ``alpha``; ``lambdas`` of ``s``, of ``t`` and of the times before, the newest first."""
 
     def __init__(self, alpha: float, lambdas: Sequence[float], tau: float, published: bool) -> None:
         self.alpha, self.lambdas, self.published = alpha, lambdas, published
