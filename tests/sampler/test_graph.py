@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,13 +18,16 @@ from ddpm_ip import draws_kernel
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws, Stream, words
 from ddpm_ip.nn.fused import kernels
-from ddpm_ip.sampler import Ancestral, DDIMInversion, Plan, Rows, State, respace, walk
-from ddpm_ip.sampler.correction import DCW, BandGains, Clip, DynamicThresholding
+from ddpm_ip.sampler import Ancestral, AnySampler, DDIMInversion, Plan, Rows, State, respace, walk
+from ddpm_ip.sampler.correction import DCW, AnyCorrection, BandGains, Clip, Correction, DynamicThresholding
 from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.packed import packed
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.variants import variants
 
 pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="on a GPU tests/gpu looks at the compiled kernels")
+SAMPLERS = [cls() if cls is not Ancestral else Ancestral("fixed_small") for cls in variants(AnySampler)]
+CORRECTIONS = [cls() for cls in variants(AnyCorrection)]
 CPU = torch.device("cpu")
 TWO = ROWS[:2]  # an interpreted visit costs 20 ms an image
 
@@ -160,6 +164,40 @@ def test_changes_after_a_visit_reach_memories_and_stages_as_in_the_plain_walk() 
             alone = plan._replace(carry=torch.tensor([[1.0, 0, 0]]).expand(plan.visits, -1))
             *_, last = walk(alone, learned, 7, TWO, SHAPE, given)
             assert (last.xt - expected[-1].xt).abs().max() > 1e-3, "the last visit sees what the memory carries"
+
+
+def assert_walks_as_a_table(sampler: AnySampler, corrections: list[Correction], steps: int) -> None:
+    """The graph is made with other settings of the corrections: nothing of those may be left."""
+    schedule = Schedule()
+    denoiser, plan = Denoiser(network, schedule), sampler.plan(schedule, respace(1000, steps))
+    made_with = [*map(_other, corrections), Clip("none")]
+    graph = Graph(denoiser, made_with, Ancestral("fixed_large").plan(schedule, [500]), 2, SHAPE, CPU)
+    graph.load(plan, [*corrections, Clip()], 5)
+    assert_same(kept(graph(TWO)), kept(walk(plan, denoiser, 5, TWO, SHAPE, [*corrections, Clip()])))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
+def test_every_sampler_with_all_corrections_is_the_same_walk_as_a_table(sampler: AnySampler) -> None:
+    assert_walks_as_a_table(sampler, CORRECTIONS, steps=5)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("correction", CORRECTIONS, ids=lambda c: c.name)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
+def test_every_sampler_with_every_correction_is_the_same_walk_as_a_table(
+    sampler: AnySampler, correction: Correction
+) -> None:
+    assert_walks_as_a_table(sampler, [correction], steps=4)
+
+
+def _other(correction: Any) -> Any:
+    """The same with its numbers moved a little."""
+    numbers = {
+        f.name: value * 0.9
+        for f in dataclasses.fields(correction)
+        if isinstance(value := getattr(correction, f.name), float)
+    }
+    return dataclasses.replace(correction, **numbers)
 
 
 def test_what_needs_another_graph_is_refused() -> None:
