@@ -141,8 +141,9 @@ def test_the_table_has_it_as_a_row(weights, monkeypatch):
     assert main(["table", "-e", str(weights), "--extractor", "pixels", *rows]) == 0
     monkeypatch.setattr(analytic, "measure", never)
     assert main(["table", "-e", str(weights), "--extractor", "pixels", *rows]) == 0
-    text = (weights / "table" / "table.txt").read_text()
-    assert "analytic, gammas sha256:" in text
+    table = json.loads((weights / "table" / "table.json").read_text())
+    assert [row["label"] for row in table["blocks"][0]["rows"]] == ["analytic", "fixed_small"]
+    assert "gammas" in table["results"][0]["sampling"]["sampler"]
     cells = sorted(p.name for p in (weights / "table").glob("*/cell-*.json"))
     assert len(cells) == 4
     assert sum(name.startswith("cell-analytic-gammas-sha256-") for name in cells) == 2

@@ -11,7 +11,8 @@ import pytest
 import torch
 from diffusers import DEISMultistepScheduler
 from tests.sampler.grids import MIXED, assert_finite, rho
-from tests.sampler.tables import TYPES, errors, function, numbers, predicted, states, theirs
+from tests.sampler.oracle import TYPES
+from tests.sampler.tables import errors, function, numbers, predicted, states, theirs
 from torch import Tensor
 
 from ddpm_ip.sampler import DDIM, DEIS, respace

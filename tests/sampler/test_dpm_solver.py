@@ -8,7 +8,8 @@ from itertools import pairwise, product
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from tests.sampler.exponential import COSINE, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
+from tests.sampler.exponential import COSINE, LINEAR, assert_same, grids, missed, on_parabola
+from tests.sampler.grids import assert_finite
 from tests.sampler.oracle import (
     ROWS,
     SHAPE,
@@ -166,9 +167,9 @@ def test_settings_that_play_no_part_are_none_and_not_in_the_label() -> None:
     assert dataclasses.replace(DPMSolver(1), order=3) == DPMSolver(3)
     labels = [row_of(s) for s in (DPMSolver(1, "heun"), DPMSolver(), DPMSolver(3, corrected=True))]
     assert labels == [
-        "dpm_solver, order 1",
-        "dpm_solver, order 2, solver_type midpoint",
-        "dpm_solver, order 3, solver_type midpoint, lower_order_final True, corrected True",
+        "dpm_solver,order=1",
+        "dpm_solver,order=2,solver_type=midpoint",
+        "dpm_solver,order=3,solver_type=midpoint,lower_order_final=true,corrected=true",
     ]
 
 

@@ -8,9 +8,10 @@ from itertools import product
 import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
-from tests.sampler.exponential import COSINE, GRIDS, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
-from tests.sampler.oracle import ROWS, SHAPE, network
-from tests.sampler.tables import TYPES, end, numbers, states, theirs, uniform_lambda
+from tests.sampler.exponential import COSINE, GRIDS, LINEAR, assert_same, grids, missed, on_parabola
+from tests.sampler.grids import assert_finite
+from tests.sampler.oracle import ROWS, SHAPE, TYPES, network
+from tests.sampler.tables import end, numbers, states, theirs, uniform_lambda
 
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.run.record import row_label
@@ -122,7 +123,7 @@ def test_the_walk_in_float32_with_clipping() -> None:
 
 def test_settings() -> None:
     assert UniPC(2, lower_order_final=False) == UniPC()
-    assert row_label(Sampling(UniPC()).row()) == "unipc, order 2, solver_type bh2"
+    assert row_label(Sampling(UniPC()).row()) == "unipc,order=2,solver_type=bh2"
     assert (UniPC(3).plan(LINEAR, [5, 4]).memories, UniPC(1).plan(LINEAR, [5, 4]).memories) == (3, 1)
     with pytest.raises(ValueError, match="solver_type must be one of bh1, bh2, got 'bh3'"):
         UniPC(2, "bh3")  # type: ignore[arg-type]
