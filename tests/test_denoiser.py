@@ -100,3 +100,17 @@ def test_an_unknown_type_is_refused() -> None:
         denoiser(xt, t)
     with pytest.raises(ConfigError, match="pred_score"):
         denoiser.target(x0, eps, t)
+
+
+def test_a_network_of_whole_times_is_told_the_nearest() -> None:
+    """One with a table of embeddings; the level is the one that is asked."""
+    table, xt = torch.arange(1000.0), exact()[-1]
+    t = torch.tensor([0.0, 0.4, 9.6, 100.0, 399.7, 700.2])
+    alpha, sigma = torch.full((6, 1, 1, 1), 0.8), torch.full((6, 1, 1, 1), 0.6)
+    of_a_table = Denoiser(lambda x, t: table[t].reshape(-1, 1, 1, 1) + 0 * x, SCHEDULE, whole_times=True)
+    seen = of_a_table.at(xt, t, alpha, sigma)
+    assert seen.output[:, 0, 0, 0].tolist() == [0, 0, 10, 100, 400, 700]
+    torch.testing.assert_close(seen.x0, (xt - 0.6 * seen.output) / 0.8)
+    told: list[Tensor] = []
+    Denoiser(lambda x, t: told.append(t) or x, SCHEDULE).at(xt, t, alpha, sigma)
+    assert torch.equal(told[0], t), "others are told what is asked"

@@ -1,11 +1,27 @@
-"""The Python of the README and of docs/*.md runs as it is written: each page's blocks in order, as one program."""
+"""What pages say is so. The Python of the README and of docs/*.md runs as it is written: each page's blocks in order,
+as one program. Commands are read by the parsers, as far as to how images would be made. Links lead somewhere, and
+docs/samplers.md has every sampler, correction and spacing with its settings and their defaults.
+"""
 
+import dataclasses
 import re
+import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.tiny import ROOT, finish, start
+from tests.tiny import ROOT, finish, start, tree
+
+from ddpm_ip import cli, options
+from ddpm_ip.config import from_dict, parse_overrides
+from ddpm_ip.parser import Parser
+from ddpm_ip.sampler import AnySampler
+from ddpm_ip.sampler.correction import AnyCorrection
+from ddpm_ip.sampler.spacing import parsed
+from ddpm_ip.table.rows import TableOptions
+from ddpm_ip.variants import variant_name, variants
 
 NOT_RUN = "<!-- not run -->"  # on a line above a block that cannot be run, such as one that shows a pattern
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,3 +73,128 @@ def test_blocks_stay_on_their_lines() -> None:
 def test_a_block_without_an_end_is_seen() -> None:
     with pytest.raises(AssertionError, match="no end"):
         program("```python\na = 1")
+
+
+ALL_PAGES = [*PAGES, ROOT / "docs/extending.md"]
+SHELL = re.compile(r"^```(?:shell|bash)\s*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PROGRAM = re.compile(r"(?:ddpm-ip\s+(\S+)|(?:accelerate-launch|torchrun)\b.*?\bscripts/(\w+)\.py)\s*(.*)")
+SCRIPTS = {"train_ddpm_ip": "train", "train_ddpm": "train", "sample_uncond": "sample"}
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """The commands of this project in the shell blocks of a page, without what is optional, patterns and loops."""
+    found = []
+    for block in SHELL.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            match = PROGRAM.match(re.sub(r" \[[-]{1,2}\w.*?\]", "", line).strip())
+            if match and not re.search(r"\$\w|\.\.\.", line.partition(" #")[0].replace("...]", "]")):
+                name = match[1] or SCRIPTS.get(match[2], match[2])
+                found.append((name, shlex.split(match[3], comments=True)))
+    return found
+
+
+def read(command: str, words: list[str]) -> None:
+    """A command as far as its settings, with a run of digits for whatever run is named."""
+    text, arguments, _ = cli._COMMANDS[command]
+    parser = Parser(description=text, epilog=cli._epilog(command), allow_abbrev=False)
+    arguments(parser)
+    args, rest = parser.parse_known_args(words)
+    if command == "sample":
+        config = configured(options.single_overrides(args, parse_overrides(rest)))
+        config.sampling.filled("fixed_small")
+        if config.sampling.spacing != "optimised":
+            config.sampling.filled("fixed_small").check(config.diffusion.schedule, learned_variance=True)
+    elif command in ("table", "compare-samplers"):
+        rows, common = options.many_overrides(args, parse_overrides(rest))
+        wanted = TableOptions([configured({**common, **row}).sampling for row in rows], args.steps, args.evaluations)
+        assert all(slot.why_not is None for slot in wanted.slots(configured(common)))
+    elif command == "train":
+        configured(parse_overrides(rest))
+
+
+def configured(overrides: Mapping[str, Any]) -> Any:
+    about = ("data.", "reference")  # whose files are not here
+    return from_dict(tree(), "a page", {k: v for k, v in overrides.items() if not k.startswith(about)})
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_the_commands_of_a_page_can_be_read(page: Path) -> None:
+    for command, words in commands(page.read_text(encoding="utf-8")):
+        try:
+            read(command, words)
+        except BaseException as error:
+            pytest.fail(f"ddpm-ip {command} {shlex.join(words)}: {error!r}")
+
+
+def test_commands_are_seen() -> None:
+    page = "```shell\nddpm-ip sample --a 'b c'  # why\n"
+    page += "accelerate-launch --x scripts/train_ddpm.py -c C [-e E] \\\n  -r latest\n"
+    page += "ddpm-ip table $x\npip install a\n```\n```\nddpm-ip no\n```"
+    assert commands(page) == [("sample", ["--a", "b c"]), ("train", ["-c", "C", "-r", "latest"])]
+    with pytest.raises(Exception, match="did you mean"):
+        read("sample", shlex.split("--weights W --n_samples 1 --save_dir D --spacing logsmr"))
+
+
+def test_times_takes_its_own_options() -> None:
+    parser = Parser(epilog=cli._epilog("times"), allow_abbrev=False)
+    cli._COMMANDS["times"][1](parser)
+    told = parser.format_help()
+    assert "--corrections" in told
+    assert "--afs" not in told
+
+
+def anchors(text: str) -> set[str]:
+    """Of the headings of a page, as GitHub makes them."""
+    bare = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    titles = [re.sub(r"\[(.*?)\]\(.*?\)|[`*]", r"\1", title) for title in re.findall(r"^#+ (.+)$", bare, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [*ALL_PAGES, ROOT / "benchmarks/README.md"], ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    bare = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\(([^)\s]+)\)", bare):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+METHODS = (ROOT / "docs/samplers.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("method", [*variants(AnySampler), *variants(AnyCorrection)], ids=variant_name)
+def test_the_page_of_samplers_has_every_setting_with_its_default(method: type) -> None:
+    """A row begins with the name; each setting is followed by its default in brackets, which may be in other words."""
+    rows = re.findall(rf"^\| `{variant_name(method)}` \|.*(?:\n\| \.\.\. .*)*", METHODS, re.MULTILINE)
+    assert len(rows) == 1
+    for field in dataclasses.fields(method):
+        if field.name == "name":
+            continue
+        assert f"`{field.name}`" in rows[0], field.name
+        told = re.search(rf"`{field.name}`(?:, `\w+`)* \(`?([^)`]*)`?\)", rows[0])
+        if field.default is None or isinstance(field.default, tuple):
+            continue
+        assert told, f"{field.name} has no default"
+        shown = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default}"
+        assert told[1] in (shown, shown.removesuffix(".0"), f"{field.default:g}" if shown[0].isdigit() else shown)
+
+
+def test_the_page_of_samplers_has_every_spacing() -> None:
+    table = METHODS.partition("## Times")[2].partition("```")[0]
+    known = set(re.findall(r"`([a-z-]+)`", " ".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))))
+    for name in ("uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad", "logsnr", "exponential",
+                 "karras", "beta", "optimised"):  # fmt: skip
+        assert name in known
+        parsed(name)
+
+
+@pytest.mark.parametrize("room", ["sampler", "sampler/correction", "sample", "run", "table", "commands"])
+def test_the_architecture_names_every_module_of_a_room(room: str) -> None:
+    rooms = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## Rooms")[2].split("```")[1]
+    modules = [path.stem for path in (ROOT / "src/ddpm_ip" / room).glob("*.py") if path.stem != "__init__"]
+    assert [module for module in modules if not re.search(rf"\b{module}\b", rooms)] == []
+    assert [name for name in re.findall(r"\w+\.py", rooms) if not [*(ROOT / "src").rglob(name)]] == []

@@ -8,7 +8,8 @@
 
 What is public is listed here, and imported when it is first used: ``import ddpm_ip`` and ``ddpm-ip --help`` answer at
 once. No public name is that of a module. The subject is in five short modules: :mod:`ddpm_ip.schedule`,
-:mod:`ddpm_ip.perturbation`, :mod:`ddpm_ip.denoiser`, :mod:`ddpm_ip.objective` and :mod:`ddpm_ip.sampler`.
+:mod:`ddpm_ip.perturbation`, :mod:`ddpm_ip.denoiser`, :mod:`ddpm_ip.objective` and :mod:`ddpm_ip.sampler`. All samplers,
+spacings and corrections, with their settings and sources, are in docs/samplers.md.
 """
 
 from typing import TYPE_CHECKING, Any

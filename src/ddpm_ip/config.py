@@ -183,7 +183,7 @@ class Config:
     def denoiser(self, network: Network) -> Denoiser:
         """The network with its meaning."""
         d = self.diffusion
-        return Denoiser(network, d.schedule, d.objective, d.learned_variance)
+        return Denoiser(network, d.schedule, d.objective, d.learned_variance, getattr(self.model, "whole_times", False))
 
     def objective(self, times: TimeSampler) -> Objective:
         """The training loss at the times of a run's sampler, which ``train.times.start`` makes."""

@@ -50,12 +50,15 @@ class Denoiser:
         schedule: the schedule that it was trained with.
         prediction_type: what the network puts out.
         learned_variance: the second half of the output's channels are variance fractions, scaled to [-1, 1].
+        whole_times: the network knows whole times only, as one with a table of T embeddings does: it is told the
+            nearest one, while the level stays the one that is asked.
     """
 
     network: Network
     schedule: Schedule
     prediction_type: PredictionType = "pred_eps"
     learned_variance: bool = False
+    whole_times: bool = False
 
     def __call__(self, xt: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
         """Predicts from noisy images ``xt`` (B, C, H, W) at int64 times ``t`` (B,) in 0..T-1, given ``cond``."""
@@ -70,6 +73,8 @@ class Denoiser:
             alpha, sigma: float32, of a shape that multiplies ``xt``.
             cond: what else the network is told.
         """
+        if self.whole_times and t.is_floating_point():
+            t = t.round().long()
         output = self.network(xt, t) if cond is None else self.network(xt, t, cond)
         output, fraction = output.float(), None
         if self.learned_variance:

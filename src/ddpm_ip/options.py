@@ -26,9 +26,14 @@ SPACINGS = (
 )
 OTHERS = ("clip", "afs", "denoise_to_zero")  # items of sampling that a row of a table may name
 VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
+TABLE_DEFAULTS = {
+    "rows": "both fixed ones, or the learned one of a model that has it",
+    "spacing": "sampling.spacing of the config, uniform-linspace",
+    "columns": "1000 100 50 10",
+}
 SAMPLER_HELP = (
-    "ancestral (or ddpm), or another of docs/DDPM.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY VALUE "
-    "(default: sampling.sampler of the config, ancestral)"
+    "ancestral (or ddpm), or another of docs/samplers.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY "
+    "VALUE (default: sampling.sampler of the config, ancestral)"
 )
 
 
@@ -41,6 +46,28 @@ def add_common(p: argparse.ArgumentParser) -> None:
         "(default: rederive)",
     )
     p.add_argument(
+        "--batch_size",
+        type=int,
+        metavar="N",
+        help="images at once; part of what makes the image (default: that of the images that are there; else 64 on a "
+        "CPU, on a GPU what its free memory holds, 64 to 1024)",
+    )
+
+
+def add_chain(p: argparse.ArgumentParser) -> None:
+    """The corrections of a command that samples in one way."""
+    p.add_argument(
+        "--corrections",
+        nargs="+",
+        metavar="NAME[,KEY=VALUE...]",
+        help="changes of what the network says or of the state, in order, as in ip_emulator epsilon_scaling,scale=1.01 "
+        "(docs/samplers.md); or none (default: sampling.corrections of the config)",
+    )
+
+
+def _add_ends(p: argparse.ArgumentParser) -> None:
+    """What may be left out of a walk."""
+    p.add_argument(
         "--afs",
         action="store_const",
         const=True,
@@ -50,13 +77,6 @@ def add_common(p: argparse.ArgumentParser) -> None:
         "--denoise_to_zero",
         choices=("true", "false"),
         help="the last step, to the clean image; false leaves it out, and a little noise in the image (default: true)",
-    )
-    p.add_argument(
-        "--batch_size",
-        type=int,
-        metavar="N",
-        help="images at once; part of what makes the image (default: that of the images that are there; else 64 on a "
-        "CPU, on a GPU what its free memory holds, 64 to 1024)",
     )
 
 
@@ -74,15 +94,10 @@ def _add_spacing(p: argparse.ArgumentParser, *more: str) -> None:
 def add_single(p: argparse.ArgumentParser) -> None:
     """Options of a command that samples in one way."""
     _add_spacing(p, "none")
+    _add_ends(p)
     p.add_argument("--sampler", metavar="NAME[,KEY=VALUE...]", help=SAMPLER_HELP)
     p.add_argument("--var_type", choices=VARIANCES, help="of the ancestral sampler; default: diffusion.var_type")
-    p.add_argument(
-        "--corrections",
-        nargs="+",
-        metavar="NAME[,KEY=VALUE...]",
-        help="changes of what the network says, in order, as in epsilon_scaling,scale=1.01; or none (default: "
-        "sampling.corrections of the config)",
-    )
+    add_chain(p)
     p.add_argument("--ddim_eta", type=float, metavar="ETA", help="the sampler ddim with this eta")
     p.add_argument(
         "--respace_steps",
@@ -95,14 +110,19 @@ def add_single(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seed", type=int, help="image i of a seed is always the same image (default: 0)")
 
 
-def add_many(p: argparse.ArgumentParser) -> None:
-    """Options of a command that samples in several ways, with several numbers of steps."""
+def add_many(p: argparse.ArgumentParser, defaults: Mapping[str, str] = TABLE_DEFAULTS) -> None:
+    """Options of a command that samples in several ways, with several numbers of steps.
+
+    Args:
+        p: gets them.
+        defaults: what holds where nothing is said, by option; for ``--help``.
+    """
+    _add_ends(p)
     p.add_argument(
         "--variance",
         nargs="+",
         metavar="V",
-        help=f"rows of the ancestral sampler: {', '.join(VARIANCES)} (default: both fixed ones, or the learned one of "
-        "a model that has it)",
+        help=f"rows of the ancestral sampler: {', '.join(VARIANCES)} (default: {defaults['rows']})",
     )
     p.add_argument(
         "--sampler", nargs="+", metavar="NAME[,KEY=VALUE...]", help="rows, as in ddim,eta=0, after those of --variance"
@@ -120,8 +140,8 @@ def add_many(p: argparse.ArgumentParser) -> None:
         dest="spacing",
         nargs="+",
         metavar="NAME[,KEY=VALUE...]",
-        help="rows: each of them with each of these spacings, as for `ddpm-ip sample` (default: sampling.spacing of "
-        "the config, uniform-linspace)",
+        help="rows: each of them with each of these spacings, as for `ddpm-ip sample` "
+        f"(default: {defaults['spacing']})",
     )
     p.add_argument(
         "--rows",
@@ -136,7 +156,7 @@ def add_many(p: argparse.ArgumentParser) -> None:
         type=steps,
         nargs="+",
         metavar="K",
-        help="columns; guided-diffusion's strings, too (default: 1000 100 50 10)",
+        help=f"columns; guided-diffusion's strings, too (default: {defaults['columns']})",
     )
     p.add_argument(
         "--evaluations",

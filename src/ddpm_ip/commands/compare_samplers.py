@@ -13,7 +13,12 @@ SPACINGS = ("uniform-linspace", "logsnr")
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("runs", nargs="+", type=Path, metavar="EXP_DIR", help="folders of runs, measured one after another")
-    table.add_measuring(p, n_samples=2_000)
+    defaults = {
+        "rows": "every sampler there is",
+        "spacing": f"of every sampler {' '.join(SPACINGS)}, else sampling.spacing of the config",
+        "columns": f"--evaluations {' '.join(map(str, EVALUATIONS))}",
+    }
+    table.add_measuring(p, n_samples=2_000, defaults=defaults)
     p.set_defaults(grid=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ddpm_ip import options
@@ -21,9 +22,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
 
 
-def add_measuring(p: argparse.ArgumentParser, n_samples: int) -> None:
-    """The options of a table but for the run."""
-    options.add_many(p)
+def add_measuring(
+    p: argparse.ArgumentParser, n_samples: int, defaults: Mapping[str, str] = options.TABLE_DEFAULTS
+) -> None:
+    """The options of a table but for the run; see :func:`ddpm_ip.options.add_many`."""
+    options.add_many(p, defaults)
     p.add_argument("--n_samples", type=int, default=n_samples, metavar="N", help="images a cell (default: %(default)s)")
     p.add_argument(
         "--seeds",

@@ -33,6 +33,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--n", type=int, default=256, metavar="N", help="its trajectories (default: %(default)s)")
     p.add_argument("--seed", type=int, help="of their noises (default: 0)")
     p.add_argument("--whole", action="store_true", help="whole times only, for a network that takes no others")
+    options.add_chain(p)
     options.add_common(p)
     p.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSON file instead of the place beside the weights")
 
@@ -45,8 +46,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.sample.optimised import TimesOptions, optimise
     from ddpm_ip.sample.program import configured
 
-    given = argparse.Namespace(**vars(args), spacing=None, var_type=None, ddim_eta=None)
-    given.steps = None  # of the teacher, whose times are its own
+    # A teacher walks along times of its own, all the way to the clean image.
+    own = dict.fromkeys(("steps", "spacing", "afs", "denoise_to_zero", "var_type", "ddim_eta"))
+    given = argparse.Namespace(**{**vars(args), **own})
     overrides = options.single_overrides(given, parse_overrides(rest))
     setup(None, os.environ.get("RANK", "0") == "0")
     weights = find_weights(args.weights)

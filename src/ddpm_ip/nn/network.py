@@ -35,7 +35,9 @@ class Network(Protocol):
 class NetworkConfig(Protocol):
     """A frozen dataclass with the sizes of a network: the section ``model`` of a configuration.
 
-    The sizes are checked by ``annotated_types`` markers on its fields and by the module that is built.
+    The sizes are checked by ``annotated_types`` markers on its fields and by the module that is built. A network that
+    knows whole times only says so: ``whole_times: ClassVar[bool] = True``. It is then told the nearest whole time where
+    a sampler asks between two.
     """
 
     @property
