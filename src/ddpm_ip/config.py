@@ -240,8 +240,10 @@ def from_dict(
         found = error.errors()
         told = [explain(e, Config) for e in found[:MOST]]
         raise ConfigError(by_origin(told, origin, words.written, len(found) - MOST)) from None
-    if lost := _booleans_as_numbers(given, config.to_dict()):
-        mistakes = [Mistake(key, "a number is needed, not true/false") for key in lost]
+    checked = config.to_dict()
+    mistakes = [Mistake(key, "a number is needed, not true/false") for key in _booleans_as_numbers(given, checked)]
+    mistakes += [Mistake(key, NO_PART) for key, value in words.overrides.items() if _is_idle(key, value, checked)]
+    if mistakes:
         raise ConfigError(by_origin(mistakes, origin, words.written))
     return config
 
@@ -259,9 +261,19 @@ def merge(tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, An
 
     An override of a section's ``name`` that changes it makes that section start from the new variant's own defaults;
     not where both names have the same keys, as Adam and AdamW.
+
+    Raises:
+        ConfigError: one override is of something within what another sets to a plain value.
     """
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in tree.items()}
-    for path in sorted(overrides, key=lambda p: not p.endswith(".name")):
+    for inner in overrides:
+        outer = next((path for path in overrides if inner.startswith(f"{path}.")), None)
+        if outer is not None and not isinstance(overrides[outer], Mapping):
+            raise ConfigError(
+                f"--{shown(inner)}: {shown(outer)} is given, too, as {quoted(overrides[outer])}, which has no parts: "
+                "give one of them"
+            )
+    for path in sorted(overrides, key=lambda p: (p.count("."), not p.endswith(".name"))):
         *section, key = path.split(".")
         node = merged
         for name in section:
@@ -360,6 +372,9 @@ def _default_of(cls: type, section: str) -> type | None:
     return None if factory is dataclasses.MISSING else type(factory())
 
 
+NO_PART = "plays no part beside the other settings: leave it out"
+
+
 def _booleans_as_numbers(given: Any, checked: Any, key: str = "") -> list[str]:
     """Where true or false was taken for a number (Python's bool is an int)."""
     if isinstance(given, Mapping) and isinstance(checked, Mapping):
@@ -372,4 +387,12 @@ def _booleans_as_numbers(given: Any, checked: Any, key: str = "") -> list[str]:
             for i, (g, c) in enumerate(zip(given, checked, strict=False))
             for k in _booleans_as_numbers(g, c, f"{key}.{i}")
         ]
-    return [key] if isinstance(given, bool) and not isinstance(checked, bool) else []
+    return [key] if isinstance(given, bool) and checked is not None and not isinstance(checked, bool) else []
+
+
+def _is_idle(path: str, given: Any, checked: Mapping[str, Any]) -> bool:
+    """Whether a setting that was given became None, since beside the others it plays no part."""
+    value: Any = checked
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else value
+    return given is not None and value is None

@@ -81,7 +81,8 @@ def by_origin(mistakes: Sequence[Mistake], origin: str, written: Mapping[str, st
         option = _option(mistake, written)
         line = f"{mistake.key}: {mistake.text}"
         if option is not None:
-            line = f"--{shown(written[option])}: {mistake.text if f'{option}.'.startswith(f'{mistake.key}.') else line}"
+            word = mistake.key if option == f"{mistake.key}.name" == written[option] else written[option]  # all of it
+            line = f"--{shown(word)}: {mistake.text if f'{option}.'.startswith(f'{mistake.key}.') else line}"
         told.setdefault(origin if option is None else "the options given", []).append(line)
     lines = []
     for where, found in told.items():
@@ -155,7 +156,7 @@ def _other_key(path: Sequence[str], parents: Sequence[type], root: type) -> str:
         return f"; did you mean {_or(_with_word(leaf, known))}?"
     keys = f"; the keys of {'.'.join(section) or 'a config'} are {_list(known)}"
     if owners := _owners(section, leaf, root):
-        return f"{keys}; {leaf} is one of {'.'.join(section)}.name {_or(owners)}"
+        return f"{keys}; {leaf} is one of {'.'.join(section)}.name {_or(owners, MOST)}"
     here = [p for p in in_our_words({}, {".".join(path): None}).overrides if p != ".".join(path)]
     elsewhere = here[-1:] or [p for p in _paths(root) if p.rpartition(".")[2] == leaf]
     within = [path.partition(f".{leaf}.")[0] for path in _paths(root) if f".{leaf}." in path]
@@ -219,7 +220,7 @@ def _list(words: Sequence[str]) -> str:
     return ", ".join(words[:MOST])
 
 
-def _or(words: Sequence[str]) -> str:
+def _or(words: Sequence[str], most: int = 4) -> str:
     """``a, b or c``."""
-    *first, last = words[:4]
+    *first, last = words[:most]
     return f"{', '.join(first)} or {last}" if first else last

@@ -174,9 +174,10 @@ class Run:
         Args:
             n: how many; the images 0 .. n - 1 of the seed.
             settings: the fields of :class:`ddpm_ip.sampler.sampling.Sampling`: ``sampler``, ``corrections``, ``clip``,
-                ``steps``, ``spacing``, ``seed``, ``block``, ``precision``. What is not given is taken from the section
-                ``sampling`` of the configuration. ``sampler`` and ``corrections`` are objects, as in
-                ``ip.DDIM(eta=1)``; your own will do (:class:`ddpm_ip.sampler.base.Sampler`, as a dataclass).
+                ``steps``, ``spacing``, ``seed``, ``block``, ``precision``, ``afs``, ``denoise_to_zero``. What is not
+                given is taken from the section ``sampling`` of the configuration. ``sampler`` and ``corrections`` are
+                objects, as in ``ip.DDIM(eta=1)``; your own will do (:class:`ddpm_ip.sampler.base.Sampler`, as a
+                dataclass).
 
         Raises:
             UserError: it was not trained yet, a setting is unknown or impossible, or the model cannot be sampled so.

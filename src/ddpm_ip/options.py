@@ -26,14 +26,22 @@ SPACINGS = (
 )
 OTHERS = ("clip", "afs", "denoise_to_zero")  # items of sampling that a row of a table may name
 VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
+SAMPLERS = (
+    "ancestral", "ddim", "deis", "dpm_solver", "dpm_solver_sde", "dpm_solver_single", "er_sde", "euler", "heun",
+    "ipndm", "ipndm_v", "restart", "sa_solver", "unipc",
+)  # fmt: skip
+CORRECTIONS = (
+    "band_gains", "dcw", "dynamic_thresholding", "epsilon_scaling", "ip_emulator", "time_shift", "tsr",
+    "variance_normalisation",
+)  # fmt: skip
 TABLE_DEFAULTS = {
     "rows": "both fixed ones, or the learned one of a model that has it",
     "spacing": "sampling.spacing of the config, uniform-linspace",
     "columns": "1000 100 50 10",
 }
 SAMPLER_HELP = (
-    "ancestral (or ddpm), or another of docs/samplers.md, with its settings as in ddim,eta=0.5 or by --sampler.KEY "
-    "VALUE (default: sampling.sampler of the config, ancestral)"
+    f"{', '.join(SAMPLERS)} (docs/samplers.md; ddpm is ancestral), with its settings as in ddim,eta=0.5 or by "
+    "--sampler.KEY VALUE (default: sampling.sampler of the config, ancestral)"
 )
 
 
@@ -60,8 +68,8 @@ def add_chain(p: argparse.ArgumentParser) -> None:
         "--corrections",
         nargs="+",
         metavar="NAME[,KEY=VALUE...]",
-        help="changes of what the network says or of the state, in order, as in ip_emulator epsilon_scaling,scale=1.01 "
-        "(docs/samplers.md); or none (default: sampling.corrections of the config)",
+        help="changes of what the network says or of the state, in order, as in tsr epsilon_scaling,scale=1.01; "
+        f"of {', '.join(CORRECTIONS)} (docs/samplers.md); or none (default: sampling.corrections of the config)",
     )
 
 

@@ -25,6 +25,21 @@ class ByName:
         )
 
 
+@dataclass(frozen=True)
+class OneOrMore:
+    """Marks a tuple for pydantic that may be given as its only number: ``Annotated[tuple[int, ...], OneOrMore()]``."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(one_or_more, handler(source))
+
+
+def one_or_more(value: Any) -> Any:
+    """A number as the tuple that holds it; anything else as it is."""
+    return (value,) if type(value) in (int, float) else value
+
+
 def variants(annotation: Any) -> list[type]:
     """The dataclasses that a field can hold, also any number of them in a tuple; none for a plain value."""
     if get_origin(annotation) is Annotated:

@@ -112,6 +112,19 @@ def test_an_extractor_that_training_would_miss(tmp_path, monkeypatch):
     assert "torch-fidelity is not installed" in findings[-1].text
 
 
+def test_a_section_sampling_that_training_refuses(tmp_path):
+    config = yaml_file(tmp_path, sample_freq=5)
+    assert "sampling" not in look(config, **{"sampling.sampler.name": "ddim", "sampling.afs": True})
+    for wanted in (
+        {"sampling.spacing": "optimised"},
+        {"sampling.sampler.var_type": "analytic"},
+        {"sampling.afs": True},
+    ):
+        (finding,) = look(config, **wanted)["sampling"]
+        assert finding.level == "problem"
+        assert "images during training" in finding.text
+
+
 def test_an_extractor_that_does_not_take_the_channels(tmp_path):
     config = yaml_file(tmp_path, {"in_channels": 5})
     texts = [f.text for f in look(config, **{"train.eval.every": 5, "train.eval.extractor": "inception"})["train.eval"]]

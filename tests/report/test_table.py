@@ -171,6 +171,19 @@ def test_rows_are_named_in_order_and_steps_may_be_a_string(runs):
     assert len({(line.get_color(), line.get_marker()) for line in lines if len(line.get_xdata()) == 1}) == 3
 
 
+def test_optimised_times_are_named_and_not_listed(runs):
+    """By a hash of how they were found only where there are several kinds."""
+    kinds = [f"optimised, sha256:{digit * 12}" for digit in "ab"]
+    for first, second, names in (
+        ("quad", kinds[0], ["ddim@optimised", "ddim@quad"]),
+        (*kinds, [f"ddim@{kind.replace(' ', '')}" for kind in kinds]),
+    ):
+        for run, spacing in zip(runs, (first, second), strict=True):
+            write(run, record(1.0, {"name": "ddim"}, steps=5, spacing=spacing))
+        table = only_table(runs)
+        assert [table.family_label(setting) for setting in table.settings] == names
+
+
 def test_many_samplers_of_two_runs_differ_in_dashes_or_markers(runs):
     for run in runs:
         write(run, *(record(1.0 + i, {"name": "ddim", "eta": i / 10}, steps=5) for i in range(8)))

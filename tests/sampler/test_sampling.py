@@ -14,11 +14,13 @@ from tests.tiny import ROOT, tree
 from ddpm_ip.cli import main
 from ddpm_ip.config import Config, from_dict, load, merge
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.options import CORRECTIONS as CORRECTION_NAMES
+from ddpm_ip.options import SAMPLERS as SAMPLER_NAMES
 from ddpm_ip.run.record import understood
 from ddpm_ip.run.row import row_label
 from ddpm_ip.sample.store import sample_files
 from ddpm_ip.sampler import DDIM, Ancestral, AnySampler, DPMSolver, Sampler, respace
-from ddpm_ip.sampler.correction import EpsilonScaling
+from ddpm_ip.sampler.correction import AnyCorrection, EpsilonScaling
 from ddpm_ip.sampler.sampling import Computed, Sampling
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.variants import variant_name, variants
@@ -97,12 +99,47 @@ def test_another_sampler_starts_from_its_own_defaults() -> None:
         ({"sampling.seed": -1}, "seed must lie in"),
         ({"sampling.spacing": "karas"}, "unknown spacing .*'karas'.*did you mean karras"),
         ({"sampling.spacing": "karras,rh=3"}, "its settings are rho, sigma_min, sigma_max, whole"),
+        ({"sampling.spacing": "logSNR"}, "did you mean logsnr"),
+        ({"sampling.spacing": "[999,abc]"}, r"the spacing \[999,abc\]: a list of times is of numbers"),
         ({"sampling.spacing": [5, 7]}, "must fall"),
     ],
 )
 def test_what_cannot_be_is_told_with_its_place(override: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         config_of(**override)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"spacing": "karras", "spacing.rho": 5},
+            "spacing.rho: sampling.spacing is given, too, as 'karras'",
+        ),
+        ({"sampler.name": "ddim", "sampler.eta": 2}, "--sampling.sampler: eta must lie in"),
+        ({"sampler.name": "heun", "sampler.order": 3}, "order is one of .*, er_sde, ipndm, ipndm_v or unipc"),
+        (
+            {"sampler.name": "dpm_solver", "sampler.corrected": True},
+            "corrected: plays no part beside the other",
+        ),
+        ({"sampler.name": "ddim", "sampler.eta": True}, "sampler.eta: a number is needed, not true/false"),
+        ({"sampler": {"name": "unipc"}, "sampler.order": 2, "sampler.lower_order_final": True}, "final: plays no part"),
+    ],
+)
+def test_what_cannot_be_of_the_options(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        from_dict(tree(), overrides={f"sampling.{key}": value for key, value in options.items()})
+
+
+def test_what_plays_no_part_any_more_is_told_of_options_alone() -> None:
+    """A file may say all settings of its sampler; an option that makes some of them idle does not have to name them."""
+    tree = {"data": {"name": "digits"}, "sampling": {"sampler": {"name": "dpm_solver", "order": 3, "corrected": True}}}
+    assert from_dict(tree, overrides={"sampling.sampler.order": 1}).sampling.sampler == DPMSolver(1)
+
+
+def test_the_names_in_the_help_are_all_that_there_are() -> None:
+    assert sorted(map(variant_name, variants(AnySampler))) == list(SAMPLER_NAMES)
+    assert sorted(map(variant_name, variants(AnyCorrection))) == list(CORRECTION_NAMES)
 
 
 @pytest.mark.parametrize(

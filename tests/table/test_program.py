@@ -435,6 +435,7 @@ def test_spacings_and_variances_that_need_the_weights(folder):
     assert [place for place, cell in found.items() if cell is None] == [("ddim@optimised", 4)]
     assert "no times for 4 steps" in as_text(grid).replace("\n", " ")
     assert grid["protocol"]["spacing"][0].startswith("optimised, sha256:")
+    assert {r["sampling"]["spacing"] for r in grid["results"]} == set(grid["protocol"]["spacing"])
     made = []
     times = replace(rows[0], spacing=(900.5, 400, 10))
     other = make(folder, made.append, rows=[times], steps=[3])

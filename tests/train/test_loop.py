@@ -152,6 +152,7 @@ def test_a_fast_path_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"sampling.steps": 2000}, "the section sampling.*2000; choose 1..1000"),
         ({"sampling.spacing": "quad", "train.sample_freq": 2, "train.sample_steps": 100}, "train.sample_steps: 100"),
         ({"sampling.spacing": "quad", "train.eval.every": 2, "train.eval.steps": 200}, "train.eval.steps: 200"),
         ({"sampling.sampler.var_type": "learned_range", "train.sample_freq": 2}, "network with learned variance"),

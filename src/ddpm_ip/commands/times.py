@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddpm_ip import options
 
-TEACHER = "dpm_solver"
+TEACHER = "ipndm"  # the published one
 
 
 def arguments(p: argparse.ArgumentParser) -> None:

@@ -10,13 +10,38 @@ import torch
 
 from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
+from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.run.record import Evaluation
 from ddpm_ip.sample.generator import Model
+from ddpm_ip.sampler.spacing import OPTIMISED
 
 BLOCK = 256  # images at once; on the CPU a quarter
+
+
+def check_sampling(config: Config) -> None:
+    """Says before training what would be said when images are made: previews, for evaluations, and in the end.
+
+    Raises:
+        ConfigError: the section ``sampling`` asks for what cannot be.
+    """
+    t, d = config.train, config.diffusion
+    wanted = (("sample_steps", t.sample_freq, t.sample_steps), ("eval.steps", t.eval.every, t.eval.steps))
+    for key, often, steps in wanted:
+        try:
+            if often:
+                config.sampling_in_training(steps).check(d.schedule, d.learned_variance)
+        except ConfigError as error:
+            raise ConfigError(
+                f"images during training (train.{key}: {steps}, and the section sampling): {error}"
+            ) from None
+    try:
+        if config.sampling.spacing != OPTIMISED:  # these are known when the weights are
+            config.sampling.times(d.schedule)
+    except ConfigError as error:
+        raise ConfigError(f"images of the trained network (the section sampling): {error}") from None
 
 
 class Judge:

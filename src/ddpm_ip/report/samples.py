@@ -16,6 +16,7 @@ from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
 from ddpm_ip.report.table import Setting
 from ddpm_ip.run.record import SECTIONS
+from ddpm_ip.run.row import spacing_name
 
 FILM = 5
 MAX_PAIRS = 16
@@ -66,7 +67,7 @@ def _side_by_side(
     blocks = []
     for setting in shown:
         title = f"{setting.row}, {show(setting.steps)} {'step' if setting.steps == 1 else 'steps'}"
-        detail = f", {setting.spacing}" if mixed and setting.spacing not in (None, SECTIONS) else ""
+        detail = f", {spacing_name(setting.spacing or '')}" if mixed and setting.spacing not in (None, SECTIONS) else ""
         figures = [_grid(run, pairs[setting].get(run.name), i, title, limit) for i, run in pictured]
         side = "div.side many" if len(pictured) > 3 else "div.side"
         blocks.append(tag("div.pair", tag("h3", title + detail), tag(side, figures)))

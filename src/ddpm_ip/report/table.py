@@ -18,6 +18,7 @@ from ddpm_ip.metric import higher_is_better
 from ddpm_ip.report.markup import INVISIBLE
 from ddpm_ip.report.run import Run
 from ddpm_ip.run.record import SECTIONS, Record
+from ddpm_ip.run.row import spacing_name
 
 UNKNOWN = "–"
 
@@ -146,7 +147,13 @@ class Table:
             return f"{setting.row} · {SECTIONS}"
         if len({s.spacing for s in self.settings} - {SECTIONS}) < 2:
             return setting.row
-        return f"{setting.row}@{setting.spacing.replace(' ', '')}" if setting.spacing else f"{setting.row} · –"
+        name = self.spacing_label(setting)
+        return f"{setting.row}@{name.replace(' ', '')}" if name else f"{setting.row} · –"
+
+    def spacing_label(self, setting: Setting) -> str | None:
+        """``optimised``; with how these times were found only where the table has several kinds of them."""
+        kinds = {s.spacing for s in self.settings if s.spacing and spacing_name(s.spacing) != s.spacing}
+        return spacing_name(setting.spacing) if setting.spacing and len(kinds) < 2 else setting.spacing
 
     def formatter(self) -> Callable[[float], str]:
         """One number of decimals for the whole table, so that digits line up: three figures for the smallest value."""

@@ -42,6 +42,11 @@ def _settings(settings: Mapping[str, Any]) -> str:
     return "".join(f",{key}={_in_words(value)}" for key, value in told.items())
 
 
+def spacing_name(spacing: str) -> str:
+    """``optimised`` of ``optimised, sha256:0123456789ab``, as tables say how such times were found; others stay."""
+    return spacing.partition(", sha256:")[0]
+
+
 def is_hash(value: Any) -> bool:
     """Whether a setting is many numbers that were measured, of which facts say a hash, and nobody gives them."""
     return isinstance(value, str) and value.startswith("sha256:")

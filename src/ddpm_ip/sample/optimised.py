@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ class TimesOptions:
 
     Args:
         steps: numbers of steps; the times of each are found.
-        teacher: how the trajectories are made: sampler, corrections, clip, seed and block count.
+        teacher: how the trajectories are made: sampler, corrections, clip, seed and block count; the times and the ends
+            of the walk are the method's own.
         n: trajectories.
         whole: whole times only, for a network that takes no others.
         out: a JSON file instead of the store.
@@ -95,7 +96,7 @@ def optimise(config: Config, weights: Weights, options: TimesOptions) -> dict[in
 
 def _keep(found: dict[int, list[float]], store: Measured, options: TimesOptions) -> None:
     settings: dict[str, Any] = {
-        "teacher": {**options.teacher.row(), "seed": options.teacher.seed},
+        "teacher": {**replace(options.teacher, afs=False, denoise_to_zero=True).row(), "seed": options.teacher.seed},
         "n": options.n, "points": POINTS, "c": LATER, "whole": options.whole,
     }  # fmt: skip
     if options.out is not None:
@@ -121,8 +122,8 @@ def cost_of(model: Model, teacher: Sampling, times: Sequence[float], n: int, blo
     """
     schedule = model.denoiser.schedule
     plan = teacher.filled("fixed_small").sampler.plan(schedule, times)
-    if plan.log_bounds is not None or plan.update[:, :, -1].any():
-        raise ConfigError("the teacher draws noise, and a trajectory is that of an ODE: choose --sampler dpm_solver")
+    if plan.draws_noise:
+        raise ConfigError("the teacher draws noise, and a trajectory is that of an ODE: choose --sampler ipndm")
     levels = [schedule.level(t) for t in times]
     ratios = [*(sigma / alpha for alpha, sigma in levels), 0.0]
     landed = torch.zeros(len(times), len(ratios), dtype=torch.float64, device=model.device)
@@ -133,7 +134,7 @@ def cost_of(model: Model, teacher: Sampling, times: Sequence[float], n: int, blo
         states, eps = _trajectories(model, teacher, plan, indices)
         if len(states) != len(ratios):
             raise ConfigError(
-                f"the teacher stops {len(states)} times on a grid of {len(ratios)} points: choose --sampler dpm_solver"
+                f"the teacher stops {len(states)} times on a grid of {len(ratios)} points: choose --sampler ipndm"
             )
         seen = [x / alpha for x, (alpha, _) in zip(states, levels, strict=False)]
         of_states, of_steps = deviations(ratios, [*seen, states[-1]], eps)

@@ -34,11 +34,19 @@ from ddpm_ip.sample.generator import Generator, Model, image_bytes
 from ddpm_ip.sample.modes import Interpolations, Pictures, Strips, reconstructions
 from ddpm_ip.sample.store import Mode, Store
 from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.sampler.spacing import listed, shown
 from ddpm_ip.settings import check_as_trained
 
 log = logging.getLogger("ddpm_ip.sample")
 
 WRITERS = 4  # threads; on two cores, of 256x256 pixels 100 files/s on one and 196 on two, of 32x32 2,200 on any number
+
+
+NOISY = {  # what noise on the way does to a mode
+    "interpolate": "that of image 2i all along strip i, whose right end is then not image 2i + 1: for that choose a "
+    "deterministic one, as in --sampler ddim",
+    "reconstruction": "which makes another image than the given one: choose a deterministic one, as in --sampler ddim",
+}
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,8 @@ def write_samples(
     if channels not in (1, 3):  # or an alpha channel would be taken for transparency
         shown["channels"] = channels
     identity = {**weights, **generator.facts(), **shown, **pictures.facts()}
+    if engine.is_main_process and options.mode in NOISY and generator.plan.draws_noise:
+        log.warning("--mode %s: this sampler adds noise on the way, %s", options.mode, NOISY[options.mode])
     n = options.n_samples if pictures.most is None else min(options.n_samples, pictures.most)
     if _agree(engine.is_main_process and store.is_finished(identity, n), engine):
         if engine.is_main_process:
@@ -205,9 +215,16 @@ def write_samples(
             store.finish(n)
             log.info(
                 "%d images in %s: %s, %d network evaluations each (sampling %.1f s, waiting for the disk %.1f s)",
-                n, save_dir, row_label(generator.facts()), pictures.evaluations, sampling, waiting,
+                n, save_dir, _row(generator, options), pictures.evaluations, sampling, waiting,
             )  # fmt: skip
     engine.wait_for_everyone()
+
+
+def _row(generator: Generator, options: SampleOptions) -> str:
+    """How the images were made, as ``--rows`` of a table reads it, with the times if they are not all."""
+    steps, spacing = options.sampling.steps, options.sampling.spacing
+    times = None if isinstance(steps, str) or (steps is None and listed(spacing) is None) else shown(spacing)
+    return row_label(generator.facts()) + ("" if times is None else f"@{times.replace(' ', '')}")
 
 
 def sampling_engine(config: Config, sampling: Sampling) -> Accelerator:

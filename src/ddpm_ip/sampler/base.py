@@ -70,6 +70,11 @@ class Plan(NamedTuple):
         return len(self.t)
 
     @property
+    def draws_noise(self) -> bool:
+        """Whether noise is added on the way."""
+        return self.log_bounds is not None or bool(self.update[:, :, -1].any())
+
+    @property
     def memories(self) -> int:
         return self.update.shape[1] - 1
 

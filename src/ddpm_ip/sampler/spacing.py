@@ -111,7 +111,9 @@ def parsed(spacing: str) -> tuple[str, dict[str, Any]]:
     name, *settings = spacing.split(",")
     known = (*get_args(Spacing), *LEVELS, OPTIMISED)
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
+        if name.strip().startswith("["):
+            raise ConfigError(f"the spacing {spacing[:100]}: a list of times is of numbers, as in [999,500.5,0]")
+        near = difflib.get_close_matches(name.lower(), known, 1)
         raise ConfigError(
             f"unknown spacing (respace_type) {name[:100]!r}: "
             + (f"did you mean {near[0]}? " if near else "")

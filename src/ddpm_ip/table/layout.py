@@ -20,7 +20,7 @@ from typing import Any
 
 from ddpm_ip.metric import find
 from ddpm_ip.run.record import Record, computed_in_words, described, records
-from ddpm_ip.run.row import ROW, corrections_label, row_label, sampler_label
+from ddpm_ip.run.row import ROW, corrections_label, row_label, sampler_label, spacing_name
 from ddpm_ip.table.rows import brief, labels
 
 Grid = dict[str, Any]  # table.json
@@ -347,7 +347,12 @@ def _records(cell: Mapping[str, Any], protocol: Mapping[str, Any]) -> dict[str, 
     line = f"{protocol_line({**protocol, 'spacing': cell['spacing']})} [{identity}]"
     picture = f"table/{identity}/{cell['grid']}" if cell.get("grid") else None
     numbers = records(cell, f"the cell {row_label(cell)}, {cell['steps']} steps, seed {cell['seed']}")
-    return {r.metric: dataclasses.replace(r, grid=picture, line=f"{r.metric}: {line}") for r in numbers}
+    spacing = cell["spacing"]
+    named = {"spacing": spacing} if spacing_name(spacing) != spacing else {}  # optimised times: one line of a plot
+    return {
+        r.metric: dataclasses.replace(r, sampling={**r.sampling, **named}, grid=picture, line=f"{r.metric}: {line}")
+        for r in numbers
+    }
 
 
 def _evaluation(measured: Sequence[Mapping[str, Any]]) -> Any:

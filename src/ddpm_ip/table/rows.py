@@ -15,7 +15,7 @@ from typing import Any, get_args
 from ddpm_ip.config import Config
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.plain import UNREADABLE
-from ddpm_ip.run.row import is_hash, row_label
+from ddpm_ip.run.row import is_hash, row_label, spacing_name
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import Ancestral, AnySampler, VarType
 from ddpm_ip.sampler.ancestral import ANALYTIC, Variance
@@ -211,7 +211,7 @@ def labels(rows: Iterable[Mapping[str, Any]]) -> list[str]:
         rows: ``sampler``, ``corrections``, ``spacing`` and the rest of each.
     """
     listed = list(rows)
-    spacings = [row["spacing"].partition(", sha256:")[0].replace(" ", "") for row in listed]
+    spacings = [spacing_name(row["spacing"]).replace(" ", "") for row in listed]
     mixed = len(set(spacings)) > 1
     return [row_label(brief(r)) + (f"@{spacing}" if mixed else "") for r, spacing in zip(listed, spacings, strict=True)]
 

@@ -131,6 +131,8 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
     Raises:
         DataError, ConfigError: data, model and processes do not fit together.
     """
+    from ddpm_ip.evaluate.during import check_sampling
+
     if images.channels != config.model.in_channels:
         mode = {1: "gray", 3: "rgb", 4: "rgba"}.get(config.model.in_channels)
         cure = f"set --data.mode {mode} to convert, or " if mode and hasattr(config.data, "mode") else ""
@@ -139,16 +141,7 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
             f"{config.model.in_channels}: {cure}set --model.in_channels {images.channels}"
         )
     config.model.check(images.height, images.width)
-    t, d = config.train, config.diffusion
-    wanted = (("sample_steps", t.sample_freq, t.sample_steps), ("eval.steps", t.eval.every, t.eval.steps))
-    for key, often, steps in wanted:
-        try:
-            if often:
-                config.sampling_in_training(steps).check(d.schedule, d.learned_variance)
-        except ConfigError as error:
-            raise ConfigError(
-                f"images during training (train.{key}: {steps}, and the section sampling): {error}"
-            ) from None
+    check_sampling(config)
     if config.train.batch_size % processes:
         raise ConfigError(
             f"train.batch_size {config.train.batch_size} is not divisible by the {processes} processes, and each takes "

@@ -167,6 +167,11 @@ def test_a_walk_of_one_step_has_nothing_to_correct() -> None:
 # --- as a setting ----------------------------------------------------------------------------------------------------
 
 
+def test_one_gain_may_be_a_number() -> None:
+    tree = {"data": {"name": "digits"}, "sampling": {"corrections": [{"name": "band_gains", "x0": 1.05, "eps": 1}]}}
+    assert from_dict(tree).sampling.corrections == (BandGains(x0=(1.05,)),) == (BandGains(1.05),)  # type: ignore[arg-type]
+
+
 def test_a_table_comes_and_goes_through_a_configuration() -> None:
     gains = {"name": "band_gains", "x0": [1.0], "eps": [[[900, 1.0], [100, 1.02]], 0.99]}
     config = from_dict({"data": {"name": "digits"}, "sampling": {"corrections": [gains]}})

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from ddpm_ip.sampler.correction.base import Correction, Row
 from ddpm_ip.sampler.correction.dcw import DCW
 from ddpm_ip.sampler.correction.epsilon_scaling import interpolated
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.variants import OneOrMore, one_or_more
 
 LEVELS = 3  # of Haar; the most that may be told apart, since all settings share one graph
 Gain = float | tuple[tuple[float, float], ...]  # everywhere the same, or pairs (t, gain)
@@ -35,18 +36,19 @@ class BandGains(Correction):
     """Factors of prediction and noise in the bands of a state; without settings all are 1, and nothing changes.
 
     Args:
-        x0: a gain for each band, from the lowest to the highest: one for all frequencies; or two, of blocks of 2 x 2
-            pixels and of what is finer; or three, from blocks of 4 x 4 on; or four, from 8 x 8. Each gain is a number,
-            or a table of pairs (t, gain): linear between them, constant beyond; t is the time where the step begins.
+        x0: a gain, or one for each band, from the lowest to the highest: one for all frequencies; or two, of blocks of
+            2 x 2 pixels and of what is finer; or three, from 4 x 4 on; or four, from 8 x 8. Each is a number, or a
+            table of pairs (t, gain): linear between them, constant beyond; t is the time where the step begins.
         eps: the same for the noise.
     """
 
     name: Literal["band_gains"] = field(default="band_gains", kw_only=True)
-    x0: tuple[Gain, ...] = (1.0,)
-    eps: tuple[Gain, ...] = (1.0,)
+    x0: Annotated[tuple[Gain, ...], OneOrMore()] = (1.0,)
+    eps: Annotated[tuple[Gain, ...], OneOrMore()] = (1.0,)
 
     def __post_init__(self) -> None:
-        for name, gains in (("x0", self.x0), ("eps", self.eps)):
+        for name in ("x0", "eps"):
+            object.__setattr__(self, name, gains := one_or_more(getattr(self, name)))
             if not 1 <= len(gains) <= 1 + LEVELS:
                 raise ValueError(f"{name} must have one gain, or one for each of 2 to {1 + LEVELS} bands")
             for gain in gains:
@@ -72,10 +74,7 @@ class BandGains(Correction):
 
     @classmethod
     def time_shift(cls, shift: float, plan: Plan, schedule: Schedule) -> BandGains:
-        """Each step ends at the level of the time ``s + shift`` and is taken for one at s, on the rows of DDIM's plan.
-
-        It is the time-shift sampler with a shift that is given, and not chosen for each image.
-        """
+        """The time-shift sampler with a given shift, on DDIM's plan: steps end at the level of ``s + shift``, not s."""
         times = [min(max(s + shift, -1.0), schedule.total_steps - 1.0) for s in plan.times()[1:]]
         alpha, sigma = torch.tensor([schedule.level(s) for s in times], dtype=torch.float64).unbind(1)
         return cls((_table(plan, alpha / plan.after[:, 0]),), (_table(plan, sigma / plan.after[:, 1]),))
