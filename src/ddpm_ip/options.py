@@ -213,7 +213,7 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     """Overrides of the configuration by the options of :func:`add_common`; see :func:`single_overrides`."""
     found = {(f"sampling.{key}" if key.startswith("sampler.") else key): value for key, value in rest.items()}
     if args.corrections is not None:
-        found["sampling.corrections"] = _chain("+".join(args.corrections), "--corrections")
+        _add(found, {"sampling.corrections": _chain("+".join(args.corrections), "--corrections")})
     spacing = None if args.spacing == "none" else args.spacing
     named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size, "afs": args.afs}
     if args.denoise_to_zero is not None:

@@ -112,25 +112,27 @@ def test_an_extractor_that_training_would_miss(tmp_path, monkeypatch):
     assert "torch-fidelity is not installed" in findings[-1].text
 
 
-def test_a_section_sampling_that_training_refuses(tmp_path):
-    config = yaml_file(tmp_path, sample_freq=5)
-    assert "sampling" not in look(config, **{"sampling.sampler.name": "ddim", "sampling.afs": True})
-    for wanted in (
-        {"sampling.spacing": "optimised"},
-        {"sampling.sampler.var_type": "analytic"},
-        {"sampling.afs": True},
-    ):
-        (finding,) = look(config, **wanted)["sampling"]
-        assert finding.level == "problem"
-        assert "images during training" in finding.text
-
-
 def test_an_extractor_that_does_not_take_the_channels(tmp_path):
     config = yaml_file(tmp_path, {"in_channels": 5})
     texts = [f.text for f in look(config, **{"train.eval.every": 5, "train.eval.extractor": "inception"})["train.eval"]]
     assert "inception takes RGB or gray images, not 5 channels: training does not start" in texts
     assert "train.eval" not in look(config, **{"train.eval.every": 5})
     assert any("do not take them" in f.text for f in look(config)["data"] if f.level == "note")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampling.steps": 2000},
+        {"sampling.afs": True, "train.sample_freq": 2},
+        {"sampling.spacing": "optimised", "train.eval.every": 2},
+    ],
+)
+def test_images_that_cannot_be_made(tmp_path, changes):
+    """What training would refuse."""
+    (finding,) = look(yaml_file(tmp_path), **changes)["sampling"]
+    assert finding.level == "problem"
+    assert finding.text.endswith("training does not start")
 
 
 def test_images_and_network_that_do_not_go_together(tmp_path):

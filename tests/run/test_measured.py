@@ -6,6 +6,7 @@ import os
 import pytest
 
 from ddpm_ip.errors import ConfigError, NewerVersion
+from ddpm_ip.run.folder import config_near
 from ddpm_ip.run.measured import Measured
 
 HASH = "0123456789abcdef" * 4
@@ -30,6 +31,15 @@ def test_the_store_of_a_run_is_in_its_folder(tmp_path, monkeypatch):
         assert Measured.of(HASH, path).folder == wanted
     monkeypatch.chdir(checkpoint)
     assert Measured.of(HASH, type(tmp_path)("ema.safetensors")).folder == wanted
+
+
+def test_a_run_further_up_has_nothing_to_do_with_a_file(tmp_path):
+    run_of(tmp_path)
+    file = tmp_path / "other" / "weights" / "a.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    assert Measured.of(HASH, file).folder.parent.parent == file.parent
+    assert config_near(file) is None
 
 
 def test_the_store_of_a_file_or_a_checkpoint_alone_is_beside_it(tmp_path):

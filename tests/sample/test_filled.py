@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -141,12 +142,11 @@ def test_the_table_has_it_as_a_row(weights, monkeypatch):
     assert main(["table", "-e", str(weights), "--extractor", "pixels", *rows]) == 0
     monkeypatch.setattr(analytic, "measure", never)
     assert main(["table", "-e", str(weights), "--extractor", "pixels", *rows]) == 0
-    table = json.loads((weights / "table" / "table.json").read_text())
-    assert [row["label"] for row in table["blocks"][0]["rows"]] == ["analytic", "fixed_small"]
-    assert "gammas" in table["results"][0]["sampling"]["sampler"]
-    cells = sorted(p.name for p in (weights / "table").glob("*/cell-*.json"))
+    text = (weights / "table" / "table.txt").read_text()
+    assert re.search("^analytic +[0-9.]+ +[0-9.]+$", text, re.MULTILINE)
+    cells = [json.loads(file.read_text())["sampler"] for file in (weights / "table").glob("*/cell-*.json")]
     assert len(cells) == 4
-    assert sum(name.startswith("cell-analytic-gammas-sha256-") for name in cells) == 2
+    assert sum(str(sampler.get("gammas")).startswith("sha256:") for sampler in cells) == 2
 
 
 # --- times -----------------------------------------------------------------------------------------------------------

@@ -214,7 +214,7 @@ def test_an_image_stands_beside_what_its_noise_gives(trained, tmp_path, digits, 
     ratio, distance = np.mean(10 * np.log10(255**2 / squares)), np.mean(np.sqrt(squares))
     said = f"reconstruction of 5 images: mean PSNR {ratio:.2f} dB, root mean square error {distance:.2f} of 255"
     assert said in caplog.text
-    assert "ddim,eta=0, 8 network evaluations each" in caplog.text
+    assert "ddim,eta=0@uniform-linspace, 8 network evaluations each" in caplog.text
     assert facts["inversion"] == {"name": "ddim_inversion", "evaluations": 4}
     assert re.fullmatch("[0-9a-f]{64}", facts["input"])
     assert (facts["mode"], facts["evaluations"]) == ("reconstruction", 4)

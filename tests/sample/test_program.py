@@ -161,7 +161,7 @@ def test_the_last_line_says_what_the_disk_added(trained, tmp_path, caplog, monke
     monkeypatch.setattr(sampling, "setup", setup)
     with caplog.at_level("INFO"):
         make(trained, tmp_path / "a")
-    assert re.search(r"20 images in .*: fixed_large, 4 network evaluations each", caplog.text)
+    assert re.search(r"20 images in .*: fixed_large@uniform-linspace, 4 network evaluations each", caplog.text)
     assert re.search(r"\(sampling \d+\.\d s, waiting for the disk \d+\.\d s\)", caplog.text)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_ip.doctor.findings import Finding
 from ddpm_ip.doctor.machine import TORCH_FIDELITY, installed
-from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.errors import UserError
 
 if TYPE_CHECKING:
     from ddpm_ip.config import Config
@@ -48,18 +48,18 @@ def check_configuration(path: Path | str | None, overrides: dict[str, Any], run:
     yield Finding("OK", "config", f"{path} can be used")
     yield from _data(config)
     yield from check_average(config, "train.n_steps", config.train.n_steps)
-    yield from _evaluation(config)
     yield from _sampling(config)
+    yield from _evaluation(config)
 
 
 def _sampling(config: Config) -> Iterable[Finding]:
-    """Whether images can be made as the section ``sampling`` says; else training refuses to start."""
+    """Whether images can be made as the configuration says; else training refuses to start."""
     from ddpm_ip.evaluate.during import check_sampling
 
     try:
         check_sampling(config)
-    except ConfigError as error:
-        yield Finding("problem", "sampling", f"{error}: training does not start", "change the section sampling")
+    except UserError as error:
+        yield Finding("problem", "sampling", f"{error}; training does not start", "change the section sampling")
 
 
 def _evaluation(config: Config) -> Iterable[Finding]:

@@ -22,10 +22,10 @@ BLOCK = 256  # images at once; on the CPU a quarter
 
 
 def check_sampling(config: Config) -> None:
-    """Says before training what would be said when images are made: previews, for evaluations, and in the end.
+    """Says before the first step what would be said when a run makes its first images, or its network is sampled.
 
     Raises:
-        ConfigError: the section ``sampling`` asks for what cannot be.
+        ConfigError: such images cannot be made.
     """
     t, d = config.train, config.diffusion
     wanted = (("sample_steps", t.sample_freq, t.sample_steps), ("eval.steps", t.eval.every, t.eval.steps))

@@ -98,8 +98,17 @@ def config_near(weights: Path) -> Path | None:
     Args:
         weights: the folder of a run, a checkpoint, or a file of weights.
     """
-    homes = [weights, *weights.absolute().parents[:3]]
-    return next((home / "config.yaml" for home in homes if (home / "config.yaml").is_file()), None)
+    return next((home / "config.yaml" for home in homes(weights) if (home / "config.yaml").is_file()), None)
+
+
+def homes(path: Path) -> list[Path]:
+    """The folders whose run a path may belong to, the nearest first: itself, the next one, and what has it in ckpt/.
+
+    No folder further up: whatever run happens to lie there has nothing to do with it.
+    """
+    near = [path, *path.absolute().parents[:2]]
+    kept = [folder.parent for folder in near if folder.name in ("ckpt", "best")]
+    return [*near[:2], *kept]
 
 
 def default_path() -> Path:

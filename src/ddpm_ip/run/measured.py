@@ -19,7 +19,7 @@ from typing import Any
 
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import ANY, Shape, make_folder, read_json, refuse_special, write_json
-from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.run.folder import RunFolder, homes
 from ddpm_ip.run.provenance import versions
 
 DIGITS = 16  # of the hash, in the name of the folder
@@ -130,7 +130,7 @@ class Measured:
 def _home(path: Path) -> Path:
     """The folder of the run that weights belong to, or else the folder of their file or checkpoint."""
     path = path.absolute()
-    for folder in (path, *path.parents[:3]):
+    for folder in homes(path):
         if RunFolder(folder).is_one:
             return folder
     return path if path.is_dir() and not (path / "manifest.json").exists() else path.parent

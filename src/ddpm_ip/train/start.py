@@ -16,6 +16,7 @@ from ddpm_ip.config import Config, load
 from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import remaining
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
+from ddpm_ip.evaluate.during import check_sampling
 from ddpm_ip.files import read_json, read_yaml, write_json, write_yaml
 from ddpm_ip.perturbation import label
 from ddpm_ip.places import set_aside
@@ -131,8 +132,6 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
     Raises:
         DataError, ConfigError: data, model and processes do not fit together.
     """
-    from ddpm_ip.evaluate.during import check_sampling
-
     if images.channels != config.model.in_channels:
         mode = {1: "gray", 3: "rgb", 4: "rgba"}.get(config.model.in_channels)
         cure = f"set --data.mode {mode} to convert, or " if mode and hasattr(config.data, "mode") else ""
