@@ -1,15 +1,17 @@
 """The commands as a person types them."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from PIL import Image
+from tests.install.check import COMMANDS
 from tests.tiny import ROOT, SAMPLE_SCRIPT, TRAIN_SCRIPT, finish, start, steps_saved, yaml_file
 
-from ddpm_ip.cli import main
+from ddpm_ip.cli import _COMMANDS, main
 
 LAUNCH = Path(sys.executable).with_name("accelerate-launch")
 LEFT = {"config.yaml", "log.txt", "metrics.jsonl", "tensorboard", "ckpt", "samples", "provenance.json"}
@@ -197,3 +199,10 @@ def test_without_a_command(capsys):
 def test_python_m_is_the_command():
     code, output = finish(start("-m", "ddpm_ip", "--version"))
     assert (code, output.split()[0]) == (0, "ddpm-ip")
+
+
+def test_every_command_is_known_to_the_check_of_an_installation_and_each_script_is_a_command():
+    assert set(COMMANDS) == set(_COMMANDS)
+    doors = [re.search(r'script\("(.+)"\)', path.read_text())[1] for path in (ROOT / "scripts").glob("*.py")]
+    assert doors
+    assert set(doors) <= set(_COMMANDS)

@@ -6,7 +6,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -15,6 +15,8 @@ from accelerate.utils import GradientAccumulationPlugin, gather_object
 
 from ddpm_ip.cores import main_memory, threads_said, usable
 from ddpm_ip.errors import ConfigError
+
+T = TypeVar("T")
 
 PRECISIONS = ("no", "fp16", "bf16")
 _OTHER_ENGINES = {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP", "MEGATRON_LM": "Megatron-LM"}
@@ -155,6 +157,14 @@ def why_not_fast(fast: Literal["auto", "off"], accelerator: Accelerator) -> str 
     if accelerator.num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)):
         return "several nodes"
     return None
+
+
+def from_main(accelerator: Accelerator, value: T) -> T:
+    """The main process's value, on every process."""
+    box = [value]
+    if accelerator.num_processes > 1:
+        torch.distributed.broadcast_object_list(box)
+    return box[0]
 
 
 def agreed(accelerator: Accelerator, reason: str | None) -> str | None:

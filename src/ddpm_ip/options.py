@@ -325,7 +325,7 @@ def _split(mark: str, text: str) -> list[str]:
 
 
 def variances_as_samplers(variances: Sequence[str] | None, samplers: Sequence[str] | None) -> list[str] | None:
-    """The samplers of a results table as texts of ``--sampler``; None if nothing is said of them."""
+    """The samplers of a results table as texts of ``--sampler``; None if neither is given."""
     if variances is None and samplers is None:
         return None
     return [*(f"ancestral,var_type={v}" for v in variances or ()), *(samplers or ())]

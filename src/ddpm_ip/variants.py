@@ -72,7 +72,7 @@ def settle(settings: Any, **meant: bool) -> None:
 
     Args:
         settings: the dataclass.
-        meant: of settings that may play no part, by name, whether they do beside the others.
+        meant: of settings that may play no part, by name, whether they do with the others as they are.
 
     Raises:
         ValueError: a field that is a ``Literal`` has another value; says which there are.

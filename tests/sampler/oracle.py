@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -73,10 +74,14 @@ def first_rows(plan: Plan, visits: int, start: float) -> Plan:
     return plan._replace(**rows, start=start)
 
 
-def marginal_deviation(schedule: Schedule, t: float, variance: float = DEVIATION**2) -> float:
+def deviation(alpha: float, sigma: float, variance: float = DEVIATION**2) -> float:
     """The standard deviation of ``x_t`` of Gaussian data."""
-    alpha, sigma = schedule.level(t)
-    return (alpha**2 * variance + sigma**2) ** 0.5
+    return math.sqrt(alpha**2 * variance + sigma**2)
+
+
+def marginal_deviation(schedule: Schedule, t: float, variance: float = DEVIATION**2) -> float:
+    """The same at a time."""
+    return deviation(*schedule.level(t), variance)
 
 
 def heun(schedule: Schedule, times: list[int]) -> Plan:

@@ -15,13 +15,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from tests.sampler.oracle import deviation
 from torch import Tensor
 
 from ddpm_ip.sampler import Plan, Sampler
 from ddpm_ip.schedule import Schedule
 
 Function = Callable[[Tensor, float], Tensor]  # a network: (x, t) -> output
-TYPES = {"pred_eps": "epsilon", "pred_x0": "sample", "pred_v": "v_prediction"}
 
 
 def function(x: Tensor, t: float) -> Tensor:
@@ -136,11 +136,6 @@ def doubled(scheduler: Any, noises: Iterator[Tensor]) -> Iterator[None]:
 def uniform_lambda(schedule: Schedule, steps: int, begin: float = -3.0, end: float = 3.0) -> list[float]:
     """``steps + 1`` times, evenly spaced in lambda."""
     return [schedule.time(begin + i * (end - begin) / steps) for i in range(steps + 1)]
-
-
-def deviation(alpha: float, sigma: float, variance: float) -> float:
-    """The standard deviation of ``x_t`` of data N(0, variance)."""
-    return math.sqrt(alpha**2 * variance + sigma**2)
 
 
 def end(plan: Plan, variance: float, rows: int, history: int = 0) -> tuple[float, float]:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from diffusers import DEISMultistepScheduler
 from tests.sampler.grids import MIXED, assert_finite, rho
-from tests.sampler.tables import TYPES, errors, function, numbers, predicted, states, theirs
+from tests.sampler.oracle import TYPES
+from tests.sampler.tables import errors, function, numbers, predicted, states, theirs
 from torch import Tensor
 
 from ddpm_ip.sampler import DDIM, DEIS, respace
@@ -127,7 +128,7 @@ def test_lower_order_final_is_one_order_less_a_step_towards_the_end() -> None:
 
 
 def test_settings_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="order must be 1, 2, 3 or 4"):
+    with pytest.raises(ValueError, match="order must be one of 1, 2, 3, 4"):
         DEIS(5)
-    with pytest.raises(ValueError, match="fit must be t or log_rho"):
+    with pytest.raises(ValueError, match="fit must be one of t, log_rho"):
         DEIS(3, "rho")  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from itertools import pairwise, product
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from tests.sampler.exponential import COSINE, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
+from tests.sampler.exponential import COSINE, LINEAR, assert_same, grids, missed, on_parabola
+from tests.sampler.grids import assert_finite
 from tests.sampler.oracle import (
     ROWS,
     SHAPE,

@@ -10,9 +10,10 @@ from itertools import product
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from tests.sampler.exponential import COSINE, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
-from tests.sampler.oracle import gaussian_moments
-from tests.sampler.tables import TYPES, numbers, slopes, states, theirs, uniform_lambda
+from tests.sampler.exponential import COSINE, LINEAR, assert_same, grids, missed, on_parabola
+from tests.sampler.grids import assert_finite
+from tests.sampler.oracle import TYPES, gaussian_moments
+from tests.sampler.tables import numbers, slopes, states, theirs, uniform_lambda
 
 from ddpm_ip.sampler import Ancestral, DPMSolverSDE, Plan, Rows, respace
 from ddpm_ip.sampler.dpm_solver import SolverType

@@ -9,8 +9,10 @@ from itertools import pairwise, product
 import pytest
 import torch
 from diffusers import DPMSolverSinglestepScheduler
-from tests.sampler.exponential import COSINE, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
-from tests.sampler.tables import TYPES, end, function, numbers, states, theirs, uniform_lambda
+from tests.sampler.exponential import COSINE, LINEAR, assert_same, grids, missed, on_parabola
+from tests.sampler.grids import assert_finite
+from tests.sampler.oracle import TYPES
+from tests.sampler.tables import end, function, numbers, states, theirs, uniform_lambda
 
 from ddpm_ip.sampler import DPMSolverSingle, respace
 from ddpm_ip.schedule import Schedule

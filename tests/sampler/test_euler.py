@@ -10,8 +10,8 @@ import torch
 from diffusers import EulerDiscreteScheduler
 from tests.sampler import edm
 from tests.sampler.grids import MIXED, assert_finite, rho
-from tests.sampler.oracle import gaussian_moments
-from tests.sampler.tables import TYPES, numbers, slopes, states, theirs
+from tests.sampler.oracle import TYPES, gaussian_moments
+from tests.sampler.tables import numbers, slopes, states, theirs
 from torch import Tensor
 
 from ddpm_ip.sampler import DDIM, Euler, Heun, Sampler, respace

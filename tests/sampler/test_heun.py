@@ -9,8 +9,8 @@ import torch
 from diffusers import HeunDiscreteScheduler
 from tests.sampler import edm
 from tests.sampler.grids import MIXED
-from tests.sampler.oracle import ROWS, SHAPE, gaussian_moments, network
-from tests.sampler.tables import TYPES, numbers, slopes, states, theirs
+from tests.sampler.oracle import ROWS, SHAPE, TYPES, gaussian_moments, network
+from tests.sampler.tables import numbers, slopes, states, theirs
 from tests.sampler.test_walk import Pull
 
 from ddpm_ip.denoiser import Denoiser

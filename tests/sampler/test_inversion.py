@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler
-from tests.sampler.oracle import ROWS, SHAPE, network
-from tests.sampler.tables import deviation, function, numbers, states
+from tests.sampler.oracle import ROWS, SHAPE, deviation, network
+from tests.sampler.tables import function, numbers, states
 from torch import Tensor
 
 from ddpm_ip.denoiser import Denoiser

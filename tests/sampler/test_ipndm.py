@@ -123,5 +123,5 @@ def test_every_plan_is_finite(sampler: Sampler) -> None:
 @pytest.mark.parametrize("kind", [IPNDM, IPNDMV])
 def test_an_order_that_does_not_exist_is_refused(kind: type) -> None:
     for order in (0, 5):
-        with pytest.raises(ValueError, match="order must be 1, 2, 3 or 4"):
+        with pytest.raises(ValueError, match="order must be one of 1, 2, 3, 4"):
             kind(order=order)

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from tests.sampler.oracle import gaussian_moments
-from tests.sampler.tables import deviation, end, function, numbers, predicted, states, uniform_lambda
+from tests.sampler.oracle import deviation, gaussian_moments
+from tests.sampler.tables import end, function, numbers, predicted, states, uniform_lambda
 from torch import Tensor
 
 from ddpm_ip.sampler import Restart, respace

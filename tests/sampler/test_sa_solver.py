@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import SASolverScheduler
-from tests.sampler.oracle import gaussian_moments
-from tests.sampler.tables import TYPES, numbers, slopes, states, theirs
+from tests.sampler.oracle import TYPES, gaussian_moments
+from tests.sampler.tables import numbers, slopes, states, theirs
 
 from ddpm_ip.sampler import DPMSolver, SASolver, respace
 from ddpm_ip.schedule import Schedule

@@ -9,29 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sampler.oracle import ROWS, SHAPE, network
-from tests.sampler.test_graph import assert_same, kept, same_noise  # noqa: F401
 from tests.tiny import ROOT, tree
 
 from ddpm_ip.cli import main
 from ddpm_ip.config import Config, from_dict, load, merge
-from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.nn.fused import kernels
 from ddpm_ip.options import CORRECTIONS as CORRECTION_NAMES
 from ddpm_ip.options import SAMPLERS as SAMPLER_NAMES
 from ddpm_ip.run.record import understood
 from ddpm_ip.run.row import row_label
 from ddpm_ip.sample.store import sample_files
-from ddpm_ip.sampler import DDIM, Ancestral, AnySampler, DPMSolver, Sampler, respace, walk
-from ddpm_ip.sampler.correction import AnyCorrection, Clip, Correction, EpsilonScaling
-from ddpm_ip.sampler.graph import Graph
+from ddpm_ip.sampler import DDIM, Ancestral, AnySampler, DPMSolver, Sampler, respace
+from ddpm_ip.sampler.correction import AnyCorrection, EpsilonScaling
 from ddpm_ip.sampler.sampling import Computed, Sampling
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.variants import variant_name, variants
 
 SAMPLERS = [cls() if cls is not Ancestral else Ancestral("fixed_small") for cls in variants(AnySampler)]
-CORRECTIONS = [cls() for cls in variants(AnyCorrection)]
 COMPUTED = Computed("no", False, "cpu")
 OLD = ROOT / "tests/legacy/v0.1"
 
@@ -52,33 +46,6 @@ def test_every_sampler_is_a_plan_of_finite_numbers(sampler: AnySampler) -> None:
             assert not plan.update[-1, 0, -1], "and gets no noise"
             assert len(set(plan.word.tolist())) == plan.visits, "no two visits share their noise"
             assert plan.carry[:, 0].all()
-
-
-@pytest.mark.skipif(not kernels.INTERPRETED, reason="on a GPU tests/gpu looks at the compiled kernel")
-@pytest.mark.parametrize("correction", CORRECTIONS, ids=lambda c: c.name)
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
-def test_every_sampler_with_every_correction_is_the_same_walk_as_a_table(
-    sampler: AnySampler,
-    correction: Correction,
-    same_noise: None,  # noqa: F811
-) -> None:
-    """The graph is made with other settings of the correction: nothing of those may be left."""
-    schedule = Schedule()
-    denoiser, plan = Denoiser(network, schedule), sampler.plan(schedule, respace(1000, 6))
-    made_with = [_other(correction), Clip("none")]
-    graph = Graph(denoiser, made_with, Ancestral("fixed_large").plan(schedule, [500]), 4, SHAPE, ROWS.device)
-    graph.load(plan, [correction, Clip()], 5)
-    assert_same(kept(graph(ROWS)), kept(walk(plan, denoiser, 5, ROWS, SHAPE, [correction, Clip()])))
-
-
-def _other(correction: Any) -> Any:
-    """The same with its numbers moved a little."""
-    numbers = {
-        f.name: value * 0.9
-        for f in dataclasses.fields(correction)
-        if isinstance(value := getattr(correction, f.name), float)
-    }
-    return dataclasses.replace(correction, **numbers)
 
 
 @pytest.mark.parametrize("name", [*map(variant_name, variants(AnySampler))])

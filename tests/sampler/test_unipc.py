@@ -8,9 +8,10 @@ from itertools import product
 import pytest
 import torch
 from diffusers import UniPCMultistepScheduler
-from tests.sampler.exponential import COSINE, GRIDS, LINEAR, assert_finite, assert_same, grids, missed, on_parabola
-from tests.sampler.oracle import ROWS, SHAPE, network
-from tests.sampler.tables import TYPES, end, numbers, states, theirs, uniform_lambda
+from tests.sampler.exponential import COSINE, GRIDS, LINEAR, assert_same, grids, missed, on_parabola
+from tests.sampler.grids import assert_finite
+from tests.sampler.oracle import ROWS, SHAPE, TYPES, network
+from tests.sampler.tables import end, numbers, states, theirs, uniform_lambda
 
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.run.record import row_label

@@ -28,7 +28,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         default="sample",
         choices=("sample", "denoise", "progressive", "interpolate", "reconstruction"),
         help="finished images; or, for each, a strip of its noisy states, or of the clean image predicted on the way; "
-        "strips from image 2i to image 2i + 1; or the images of --input_dir beside what DDIM inversion gives again",
+        "strips from image 2i to image 2i + 1; or the images of --input_dir next to what DDIM inversion gives again",
     )
     p.add_argument(
         "--n_denoise", type=int, default=20, metavar="N", help="pictures in a strip of --mode denoise (default: 20)"

@@ -35,7 +35,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--whole", action="store_true", help="whole times only, for a network that takes no others")
     options.add_chain(p)
     options.add_common(p)
-    p.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSON file instead of the place beside the weights")
+    p.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSON file instead of that next to the weights")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -60,7 +60,7 @@ class Line:
 
     Attributes:
         label: the row as ``--rows`` reads it; ``sampler``, ``corrections`` and ``spacing`` are its parts.
-        style: colour and marker, and dashes, by number: those of :func:`ddpm_ip.report.svg.swatch`.
+        style: colour and marker, and dashes, by number, as :func:`ddpm_ip.report.svg.swatch` counts them.
         points: in the order of their evaluations.
     """
 
@@ -95,7 +95,7 @@ def lines_of(block: Mapping[str, Any], columns: Sequence[Any]) -> list[Line]:
 
 
 def _point(cell: Mapping[str, Any], column: Any) -> Point | None:
-    """A cell that has a place in the figure; those of version 0.1 did as many evaluations as steps."""
+    """A cell that has a place in the figure; cells of version 0.1 have as many evaluations as steps."""
     evaluations, steps = cell.get("evaluations") or column, cell.get("steps") or column
     value, spread = float(cell["value"]), cell["spread"]
     if type(evaluations) is not int or not 0 < evaluations < MOST_STEPS or not abs(value) < LARGEST:

@@ -1,7 +1,7 @@
-"""What was measured of weights, kept beside them: a folder for each weights, a JSON file for each thing.
+"""What was measured of weights, kept next to them: a folder for each weights, a JSON file for each thing.
 
     EXP_DIR/measured/0123456789abcdef/analytic.json     the first 16 digits of the SHA-256 of the weights' file
-    FOLDER/measured/0123456789abcdef/times-10.json      beside a file of weights that lies in no run
+    FOLDER/measured/0123456789abcdef/times-10.json      next to a file of weights that is in no run
 
 A file holds the whole hash of the weights, when and with which versions and settings it was measured, and the numbers.
 It can be copied to where the weights go, and removed: whoever needs the numbers measures them again, or says how to.
@@ -56,7 +56,7 @@ class Measured:
         return cls(_home(path) / "measured" / weights[:DIGITS], weights)
 
     def file(self, name: str) -> Path:
-        """Where one thing lies.
+        """The file of one thing.
 
         Raises:
             ConfigError: the name is not of small letters, digits and hyphens.
@@ -108,7 +108,7 @@ class Measured:
         Args:
             name: of the thing.
             numbers: by key, plain values.
-            settings: what they depend on beside the weights.
+            settings: what they depend on besides the weights.
             advice: what to do where it cannot be written; by default what helps against the reason.
 
         Returns:
@@ -128,7 +128,7 @@ class Measured:
 
 
 def _home(path: Path) -> Path:
-    """The folder of the run that weights belong to, or else the folder that their file or checkpoint lies in."""
+    """The folder of the run that weights belong to, or else the folder of their file or checkpoint."""
     path = path.absolute()
     for folder in homes(path):
         if RunFolder(folder).is_one:

@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ddpm_ip.config import Config
+from ddpm_ip.engine import from_main
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.sample import analytic
@@ -109,18 +110,17 @@ def together(engine: Accelerator, work: Callable[[], T]) -> T:
     Raises:
         ConfigError: the main process met one.
     """
-    box: list[Any] = [None, None]
+    found: list[T] = []
+    error = ""
     if engine.is_main_process:
         try:
-            box[0] = work()
-        except UserError as error:
-            box[1] = str(error)
-    if engine.num_processes > 1:
-        torch.distributed.broadcast_object_list(box)
-    if box[1] is not None:
-        raise ConfigError(box[1])
-    found: T = box[0]
-    return found
+            found = [work()]
+        except UserError as mistake:
+            error = str(mistake)
+    found, error = from_main(engine, (found, error))
+    if error:
+        raise ConfigError(error)
+    return found[0]
 
 
 def _gammas(sampling: Sampling, config: Config, store: Measured, model: Model) -> tuple[float, ...]:

@@ -1,5 +1,5 @@
 """What a picture of ``ddpm-ip sample`` shows, a class a mode: finished images, strips of how they came about, strips
-between two of them, images that were given beside what their noise gives again.
+between two of them, given images next to what their noise gives again.
 
 Pictures are made in blocks of consecutive indices, like images, and for the same reason.
 """
@@ -59,7 +59,7 @@ class Pictures:
         return self.generator.plan.visits
 
     def facts(self) -> dict[str, Any]:
-        """What a picture depends on beside its mode, its frames and the facts of the generator, for JSON."""
+        """What a picture depends on besides its mode, its frames and the facts of the generator, for JSON."""
         return {}
 
     def block(self, block: int) -> list[UInt8]:
@@ -143,7 +143,7 @@ class Interpolations(Pictures):
 
 @dataclass(frozen=True)
 class Reconstructions(Pictures):
-    """Given images, and beside each what comes of the noise that DDIM inversion finds for it.
+    """Given images, and next to each what comes of the noise that DDIM inversion finds for it.
 
     Args:
         inversion: the generator of the way up, see :func:`inverse`.

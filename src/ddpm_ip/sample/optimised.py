@@ -1,7 +1,7 @@
 """The program ``times``: the best times of a few steps for given weights (:mod:`ddpm_ip.sampler.gits`).
 
 A teacher walks from some noises to images in many steps; of its trajectories the times of few are found. They are kept
-beside the weights (:mod:`ddpm_ip.run.measured`), where ``--spacing optimised`` looks them up.
+next to the weights (:mod:`ddpm_ip.run.measured`), where ``--spacing optimised`` looks them up.
 """
 
 from __future__ import annotations

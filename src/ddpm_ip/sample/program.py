@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_ip.config import Config, from_dict, load
-from ddpm_ip.engine import start_engine
+from ddpm_ip.engine import from_main, start_engine
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.log import clock, setup
@@ -201,7 +201,7 @@ def write_samples(
     if engine.is_main_process and options.mode in NOISY and generator.plan.draws_noise:
         log.warning("--mode %s: this sampler adds noise on the way, %s", options.mode, NOISY[options.mode])
     n = options.n_samples if pictures.most is None else min(options.n_samples, pictures.most)
-    if _agree(engine.is_main_process and store.is_finished(identity, n), engine):
+    if from_main(engine, engine.is_main_process and store.is_finished(identity, n)):
         if engine.is_main_process:
             store.remove_parts()
             log.info("%d images of the same call are in %s already", n, save_dir)
@@ -261,16 +261,8 @@ def fitting_block(free: int, per_image: int) -> int:
 def _agreed_block(config: Config, options: SampleOptions, store: Store, accelerator: Accelerator) -> int:
     """The main process's choice of the block, since free memory differs."""
     if not accelerator.is_main_process:
-        return _agree(0, accelerator)
-    return _agree(options.sampling.block or store.block() or default_block(config, accelerator), accelerator)
-
-
-def _agree(value: int, accelerator: Accelerator) -> int:
-    """The main process's value."""
-    values = [value]
-    if accelerator.num_processes > 1:
-        torch.distributed.broadcast_object_list(values)
-    return values[0]
+        return from_main(accelerator, 0)
+    return from_main(accelerator, options.sampling.block or store.block() or default_block(config, accelerator))
 
 
 def _missing(pictures: Pictures, store: Store, n_samples: int) -> dict[int, range]:

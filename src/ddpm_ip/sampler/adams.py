@@ -11,7 +11,6 @@ Methods differ in the weights alone (:mod:`ddpm_ip.sampler.ipndm`, :mod:`ddpm_ip
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ def multistep(
     Args:
         schedule, times: of the walk.
         order: how many slopes a step uses, once there are as many: 1 to 4.
-        weights: ``(times, s) -> w``, where times are those of the slopes, the newest (``t``) first.
+        weights: ``(times, s) -> w``, with the times of the slopes, the newest (``t``) first.
         lower_order_final: whether a step uses no more slopes than steps are left.
     """
     rows = Rows(schedule, memories=order - 1)
@@ -56,12 +55,3 @@ def lagrange(nodes: Tensor, u: Tensor) -> list[Tensor]:
         others = torch.cat((nodes[:j], nodes[j + 1 :]))
         found.append(((u[..., None] - others) / (node - others)).prod(-1))
     return found
-
-
-@lru_cache(maxsize=8)
-def gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights (n,) on [0, 1], exact for polynomials up to degree ``2 n - 1`` (Golub & Welsch 1969)."""
-    k = torch.arange(1, n, dtype=torch.float64)
-    beside = k / (4 * k**2 - 1).sqrt()
-    nodes, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
-    return (1 + nodes) / 2, vectors[0] ** 2

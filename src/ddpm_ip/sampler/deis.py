@@ -24,9 +24,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ddpm_ip.sampler.adams import gauss_legendre, lagrange, multistep
+from ddpm_ip.sampler.adams import lagrange, multistep
 from ddpm_ip.sampler.base import Plan
+from ddpm_ip.sampler.quadrature import gauss_legendre
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.variants import settle
 
 POINTS = 16  # from one whole time to the next; the weights are then exact to 1e-12
 
@@ -36,22 +38,19 @@ class DEIS:
     """DEIS.
 
     Args:
-        order: how many predictions a step uses, 1 to 4.
+        order: how many predictions a step uses.
         fit: what the polynomial through the predictions is a polynomial of, "t" or "log_rho".
         lower_order_final: whether a step uses no more predictions than steps are left (which diffusers does by default
             in walks of less than 15 steps); else all but the last, to the clean image, use all.
     """
 
     name: Literal["deis"] = field(default="deis", kw_only=True)
-    order: int = 3
+    order: Literal[1, 2, 3, 4] = 3
     fit: Literal["t", "log_rho"] = "t"
     lower_order_final: bool = False
 
     def __post_init__(self) -> None:
-        if self.order not in (1, 2, 3, 4):
-            raise ValueError(f"order must be 1, 2, 3 or 4, got {self.order}")
-        if self.fit not in ("t", "log_rho"):
-            raise ValueError(f"fit must be t or log_rho, got {self.fit!r}")
+        settle(self)
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """One row a step; ``order - 1`` memories."""

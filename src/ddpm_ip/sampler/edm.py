@@ -42,6 +42,31 @@ def euler(rows: Rows, t: float, s: float) -> Tensor:
     return x
 
 
+def heun(rows: Rows, t: float, s: float) -> Tensor:
+    """``x_bar_s = x_bar_t + (rho_s - rho_t) (d + d') / 2`` with ``d'`` asked at ``s >= 0``, of Euler's state.
+
+    Adds the inner stage. What is returned is of the row after it, and holds the first memory, all of ``x_bar_s`` but
+    ``d'``. That is not carried: a correction of the inner stage changes where ``d'`` is taken, and ``x_bar_s`` has its
+    own correction, once it is there.
+    """
+    alpha_t, alpha_s = rows.schedule.level(t).alpha, rows.schedule.level(s).alpha
+    predictor = euler(rows, t, s)
+    rows.stage(t, s, predictor, m=[(predictor + alpha_s / alpha_t * rows.x) / 2])
+    x: Tensor = rows.m[0] + alpha_s * (rho(rows.schedule, s) - rho(rows.schedule, t)) / 2 * slope(rows, s)
+    return x
+
+
+def noised(rows: Rows, x: Tensor, s: float, s_hat: float, s_noise: float = 1.0) -> Tensor:
+    """The state ``x`` at ``s``, a form, with the noise that raises it to ``s_hat >= s``."""
+    if s_hat == s:
+        return x
+    schedule = rows.schedule
+    alpha_hat = schedule.level(s_hat).alpha
+    deviation = math.sqrt(rho(schedule, s_hat) ** 2 - rho(schedule, s) ** 2)
+    raised: Tensor = alpha_hat / schedule.level(s).alpha * x + alpha_hat * deviation * s_noise * rows.noise
+    return raised
+
+
 @dataclass(frozen=True)
 class Churn:
     """Noise that is added on the way, after which the network is asked at the level that it raised (algorithm 2):
@@ -81,18 +106,9 @@ class Churn:
             for t in times
         ]
 
-    def noised(self, rows: Rows, x: Tensor, s: float, s_hat: float) -> Tensor:
-        """The state ``x`` at ``s``, a form, with the noise that raises it to ``s_hat``."""
-        if s_hat == s:
-            return x
-        schedule = rows.schedule
-        alpha_hat = schedule.level(s_hat).alpha
-        deviation = math.sqrt(rho(schedule, s_hat) ** 2 - rho(schedule, s) ** 2)
-        raised: Tensor = alpha_hat / schedule.level(s).alpha * x + alpha_hat * deviation * self.s_noise * rows.noise
-        return raised
-
     def start(self, schedule: Schedule, t: float, t_hat: float) -> float:
-        """The scale of a start at ``t_hat``. No row is there to add the first step's noise, but that and ``x_T`` are
-        one Gaussian together, N(0, 1) again unless ``s_noise`` is not 1."""
+        """The scale of a start at ``t_hat``. No row comes before it to add the first step's noise; that and ``x_T``
+        are one Gaussian together, N(0, 1) again unless ``s_noise`` is not 1.
+        """
         fresh = schedule.alpha_bar(t_hat) * (rho(schedule, t_hat) ** 2 - rho(schedule, t) ** 2)
         return math.sqrt(1 + (self.s_noise**2 - 1) * fresh)

@@ -32,6 +32,7 @@ from torch import Tensor
 from ddpm_ip.sampler.base import Plan, Rows, steps
 from ddpm_ip.sampler.quadrature import integral
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.variants import settle
 
 NoiseScale = Literal["er_sde_5", "sde", "ode"]
 
@@ -41,7 +42,7 @@ class ERSDE:
     """ER-SDE-Solver-1 to -3.
 
     Args:
-        order: 1 to 3. On Gaussian data orders 1, 2 and 2 are seen; with corrected differences 3, but 2 for ``sde``.
+        order: on Gaussian data orders 1, 2 and 2 are seen; with corrected differences 3, but 2 for ``sde``.
         noise_scale: ``g``, how much noise there is: ``er_sde_5`` is the paper's choice, ``exp(rho^0.3) + 10``; ``sde``
             the reverse SDE, ``rho``; ``ode`` none, 1.
         difference: how order 3 takes the first derivative: backward is published, corrected is ours.
@@ -53,6 +54,7 @@ class ERSDE:
     difference: Literal["backward", "corrected"] = "backward"
 
     def __post_init__(self) -> None:
+        settle(self)
         if self.difference == "corrected" and self.order != 3:
             raise ValueError(f"difference corrected needs order 3, got order {self.order}: choose backward, or order 3")
 

@@ -16,20 +16,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ddpm_ip.sampler.base import Plan, Rows, steps
-from ddpm_ip.sampler.edm import Churn, euler
+from ddpm_ip.sampler.edm import Churn, euler, noised
 from ddpm_ip.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Euler(Churn):
-    """Euler's method, of order 1; its settings are those of :class:`ddpm_ip.sampler.edm.Churn`."""
+    """Euler's method, of order 1; its settings are in :class:`ddpm_ip.sampler.edm.Churn`."""
 
     name: Literal["euler"] = field(default="euler", kw_only=True)
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """One row a step; no memory."""
         rows = Rows(schedule)
-        pairs, raised = list(steps(times, schedule)), [*self.raised(schedule, times), -1]
+        pairs, raised = list(steps(times, schedule)), [*self.raised(schedule, times), -1.0]
         for (_, s), t_hat, s_hat in zip(pairs, raised, raised[1:], strict=False):
-            rows.add(t_hat, s_hat, self.noised(rows, euler(rows, t_hat, s), s, s_hat))
+            rows.add(t_hat, s_hat, noised(rows, euler(rows, t_hat, s), s, s_hat, self.s_noise))
         return rows.plan(self.start(schedule, times[0], raised[0]))

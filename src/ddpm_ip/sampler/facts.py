@@ -13,8 +13,8 @@ LONGEST = 32  # numbers that are written out
 def facts_of(method: Any) -> dict[str, Any]:
     """The settings of a sampler or a correction, a dataclass, as plain values for JSON.
 
-    A setting that is None is left out, so that a new one changes nothing of what was said before it was there. Of more
-    than :data:`LONGEST` numbers the first digits of their SHA-256 are said.
+    A setting that is None is left out, so that files from before there was a setting say the same as new ones. More
+    than :data:`LONGEST` numbers become the first digits of their SHA-256.
     """
     return {key: _said(value) for key, value in dataclasses.asdict(method).items() if value is not None}
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.sampler.levels import karras
 from ddpm_ip.schedule import Schedule
 
 POINTS = 61  # of a teacher's trajectory, the clean image among them
@@ -33,16 +34,15 @@ LATER = 1.15  # c, for images in pixels
 def teacher_times(schedule: Schedule, points: int = POINTS, whole: bool = False) -> list[float]:
     """The times of a teacher, falling from T - 1 to 0, at most ``points - 1``: the clean image is the last point.
 
-    ``r^(1/rho)`` is evenly spaced (Karras et al. 2022, arXiv 2206.00364, equation 5).
+    Evenly spaced in ``r^(1/7)`` (:func:`ddpm_ip.sampler.levels.karras`), without an upper bound of ``r``.
 
     Args:
         schedule: of the model.
         points: of the trajectory, at least 2.
         whole: whole times only, each once; else fractional ones, of four decimals.
     """
-    first, last = (math.exp(-schedule.half_log_snr(t) / RHO) for t in (schedule.total_steps - 1, 0))
-    shares = [i / max(points - 2, 1) for i in range(points - 1)]
-    times = [schedule.time(-RHO * math.log((1 - share) * first + share * last)) for share in shares]
+    noisiest = math.exp(-schedule.half_log_snr(schedule.total_steps - 1))
+    times = karras(schedule, points - 1, RHO, sigma_max=noisiest)
     return sorted({float(round(t)) if whole else round(t, 4) for t in times}, reverse=True)
 
 

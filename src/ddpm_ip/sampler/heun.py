@@ -8,10 +8,6 @@ With ``x_bar = x / alpha`` and ``rho = sigma / alpha``, one step from ``t``, rai
 
 The last step, to the clean image, is Euler's. So N times are ``2 N - 1`` network evaluations. The difference of both
 slopes is multiplied by rho: on cosine, whose rho is 2e4 at T - 1, begin lower, as ``uniform-leading`` does.
-
-A memory holds all of ``x_bar_s`` but ``d'``. A correction that changes the state after the stage changes ``x'``, and so
-where ``d'`` is taken; the memory does not carry it, since ``x_bar_s`` takes its own correction when it is there, and
-would else be changed twice.
 """
 
 from __future__ import annotations
@@ -21,27 +17,23 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ddpm_ip.sampler.base import Plan, Rows, steps
-from ddpm_ip.sampler.edm import Churn, euler, rho, slope
+from ddpm_ip.sampler.edm import Churn, euler, heun, noised
 from ddpm_ip.schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Heun(Churn):
-    """Heun's method, of order 2; its settings are those of :class:`ddpm_ip.sampler.edm.Churn`."""
+    """Heun's method, of order 2; its settings are in :class:`ddpm_ip.sampler.edm.Churn`."""
 
     name: Literal["heun"] = field(default="heun", kw_only=True)
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """Two rows a step, one for the last; a memory between the two."""
         rows = Rows(schedule, memories=1)
-        pairs, raised = list(steps(times, schedule)), [*self.raised(schedule, times), -1]
+        pairs, raised = list(steps(times, schedule)), [*self.raised(schedule, times), -1.0]
         for (_, s), t_hat, s_hat in zip(pairs, raised, raised[1:], strict=False):
-            predictor = euler(rows, t_hat, s)
             if s < 0:
-                rows.add(t_hat, s, predictor, m=[0 * rows.x])
-                continue
-            alpha_hat, alpha_s = schedule.level(t_hat).alpha, schedule.level(s).alpha
-            rows.stage(t_hat, s, predictor, m=[(predictor + alpha_s / alpha_hat * rows.x) / 2])
-            corrected = rows.m[0] + alpha_s * (rho(schedule, s) - rho(schedule, t_hat)) / 2 * slope(rows, s)
-            rows.add(s, s_hat, self.noised(rows, corrected, s, s_hat))
+                rows.add(t_hat, s, euler(rows, t_hat, s), m=[0 * rows.x])
+            else:
+                rows.add(s, s_hat, noised(rows, heun(rows, t_hat, s), s, s_hat, self.s_noise))
         return rows.plan(self.start(schedule, times[0], raised[0]))

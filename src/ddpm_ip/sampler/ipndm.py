@@ -24,10 +24,12 @@ from typing import Literal
 
 import torch
 
-from ddpm_ip.sampler.adams import gauss_legendre, lagrange, multistep
+from ddpm_ip.sampler.adams import lagrange, multistep
 from ddpm_ip.sampler.base import Plan
 from ddpm_ip.sampler.edm import rho
+from ddpm_ip.sampler.quadrature import gauss_legendre
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.variants import settle
 
 EQUAL_STEPS = (
     (1.0,),
@@ -42,14 +44,14 @@ class IPNDM:
     """iPNDM with the weights of equal steps.
 
     Args:
-        order: how many slopes a step uses, 1 to 4; 1 is Euler's method.
+        order: how many slopes a step uses; 1 is Euler's method.
     """
 
     name: Literal["ipndm"] = field(default="ipndm", kw_only=True)
-    order: int = 4
+    order: Literal[1, 2, 3, 4] = 4
 
     def __post_init__(self) -> None:
-        _check(self.order)
+        settle(self)
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """One row a step; ``order - 1`` memories."""
@@ -61,14 +63,14 @@ class IPNDMV:
     """iPNDM with the weights of the steps that are taken.
 
     Args:
-        order: how many slopes a step uses, 1 to 4; 1 is Euler's method.
+        order: how many slopes a step uses; 1 is Euler's method.
     """
 
     name: Literal["ipndm_v"] = field(default="ipndm_v", kw_only=True)
-    order: int = 4
+    order: Literal[1, 2, 3, 4] = 4
 
     def __post_init__(self) -> None:
-        _check(self.order)
+        settle(self)
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """One row a step; ``order - 1`` memories."""
@@ -80,8 +82,3 @@ class IPNDMV:
             return [float(gauss @ polynomial) for polynomial in lagrange(nodes, along)]
 
         return multistep(schedule, times, self.order, weights)
-
-
-def _check(order: int) -> None:
-    if order not in (1, 2, 3, 4):
-        raise ValueError(f"order must be 1, 2, 3 or 4, got {order}")

@@ -15,7 +15,7 @@ schedule ends at 2e4, where nothing but noise is left, and steps there would be 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ddpm_ip.schedule import Schedule
 
@@ -24,12 +24,11 @@ SIGMA_MAX = 160.0  # the linear schedule of 1000 times ends at 157, DPM-Solver's
 Level = Callable[..., list[float]]
 
 
-def by_level(schedule: Schedule, steps: int, warp: Callable[[float], float], back: Callable[[float], float],
-             sigma_min: float | None, sigma_max: float | None) -> list[float]:  # fmt: skip
-    """``steps`` times at which ``warp(sigma)`` is evenly spaced; ``back`` is its inverse.
+def ends(schedule: Schedule, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
+    """The highest and the lowest level.
 
     Raises:
-        ValueError: the levels do not lie in order within the schedule.
+        ValueError: they do not lie in order within the schedule.
     """
     least, most = (math.exp(-schedule.half_log_snr(t)) for t in (0, schedule.total_steps - 1))
     high, low = min(most, SIGMA_MAX) if sigma_max is None else sigma_max, least if sigma_min is None else sigma_min
@@ -38,17 +37,25 @@ def by_level(schedule: Schedule, steps: int, warp: Callable[[float], float], bac
         raise ValueError(
             f"sigma_min {low:g} and sigma_max {high:g} must lie in order within the schedule's {least:g}..{most:g}"
         )
-    ends = warp(high), warp(low)
-    shares = (i / max(steps - 1, 1) for i in range(steps))
-    times = [schedule.time(-math.log(back(ends[0] + share * (ends[1] - ends[0])))) for share in shares]
-    return [max(t, 0.0) for t in times]
+    return high, low
+
+
+def even(first: float, last: float, steps: int) -> list[float]:
+    """``steps`` evenly spaced numbers; of one alone the first."""
+    return [first + i / max(steps - 1, 1) * (last - first) for i in range(steps)]
+
+
+def times_at(schedule: Schedule, sigmas: Iterable[float]) -> list[float]:
+    """The times of levels ``sigma / alpha``, in 0..T-1."""
+    return [max(schedule.time(-math.log(sigma)), 0.0) for sigma in sigmas]
 
 
 def logsnr(
     schedule: Schedule, steps: int, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> list[float]:
     """``log sigma`` evenly spaced."""
-    return by_level(schedule, steps, math.log, math.exp, sigma_min, sigma_max)
+    high, low = ends(schedule, sigma_min, sigma_max)
+    return times_at(schedule, map(math.exp, even(math.log(high), math.log(low), steps)))
 
 
 def karras(
@@ -61,7 +68,8 @@ def karras(
     """
     if not 1 <= rho <= 1000:
         raise ValueError(f"rho must lie in 1..1000, got {rho:g}")
-    return by_level(schedule, steps, lambda s: s ** (1 / rho), lambda w: w**rho, sigma_min, sigma_max)
+    high, low = (sigma ** (1 / rho) for sigma in ends(schedule, sigma_min, sigma_max))
+    return times_at(schedule, (root**rho for root in even(high, low, steps)))
 
 
 def beta(schedule: Schedule, steps: int, a: float = 0.6, b: float = 0.6) -> list[float]:
@@ -73,7 +81,7 @@ def beta(schedule: Schedule, steps: int, a: float = 0.6, b: float = 0.6) -> list
     if not (0.1 <= a <= 10 and 0.1 <= b <= 10):
         raise ValueError(f"a and b must lie in 0.1..10, got {a:g} and {b:g}")
     last = schedule.total_steps - 1
-    return [last * quantile(1 - i / max(steps - 1, 1), a, b) for i in range(steps)]
+    return [last * quantile(p, a, b) for p in even(1.0, 0.0, steps)]
 
 
 def quantile(p: float, a: float, b: float) -> float:

@@ -8,7 +8,19 @@ from functools import cache
 import torch
 from torch import Tensor
 
-POINTS = 48  # exact for polynomials of degree 95
+POINTS = 48  # of an integral; exact for polynomials of degree 95
+
+
+@cache
+def gauss_legendre(n: int) -> tuple[Tensor, Tensor]:
+    """Points and weights (n,) on [0, 1], exact for polynomials up to degree ``2 n - 1``.
+
+    Eigenvalues and eigenvectors of Legendre's recurrence (Golub & Welsch 1969).
+    """
+    k = torch.arange(1, n, dtype=torch.float64)
+    off_diagonal = k / (4 * k**2 - 1).sqrt()
+    points, vectors = torch.linalg.eigh(torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1))
+    return (1 + points) / 2, vectors[0] ** 2
 
 
 def integral(function: Callable[[Tensor], Tensor], start: float, end: float) -> float:
@@ -18,15 +30,5 @@ def integral(function: Callable[[Tensor], Tensor], start: float, end: float) -> 
         function: of float64 points (N,), to values (N,).
         start, end: finite.
     """
-    points, weights = _rule()
-    half = (end - start) / 2
-    return half * float((weights * function(half * points + (start + end) / 2)).sum())
-
-
-@cache
-def _rule() -> tuple[Tensor, Tensor]:
-    """Points in [-1, 1] and weights: eigenvalues and vectors of Legendre's recurrence (Golub and Welsch, 1969)."""
-    k = torch.arange(1, POINTS, dtype=torch.float64)
-    beside = k / (4 * k**2 - 1).sqrt()
-    points, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
-    return points, 2 * vectors[0] ** 2
+    points, weights = gauss_legendre(POINTS)
+    return (end - start) * float(weights @ function(start + (end - start) * points))

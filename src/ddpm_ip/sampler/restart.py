@@ -10,8 +10,9 @@ and each time that the walk comes to ``rho_low``, but for the last, it goes back
 
     z_high = z_low + sqrt(rho_high^2 - rho_low^2) noise,       then Heun's steps from rho_high to rho_low
 
-at levels evenly spaced in ``rho^(1/7)``. The step to the clean image is Euler's, and so are steps from levels where
-the slope at the end says nothing of the beginning: ``rho > 1000``, the first times of a cosine schedule.
+at levels evenly spaced in ``rho^(1/7)`` (:func:`ddpm_ip.sampler.levels.karras`). The step to the clean image is
+Euler's, and so are steps from levels where the slope at the end says nothing of the beginning: ``rho > 1000``, the
+first times of a cosine schedule.
 
 n times on the grid cost ``2 n - 1`` evaluations, a restart ``2 restart_steps``, and ``rho_low``, where the grid does
 not have its time, 2 more.
@@ -26,6 +27,8 @@ from itertools import pairwise
 from typing import Literal
 
 from ddpm_ip.sampler.base import Plan, Rows, steps
+from ddpm_ip.sampler.edm import euler, heun, noised, rho
+from ddpm_ip.sampler.levels import karras
 from ddpm_ip.schedule import Schedule
 
 EULER_ABOVE = 1000.0
@@ -60,15 +63,19 @@ class Restart:
             raise ValueError(f"0 < rho_low < rho_high must hold, got {self.rho_low} and {self.rho_high}")
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
-        """Two rows a step, one where it is Euler's; the memory holds what Heun's first visit leaves."""
+        """Two rows a step, one where it is Euler's; the memory is of :func:`ddpm_ip.sampler.edm.heun`."""
         rows = Rows(schedule, memories=1)
         way = self._way(schedule, [t for t, _ in steps(times, schedule)])
         for (t, s), (following, _) in pairwise([*way, (-1.0, -1.0)]):
-            _step(rows, t, s, following)
+            if s >= 0 and rho(schedule, t) <= EULER_ABOVE:
+                x, t = heun(rows, t, s), s
+            else:
+                x = euler(rows, t, s)
+            rows.add(t, following, noised(rows, x, s, following))
         return rows.plan()
 
     def _way(self, schedule: Schedule, grid: list[float]) -> list[tuple[float, float]]:
-        """The steps, those of the restarts among them, which begin above the end of the step before."""
+        """The steps, with the restarts, which begin above the end of the step before."""
         low, *levels = self._levels(schedule)
         if not levels or grid[0] <= low:
             return list(steps(grid))
@@ -81,25 +88,8 @@ class Restart:
 
     def _levels(self, schedule: Schedule) -> list[float]:
         """The time of ``rho_low``, then those from ``rho_high`` down towards it; none where there is no room."""
-        low, high = (max(schedule.time(-math.log(rho)), 0.0) for rho in (self.rho_low, self.rho_high))
+        low, high = (max(schedule.time(-math.log(level)), 0.0) for level in (self.rho_low, self.rho_high))
         if high <= low:
             return [low]
-        below, above = (math.exp(-schedule.half_log_snr(t) / 7) for t in (low, high))
-        inner = [above + i / self.restart_steps * (below - above) for i in range(1, self.restart_steps)]
-        return [low, high, *(schedule.time(-7 * math.log(root)) for root in inner)]
-
-
-def _step(rows: Rows, t: float, s: float, following: float) -> None:
-    """A step from ``t`` to ``s``, and on to ``following`` where that lies above ``s``, with noise."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = rows.schedule.level(t), rows.schedule.level(s)
-    ratio = sigma_s / sigma_t
-    x = ratio * rows.x + (alpha_s - alpha_t * ratio) * rows.x0  # alpha_s z', finite for the clean image, too
-    if s >= 0 and sigma_t <= EULER_ABOVE * alpha_t:
-        rows.stage(t, s, x, [(alpha_s / alpha_t * rows.x + x) / 2])
-        x = rows.m[0] + (1 - alpha_s / (alpha_t * ratio)) / 2 * (rows.x - alpha_s * rows.x0)
-        t = s
-    if following > s >= 0:
-        alpha, sigma = rows.schedule.level(following)
-        up = alpha / alpha_s
-        x = up * x + math.sqrt(sigma**2 - (up * sigma_s) ** 2) * rows.noise
-    rows.add(t, max(s, following), x)
+        ends = {"sigma_min": rho(schedule, low), "sigma_max": rho(schedule, high)}
+        return [low, high, *karras(schedule, self.restart_steps + 1, **ends)[1:-1]]

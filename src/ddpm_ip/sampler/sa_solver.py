@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ddpm_ip.sampler.base import Plan, Rows, steps
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.variants import settle
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class SASolver:
     linear_term: Literal["published", "exact"] = "published"
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 0 <= self.tau < math.inf:
             raise ValueError(f"tau must be a number from 0, got {self.tau}: 0 is the ODE, 1 the SDE")
         if not 0 <= self.tau_from <= self.tau_to <= 1:
@@ -91,7 +93,7 @@ def _plus(form: Tensor, weights: Sequence[float], predictions: Sequence[Tensor])
 
 
 class _Step:
-    """One step, to a level ``alpha``, between the first two of ``lambdas``; then those of the times before."""
+    """A step to a level ``alpha``; ``lambdas`` of ``s``, of ``t`` and of the times before, the newest first."""
 
     def __init__(self, alpha: float, lambdas: Sequence[float], tau: float, published: bool) -> None:
         self.alpha, self.lambdas, self.published = alpha, lambdas, published

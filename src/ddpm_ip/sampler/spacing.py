@@ -46,7 +46,7 @@ def times_of(schedule: Schedule, steps: int | str | None, spacing: str | Sequenc
             "with `ddpm-ip times --weights ... --steps N`"
         )
     if name in get_args(Spacing) or isinstance(steps, str):
-        return [float(t) for t in respace(schedule.total_steps, steps, str(spacing))]  # type: ignore[arg-type]
+        return [float(t) for t in respace(schedule.total_steps, steps, str(spacing))]
     if steps is None:
         return [float(t) for t in range(schedule.total_steps - 1, -1, -1)]
     if not 1 <= steps <= schedule.total_steps:
@@ -154,7 +154,7 @@ def _out_of_range(steps: int, total_steps: int) -> ConfigError:
     return ConfigError(f"the steps (respace_steps) are {steps}; choose 1..{total_steps} (diffusion.total_steps)")
 
 
-def respace(total_steps: int, steps: int | str | None, spacing: Spacing = "uniform-linspace") -> list[int]:
+def respace(total_steps: int, steps: int | str | None, spacing: str = "uniform-linspace") -> list[int]:
     """Chooses whole times by a rule over times.
 
     ``uniform`` and ``uniform-leading``: ``0, r, 2r, ...`` with ``r = T // steps`` (DDIM; diffusers ``leading``); the
@@ -169,7 +169,7 @@ def respace(total_steps: int, steps: int | str | None, spacing: Spacing = "unifo
         total_steps: T.
         steps: how many; all T if None. Or one of guided-diffusion's strings, which say times by themselves: see
             :func:`guided_times`.
-        spacing: the rule, for a number.
+        spacing: the rule, one of :data:`Spacing`, for a number.
 
     Returns:
         Exactly ``steps`` different times in 0..T-1, falling.
@@ -208,7 +208,7 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
 
 
-def _times(total_steps: int, steps: int, spacing: Spacing) -> list[int]:
+def _times(total_steps: int, steps: int, spacing: str) -> list[int]:
     if spacing in ("uniform", "uniform-leading"):
         return [i * (total_steps // steps) for i in range(steps)]
     if spacing == "uniform-linspace":

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from ddpm_ip.config import Config
 from ddpm_ip.data import DataConfig, ImageSet
-from ddpm_ip.engine import why_not_fast
+from ddpm_ip.engine import from_main, why_not_fast
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import Extractor, find_extractor, identity_of
@@ -48,7 +47,6 @@ log = logging.getLogger("ddpm_ip.table")
 
 LOG_SECONDS = 10.0
 PICTURED = 64  # images of a cell that its picture shows
-T = TypeVar("T")
 
 
 def table(
@@ -77,7 +75,7 @@ def table(
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
     extractor = find_extractor(options.extractor, accelerator.device)
-    checkpoint = find(_agreed(find(run, ["ema"]).path, accelerator), ["ema"])
+    checkpoint = find(from_main(accelerator, find(run, ["ema"]).path), ["ema"])
     meta, digest = checkpoint.meta, checkpoint.hashes["ema.safetensors"]
     check_as_trained(config, meta["config"], checkpoint.path, of=KINDS["method"])
     source = reference or config.data
@@ -107,7 +105,7 @@ def table(
     wanted = options.sampling.block
     spacings = dict.fromkeys(slot.spacing for slot in slots if slot.why_not is None)
     used = (block_used(home, {**common, "spacing": spacing}) for spacing in spacings)
-    block = _agreed(wanted or next(filter(None, used), None) or default_block(config, accelerator), accelerator)
+    block = from_main(accelerator, wanted or next(filter(None, used), None) or default_block(config, accelerator))
     slots = [
         replace(slot, cell=replace(slot.cell, sampling=replace(slot.cell.sampling, block=block))) for slot in slots
     ]
@@ -179,7 +177,7 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
             on_cell(sheet.names[cell])
         accelerator.wait_for_everyone()
     whole = sheet.publish() if accelerator.is_main_process else {}
-    return _agreed(whole, accelerator)
+    return from_main(accelerator, whole)
 
 
 def _extractor_facts(extractor: Extractor) -> dict[str, Any]:
@@ -243,11 +241,3 @@ class _Progress:
             "%s: %d/%d images  %.1f images/s  ETA of the table %s",
             name, self._images, cell.n_samples, rate, clock((self._left - self._done) / pace),
         )  # fmt: skip
-
-
-def _agreed(value: T, accelerator: Accelerator) -> T:
-    """The main process's value, on every process."""
-    box = [value]
-    if accelerator.num_processes > 1:
-        torch.distributed.broadcast_object_list(box)
-    return box[0]

@@ -53,7 +53,7 @@ Fill = Callable[[Sampling], tuple[Sampling, str]]
 
 
 def without_weights(sampling: Sampling) -> tuple[Sampling, str]:
-    """A sampling that asks the network as often but leaves nothing to the weights, and how its spacing is called."""
+    """A sampling that asks the network as often but leaves nothing to the weights, and the name of its spacing."""
     changed = sampling
     if sampling.spacing == OPTIMISED:
         changed = replace(changed, spacing="uniform-linspace")
@@ -103,7 +103,7 @@ class TableOptions:
 
         Args:
             config: of the model.
-            fill: what fills in what a sampling leaves to the weights, and says what its spacing is called; by default
+            fill: what fills in what a sampling leaves to the weights, and names its spacing; by default
                 they are not known yet, and the places only tell what cannot be with any.
 
         Raises:
@@ -152,7 +152,7 @@ class TableOptions:
         return steps
 
     def _cell(self, row: Sampling, column: int | str, config: Config, fill: Fill) -> tuple[Sampling, str, str | None]:
-        """How the images of a cell are made, what the spacing is called, and why it cannot be if it cannot."""
+        """How the images of a cell are made, the name of the spacing, and if it cannot be, why."""
         diffusion = config.diffusion
         asked, spacing = _sampling(row, column, 0) if self.evaluations is None else row, shown(row.spacing)
         try:

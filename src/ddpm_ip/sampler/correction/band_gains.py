@@ -12,7 +12,6 @@ of it is published. At the clean image, where sigma_s is 0, and at inner stages 
 
 from __future__ import annotations
 
-import bisect
 import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -24,6 +23,7 @@ from ddpm_ip.sampler.base import Plan
 from ddpm_ip.sampler.correction.bands import first_visits, low_band, noisy_ends
 from ddpm_ip.sampler.correction.base import Correction, Row
 from ddpm_ip.sampler.correction.dcw import DCW
+from ddpm_ip.sampler.correction.epsilon_scaling import interpolated
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.variants import OneOrMore, one_or_more
 
@@ -101,12 +101,8 @@ def _weights(gains: tuple[Gain, ...], t: float) -> list[float]:
 
 
 def _at(gain: Gain, t: float) -> float:
-    points = sorted(_points(gain))
-    above = bisect.bisect_left(points, (t,))
-    if above in (0, len(points)):
-        return points[min(above, len(points) - 1)][1]
-    (t0, g0), (t1, g1) = points[above - 1 : above + 1]
-    return g0 + (g1 - g0) * (t - t0) / (t1 - t0)
+    times, gains = zip(*sorted(_points(gain)), strict=True)
+    return interpolated(t, times, gains)
 
 
 def _points(gain: Gain) -> tuple[tuple[float, float], ...]:
