@@ -7,7 +7,7 @@
     python benchmarks/samplers.py reference   --out reference.json --images 2000 ...  # up to 1,000 evaluations
     python benchmarks/samplers.py winners     --out winners.json --images 10000 --of scan.json corrections.json ...
 
-(``closer`` has rows with optimised times: first ``ddpm-ip times --weights ... --steps 6 10 20``.)
+(``closer`` has rows with optimised times: first ``ddpm-ip times --weights ... --sampler dpm_solver --steps 6 10 20``.)
 
 with, each time,
 

@@ -28,7 +28,7 @@ case $1 in
 scan)
   for g in 0 1; do (on $g; measure scan$g scan 500 --part $g/2; measure corr$g corrections $((530 - SECONDS)) --part $g/2) & done; wait ;;
 closer)
-  (on 0; command times -c $KEEP/cifar10_ip_19k.yaml --weights $KEEP/cifar10_ip_19k.safetensors --steps 6 10 20)
+  (on 0; command times -c $KEEP/cifar10_ip_19k.yaml --weights $KEEP/cifar10_ip_19k.safetensors --sampler dpm_solver --steps 6 10 20)
   for g in 0 1; do (on $g; measure closer$g closer 260 --part $g/2; measure reference$g reference 200 --part $g/2) & done; wait ;;
 twin)
   end=$2
@@ -38,12 +38,12 @@ twin)
       --train.n_steps 18911 --train.save_freq 18911 > $KEEP/train.log 2>&1
     cp "$(ls -d $KEEP/twin/ckpt/*/ | tail -1)ema.safetensors" $KEEP/twin.safetensors
     touch $KEEP/trained; echo "trained after $SECONDS s"
-    command times -c $KEEP/cifar10_ip_19k.yaml --weights $KEEP/twin.safetensors --steps 6 10 20
+    command times -c $KEEP/cifar10_ip_19k.yaml --weights $KEEP/twin.safetensors --sampler dpm_solver --steps 6 10 20
     measure_twin twin0 scan $((end - 45 - SECONDS)) --part 0/2
     measure_twin twin2 optimised $((end - 15 - SECONDS))
     measure winners0 winners $((end - SECONDS)) --of $files --images 10000 --part 0/2 ) &
   ( on 1
-    command times -c $KEEP/cifar10_ip_19k.yaml --weights $KEEP/cifar10_ip_19k.safetensors --steps 6 10 20
+    command times -c $KEEP/cifar10_ip_19k.yaml --weights $KEEP/cifar10_ip_19k.safetensors --sampler dpm_solver --steps 6 10 20
     measure reference2 reference 30
     measure analytic analytic 45 --data $KEEP/data
     measure winners1 winners 210 --of $files $KEEP/reference2.json $KEEP/analytic.json --images 10000
