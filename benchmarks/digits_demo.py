@@ -18,7 +18,8 @@ from datetime import datetime
 from pathlib import Path
 
 from ddpm_ip.files import read_json, write_json
-from ddpm_ip.run.record import records, row_label
+from ddpm_ip.run.record import records
+from ddpm_ip.run.row import row_label
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, str(ROOT / "examples/demo.py"), "--out"]

@@ -40,7 +40,7 @@ from ddpm_ip.config import Config, from_dict, load
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.provenance import provenance
-from ddpm_ip.run.record import row_label
+from ddpm_ip.run.row import row_label
 from ddpm_ip.run.weights import find_weights
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
