@@ -29,7 +29,8 @@ from ddpm_ip.run.log import clock
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver
 from ddpm_ip.sampler.correction import EpsilonScaling
 from ddpm_ip.sampler.sampling import Sampling
-from ddpm_ip.table.program import TableOptions, table
+from ddpm_ip.table.program import table
+from ddpm_ip.table.rows import TableOptions
 from ddpm_ip.train.loop import train
 
 CONFIG = Path(__file__).parent.parent / "configs" / "ddpm_ip_demo.yaml"
@@ -103,13 +104,12 @@ def make(name: str, args: argparse.Namespace) -> None:
         if train(config, args.out / name, "latest").signal is not None:
             sys.exit(130)
         small, block = Ancestral("fixed_small"), min(256, args.n_samples)
-        for samplers, corrections in (
-            ([small], (EpsilonScaling(scale=SCALE),)),
-            ([small, DDIM(eta=0.0), DPMSolver(order=2)], ()),
-        ):
-            sampling = Sampling(corrections=corrections, block=block)
-            options = TableOptions(samplers, STEPS, n_samples=args.n_samples, extractor="pixels", sampling=sampling)
-            table(config, args.out / name, options)
+        scaled = Sampling(small, corrections=(EpsilonScaling(scale=SCALE),), block=block)
+        rows = [scaled, *(Sampling(sampler, block=block) for sampler in (small, DDIM(eta=0.0), DPMSolver(order=2)))]
+        options = TableOptions(
+            rows, STEPS, n_samples=args.n_samples, extractor="pixels", sampling=Sampling(block=block)
+        )
+        table(config, args.out / name, options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

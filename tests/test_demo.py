@@ -26,7 +26,7 @@ def test_the_demo_makes_pictures_and_a_page_once(tmp_path):
         picture = Image.open(tmp_path / run / "samples/step00000002.png")
         assert picture.width == picture.height > 8 * 64
         assert len([name for name in made if name.startswith(f"{run}/table/") and "/cell-" in name]) == 2 * CELLS
-    assert "epsilon_scaling 1.005" in output
+    assert "fixed_small+epsilon_scaling,scale=1.005" in output
     assert "DDPM and DDPM-IP" in page.read_text(encoding="utf-8")
 
     code, output = finish(demo(tmp_path, 2))
