@@ -7,7 +7,7 @@
 #   bash benchmarks/samplers_gpu.sh closer               # 220 s: times that are optimised, closer to what was good
 #   bash benchmarks/samplers_gpu.sh twin SECONDS         # 450 s: the twin is trained and scanned; analytic, winners
 set -u
-KEEP=${KEEP:-/tmp/keep}
+KEEP=${KEEP:?the folder of the network, see above}
 HERE=$(dirname "$0")
 export PYTHONPATH=${PYTHONPATH:-}:$HERE
 NETWORK="--config $KEEP/cifar10_ip_19k.yaml --weights $KEEP/cifar10_ip_19k.safetensors"
