@@ -75,6 +75,11 @@ def test_times_one_by_one(spacing: object) -> None:
     assert shown(spacing) == "[999, 500.5, 0]"  # type: ignore[arg-type]
 
 
+def test_blanks_play_no_part() -> None:
+    assert times_of(SCHEDULE, 5, "karras, rho=5") == times_of(SCHEDULE, 5, shown(" karras,rho=5"))
+    assert shown("karras, rho=5") == "karras,rho=5"
+
+
 def test_whole_times_for_a_network_that_takes_no_others() -> None:
     found = times_of(SCHEDULE, 10, "logsnr,whole=true")
     assert found == [round(t) for t in times_of(SCHEDULE, 10, "logsnr")]

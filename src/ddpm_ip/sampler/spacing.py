@@ -46,7 +46,7 @@ def times_of(schedule: Schedule, steps: int | str | None, spacing: str | Sequenc
             "with `ddpm-ip times --weights ... --steps N`"
         )
     if name in get_args(Spacing) or isinstance(steps, str):
-        return [float(t) for t in respace(schedule.total_steps, steps, str(spacing))]
+        return [float(t) for t in respace(schedule.total_steps, steps, name)]
     if steps is None:
         return [float(t) for t in range(schedule.total_steps - 1, -1, -1)]
     if not 1 <= steps <= schedule.total_steps:
@@ -98,7 +98,7 @@ def shown(spacing: str | Sequence[float]) -> str:
     """A spacing as one text, the same for all ways to write it; :func:`times_of` reads it."""
     given = listed(spacing)
     if given is None:
-        return str(spacing)
+        return str(spacing).replace(" ", "")
     return f"[{', '.join(str(int(t)) if t.is_integer() else repr(t) for t in map(float, given))}]"
 
 
@@ -108,7 +108,7 @@ def parsed(spacing: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigError: says which there are.
     """
-    name, *settings = spacing.split(",")
+    name, *settings = (part.strip() for part in spacing.split(","))
     known = (*get_args(Spacing), *LEVELS, OPTIMISED)
     if name not in known:
         if name.strip().startswith("["):
