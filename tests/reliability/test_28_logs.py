@@ -11,7 +11,9 @@ import signal
 import time
 
 import pytest
-from tests.tiny import crash_at, ended, forked, numbers, run, tiny
+from tests.tiny import alone, crash_at, ended, forked, numbers, run, tiny
+from tqdm import tqdm
+from tqdm.std import TqdmDefaultWriteLock
 
 CONFIG = tiny(n_steps=40, save_freq=4)
 
@@ -48,6 +50,19 @@ def test_after_kills_at_any_moment_each_step_is_there_once(tmp_path, seed):
     run(CONFIG, tmp_path / "run", "latest")
     assert numbers(tmp_path / "run") == numbers(tmp_path / "straight")
     assert [n[0] for n in numbers(tmp_path / "run")] == list(range(1, 41))
+
+
+def test_a_process_that_is_killed_while_it_writes_stops_no_other():
+    """Of the tests themselves: a lock that a forked process shared would stay taken."""
+    tqdm.get_lock()
+
+    def writes():
+        with tqdm.get_lock():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert alone(writes) == -signal.SIGKILL
+    assert TqdmDefaultWriteLock.mp_lock.acquire(timeout=10)
+    TqdmDefaultWriteLock.mp_lock.release()
 
 
 @pytest.mark.parametrize("cut", [1, 9, 60])
