@@ -1,4 +1,4 @@
-"""What samplers do on Gaussian data with the exact network: the numbers that docs/samplers.md and docs/choosing.md quote.
+"""What samplers do on Gaussian data with the exact network: numbers that docs/samplers.md and docs/choosing.md quote.
 
     PYTHONPATH=. python benchmarks/gaussian.py --out benchmarks/results/cpu_gaussian.json
 

@@ -44,6 +44,8 @@ def join(folder: Path, stem: str) -> None:
         )
         head["commits"] = sorted({part["git"]["commit"] for part in parts})
         head["commands"] = sorted({" ".join(part["command"].split(" --network")[0].split()[:2]) for part in parts})
+        if kind == "twin":  # trained in the same call: its last log line
+            head["training"] = json.loads((folder / "twin/metrics.jsonl").read_text().splitlines()[-1])
         lines = ",\n".join(json.dumps({k: _short(v) for k, v in row.items()}) for row in rows.values())
         text = json.dumps(head, indent=1)[:-2] + ',\n "rows": [\n' + lines + "\n ]\n}\n"
         Path(f"{stem}_{kind}.json").write_text(text)

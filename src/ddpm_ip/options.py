@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ddpm_ip.errors import ConfigError
@@ -43,6 +44,19 @@ SAMPLER_HELP = (
     f"{', '.join(SAMPLERS)} (docs/samplers.md; ddpm is ancestral), with its settings as in ddim,eta=0.5 or by "
     "--sampler.KEY VALUE (default: sampling.sampler of the config, ancestral)"
 )
+
+
+def add_weights(p: argparse.ArgumentParser) -> None:
+    """The model of a command that is given weights."""
+    p.add_argument(
+        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
+    )
+    p.add_argument(
+        "--weights",
+        type=Path,
+        required=True,
+        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file",
+    )
 
 
 def add_common(p: argparse.ArgumentParser) -> None:

@@ -10,15 +10,7 @@ from ddpm_ip import options
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
-    )
-    p.add_argument(
-        "--weights",
-        type=Path,
-        required=True,
-        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file",
-    )
+    options.add_weights(p)
     p.add_argument("--n_samples", type=int, required=True, metavar="N", help="how many images")
     p.add_argument("--save_dir", type=Path, required=True, help="folder for PNG files, or a file that ends in .npz")
     options.add_single(p)

@@ -12,15 +12,7 @@ TEACHER = "ipndm"  # the published one
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
-    )
-    p.add_argument(
-        "--weights",
-        type=Path,
-        required=True,
-        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file",
-    )
+    options.add_weights(p)
     p.add_argument(
         "--steps", type=int, nargs="+", required=True, metavar="N", help="numbers of steps; the times of each are found"
     )
