@@ -158,3 +158,16 @@ def test_cells_that_end_together_are_all_in_the_table(tmp_path: Path) -> None:
     for path in (home / "table.json", *home.glob("*/table.json")):
         rows = json.loads(path.read_text())["blocks"][0]["rows"]
         assert sum(cell is not None for row in rows for cell in row["cells"]) == len(CELLS)
+
+
+def test_what_a_killed_call_left_half_written_is_removed(file: Path) -> None:
+    """And nothing else: a person's files stay."""
+    home, folder = file.parents[1], file.parent
+    left = [home / ".table.json.71.0123abcd.partial", folder / f".{file.name}.72.0123abcd.partial"]
+    left += [folder / ".protocol.json.73.0123abcd.partial", folder / ".table.md.74.0123abcd.partial"]
+    own = [home / "notes.partial", folder / ".notes.txt"]
+    for path in (*left, *own):
+        path.write_text("x")
+    sheet(home).publish()
+    assert [path for path in left if path.exists()] == []
+    assert all(path.exists() for path in own)

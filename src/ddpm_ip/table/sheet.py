@@ -27,7 +27,7 @@ from typing import Any
 from PIL import Image
 
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.files import read_json, reading, write_json, write_text
+from ddpm_ip.files import read_json, reading, sweep, write_json, write_text
 from ddpm_ip.images import save_png
 from ddpm_ip.plain import NOT_FINITE, kind_of
 from ddpm_ip.run.record import Evaluation, records, understood
@@ -120,6 +120,9 @@ class Sheet:
             return self._publish(list(self.folders))
 
     def _publish(self, changed: Sequence[str]) -> Grid:
+        sweep(self.home, "table.*")  # what a killed call left half written; all of it is written under this lock
+        for folder in self.folders.values():
+            sweep(folder, "*")
         there: dict[str, dict[str, Any]] = {}
         for spacing, folder in self.folders.items():
             about = {"spacing": spacing, "identity": folder.name}
