@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_ip import config, plain
-from ddpm_ip.config import Config, Diffusion, Optim, Train, from_dict, load, merge, parse_overrides
+from ddpm_ip.config import Config, Diffusion, Train, from_dict, load, merge, parse_overrides
 from ddpm_ip.data import Cifar10, Digits
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn import UNetConfig
@@ -21,6 +21,7 @@ from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation
 from ddpm_ip.plain import parse_yaml
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.sections import Optim
 from ddpm_ip.times import Uniform
 from ddpm_ip.weighting import Constant
 

@@ -60,7 +60,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
     "cores": (set(), set()),
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
-    "config": ({"torch", "pydantic"}, CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
+    "sections": ({"pydantic"}, {"denoiser", "metric", "sampler", "schedule", "times", "variants", "weighting"}),
+    "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
     "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "__init__"}),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "settings", "__init__"}),
@@ -85,6 +86,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
         | {"__init__"},
     ),
+    "interop": ({"torch", "safetensors"}, CORE | PLAIN | {"config", "run", "settings"}),
     "notebook": ({"torch", "numpy"}, MODEL | {"run", "settings", "sample", "evaluate", "train"}),
 }  # fmt: skip
 

@@ -39,6 +39,9 @@ class Stream(IntEnum):
     DROPOUT = 4  # training: the seed of the dropout masks of a step
     START = 5  # sampling: x_T
     STEP = 6  # sampling: the noise of one reverse step
+    LABEL = 7  # training: which labels are hidden
+    STRENGTH = 8  # training: the strength of a random perturbation
+    CHANCE = 9  # training: which rows are perturbed
 
 
 def philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -71,6 +71,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "data",
         "model",
         "diffusion",
+        "classes",
         "perturbation",
         "train.ema_decay",
         "train.ema_warmup",
@@ -78,7 +79,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "train.weighting",
     ),
 }
-MAKES_IMAGES = ("model", "diffusion")
+MAKES_IMAGES = ("model", "diffusion", "classes")
 _MISSING = object()
 
 

@@ -17,7 +17,7 @@ class Cond(NamedTuple):
     """What a prediction is conditioned on, besides the noisy image and its time.
 
     Attributes:
-        labels: int64 (B,), values in [0, classes); None if there are none.
+        labels: int64 (B,), values in [-1, classes), of which -1 says nothing of the class; None if there are none.
     """
 
     labels: Tensor | None = None

@@ -15,15 +15,23 @@ from torch import Tensor, nn
 
 # Feature maps (B, C_i, H, W) that are meant as one, joined along the channels: a fused operation need not join them.
 Sources = tuple[Tensor, ...]
+# What is done to a norm's output, (B, C) each: it is multiplied by 1 + the first, and the second is added.
+Modulation = tuple[Tensor, Tensor]
 
 
 class Operations:
     """Plain PyTorch."""
 
     def norm_silu(
-        self, x: Sources, norm: nn.GroupNorm, shift: Tensor | None = None, dropout: float = 0.0, silu: bool = True
+        self,
+        x: Sources,
+        norm: nn.GroupNorm,
+        shift: Tensor | None = None,
+        dropout: float = 0.0,
+        silu: bool = True,
+        modulation: Modulation | None = None,
     ) -> tuple[Tensor, Sources, Tensor]:
-        """``dropout(silu(group_norm(x + shift)))``, and ``x``, handed through for whoever needs it too.
+        """``dropout(silu((1 + scale) group_norm(x + shift) + offset))``, and ``x``, handed through.
 
         (Who takes the ``x`` that is handed through leaves its gradient to be added where that of the norm is made.)
 
@@ -33,12 +41,16 @@ class Operations:
             shift: (B, C), added at every place before the norm; the time embedding.
             dropout: probability of zeroing an element, 0 when not training.
             silu: False leaves the activation out.
+            modulation: ``scale`` and ``offset``, (B, C) each; None for zeros.
 
         Returns:
             (B, C, H, W); ``x``; and ``x`` once more, the first of its maps if it is joined.
         """
         joined = _join(x)
         y = norm(joined if shift is None else joined + shift[:, :, None, None])
+        if modulation is not None:
+            scale, offset = (m[:, :, None, None] for m in modulation)
+            y = y * (1 + scale) + offset
         y = F.silu(y) if silu else y
         return F.dropout(y, dropout) if dropout > 0 else y, (joined,), x[0]
 
@@ -69,7 +81,17 @@ class Operations:
         """Nearest-neighbour doubling and a 3x3 convolution, (B, C, H, W) -> (B, C, 2H, 2W)."""
         return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
 
-    def attention(self, y: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, x: Sources, heads: int) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
+        """Means of 2x2 places, (B, C, H, W) -> (B, C, H/2, W/2)."""
+        return F.avg_pool2d(x, 2)
+
+    def double(self, x: Tensor) -> Tensor:
+        """Nearest-neighbour doubling, (B, C, H, W) -> (B, C, 2H, 2W)."""
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+    def attention(
+        self, y: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, x: Sources, heads: int, by_head: bool = False
+    ) -> Tensor:
         """``x + proj(attention(qkv(y)))``, softmax attention of every place to every place.
 
         Args:
@@ -78,8 +100,13 @@ class Operations:
             proj: 1x1.
             x: joined (B, C, H, W).
             heads: number of heads.
+            by_head: the channels of ``qkv`` are queries, keys and values of the first head, then of the second, ...;
+                else the queries of all heads, then all keys, then all values.
         """
-        q, k, v = qkv(y).chunk(3, dim=1)
+        joined = qkv(y)
+        if by_head:
+            joined = joined.unflatten(1, (heads, 3, -1)).transpose(1, 2).flatten(1, 3)
+        q, k, v = joined.chunk(3, dim=1)
         return _join(x) + proj(attention(q, k, v, heads))  # type: ignore[no-any-return]
 
     def linear(self, x: Tensor, layer: nn.Linear) -> Tensor:
@@ -102,6 +129,19 @@ class Operations:
             assert conv.bias is not None
             shifts.append(F.linear(emb, layer.weight, layer.bias + conv.bias))
         return shifts
+
+    def modulations(self, emb: Tensor, layers: Sequence[nn.Linear]) -> list[Modulation]:
+        """What the time embedding does to a norm's output in every residual block.
+
+        Args:
+            emb: (B, in).
+            layers: a block's own view of the embedding, in -> 2 C_i: the scales, then the offsets.
+
+        Returns:
+            Scale and offset, (B, C_i) each, of every block.
+        """
+        both = [layer(emb).chunk(2, dim=1) for layer in layers]
+        return [(scale, offset) for scale, offset in both]
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:

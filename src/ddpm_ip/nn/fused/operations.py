@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused import kernels
 from ddpm_ip.nn.fused import norm as norm_kernels
 from ddpm_ip.nn.network import Cond
-from ddpm_ip.nn.ops import Operations, Sources
+from ddpm_ip.nn.ops import Modulation, Operations, Sources
 from ddpm_ip.nn.unet import Block
 
 _LAST = torch.channels_last
@@ -215,8 +216,16 @@ class FusedOperations(Operations):
     layer: int = 0
 
     def norm_silu(
-        self, x: Sources, norm: nn.GroupNorm, shift: Tensor | None = None, dropout: float = 0.0, silu: bool = True
+        self,
+        x: Sources,
+        norm: nn.GroupNorm,
+        shift: Tensor | None = None,
+        dropout: float = 0.0,
+        silu: bool = True,
+        modulation: Modulation | None = None,
     ) -> tuple[Tensor, Sources, Tensor]:
+        if modulation is not None:
+            raise FastPathError("a modulated norm has no fused form yet")
         x1, x2 = x[0], x[1] if len(x) > 1 else None
         keys = self.masks.keys if dropout > 0 else None
         assert dropout == 0 or keys is not None, "dropout needs a key for each image"
@@ -256,7 +265,11 @@ class FusedOperations(Operations):
     def upsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
         return _UpsampleConv.apply(x, phase_weights(conv.weight).to(x.dtype), conv.bias)
 
-    def attention(self, y: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, x: Sources, heads: int) -> Tensor:
+    def attention(
+        self, y: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, x: Sources, heads: int, by_head: bool = False
+    ) -> Tensor:
+        if by_head:
+            raise FastPathError("attention by heads has no fused form yet")
         q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in _Qkv.apply(y, qkv.weight, qkv.bias))
         out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, HW, C)
         return _Add.apply(x[0], proj.bias, _maps(out, y), None, proj.weight)

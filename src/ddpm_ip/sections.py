@@ -1,0 +1,144 @@
+"""The sections of a configuration that are no method's own: diffusion, classes, training, evaluation.
+
+Every key of theirs has a kind in :mod:`ddpm_ip.settings`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from ddpm_ip.denoiser import PredictionType
+from ddpm_ip.metric import METRICS
+from ddpm_ip.sampler import VarType
+from ddpm_ip.schedule import BetaSchedule, Schedule
+from ddpm_ip.times import TimesConfig, Uniform
+from ddpm_ip.variants import ByName
+from ddpm_ip.weighting import Constant, WeightingConfig
+
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+NaturalInt = Annotated[int, Field(ge=0, lt=2**31)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[tuple(METRICS)]
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The noise schedule, what the network predicts, and the variance of the reverse process.
+
+    With ``var_type: learned_range`` the network also learns the variance (twice the output channels, hybrid loss).
+    """
+
+    total_steps: Annotated[int, Field(ge=2, lt=2**31)] = 1000
+    beta_schedule: BetaSchedule = "linear"
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    objective: PredictionType = "pred_eps"
+    var_type: VarType = "fixed_large"
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.total_steps, self.beta_schedule, self.beta_start, self.beta_end)
+
+    @property
+    def learned_variance(self) -> bool:
+        return self.var_type == "learned_range"
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a class-conditional network is told about an image.
+
+    Args:
+        count: number of classes; labels are 0 .. count - 1.
+        dropout: probability that a label is hidden in training, so that the network also learns to do without, which
+            guidance needs (Ho & Salimans 2022, arXiv 2207.12598, algorithm 1).
+    """
+
+    count: PositiveInt
+    dropout: Fraction = 0.1
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimizer, as in ``torch.optim``."""
+
+    name: Literal["adam", "adamw"] = "adam"
+    lr: PositiveFloat = 2e-4
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Evaluation during training, of the averaged network.
+
+    Args:
+        every: steps between two evaluations; 0 for none.
+        n_samples, steps: samples of each, and the sampling steps spent on one.
+        metrics: as for ``ddpm-ip evaluate``; the first decides which weights are the best.
+        extractor: whose features; ``pixels`` needs no weights.
+    """
+
+    every: NaturalInt = 0
+    n_samples: Annotated[int, Field(ge=2, lt=2**31)] = 2048
+    steps: PositiveInt = 50
+    metrics: Annotated[tuple[MetricName, ...], Field(min_length=1)] = ("fid",)
+    extractor: str = "pixels"
+
+
+@dataclass(frozen=True)
+class Train:
+    """The training run.
+
+    Args:
+        n_steps: optimizer steps.
+        batch_size: images a step, over all processes.
+        micro_batch: images that a process puts through the network at once; 0 for its whole share.
+        flip: mirror images at random.
+        times: how often each time is trained.
+        weighting: how much the squared error at each time counts.
+        clip_grad_norm: largest gradient norm; null for no limit.
+        lr_warmup: steps over which the learning rate rises linearly.
+        ema_decay: of the averaged network.
+        ema_warmup: whether that decay rises at first, as min(ema_decay, (1 + n) / (10 + n)) in step n, counted from 1.
+        print_freq, save_freq, sample_freq: steps between log lines, checkpoints and sample grids (0: no grids).
+        n_samples, sample_steps: images of a grid, and the sampling steps spent on it.
+        keep_last: newest checkpoints that are kept (at least 2, since the newest may turn out damaged).
+        keep_every: besides, every checkpoint at a multiple of this many steps is kept; 0 for none.
+        mixed_precision: "no", fp16 or bf16; null takes what `accelerate-launch` says, else bf16 under ``fast: auto`` on
+            a GPU that has it, else "no".
+        fast: auto runs fused kernels and replays each step as one CUDA graph where that is possible; off never does.
+        eval: a distance measured every so often.
+        deterministic: bit-exact GPU kernels, slower. (The CPU is always exact.)
+    """
+
+    n_steps: PositiveInt = 800_000
+    batch_size: PositiveInt = 128
+    micro_batch: NaturalInt = 0
+    flip: bool = True
+    times: Annotated[TimesConfig, ByName()] = field(default_factory=Uniform)
+    weighting: Annotated[WeightingConfig, ByName()] = field(default_factory=Constant)
+    clip_grad_norm: PositiveFloat | None = 1.0
+    lr_warmup: NaturalInt = 0
+    ema_decay: Fraction = 0.9999
+    ema_warmup: bool = False
+    print_freq: PositiveInt = 400
+    save_freq: PositiveInt = 5000
+    sample_freq: NaturalInt = 5000
+    n_samples: PositiveInt = 64
+    sample_steps: PositiveInt = 100
+    keep_last: Annotated[int, Field(ge=2, lt=2**31)] = 2
+    keep_every: NaturalInt = 0
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
+    fast: Literal["auto", "off"] = "auto"
+    deterministic: bool = False
+    eval: Eval = field(default_factory=Eval)
+    optim: Optim = field(default_factory=Optim)
