@@ -118,8 +118,8 @@ OTHERS = (  # evaluations, sampler, times, and what is unusual
     *((n, s, t, "denoise_to_zero=false") for n in (10, 20) for s, t in (("dpm_solver", "karras"), ("ddim", "quad"))),
 )  # fmt: skip
 LEARNED = (
-    "dpm_solver,order=2", "dpm_solver,order=3", "unipc,order=2", "dpm_solver_sde", "sa_solver", "er_sde,order=3", "ddim",
-    "ddim,eta=0.5", "deis,order=2", "ipndm,order=2",
+    "dpm_solver,order=2", "dpm_solver,order=3", "unipc,order=2", "dpm_solver_sde", "sa_solver", "er_sde,order=3",
+    "ddim", "ddim,eta=0.5", "deis,order=2", "ipndm,order=2",
 )  # fmt: skip
 MORE_OF_50 = (
     "tsr,k=0.91", "tsr,k=0.89", "tsr,k=0.91,sigma=1", "tsr,k=0.93,sigma=1", "epsilon_scaling,scale=1.0275",

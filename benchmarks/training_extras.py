@@ -1,10 +1,10 @@
-"""What classes, adaptive times and several averages cost a captured training step: alternating, in one process, one GPU.
+"""What classes, adaptive times and several averages cost a captured training step: alternating, in one process.
 
     python benchmarks/training_extras.py --out benchmarks/results/NAME.json
 
-Each variant is the CIFAR-10 network of configs/ddpm_ip_cifar10.yaml on random images with one thing added. All are built
-first; then rounds of steps go through them in turn, so that the clock of the card is the same for all. A ratio is that
-of the medians of a variant's rounds and the plain one's.
+Each variant is the network of configs/ddpm_ip_cifar10.yaml on random images with one thing added. All are built first;
+then rounds of steps go through them in turn, so that the clock of the card is the same for all. A ratio is that of the
+medians of a variant's rounds and the plain one's. It needs one GPU.
 """
 
 from __future__ import annotations
