@@ -38,7 +38,7 @@ class Operations:
         Args:
             x: joined (B, C, H, W).
             norm: the GroupNorm and its parameters.
-            shift: (B, C), added at every place before the norm; the time embedding.
+            shift: (B, C), added at every place before the norm: the time embedding; or (C,), the same for all images.
             dropout: probability of zeroing an element, 0 when not training.
             silu: False leaves the activation out.
             modulation: ``scale`` and ``offset``, (B, C) each; None for zeros.
@@ -47,7 +47,7 @@ class Operations:
             (B, C, H, W); ``x``; and ``x`` once more, the first of its maps if it is joined.
         """
         joined = _join(x)
-        y = norm(joined if shift is None else joined + shift[:, :, None, None])
+        y = norm(joined if shift is None else joined + shift[..., None, None])
         if modulation is not None:
             scale, offset = (m[:, :, None, None] for m in modulation)
             y = y * (1 + scale) + offset
@@ -77,12 +77,12 @@ class Operations:
         """A strided 3x3 convolution of ``x`` padded on the right and below, (B, C, H, W) -> (B, C, H/2, W/2)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)), conv)
 
-    def upsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        """Nearest-neighbour doubling and a 3x3 convolution, (B, C, H, W) -> (B, C, 2H, 2W)."""
-        return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+    def upsample_conv(self, x: Tensor, conv: nn.Conv2d, bias: bool = True) -> Tensor:
+        """Nearest-neighbour doubling and a 3x3 convolution, (B, cin, H, W) -> (B, cout, 2H, 2W); see :meth:`conv`."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"), conv, bias)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Means of 2x2 places, (B, C, H, W) -> (B, C, H/2, W/2)."""
+        """Means of 2x2 places, (B, C, H, W) -> (B, C, H/2, W/2); H and W are even."""
         return F.avg_pool2d(x, 2)
 
     def double(self, x: Tensor) -> Tensor:
