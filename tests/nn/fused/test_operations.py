@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused import check, functions, kernels
 from ddpm_ip.nn.fused import norm as norm_kernels
 from ddpm_ip.nn.fused.operations import FusedOperations, Masks, Shadow, phase_weights
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.ops import Operations
 from ddpm_ip.nn.unet import UNet
 
@@ -266,16 +268,15 @@ def test_the_whole_network_of_other_channels_and_sides(channels: int, height: in
     fused_is_plain(UNet(channels, channels, **NETWORKS[1]), height, width)
 
 
-def fused_is_plain(plain: UNet, height: int, width: int) -> None:
+def fused_is_plain(plain: Any, height: int, width: int, cond: Cond | None = None) -> None:
+    """Outputs and all gradients of a network with a convolution ``conv_in``."""
     randomise(plain.eval(), 0)
     shadow = Shadow(plain, torch.float32)
     x, t = maps(2, plain.conv_in.in_channels, height, width).detach(), torch.tensor([3, 871])
-    same(shadow(x, t), plain(x, t))
-    truth = gradients([plain(x, t)], list(plain.parameters()))
-    found = {
-        id(p): g
-        for (p, _), g in zip(shadow.pairs, gradients([shadow(x, t)], [r for _, r in shadow.pairs]), strict=True)
-    }
+    given, ours = plain(x, t, cond), shadow(x, t, cond)
+    same(ours, given)
+    truth = gradients([given], list(plain.parameters()))
+    found = {id(p): g for (p, _), g in zip(shadow.pairs, gradients([ours], [r for _, r in shadow.pairs]), strict=True)}
     largest = max(float(g.norm()) for g in truth)
     for p, g in zip(plain.parameters(), truth, strict=True):
         assert float((found[id(p)] - g).norm()) < 2e-5 * float(g.norm()) + 1e-6 * largest
