@@ -54,18 +54,18 @@ def test_the_network_of_ddpm_with_classes_padding_on_all_sides_and_heads_of_a_wi
     fused_is_plain(UNet(3, 3, **NETWORKS[0], padding="both", head_channels=4, classes=3), 8, 4, LABELS)
 
 
-def test_blocks_that_are_computed_again_drop_what_they_dropped() -> None:
+def test_a_block_that_is_computed_again_drops_what_it_dropped() -> None:
     """Gradient checkpointing on the fast path: the same gradients to the last bit, dropout included."""
-    network, found = small(3, dim_mults=(1,), use_attn=(True,)), []
+    network = small(dropout=0.5)
     randomise(network.train(), 0)
-    for recompute in (False, True):
-        shadow = Shadow(network, torch.float32)
-        shadow.masks.keys = torch.tensor([5, 2**31])
-        for block in shadow.module.modules():
-            if hasattr(block, "recompute"):
-                block.recompute = recompute
-        out = shadow(maps(2, 3, 4, 4).detach(), torch.tensor([3, 871]), LABELS)
-        found.append(torch.autograd.grad(out.square().sum(), [run for _, run in shadow.pairs]))
+    shadow = Shadow(network, torch.float32)
+    shadow.masks.keys = torch.tensor([5, 2**31])
+    block, _, _ = shadow.module.middle
+    x, bias, modulation = maps(2, 16, 2, 2), block.conv1.bias, tuple(torch.randn(2, 2, 16).requires_grad_())
+    found = []
+    for block.recompute in (False, True):
+        out, _ = block((x,), bias, modulation)
+        found.append([out, *torch.autograd.grad(out.square().sum(), [x, *modulation, *block.norm2.parameters()])])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
@@ -96,7 +96,6 @@ def test_compare_asks_for_classes_and_for_none(monkeypatch: pytest.MonkeyPatch) 
     assert check._probe(small(2), (4, 4), 2).cond.labels.tolist() == [-1, 0]
     assert check._probe(small(), (4, 4), 8).cond is None
     network = UNet(3, 3, **NETWORKS[2], classes=3)
-    assert max(check.compare(network, torch.float32, (2, 2), images=4)) < 2e-5
     call = Shadow.__call__
 
     def forgetful(self: Shadow, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
