@@ -46,6 +46,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "nn.fused.launch": ({"torch", "triton"}, set()),
     "nn.fused.kernels": ({"torch", "triton"}, {"errors"}),
     "nn.fused.norm": ({"torch", "triton"}, {"errors"}),
+    "nn.fused.norm_kernels": ({"triton"}, set()),
     "nn.fused.tiles": ({"triton"}, set()),
     "perturbation": ({"torch"}, {"draws", "errors"}),
     "denoiser": ({"torch"}, {"schedule", "nn", "errors"}),

@@ -36,6 +36,7 @@ from ddpm_ip.nn.fused import check
 from ddpm_ip.nn.fused import norm as norm_kernels
 from ddpm_ip.nn.fused import operations as fused
 from ddpm_ip.nn.fused.launch import compile_together
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.unet import UNet
 from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sample.generator import Generator, preview
@@ -278,13 +279,13 @@ def test_judging_beside_the_training_does_not_disturb_it(tmp_path: Path, monkeyp
 CIFAR = {"data": {"name": "cifar10"}}
 
 
-def autocast_errors(network: UNet) -> tuple[float, float]:
+def autocast_errors(network: torch.nn.Module) -> tuple[float, float]:
     """What `check.compare` finds, of the plain network under autocast: the errors that its users live with."""
     plain = check._filled(network)
 
-    def half(x: Tensor, t: Tensor) -> Tensor:
+    def half(x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16):
-            return plain(x, t)
+            return plain(x, t, cond)
 
     return check._errors(plain, half, [(p, p) for p in plain.parameters()], check._probe(plain, (32, 32), 8))
 
@@ -369,8 +370,8 @@ def test_a_network_with_other_weights_makes_no_images(tmp_path: Path, monkeypatc
     run = train_anew(tiny(n_steps=100, mixed_precision="no"), tmp_path / "run")
 
     class Broken(fused.Shadow):
-        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-            return super().__call__(x, t) * 0
+        def __call__(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+            return super().__call__(x, t, cond) * 0
 
     monkeypatch.setattr(fused, "Shadow", Broken)
     generator = generator_of(tiny(), run, Sampling(block=8), "no")

@@ -8,6 +8,7 @@ signatures say what can be done in one pass over memory: they join a layer with 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,13 @@ Modulation = tuple[Tensor, Tensor]
 
 
 class Operations:
-    """Plain PyTorch."""
+    """Plain PyTorch.
+
+    Attributes:
+        draws_from_generator: whether dropout draws from torch's generator; else its masks are the same each time.
+    """
+
+    draws_from_generator: ClassVar[bool] = True
 
     def norm_silu(
         self,
@@ -38,7 +45,7 @@ class Operations:
         Args:
             x: joined (B, C, H, W).
             norm: the GroupNorm and its parameters.
-            shift: (B, C), added at every place before the norm; the time embedding.
+            shift: (B, C), added at every place before the norm: the time embedding; or (C,), the same for all images.
             dropout: probability of zeroing an element, 0 when not training.
             silu: False leaves the activation out.
             modulation: ``scale`` and ``offset``, (B, C) each; None for zeros.
@@ -47,7 +54,7 @@ class Operations:
             (B, C, H, W); ``x``; and ``x`` once more, the first of its maps if it is joined.
         """
         joined = _join(x)
-        y = norm(joined if shift is None else joined + shift[:, :, None, None])
+        y = norm(joined if shift is None else joined + shift[..., None, None].to(joined.dtype))
         if modulation is not None:
             scale, offset = (m[:, :, None, None] for m in modulation)
             y = y * (1 + scale) + offset
@@ -77,12 +84,12 @@ class Operations:
         """A strided 3x3 convolution of ``x`` padded on the right and below, (B, C, H, W) -> (B, C, H/2, W/2)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)), conv)
 
-    def upsample_conv(self, x: Tensor, conv: nn.Conv2d) -> Tensor:
-        """Nearest-neighbour doubling and a 3x3 convolution, (B, C, H, W) -> (B, C, 2H, 2W)."""
-        return conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+    def upsample_conv(self, x: Tensor, conv: nn.Conv2d, bias: bool = True) -> Tensor:
+        """Nearest-neighbour doubling and a 3x3 convolution, (B, cin, H, W) -> (B, cout, 2H, 2W); see :meth:`conv`."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"), conv, bias)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Means of 2x2 places, (B, C, H, W) -> (B, C, H/2, W/2)."""
+        """Means of 2x2 places, (B, C, H, W) -> (B, C, H/2, W/2); H and W are even."""
         return F.avg_pool2d(x, 2)
 
     def double(self, x: Tensor) -> Tensor:

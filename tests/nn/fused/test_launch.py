@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("triton")
 
+SHARED = 227 << 10  # bytes of shared memory that a program can have on a Hopper GPU
+
 # Every kernel is compiled when it would be launched, and then is not. The results are memory that nobody has written.
 # First all of them together, in threads; then one after the other, as they are met, when nothing must be left to do.
 PROGRAM = """
@@ -34,20 +36,25 @@ def compiling(src, metadata, **_):
 triton.knobs.compilation.listener = compiling
 
 def compile_only(self, *args, grid, warmup, **options):
-    ptx = launch(self, *args, grid=grid, warmup=True, **options).asm["ptx"]
-    found.append((self.__name__, len(re.findall(r"(?:ld|st)[.]global[^;]*v4", ptx))))
+    kernel = launch(self, *args, grid=grid, warmup=True, **options)
+    wide = len(re.findall(r"(?:ld|st)[.]global[^;]*v4", kernel.asm["ptx"]))
+    modulated = "_norm" in self.__name__ and all(a is not None for a in args)
+    found.append((self.__name__ + ", modulated" * modulated, wide, kernel.metadata.shared))
 
 from ddpm_ip import draws_kernel
 from ddpm_ip.nn.fused.operations import Shadow
 from ddpm_ip.nn.fused.launch import compile_together
+from ddpm_ip.nn.adm import ADM, ADMConfig
 from ddpm_ip.nn.unet import UNet
 
-network = UNet(3, 3, dim=32, dim_mults=(1, 2), use_attn=(False, True), num_res_blocks=1, num_groups=8, dropout=0.6)
-shadow = Shadow(network, torch.bfloat16)
-shadow.masks.keys = torch.zeros(2, dtype=torch.int64)
+sizes = {"dim": 32, "dim_mults": (1, 2), "use_attn": (False, True), "num_res_blocks": 1, "num_groups": 8}
+unet, adm = UNet(3, 3, **sizes, dropout=0.6), ADM(ADMConfig(**sizes, dropout=0.6, attention_order="legacy"), 3, 3)
+shadows = [Shadow(network, torch.bfloat16) for network in (unet, adm)]
 
 def work():
-    shadow(torch.zeros(2, 3, 16, 16), torch.zeros(2).long()).float().sum().backward()
+    for shadow in shadows:
+        shadow.masks.keys = torch.zeros(2, dtype=torch.int64)
+        shadow(torch.zeros(2, 3, 16, 16), torch.zeros(2).long()).float().sum().backward()
 
 compile_together(work)
 together = len(compiled)
@@ -67,13 +74,15 @@ def test_every_kernel_compiles_and_moves_sixteen_bytes_at_a_time(tmp_path: objec
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout.splitlines()[-1])
     found = result["found"]
-    names = {name for name, _ in found}
-    assert names == {
+    names = {name for name, *_ in found}
+    kernels = {
         "_norm_forward", "_norm_backward", "_add", "_add_product", "_column_sum", "_frame", "_pick", "_spread", "_fold",
-        "_draw",
+        "_halve", "_double", "_draw",
     }  # fmt: skip
+    assert names == kernels | {"_norm_forward, modulated", "_norm_backward, modulated"}
     for name in names - {"_draw", "_column_sum"}:
-        assert any(wide > 0 for n, wide in found if n == name), f"{name} moves single numbers"
-    assert {name for name, _ in result["together"]} == names - {"_draw"}
+        assert any(wide > 0 for n, wide, _ in found if n == name), f"{name} moves single numbers"
+    assert max(shared for *_, shared in found) <= SHARED
+    assert {name for name, _ in result["together"]} == kernels - {"_draw"}
     assert not any(in_main_thread for _, in_main_thread in result["together"])
     assert result["left"] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,10 @@ pytest.importorskip("triton")
 from ddpm_ip import draws_kernel
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.errors import FastPathError
-from ddpm_ip.nn.fused import check, kernels
+from ddpm_ip.nn.fused import check, functions, kernels
 from ddpm_ip.nn.fused import norm as norm_kernels
-from ddpm_ip.nn.fused import operations as fused
 from ddpm_ip.nn.fused.operations import FusedOperations, Masks, Shadow, phase_weights
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.ops import Operations
 from ddpm_ip.nn.unet import UNet
 
@@ -178,7 +179,7 @@ def test_convolutions(name: str, cin: int, cout: int, height: int, width: int) -
 def test_the_gradient_of_the_input_by_turned_weights() -> None:
     conv, x = layer(nn.Conv2d(384, 8, 3, padding=1, bias=False)), maps(1, 384, 4, 4)
     plain, ours = (o.conv(x, conv, bias=False) for o in (Operations(), FusedOperations()))
-    assert type(ours.grad_fn).__name__ == "_ConvBackward"
+    assert type(ours.grad_fn).__name__ == "ConvBackward"
     for a, b in zip(gradients([ours], [x, conv.weight]), gradients([plain], [x, conv.weight]), strict=True):
         same(a, b)
 
@@ -240,10 +241,10 @@ def test_unfold_and_fold_spread_and_gather_are_adjoint() -> None:
 
 def test_a_noted_sum_is_not_believed_once_something_was_added() -> None:
     d = maps(2, 8, 2, 2).detach()
-    fused._note_sum(d, torch.full((8,), 42.0))
-    assert fused._channel_sum(d).tolist() == [42.0] * 8
+    functions.note_sum(d, torch.full((8,), 42.0))
+    assert functions.channel_sum(d).tolist() == [42.0] * 8
     d += 1
-    torch.testing.assert_close(fused._channel_sum(d), d.sum((0, 2, 3)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(functions.channel_sum(d), d.sum((0, 2, 3)), atol=1e-5, rtol=1e-5)
 
 
 NETWORKS = [
@@ -267,16 +268,15 @@ def test_the_whole_network_of_other_channels_and_sides(channels: int, height: in
     fused_is_plain(UNet(channels, channels, **NETWORKS[1]), height, width)
 
 
-def fused_is_plain(plain: UNet, height: int, width: int) -> None:
+def fused_is_plain(plain: Any, height: int, width: int, cond: Cond | None = None) -> None:
+    """Outputs and all gradients of a network with a convolution ``conv_in``."""
     randomise(plain.eval(), 0)
     shadow = Shadow(plain, torch.float32)
     x, t = maps(2, plain.conv_in.in_channels, height, width).detach(), torch.tensor([3, 871])
-    same(shadow(x, t), plain(x, t))
-    truth = gradients([plain(x, t)], list(plain.parameters()))
-    found = {
-        id(p): g
-        for (p, _), g in zip(shadow.pairs, gradients([shadow(x, t)], [r for _, r in shadow.pairs]), strict=True)
-    }
+    given, ours = plain(x, t, cond), shadow(x, t, cond)
+    same(ours, given)
+    truth = gradients([given], list(plain.parameters()))
+    found = {id(p): g for (p, _), g in zip(shadow.pairs, gradients([ours], [r for _, r in shadow.pairs]), strict=True)}
     largest = max(float(g.norm()) for g in truth)
     for p, g in zip(plain.parameters(), truth, strict=True):
         assert float((found[id(p)] - g).norm()) < 2e-5 * float(g.norm()) + 1e-6 * largest

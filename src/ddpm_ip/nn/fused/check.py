@@ -13,7 +13,8 @@ from torch.nn import Parameter
 from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused.launch import compile_together
 from ddpm_ip.nn.fused.operations import Shadow
-from ddpm_ip.nn.network import Network
+from ddpm_ip.nn.labels import LabelEmbedding
+from ddpm_ip.nn.network import Cond, Network
 from ddpm_ip.nn.unet import Block
 
 # Relative errors of outputs and gradients beyond which the fused form is not used. They tell a wrong kernel from
@@ -25,7 +26,8 @@ def compare(network: nn.Module, dtype: torch.dtype, size: Sequence[int], images:
     """The relative errors of the fused network's outputs and gradients, against the plain one in float32.
 
     In evaluation mode, since dropout differs. Layers that are still exactly zero, as at the start of a training, would
-    hide what lies before them, so a copy is used in which they are random.
+    hide what lies before them, so a copy is used in which they are random. A conditional network is asked for some
+    classes, and for none.
 
     Args:
         network: on a GPU.
@@ -53,7 +55,9 @@ def compare(network: nn.Module, dtype: torch.dtype, size: Sequence[int], images:
     return errors
 
 
-def compare_outputs(network: nn.Module, x: Tensor, t: Tensor, output: Tensor, dtype: torch.dtype) -> float:
+def compare_outputs(
+    network: nn.Module, x: Tensor, t: Tensor, output: Tensor, dtype: torch.dtype, cond: Cond | None = None
+) -> float:
     """The relative error of a fused network's output against the plain one in float32.
 
     Args:
@@ -61,12 +65,13 @@ def compare_outputs(network: nn.Module, x: Tensor, t: Tensor, output: Tensor, dt
         x, t: what the fused one was given, (B, C, H, W) and (B,).
         output: what it put out, or the first of its channels.
         dtype: that it works in.
+        cond: what the fused one was given besides, of as many images.
 
     Raises:
         FastPathError: the error is beyond the limit.
     """
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        truth = network(x, t)[:, : output.shape[1]]
+        truth = _ask(network, x, t, cond)[:, : output.shape[1]]
     if not truth.any():  # an untrained network
         return float((output - truth).norm())
     error = _relative([output], [truth])
@@ -79,11 +84,12 @@ def compare_outputs(network: nn.Module, x: Tensor, t: Tensor, output: Tensor, dt
 
 
 class _Probe(NamedTuple):
-    """Images (B, C, H, W), their times (B,), and the direction in which gradients are taken, as the output."""
+    """Images (B, C, H, W), their times (B,), the direction in which gradients are taken, as the output; and classes."""
 
     x: Tensor
     t: Tensor
     direction: Tensor
+    cond: Cond | None
 
 
 def _probe(network: nn.Module, size: Sequence[int], images: int) -> _Probe:
@@ -93,7 +99,17 @@ def _probe(network: nn.Module, size: Sequence[int], images: int) -> _Probe:
         torch.randn((images, channels, *size), generator=generator).to(device)
         for channels in (first.in_channels, last.out_channels)
     )
-    return _Probe(x, torch.linspace(0, 999, images).long().to(device), direction)
+    t = torch.linspace(0, 999, images).long().to(device)
+    labels = _labels(network, images)
+    return _Probe(x, t, direction, None if labels is None else Cond(labels.to(device)))
+
+
+def _labels(network: nn.Module, images: int) -> Tensor | None:
+    """No class, then classes from the first to the last; None of an unconditional network."""
+    classes = next((m.num_embeddings for m in network.modules() if isinstance(m, LabelEmbedding)), None)
+    if classes is None:
+        return None
+    return torch.cat((torch.tensor([-1]), torch.linspace(0, classes - 1, images - 1).long()))
 
 
 def _ends(network: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d]:
@@ -123,9 +139,13 @@ def _errors(
 
 def _outputs(network: Network, parameters: list[Parameter], probe: _Probe) -> tuple[Tensor, list[Tensor]]:
     with torch.autocast(probe.x.device.type, enabled=False):
-        out = network(probe.x, probe.t).float()
+        out = _ask(network, probe.x, probe.t, probe.cond).float()
         gradients = torch.autograd.grad((out * probe.direction).mean(), parameters)
     return out.detach(), list(gradients)
+
+
+def _ask(network: Network, x: Tensor, t: Tensor, cond: Cond | None) -> Tensor:
+    return network(x, t) if cond is None else network(x, t, cond)
 
 
 def _relative(some: list[Tensor], truth: list[Tensor]) -> float:

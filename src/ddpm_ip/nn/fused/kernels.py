@@ -189,8 +189,58 @@ def frame(x: Tensor, height: int, width: int) -> Tensor:
 
 
 @triton.jit
+def _halve(x, out, M, W, FACTOR: tl.constexpr, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr):
+    """``out[i, j] = FACTOR * sum over (a, e) of x[2 i + a, 2 j + e]``; W is that of ``out``."""
+    tile, part_c = _divided(C, LANES)
+    pixel = tile * ROWS + tl.arange(0, ROWS)
+    c = part_c * LANES + tl.arange(0, LANES)
+    inside = (pixel[:, None] < M) & (c[None, :] < C)
+    first = (pixel // W).to(tl.int64) * (4 * W) + pixel % W * 2
+    total = tl.zeros([ROWS, LANES], tl.float32)
+    for part in tl.static_range(4):
+        source = first + part // 2 * (2 * W) + part % 2
+        total += tl.load(x + source[:, None] * C + c[None, :], mask=inside, other=0.0).to(tl.float32)
+    at = pixel[:, None].to(tl.int64) * C + c[None, :]
+    tl.store(out + at, (FACTOR * total).to(out.dtype.element_ty), mask=inside)
+
+
+def halve(x: Tensor, factor: float) -> Tensor:
+    """The sums of 2x2 places times ``factor``: (B, C, 2H, 2W) -> (B, C, H, W), channels_last."""
+    height, width = x.shape[2] // 2, x.shape[3] // 2
+    out = empty_maps(x, x.shape[1], height, width)
+    m = x.shape[0] * height * width
+    grid, options = _tiles(m, x.shape[1])
+    launch(_halve, grid, x, out, m, width, FACTOR=factor, **options)
+    return out
+
+
+@triton.jit
+def _double(x, out, M, W, FACTOR: tl.constexpr, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr):
+    """``out[2 i + a, 2 j + e] = FACTOR * x[i, j]``; W is that of ``x``."""
+    tile, part_c = _divided(C, LANES)
+    pixel = tile * ROWS + tl.arange(0, ROWS)
+    c = part_c * LANES + tl.arange(0, LANES)
+    inside = (pixel[:, None] < M) & (c[None, :] < C)
+    at = pixel[:, None].to(tl.int64) * C + c[None, :]
+    value = (FACTOR * tl.load(x + at, mask=inside, other=0.0).to(tl.float32)).to(out.dtype.element_ty)
+    first = (pixel // W).to(tl.int64) * (4 * W) + pixel % W * 2
+    for part in tl.static_range(4):
+        target = first + part // 2 * (2 * W) + part % 2
+        tl.store(out + target[:, None] * C + c[None, :], value, mask=inside)
+
+
+def double(x: Tensor, factor: float) -> Tensor:
+    """Every place four times, times ``factor``: (B, C, H, W) -> (B, C, 2H, 2W), channels_last."""
+    out = empty_maps(x, x.shape[1], 2 * x.shape[2], 2 * x.shape[3])
+    m = x.shape[0] * x.shape[2] * x.shape[3]
+    grid, options = _tiles(m, x.shape[1])
+    launch(_double, grid, x, out, m, x.shape[3], FACTOR=factor, **options)
+    return out
+
+
+@triton.jit
 def _spread(z, bias, out, M, H, W, C: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr):
-    """``out[2 i + a, 2 j + e] = z[i + a, j + e, phase (a, e)] + bias``."""
+    """``out[2 i + a, 2 j + e] = z[i + a, j + e, phase (a, e)] (+ bias)``."""
     tile, part_c = _divided(C, LANES)
     pixel = tile * ROWS + tl.arange(0, ROWS)
     c = part_c * LANES + tl.arange(0, LANES)
@@ -201,7 +251,8 @@ def _spread(z, bias, out, M, H, W, C: tl.constexpr, LANES: tl.constexpr, ROWS: t
     source = ((b.to(tl.int64) * (H + 1) + y // 2 + y % 2) * (W + 1) + x // 2 + x % 2) * (4 * C) + phase * C
     inside = (pixel[:, None] < M) & (c[None, :] < C)
     value = tl.load(z + source[:, None] + c[None, :], mask=inside, other=0.0).to(tl.float32)
-    value += tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
+    if bias is not None:
+        value += tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
     tl.store(out + pixel[:, None].to(tl.int64) * C + c[None, :], value.to(out.dtype.element_ty), mask=inside)
 
 
@@ -250,12 +301,12 @@ def _tiles(m: int, c: int) -> tuple[tuple[int], dict[str, int]]:
     return (triton.cdiv(c, lanes) * triton.cdiv(m, rows),), {"C": c, "LANES": lanes, "ROWS": rows}
 
 
-def spread(z: Tensor, bias: Tensor, height: int, width: int) -> Tensor:
+def spread(z: Tensor, bias: Tensor | None, height: int, width: int) -> Tensor:
     """Lays the four phases of a doubled image side by side.
 
     Args:
         z: (B (H+1) (W+1), 4C): phase ``(a, e)`` of pixel ``(2 i + a, 2 j + e)`` stands at ``(i + a, j + e)``.
-        bias: (C,), added.
+        bias: (C,), added; None for nothing.
         height, width: H and W.
 
     Returns:
