@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ddpm_ip.denoiser import PredictionType
 from ddpm_ip.metric import METRICS
+from ddpm_ip.objective import BoundInput, LossKind
 from ddpm_ip.sampler import VarType
 from ddpm_ip.schedule import BetaSchedule, Schedule
 from ddpm_ip.times import TimesConfig, Uniform
@@ -103,6 +104,10 @@ class Train:
         batch_size: images a step, over all processes.
         micro_batch: images that a process puts through the network at once; 0 for its whole share.
         flip: mirror images at random.
+        loss: simple is the squared error, to which a learned variance adds its term of the variational bound (the
+            hybrid loss); vlb is the bound alone.
+        vb_input: what that term of a learned variance sees of a perturbed input: perturbed, as published, or clean, for
+            another evaluation of the network.
         times: how often each time is trained.
         weighting: how much the squared error at each time counts.
         clip_grad_norm: largest gradient norm; null for no limit.
@@ -124,6 +129,8 @@ class Train:
     batch_size: PositiveInt = 128
     micro_batch: NaturalInt = 0
     flip: bool = True
+    loss: LossKind = "simple"
+    vb_input: BoundInput = "perturbed"
     times: Annotated[TimesConfig, ByName()] = field(default_factory=Uniform)
     weighting: Annotated[WeightingConfig, ByName()] = field(default_factory=Constant)
     clip_grad_norm: PositiveFloat | None = 1.0
