@@ -9,9 +9,9 @@ is multiplied by the importance weight of its time.
 
 A network with learned variance adds ``T / 1000`` times a term of the variational bound, whose gradient reaches only the
 variance: the hybrid loss (Nichol & Dhariwal 2021, arXiv 2102.09672, section 3.1; the weight is that of their code's
-"rescaled" loss). As in the code of DDPM-IP's authors the bound sees the perturbed ``y_t``, so that the variance also fits
-the square of the bias that perturbation gives to the mean, ``(gamma^2 / (1 + gamma^2))^2`` or 10^-4 of the squared noise
-at gamma 0.1. With ``vb_input: clean`` it sees the true ``x_t``, for one more evaluation of the network.
+"rescaled" loss). As in the code of DDPM-IP's authors the bound sees the perturbed ``y_t``, so that the variance also
+fits the square of the bias that perturbation gives to the mean, ``(gamma^2 / (1 + gamma^2))^2`` or 10^-4 of the squared
+noise at gamma 0.1. With ``vb_input: clean`` it sees the true ``x_t``, for one more evaluation of the network.
 
 The bound may also be the whole loss, ``T`` times it (``loss: vlb``; "rescaled KL" in that code), from which the mean
 learns, too. It has better likelihoods and worse images, and is noisy: train it with
@@ -97,7 +97,7 @@ class Objective:
         yt = alpha * x0 + sigma * noise
         prediction = denoiser(yt, t, cond)
         if self.loss == "vlb":
-            terms = {"vlb": bound_term(schedule, self._with_variance(prediction, t), x0, yt, t)}
+            terms = {"vlb": bound_term(schedule, self._with_variance(prediction, t), x0, yt, t, mean_learns=True)}
             loss = schedule.total_steps * terms["vlb"]
             return Loss(importance * loss, terms, t, loss)
         image, weight = x0, self.weighting(schedule, t, denoiser.prediction_type)
@@ -112,24 +112,25 @@ class Objective:
             if self.vb_input == "clean" and noise is not eps:
                 seen = alpha * x0 + sigma * eps
                 prediction = denoiser(seen, t, cond)
-            frozen = prediction._replace(x0=prediction.x0.detach())
-            terms["vlb"] = bound_term(schedule, frozen, x0, seen, t)
+            terms["vlb"] = bound_term(schedule, prediction, x0, seen, t)
             loss = loss + schedule.total_steps / 1000 * terms["vlb"]
         return Loss(importance * loss, terms, t, loss)
 
     def _with_variance(self, prediction: Prediction, t: Tensor) -> Prediction:
-        """The prediction with the fixed variance where it is not learned; at t = 0 both fixed ones are the small one."""
+        """The prediction, with the fixed variance if none is learned; at t = 0 both fixed ones are the small."""
         if prediction.variance_fraction is not None:
             return prediction
         large = t > 0 if self.fixed == "fixed_large" else torch.zeros_like(t)
         return prediction._replace(variance_fraction=expand_like(large.float(), prediction.x0))
 
 
-def bound_term(schedule: Schedule, prediction: Prediction, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+def bound_term(
+    schedule: Schedule, prediction: Prediction, x0: Tensor, xt: Tensor, t: Tensor, mean_learns: bool = False
+) -> Tensor:
     """One term of the variational bound, in bits per dimension, (B,).
 
     ``KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))`` for ``t > 0``, the negative log-likelihood of the 8-bit image for
-    ``t = 0``. Where only the variance is to learn from it, ``prediction.x0`` is detached.
+    ``t = 0``.
 
     Args:
         schedule: the noise schedule.
@@ -137,11 +138,13 @@ def bound_term(schedule: Schedule, prediction: Prediction, x0: Tensor, xt: Tenso
         x0: clean images (B, C, H, W) in [-1, 1].
         xt: what the network was fed, (B, C, H, W).
         t: int64 (B,).
+        mean_learns: whether the gradient reaches the mean, too, and not the variance alone.
     """
     assert prediction.variance_fraction is not None
     c0, ct, log_small, log_large = (expand_like(c[t], x0) for c in _posterior_tables(schedule, x0.device))
     true_mean = c0 * x0 + ct * xt
     mean = c0 * prediction.x0 + ct * xt
+    mean = mean if mean_learns else mean.detach()
     log_variance = prediction.variance_fraction * log_large + (1 - prediction.variance_fraction) * log_small
     kl = gaussian_kl(true_mean, log_small, mean, log_variance)
     nll = -discretized_log_likelihood(x0, mean, 0.5 * log_variance)

@@ -15,7 +15,7 @@ The strength may change with the time, with the step of training, and from image
 
     gamma_i = gamma(t) r(step) u_i c_i
 
-``r`` falls from 1 to 0 over ``steps`` steps (SimpleTuner's annealing), or ends there; ``u_i`` is uniform in [0, 1] with
+``r`` falls from 1 to 0 over ``until`` steps (SimpleTuner's annealing), or ends there; ``u_i`` is uniform in [0, 1] with
 ``random`` (after kohya's ``ip_noise_gamma_random_strength``); ``c_i`` is 1 with ``probability``, else 0 (the mixture of
 clean and perturbed inputs of "Bidirectional Noise Injection", AAAI 2026, where 0.8 is best, and on CelebA-HQ always
 perturbing is worse than never). Where it is 0 every number is that of plain DDPM, to the bit.
@@ -70,7 +70,7 @@ class InputPerturbation:
         gamma: strength, >= 0; or a list of strengths by time, the first at t = 0 and the last at T - 1, linear between.
             The paper's CIFAR-10 study finds 0.1 best (its released checkpoint uses 0.15); above 0.2 it
             over-regularises. At 0 every number is bit-identical to plain DDPM.
-        steps: steps of training after which nothing is perturbed any more; None for never. Counted from step 0 of the
+        until: steps of training after which nothing is perturbed any more; None for never. Counted from step 0 of the
             run, so a fine-tuning begins anew.
         anneal: how the strength gets there: ``none`` keeps it until then, ``linear`` lowers it with each step.
         random: whether each image has a strength of its own, uniform between 0 and that one.
@@ -81,7 +81,7 @@ class InputPerturbation:
 
     name: Literal["input"] = field(default="input", kw_only=True)
     gamma: float | tuple[float, ...] = 0.1
-    steps: int | None = None
+    until: int | None = None
     anneal: Literal["none", "linear"] = "none"
     random: bool = False
     probability: float = 1.0
@@ -96,10 +96,10 @@ class InputPerturbation:
             raise ValueError(f"gamma must be >= 0, got {wrong[0]}")
         if len(set(given)) == 1:
             object.__setattr__(self, "gamma", given[0])
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps must be at least 1, or null for never, got {self.steps}")
-        if self.steps is None and self.anneal != "none":
-            raise ValueError(f"anneal {self.anneal} needs steps, after which the strength is 0")
+        if self.until is not None and self.until < 1:
+            raise ValueError(f"until must be at least 1, or null for never, got {self.until}")
+        if self.until is None and self.anneal != "none":
+            raise ValueError(f"anneal {self.anneal} needs until: the steps of training after which the strength is 0")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must be in [0, 1], got {self.probability}")
 
@@ -119,7 +119,7 @@ class InputPerturbation:
         """
         if self.is_off:
             return eps
-        if isinstance(self.gamma, float | int) and self.steps is None and not self.random and self.probability == 1:
+        if isinstance(self.gamma, float | int) and self.until is None and not self.random and self.probability == 1:
             return eps + self.gamma * draws.xi(eps.shape[1:])
         strength = self.strength(draws, t, schedule)
         if self.random:
@@ -131,13 +131,15 @@ class InputPerturbation:
 
     def strength(self, draws: Draws, t: Tensor, schedule: Schedule) -> Tensor:
         """``gamma(t) r(step)``, before the chance of an image: float64 (B,)."""
+        if self.is_off:
+            return torch.zeros(len(t), dtype=torch.float64, device=t.device)
         gamma = _by_time(self.gamma, schedule.total_steps, t.device)[t]
-        if self.steps is None:
+        if self.until is None:
             return gamma
         step = draws.step if isinstance(draws.step, Tensor) else torch.full((), draws.step, device=t.device)
         if self.anneal == "linear":
-            return gamma * (1 - step.double() / self.steps).clamp(min=0)
-        return gamma * (step < self.steps)
+            return gamma * (1 - step.double() / self.until).clamp(min=0)
+        return gamma * (step < self.until)
 
     def consistent(
         self, x0: Tensor, excess: Tensor, strength: Tensor, level: tuple[Tensor, Tensor]
@@ -176,8 +178,8 @@ def label(perturbation: Perturbation) -> str:
         words.append(f"gamma {', '.join(shown if len(shown) < 6 else [*shown[:2], '...', *shown[-2:]])} by t")
     else:
         words.append(f"gamma {p.gamma:g}")
-    if p.steps is not None:
-        words.append(f"falling to 0 at step {p.steps}" if p.anneal == "linear" else f"until step {p.steps}")
+    if p.until is not None:
+        words.append(f"falling to 0 at step {p.until}" if p.anneal == "linear" else f"until step {p.until}")
     words += ["random strength"] if p.random else []
     words += [f"probability {p.probability:g}"] if p.probability < 1 else []
     words += [f"{p.target} target"] if p.target != "clean" else []
