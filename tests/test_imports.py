@@ -48,9 +48,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "nn.fused.norm": ({"torch", "triton"}, {"errors"}),
     "nn.fused.norm_kernels": ({"triton"}, set()),
     "nn.fused.tiles": ({"triton"}, set()),
-    "perturbation": ({"torch"}, {"draws", "errors"}),
+    "perturbation": ({"torch"}, {"draws", "schedule", "variants", "errors"}),
     "denoiser": ({"torch"}, {"schedule", "nn", "errors"}),
-    "times": ({"torch"}, {"draws"}),
+    "times": ({"torch"}, {"draws", "schedule", "errors"}),
     "weighting": ({"torch"}, {"schedule", "denoiser"}),
     "objective": (
         {"torch"}, {"draws", "schedule", "nn", "perturbation", "denoiser", "times", "weighting", "errors"},
@@ -61,7 +61,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
     "cores": (set(), set()),
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
-    "sections": ({"pydantic"}, {"denoiser", "metric", "sampler", "schedule", "times", "variants", "weighting"}),
+    "sections": (
+        {"pydantic"}, {"denoiser", "metric", "objective", "sampler", "schedule", "times", "variants", "weighting"},
+    ),
     "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
     "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "__init__"}),

@@ -363,9 +363,12 @@ def test_the_root_of_celebahq_follows_its_option() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--train.ip_gamma abc", "--train.ip_gamma: input should be a valid number"),
+        ("--train.ip_gamma abc", "--train.ip_gamma: must be a number, or a list of numbers by time"),
         ("--train.ip_gamma -1", "--train.ip_gamma: gamma must be >= 0, got -1.0"),
-        ("--diffusion.target diffusions.ddpm_ip.DDPM_IP --diffusion.params.gamma x", "--diffusion.params.gamma: input"),
+        (
+            "--diffusion.target diffusions.ddpm_ip.DDPM_IP --diffusion.params.gamma x",
+            "--diffusion.params.gamma: must be a number",
+        ),
         ("--train.optim.params.lr 0", "--train.optim.params.lr: input should be greater than 0"),
         ("--data.params.img_size big", "--data.params.img_size: must be a whole number"),
         ("--train.ema_gradual 5", "--train.ema_gradual: input should be a valid boolean"),

@@ -63,6 +63,7 @@ MISSING = "not given, but needed"
 NO_NAME = "not given"
 _SEVERAL = {  # values of several plain kinds
     "image_size": "must be a whole number of pixels, or [height, width]",
+    "gamma": "must be a number, or a list of numbers by time",
     "steps": 'must be a whole number, or a text such as "10,10,5" or "ddim50"',
 }
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ddpm_ip.denoiser import PredictionType
 from ddpm_ip.metric import METRICS
+from ddpm_ip.objective import BoundInput, LossKind
 from ddpm_ip.sampler import VarType
 from ddpm_ip.schedule import BetaSchedule, Schedule
 from ddpm_ip.times import TimesConfig, Uniform
@@ -105,6 +106,10 @@ class Train:
         gradient_checkpointing: computes the activations inside each block of the network again in the backward pass
             instead of keeping them: less memory for about a third more time, and the same gradients.
         flip: mirror images at random.
+        loss: simple is the squared error, to which a learned variance adds its term of the variational bound (the
+            hybrid loss); vlb is the bound alone.
+        vb_input: what that term of a learned variance sees of a perturbed input: perturbed, as published, or clean, for
+            another evaluation of the network.
         times: how often each time is trained.
         weighting: how much the squared error at each time counts.
         clip_grad_norm: largest gradient norm; null for no limit.
@@ -127,6 +132,8 @@ class Train:
     micro_batch: NaturalInt = 0
     gradient_checkpointing: bool = False
     flip: bool = True
+    loss: LossKind = "simple"
+    vb_input: BoundInput = "perturbed"
     times: Annotated[TimesConfig, ByName()] = field(default_factory=Uniform)
     weighting: Annotated[WeightingConfig, ByName()] = field(default_factory=Constant)
     clip_grad_norm: PositiveFloat | None = 1.0

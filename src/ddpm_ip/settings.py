@@ -76,6 +76,8 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "perturbation",
         "train.ema_decay",
         "train.ema_warmup",
+        "train.loss",
+        "train.vb_input",
         "train.times",
         "train.weighting",
     ),

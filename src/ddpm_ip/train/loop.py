@@ -285,7 +285,7 @@ def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.name]
     optimizer = kind(network.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
     average = EMA(network, config.train.ema_decay, config.train.ema_warmup)
-    times = config.train.times.start(config.diffusion.total_steps, accelerator.device)
+    times = config.train.times.start(config.diffusion.schedule, accelerator.device)
     return TrainState(network, average, optimizer, Sums.zero(accelerator.device), accelerator.scaler, times)
 
 
