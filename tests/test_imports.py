@@ -57,7 +57,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "sampler": ({"torch"}, {"variants", "draws", "schedule", "perturbation", "denoiser", "errors"}),
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
     "data": ({"numpy", "PIL", "tqdm", "pyarrow", "pillow_heif"}, PLAIN),
-    "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
+    "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images", "plain"}),
     "cores": (set(), set()),
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
     "sections": ({"pydantic"}, {"denoiser", "metric", "sampler", "schedule", "times", "variants", "weighting"}),

@@ -49,6 +49,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "train.eval",
         "sampling",
         "data.root",  # where the images are; what they are is checked
+        "data.labels",  # where their labels are; what they are is checked, too
         "data.cache",
         "data.download",
         "data.on_bad",
