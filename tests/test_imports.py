@@ -75,7 +75,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"run", "settings", "sample", "evaluate", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"cores", "run", "sample", "train", "__init__"}),
-    "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "ema", "engine", "metric", "run", "evaluate", "__init__"}),
+    "doctor": (
+        {"torch", "PIL"},
+        PLAIN | {"config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate", "__init__"},
+    ),
     "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
