@@ -3,8 +3,8 @@
 There a configuration is a tree of ``target`` (a class) and ``params`` (its arguments); before May 2023 it was flat, and
 until February 2023 the keys of the diffusion stood in the section ``model``. What a key means and what holds when it is
 left out are taken from that repository's documents, configurations and scripts (commit 3351aab, branch dev at b61baa5,
-and those before them): the tables are in :mod:`ddpm_ip.translation.words`, and :mod:`ddpm_ip.translation.reader` applies
-them. Every function is pure: plain values in, plain values and notes out.
+and those before them): :mod:`~ddpm_ip.translation.words` has it as tables, which :mod:`~ddpm_ip.translation.reader`
+applies. Every function is pure: plain values in, plain values and notes out.
 """
 
 from __future__ import annotations

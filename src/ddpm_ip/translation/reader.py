@@ -91,10 +91,10 @@ class Reader:
         """What holds for the network without being said, and what is different of it."""
         name = self.beside.get("model.name", ours["model.name"])
         if name == "adm" and self._has_class_unet:
-            self.notes.different += [words.CLASS_NETWORK, words.WEIGHTS]
+            self.notes.different.append(words.CLASS_NETWORK)
             return words.ADAGN
         for path in words.OF_CLASS_UNET:
-            if path in self.given:
+            if path in self.given and "model.name" not in self.beside:
                 self._refuse(path, self.given[path], f"of the network {words.CLASS_UNET} alone")
         if name != "unet":
             return {}

@@ -17,9 +17,10 @@ UNET = {"model.padding": "both", "model.norm_eps": 1e-5}  # their U-Net is the p
 ADAGN = {"model.num_res_blocks": 2, "model.head_channels": 64, "model.dropout": 0.1}  # where adm has other defaults
 WEIGHTS = "initial weights: the paper's, there PyTorch's"
 CLASS_NETWORK = (
-    "the class-conditional network is ADM's, which has the same blocks, class and time added together and norms that "
-    "both scale and shift; but its middle has heads of model.head_channels, too, there one, and its time embedding "
-    "begins with the cosines and has other frequencies. Weights of one are none of the other"
+    "the class-conditional network is ADM's, which has the same blocks and adds class to time in the same way; but the "
+    "middle has heads of model.head_channels, too, there one, and its time embedding begins with the cosines and has "
+    "other frequencies, so weights of one are none of the other. The last layer of every branch begins at zero, there "
+    "as PyTorch makes it"
 )
 HIDDEN = "each image's label is hidden by itself (classes.dropout), there those of a whole micro-batch at once"
 PRECISION = "without a word about precision, bf16 on a GPU that has it, there float32 (--train.mixed_precision no)"
