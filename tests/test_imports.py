@@ -58,7 +58,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "sampler": ({"torch"}, {"variants", "draws", "schedule", "perturbation", "denoiser", "errors"}),
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
     "data": ({"numpy", "PIL", "tqdm", "pyarrow", "pillow_heif"}, PLAIN),
-    "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
+    "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images", "plain"}),
     "cores": (set(), set()),
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
     "sections": (
@@ -78,7 +78,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"run", "settings", "sample", "evaluate", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"cores", "run", "sample", "train", "__init__"}),
-    "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "ema", "engine", "metric", "run", "evaluate", "__init__"}),
+    "doctor": (
+        {"torch", "PIL"},
+        PLAIN | {"config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate", "__init__"},
+    ),
     "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
     "parser": (set(), {"errors", "config", "mistakes"}),

@@ -50,6 +50,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "train.gradient_checkpointing",
         "sampling",
         "data.root",  # where the images are; what they are is checked
+        "data.labels",  # where their labels are; what they are is checked, too
         "data.cache",
         "data.download",
         "data.on_bad",

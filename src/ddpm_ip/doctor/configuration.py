@@ -47,9 +47,43 @@ def check_configuration(path: Path | str | None, overrides: dict[str, Any], run:
         config = load(path, overrides)
     yield Finding("OK", "config", f"{path} can be used")
     yield from _data(config)
+    yield from _labels(config)
+    yield from _schedule(config)
     yield from check_average(config, "train.n_steps", config.train.n_steps)
     yield from _sampling(config)
     yield from _evaluation(config)
+
+
+def _labels(config: Config) -> Iterable[Finding]:
+    """Whether the data have labels for a class-conditional network, and images of all its classes."""
+    from ddpm_ip.data.labels import check_labels, without_images
+
+    classes, data = config.classes, config.data
+    if classes is None:
+        return
+    root = getattr(data, "root", None)
+    if root is not None and not os.path.exists(os.path.expanduser(root)) and not getattr(data, "download", False):
+        return  # that is told of the data
+    try:
+        found = data.some_labels()
+        check_labels(None if found is None else found.numbers, data.name, classes.count)
+    except UserError as error:
+        yield Finding("problem", "classes", f"{error}; training does not start")
+        return
+    assert found is not None
+    if missing := without_images(found.numbers, classes.count):
+        yield Finding("note", "classes", missing, "make no images of those: such a class is only noise to the network")
+    else:
+        yield Finding("OK", "classes", f"{classes.count} classes, all with images")
+
+
+def _schedule(config: Config) -> Iterable[Finding]:
+    """Whether the noisiest time is noise."""
+    from ddpm_ip.schedule import too_little_noise
+
+    text, _, cure = too_little_noise(config.diffusion.schedule).partition(". ")
+    if text:
+        yield Finding("note", "schedule", text, cure)
 
 
 def _sampling(config: Config) -> Iterable[Finding]:

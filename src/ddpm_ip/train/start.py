@@ -24,6 +24,7 @@ from ddpm_ip.plain import reason
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.provenance import earlier, hardware, provenance
+from ddpm_ip.schedule import too_little_noise
 from ddpm_ip.settings import Change, Wanted, changes, continued, understood
 from ddpm_ip.train.run import Run
 from ddpm_ip.train.state import TrainState
@@ -227,6 +228,8 @@ def announce(run: Run) -> None:
             "samples: lower train.ema_decay (%s)",
             config.train.n_steps, 100 * untrained, config.train.ema_decay,
         )  # fmt: skip
+    if said := too_little_noise(config.diffusion.schedule):
+        log.warning("%s", said)
     if not folder.config.exists():
         write_yaml(folder.config, config.to_dict())
 
