@@ -38,10 +38,11 @@ Kind = Literal["free", "noted", "method"]
 # Sections stand for all that is in them; of two entries that fit a key, the longer counts.
 KINDS: dict[Kind, tuple[str, ...]] = {
     "free": (
-        "train.n_steps",
+        "train.n_steps",  # but the learning rate of `linear` and `cosine` depends on it: a change is warned of
         "train.print_freq",
         "train.save_freq",
         "train.sample_freq",
+        "train.ema_snapshot_freq",
         "train.keep_last",
         "train.keep_every",
         "train.n_samples",
@@ -60,6 +61,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "train.flip",
         "train.clip_grad_norm",
         "train.lr_warmup",
+        "train.lr_schedule",
         "train.optim",
         "train.mixed_precision",
         "train.fast",
@@ -75,6 +77,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "perturbation",
         "train.ema_decay",
         "train.ema_warmup",
+        "train.ema_power",
         "train.times",
         "train.weighting",
     ),

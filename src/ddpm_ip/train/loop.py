@@ -44,7 +44,7 @@ from ddpm_ip.train.start import (
     settle,
     take_over,
 )
-from ddpm_ip.train.state import Sums, TrainState
+from ddpm_ip.train.state import Sums, TrainState, further_averages
 from ddpm_ip.train.step import TrainStep, learning_rate, own_rows
 
 if TYPE_CHECKING:
@@ -281,9 +281,10 @@ def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
     o = config.train.optim
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.name]
     optimizer = kind(network.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
-    average = EMA(network, config.train.ema_decay, config.train.ema_warmup)
+    average = EMA(network, config.train.ema_decays[0], config.train.ema_warmup)
     times = config.train.times.start(config.diffusion.total_steps, accelerator.device)
-    return TrainState(network, average, optimizer, Sums.zero(accelerator.device), accelerator.scaler, times)
+    sums, more = Sums.zero(accelerator.device), further_averages(config, network)
+    return TrainState(network, average, optimizer, sums, accelerator.scaler, times, more)
 
 
 def build(config: Config, images: ImageSet, accelerator: Accelerator) -> tuple[TrainState, Step]:

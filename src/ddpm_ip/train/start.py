@@ -220,13 +220,14 @@ def announce(run: Run) -> None:
         images.name, len(images), *images.shape, f"{_parameters(state):,}",
         label(config.perturbation), where_computed(run.engine),
     )  # fmt: skip
-    untrained = remaining(config.train.ema_decay, config.train.ema_warmup, config.train.n_steps)
-    if untrained > 0.01:
-        log.warning(
-            "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as noise in "
-            "samples: lower train.ema_decay (%s)",
-            config.train.n_steps, 100 * untrained, config.train.ema_decay,
-        )  # fmt: skip
+    for decay in config.train.ema_decays:
+        untrained = remaining(decay, config.train.ema_warmup, config.train.n_steps)
+        if untrained > 0.01:
+            log.warning(
+                "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as "
+                "noise in samples: lower train.ema_decay (%s)",
+                config.train.n_steps, 100 * untrained, decay,
+            )  # fmt: skip
     if not folder.config.exists():
         write_yaml(folder.config, config.to_dict())
 
