@@ -68,7 +68,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
-    "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "__init__"}),
+    "run": (
+        {"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "power", "__init__"},
+    ),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "settings", "__init__"}),
     "evaluate": (
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},

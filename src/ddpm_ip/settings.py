@@ -95,12 +95,14 @@ class Wanted:
         options: overrides by dotted path.
         change: keys, or whole sections, of the method that may change in a run that is continued.
         config: a configuration as a whole, in place of file and options; all that it says is meant.
+        init_from: weights that a new run begins with: a run, a checkpoint or a file.
     """
 
     file: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     change: tuple[str, ...] = ()
     config: Config | None = None
+    init_from: Path | None = None
 
     def begun(self) -> Config:
         """The settings of a new run.
@@ -230,11 +232,15 @@ def check_as_trained(config: Config, saved: Mapping[str, Any], where: Path, of: 
         raise CheckpointError(f"{where} does not say with which configuration it was trained")
     found = [c for c in changes(_as_it_is(saved, where), config.to_dict()) if c.kind == "method"]
     if other := [c for c in found if any(_within(c.key, section) for section in of)]:
-        lines = "\n".join(f"  {c.key}: trained with {_shown(c.old)}, asked for is {_shown(c.new)}" for c in other)
         raise ConfigError(
-            f"the weights of {where} were trained by another method than is asked for:\n{lines}\n"
+            f"the weights of {where} were trained by another method than is asked for:\n{as_trained(other)}\n"
             "Leave -c and these options out: the settings of the run are taken"
         )
+
+
+def as_trained(found: Sequence[Change]) -> str:
+    """Differences from the settings that weights were trained with, each on a line of its own."""
+    return "\n".join(f"  {c.key}: trained with {_shown(c.old)}, asked for is {_shown(c.new)}" for c in found)
 
 
 def understood(saved: Mapping[str, Any], where: Path) -> Config:
