@@ -1,4 +1,4 @@
-"""Several averages, those of power functions and their snapshots, and schedules, in a run: saved, resumed, continued."""
+"""Several averages, those of power functions with snapshots, and schedules, in a run: saved, resumed, continued."""
 
 import json
 from dataclasses import replace
@@ -72,7 +72,9 @@ def test_further_averages_are_what_a_run_with_that_decay_alone_has(tmp_path):
     assert all(torch.equal(v, first["ema"][k]) for k, v in several["ema"].items())
     assert all(torch.equal(v, second["ema"][k]) for k, v in several["ema_2"].items())
     gamma = next(a.gamma for a in states[0][0].averages if hasattr(a, "gamma"))
-    for i, found in enumerate(states[0][0].more["power_1"].network.parameters()):  # sum of (s/t)^(g+1) - ((s-1)/t)^(g+1)
+    for i, found in enumerate(
+        states[0][0].more["power_1"].network.parameters()
+    ):  # sum of (s/t)^(g+1) - ((s-1)/t)^(g+1)
         direct = sum(((s / 4) ** (gamma + 1) - ((s - 1) / 4) ** (gamma + 1)) * seen[s][i] for s in range(1, 5))
         torch.testing.assert_close(found.double(), direct, rtol=1e-5, atol=1e-7)
 
@@ -89,7 +91,7 @@ def test_an_average_that_joins_later_begins_with_the_network(tmp_path):
 def test_averages_by_power_functions_end_but_neither_begin_nor_change(tmp_path):
     run(tiny(n_steps=2, ema_power=0.1), tmp_path)
     options = {"train.ema_power": [0.1, 0.2], "train.n_steps": 4}
-    with pytest.raises(ConfigError, match="train.ema_power cannot change at step 2.*--init-from"):
+    with pytest.raises(ConfigError, match=r"train\.ema_power cannot change at step 2.*--init-from"):
         run(Wanted(options=options, change=("train.ema_power",)), tmp_path, "latest")
     run(Wanted(options={**options, "train.ema_power": None}, change=("train.ema_power",)), tmp_path, "latest")
     assert not (step_folder(tmp_path, 4) / "power_1.safetensors").exists()

@@ -38,16 +38,19 @@ def check_configuration(path: Path | str | None, overrides: dict[str, Any], run:
     from ddpm_ip.config import from_dict, load
     from ddpm_ip.run.identity import identity
 
+    begins_with_noise = True
     if path is None:
         assert run is not None
         own = identity(run)
         path = own.origin
         config = from_dict(own.config, f"the configuration in {path}", overrides)
+        begins_with_noise = own.init_from is None
     else:
         config = load(path, overrides)
     yield Finding("OK", "config", f"{path} can be used")
     yield from _data(config)
-    yield from check_average(config, "train.n_steps", config.train.n_steps)
+    if begins_with_noise:
+        yield from check_average(config, "train.n_steps", config.train.n_steps)
     yield from _sampling(config)
     yield from _evaluation(config)
 

@@ -85,9 +85,10 @@ class Source:
             )
         facts = self.facts()
         state.meta["init_from"] = facts
-        told = ", ".join(f"{key} {value}" for key, value in facts.items())
-        state.meta["history"] = [{"step": 0, "changes": [f"begun with other weights: {told}"]}]
-        log.info("beginning with the weights of %s", told)
+        step = f" at step {facts['step']}" if "step" in facts else ""
+        told = f"weights: initial -> those of {facts['path']}{step} (SHA-256 {facts['sha256'][:12]})"
+        state.meta["history"] = [{"step": 0, "changes": [told]}]
+        log.info("a new run, %s", told)
 
     def facts(self) -> dict[str, Any]:
         """What the run says of where its weights are from."""
