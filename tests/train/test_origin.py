@@ -71,13 +71,14 @@ def test_another_file_gives_the_network_itself(source, tmp_path):
 def test_it_continues_to_the_bit_without_its_source(source, tmp_path):
     """Where it was killed before the first checkpoint of its own steps."""
     copy = shutil.copytree(source, tmp_path / "source")
-    run(tuned(copy), tmp_path / "straight")
+    run(tuned(copy, sample_freq=2), tmp_path / "straight")
     with pytest.raises(Crash):
-        run(tuned(copy), tmp_path / "killed", hooks=crash_at(1))
+        run(tuned(copy, sample_freq=2), tmp_path / "killed", hooks=crash_at(1))
     shutil.rmtree(copy)
     run(Wanted(), tmp_path / "killed", "latest")
     assert_same_state(tmp_path / "straight", tmp_path / "killed", 4)
     assert meta(tmp_path / "killed", 4)["init_from"] == meta(tmp_path / "straight", 4)["init_from"]
+    assert sorted(p.name for p in (tmp_path / "killed/samples").iterdir()) == ["step00000002.png", "step00000004.png"]
     assert meta(tmp_path / "killed", 4)["history"] == meta(tmp_path / "straight", 4)["history"]
 
 

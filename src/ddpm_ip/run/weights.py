@@ -96,7 +96,8 @@ def find_weights(path: Path, ema: str | None = None) -> Weights:
     found = find(path, ["ema"])
     part, said = ("ema", True) if ema is None else _kept(found, ema)
     tensors = found.tensors(part)
-    refuse_not_finite(tensors, found.path / f"{part}.safetensors")
+    if part != "ema":  # which was looked at
+        refuse_not_finite(tensors, found.path / f"{part}.safetensors")
     log.info("weights: the average%s of %s", "" if said is True else f" of {said}", found.path)
     return Weights(tensors, found.hashes[f"{part}.safetensors"], said, found, str(found.path))
 
