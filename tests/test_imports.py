@@ -65,7 +65,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
     "sections": (
         {"pydantic"},
-        {"denoiser", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times", "variants", "weighting"},
+        {"denoiser", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times", "variants"}
+        | {"weighting"},
     ),
     "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
