@@ -33,8 +33,13 @@ CONFIG = {"data": {"name": "cifar10"}, "perturbation": {"name": "input"}}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--old", type=Path, help="a checkout of version 0.1")
+    parser.add_argument(
+        "--old_commit", default="5888e00", help="of that checkout, which may be any (default: version 0.1)"
+    )
     parser.add_argument("--pairs", type=int, default=5, help="pairs of processes (default: %(default)s); 0 for none")
-    parser.add_argument("--table_images", type=int, default=1024, help="images a cell (default: %(default)s)")
+    parser.add_argument(
+        "--table_images", type=int, default=1024, help="images a cell (default: %(default)s); 0 for no table"
+    )
     parser.add_argument("--commit", help="of the tree that is measured, where there is no repository")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", action="store_true", help="measure the version on PYTHONPATH, and print it")
@@ -52,7 +57,8 @@ def main() -> None:
         write(args, pairs, {})
     more: dict[str, Any] = {"same_images": compare_images(homes)}
     write(args, pairs, more)
-    more["table_of_8_cells"] = {name: eight_cells(home, args.table_images) for name, home in homes.items()}
+    if args.table_images:
+        more["table_of_8_cells"] = {name: eight_cells(home, args.table_images) for name, home in homes.items()}
     print(json.dumps(write(args, pairs, more), indent=1))
 
 
@@ -68,7 +74,7 @@ def write(args: argparse.Namespace, pairs: list[dict[str, Any]], more: dict[str,
         "date": date.today().isoformat(),
         "hardware": here["hardware"],
         "versions": here["versions"],
-        "git": {"commit": args.commit, "old": "5888e00"} if args.commit else here["git"],
+        "git": {"commit": args.commit, "old": args.old_commit} if args.commit else here["git"],
         "made_by": "benchmarks/against_0_1.py",
         "median_ratio": {what: statistics.median(values) for what, values in ratios.items()},
         "ratios": ratios,

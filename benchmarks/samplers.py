@@ -5,6 +5,7 @@
     python benchmarks/samplers.py closer      --out closer.json --images 2000 ...     # around what was good in these
     python benchmarks/samplers.py analytic    --out analytic.json --images 2000 ...   # needs the training images
     python benchmarks/samplers.py reference   --out reference.json --images 2000 ...  # up to 1,000 evaluations
+    python benchmarks/samplers.py learned     --out learned.json --images 2000 ...    # a network with learned variance
     python benchmarks/samplers.py winners     --out winners.json --images 10000 --of scan.json corrections.json ...
 
 (``closer`` has rows with optimised times: first ``ddpm-ip times --weights ... --sampler dpm_solver --steps 6 10 20``.)
@@ -115,6 +116,10 @@ OTHERS = (  # evaluations, sampler, times, and what is unusual
     *((10, s, t, "afs=true") for s, t in (("dpm_solver", "karras"), ("ddim", "uniform-linspace"))),
     *((9, "dpm_solver", "karras", ""), ),
     *((n, s, t, "denoise_to_zero=false") for n in (10, 20) for s, t in (("dpm_solver", "karras"), ("ddim", "quad"))),
+)  # fmt: skip
+LEARNED = (
+    "dpm_solver,order=2", "dpm_solver,order=3", "unipc,order=2", "dpm_solver_sde", "sa_solver", "er_sde,order=3",
+    "ddim", "ddim,eta=0.5", "deis,order=2", "ipndm,order=2",
 )  # fmt: skip
 MORE_OF_50 = (
     "tsr,k=0.91", "tsr,k=0.89", "tsr,k=0.91,sigma=1", "tsr,k=0.93,sigma=1", "epsilon_scaling,scale=1.0275",
@@ -235,6 +240,16 @@ def reference(_: object) -> Iterator[Cell]:
             yield Cell(sampler, spacing, evaluations)
 
 
+def learned(_: object) -> Iterator[Cell]:
+    """A network with learned variance: ancestral sampling with it, and what was good elsewhere, at 10 and 50."""
+    for evaluations in (10, 50):
+        for spacing in ("uniform-linspace", "uniform-leading", "quad"):
+            yield Cell("ancestral,var_type=learned_range", spacing, evaluations)
+        for sampler in LEARNED:
+            for spacing in ("uniform-linspace", "uniform-leading", "quad", "logsnr", "karras"):
+                yield Cell(sampler, spacing, evaluations)
+
+
 def winners(files: list[Path]) -> Iterator[Cell]:
     """The best times of each family at each number of evaluations (at 50 of four families), and at each number the
     three best with a correction; the best of ancestral sampling corrected at 50; the best reference of at most 200."""
@@ -259,7 +274,7 @@ def winners(files: list[Path]) -> Iterator[Cell]:
 
 LISTS = {
     "scan": scan, "corrections": corrections, "closer": closer, "optimised": optimised, "analytic": analytic,
-    "reference": reference, "winners": winners,
+    "reference": reference, "learned": learned, "winners": winners,
 }  # fmt: skip
 
 

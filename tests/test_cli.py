@@ -130,7 +130,7 @@ def test_the_published_commands_of_xyfjasons_repository(tmp_path):
     assert code == 0, output
     assert "is a configuration of xyfJASON's repository" in output
     saved = yaml.safe_load((run / "config.yaml").read_text())
-    assert saved["perturbation"] == {"name": "input", "gamma": 0.15}
+    assert (saved["perturbation"]["name"], saved["perturbation"]["gamma"]) == ("input", 0.15)
     assert saved["diffusion"]["beta_schedule"] == "cosine"
     assert (saved["train"]["ema_warmup"], saved["seed"]) == (True, 2022)
     sampled = ["--weights", run, "--n_samples", 2, "--save_dir", tmp_path / "samples", "--sampler", "ddpm"]

@@ -238,7 +238,8 @@ def test_which_variant_an_unnamed_section_means(keys: list[str], default: type |
     [
         ("train: {times: {name: loss_aware}}", "train.times.name: unknown name 'loss_aware'; choose one of uniform"),
         ("train: {weighting: {name: constants}}", "train.weighting.name: unknown name 'constants'; did you mean con"),
-        ("train: {weighting: {gamma: 5}}", "train.weighting.gamma: unknown key; the keys of train.weighting are name"),
+        ("train: {weighting: {gamma: 5}}", "train.weighting.name: not given; choose one of constant, min_snr, p2, edm"),
+        ("train: {weighting: {name: p2, snr: 5}}", "train.weighting.snr: unknown key; the keys of train.weighting are"),
         ("model: {dim_mult: [1]}", "model.dim_mult: unknown key; did you mean dim_mults?"),
         ("model: {dim: 5}", "model.dim: input should be a multiple of 2, got 5"),
         ("model: {dim: 2}", "model.dim: input should be greater than or equal to 4, got 2"),

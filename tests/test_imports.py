@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 PLAIN = {"errors", "extras", "plain", "files", "places"}
 CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "objective", "sampler"}
-CORE |= {"errors", "images", "variants"}
+CORE |= {"errors", "images", "learning_rate", "power", "variants"}
 MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "turns"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
@@ -40,7 +40,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "images": ({"torch", "numpy", "PIL"}, PLAIN),
     "draws_kernel": ({"torch", "triton"}, set()),
     "draws": ({"torch"}, {"draws_kernel"}),
-    "ema": ({"torch"}, set()),
+    "ema": ({"torch"}, {"power"}),
+    "power": ({"torch"}, set()),
+    "learning_rate": ({"annotated_types"}, set()),
     "schedule": ({"torch"}, {"errors"}),
     "nn": ({"torch", "annotated_types"}, {"errors"}),
     "nn.fused.launch": ({"torch", "triton"}, set()),
@@ -49,9 +51,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "nn.fused.norm_kernels": ({"triton"}, set()),
     "nn.fused.phases": ({"torch", "triton"}, {"errors"}),
     "nn.fused.tiles": ({"triton"}, set()),
-    "perturbation": ({"torch"}, {"draws", "errors"}),
+    "perturbation": ({"torch"}, {"draws", "schedule", "variants", "errors"}),
     "denoiser": ({"torch"}, {"schedule", "nn", "errors"}),
-    "times": ({"torch"}, {"draws"}),
+    "times": ({"torch"}, {"draws", "schedule", "errors"}),
     "weighting": ({"torch"}, {"schedule", "denoiser"}),
     "objective": (
         {"torch"}, {"draws", "schedule", "nn", "perturbation", "denoiser", "times", "weighting", "errors"},
@@ -59,13 +61,18 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "sampler": ({"torch"}, {"variants", "draws", "schedule", "perturbation", "denoiser", "errors"}),
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
     "data": ({"numpy", "PIL", "tqdm", "pyarrow", "pillow_heif"}, PLAIN),
-    "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
+    "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images", "plain"}),
     "cores": (set(), set()),
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
-    "sections": ({"pydantic"}, {"denoiser", "metric", "sampler", "schedule", "times", "variants", "weighting"}),
+    "sections": (
+        {"pydantic"},
+        {"denoiser", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times", "variants", "weighting"},
+    ),
     "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
-    "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "__init__"}),
+    "run": (
+        {"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "power", "__init__"},
+    ),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "settings", "__init__"}),
     "evaluate": (
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
@@ -77,7 +84,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"run", "settings", "sample", "evaluate", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"cores", "run", "sample", "train", "__init__"}),
-    "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "ema", "engine", "metric", "run", "evaluate", "__init__"}),
+    "doctor": (
+        {"torch", "PIL"},
+        PLAIN | {"config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate", "__init__"},
+    ),
     "doctor.findings": (set(), set()),
     "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
     "parser": (set(), {"errors", "config", "mistakes"}),

@@ -100,11 +100,13 @@ def test_the_minimiser_is_epsilon_scaling_with_a_time_shift() -> None:
 def loss_of_version_0_1(
     perturbation: NoPerturbation | InputPerturbation, denoiser: Denoiser, x0: Tensor, draws: Draws
 ) -> Tensor:
-    """The body of version 0.1's ``Objective.__call__``, word for word."""
+    """The body of version 0.1's ``Objective.__call__`` and of the perturbations that it knew, word for word."""
     schedule = denoiser.schedule
     t = draws.times(schedule.total_steps)
     eps = draws.eps(x0.shape[1:])
-    yt = schedule.alpha(t, x0) * x0 + schedule.sigma(t, x0) * perturbation(eps, draws)
+    gamma = perturbation.gamma if isinstance(perturbation, InputPerturbation) else 0
+    noise = eps if gamma == 0 else eps + gamma * draws.xi(eps.shape[1:])
+    yt = schedule.alpha(t, x0) * x0 + schedule.sigma(t, x0) * noise
     prediction = denoiser(yt, t)
     per_sample = ((prediction.output - denoiser.target(x0, eps, t)) ** 2).flatten(1).mean(dim=1)
     if prediction.variance_fraction is not None:

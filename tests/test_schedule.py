@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.schedule import Schedule, posterior
+from ddpm_ip.schedule import Schedule, posterior, too_little_noise
 
 SCHEDULES = ("linear", "quad", "const", "cosine")
 
@@ -141,3 +141,28 @@ def test_between_two_times_the_logarithm_of_alpha_is_linear() -> None:
 def test_a_time_outside_has_no_level(t: float) -> None:
     with pytest.raises(ConfigError, match=r"outside -1\.\.99"):
         Schedule(100).level(t)
+
+
+@pytest.mark.parametrize(("n", "left"), [(1000, 4e-5), (200, 0.13), (100, 0.36)])
+def test_what_the_usual_betas_leave_of_fewer_times(n: int, left: float) -> None:
+    found = math.prod(1 - float(beta) for beta in numpy_betas("linear", n, 1e-4, 0.02))
+    assert found == pytest.approx(left, rel=0.03)
+    said = too_little_noise(Schedule(n))
+    assert said == "" if n == 1000 else f"alpha_bar is {left:g} at" in said and f"{left**0.5:.0%} of each" in said
+
+
+@given(
+    st.sampled_from(SCHEDULES), st.integers(2, 1500), st.floats(1e-5, 0.1), st.floats(1e-5, 0.5)
+)  # fmt: skip
+def test_the_cure_is_one(kind: str, n: int, start: float, end: float) -> None:
+    schedule = Schedule(n, kind, start, end)
+    said, left = too_little_noise(schedule), math.prod(1 - numpy_betas(kind, n, start, end))
+    assert (said != "") == (left > 1e-3)
+    assert said == "" or too_little_noise(Schedule(n, "cosine")) == "", "the other cure"
+    if "--diffusion.beta_end " in said:
+        wanted = float(said.split("--diffusion.beta_end ")[1].split()[0])
+        assert math.prod(1 - numpy_betas(kind, n, start, wanted)) <= 4.05e-5
+        step = 10.0 ** (math.floor(math.log10(wanted)) - 1)
+        assert math.prod(1 - numpy_betas(kind, n, start, wanted - step)) > 4.03e-5, "no smaller one of two digits does"
+    elif said:
+        assert math.prod(1 - numpy_betas(kind, n, start, 0.99)) > 4.04e-5

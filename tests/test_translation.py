@@ -7,14 +7,18 @@ import logging
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.tiny import ROOT
 
 from ddpm_ip import config
 from ddpm_ip.config import Config, from_dict, parse_overrides
 from ddpm_ip.data import Cifar10, Folder, Mnist
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation
+from ddpm_ip.schedule import too_little_noise
+from ddpm_ip.sections import Classes
 from ddpm_ip.translation import flat, in_our_words, is_published
 
 NETWORK = {"in_channels": 3, "dim": 64, "dim_mults": [1, 2], "use_attn": [False, True], "num_res_blocks": 3}
@@ -118,6 +122,65 @@ def test_what_holds_there_without_being_said() -> None:
         assert text in said
 
 
+def test_the_network_is_theirs_but_for_its_first_weights() -> None:
+    model = read(published()).model
+    assert (model.name, model.padding, model.norm_eps) == ("unet", "both", 1e-5)
+    said = notes(published())
+    assert "model.padding both, model.norm_eps 1e-05" in said
+    assert "initial weights: the paper's, there PyTorch's" in said
+    assert "eps of GroupNorm" not in said
+    right = read(published(), "--model.padding", "right_below").model
+    assert (right.padding, right.norm_eps) == ("right_below", 1e-5)
+    assert "padding" not in str(read(published(), "--model.name", "adm").to_dict()["model"])
+    assert read(OURS, "--model.target", "models.unet.UNet").model.padding == "right_below", "an option of ours"
+
+
+def guided(**more: Any) -> dict[str, Any]:
+    """Their class-conditional configuration, in which only what differs from the network's own defaults is said."""
+    tree = published(**more)
+    tree["model"] = {
+        "target": "models.unet_categorial_adagn.UNetCategorialAdaGN",
+        "params": {"num_classes": 10, "dim": 64, "out_channels": 3},
+    }
+    tree["diffusion"]["target"] = "diffusions.cfg.ddpm_cfg.DDPMCFG"
+    del tree["train"]["n_samples"]
+    tree["train"] |= {"p_uncond": 0.3, "n_samples_each_class": 7}
+    return tree
+
+
+def test_a_class_conditional_configuration() -> None:
+    c, said = read(guided()), notes(guided())
+    assert c.classes == Classes(10, dropout=0.3)
+    m = c.model
+    assert (m.name, m.dim, m.num_res_blocks, m.head_channels, m.resblock_updown) == ("adm", 64, 2, 64, True)
+    assert (m.use_attn, m.dropout, m.scale_shift_norm, m.norm_eps) == ((False, True, True, False), 0.1, True, 1e-5)
+    assert (c.train.n_samples, c.train.sample_steps, c.perturbation) == (70, 25, NoPerturbation())
+    for text in ("whole micro-batch", "middle has heads", "begins at zero", "data.num_classes (classes.count"):
+        assert text in said
+    assert "previews take" not in said, "they are made as there"
+
+
+@pytest.mark.parametrize("target", ["diffusions.ddpm.DDPMCFG", "x.ClassifierFree", "GuidedFree"])
+def test_earlier_names_of_guided_diffusion(target: str) -> None:
+    tree = guided()
+    tree["diffusion"]["target"] = target
+    assert read(tree).classes == Classes(10, dropout=0.3)
+
+
+def test_keys_of_the_class_conditional_network() -> None:
+    tree = guided()
+    tree["model"]["params"] |= {"attn_head_dims": 32, "resblock_updown": False, "dropout": 0.2, "num_classes": 100}
+    c = read(tree, "--train.p_uncond", "0")
+    assert (c.model.head_channels, c.model.resblock_updown, c.model.dropout) == (32, False, 0.2)
+    assert (c.classes, c.train.n_samples) == (Classes(100, dropout=0), 70)
+    tree["model"]["params"]["num_classes"] = None
+    assert "train.p_uncond" in refusal(tree)
+    del tree["train"]["p_uncond"], tree["train"]["n_samples_each_class"]
+    tree["diffusion"]["target"] = "diffusions.ddpm.DDPM"
+    c = read(tree)
+    assert (c.classes, c.model.name) == (None, "adm")
+
+
 def test_a_seed_of_the_file_is_kept_and_sampling_has_theirs() -> None:
     assert (read(published()).seed, read(published()).sampling.seed) == (7, 2022)
 
@@ -211,11 +274,15 @@ def test_a_learned_variance_has_twice_the_channels() -> None:
         ("data.img_channels", 1, "model.in_channels is 3"),
         ("data.params.transform_type", "none", "always resized"),
         ("model.target", "models.adm.unet.UNetModel", "not models.unet.UNet"),
-        ("model.params.resblock_updown", True, "nothing like it"),
-        ("diffusion.target", "diffusions.ddpm.DDPMCFG", "not diffusions.ddpm.DDPM"),
+        ("model.params.resblock_updown", True, "of the network UNetCategorialAdaGN alone"),
+        ("model.params.num_classes", 10, "of the network UNetCategorialAdaGN alone"),
+        ("model.params.attn_head_dims", 64, "of the network UNetCategorialAdaGN alone"),
+        ("diffusion.target", "diffusions.ddpm.DDPMCFG", "needs a class-conditional network"),
+        ("diffusion.target", "diffusions.ddim.DDIM", "not diffusions.ddpm.DDPM"),
         ("diffusion.params.gamma", 0.1, "DDPM_IP alone"),
-        ("diffusion.params.guidance_scale", 2, "nothing like it"),
-        ("train.p_uncond", 0.2, "classifier-free guidance"),
+        ("diffusion.params.guidance_scale", 2, "sampling.corrections [{name: guidance, scale: 2}]"),
+        ("train.p_uncond", 0.2, "needs a class-conditional network"),
+        ("train.n_samples_each_class", 10, "needs a class-conditional network"),
         ("train.resume", "runs/x", "-r"),
         ("train.optim.target", "torch.optim.SGD", "not torch.optim.Adam"),
         ("train.optim.params.amsgrad", True, "nothing like it"),
@@ -256,7 +323,7 @@ def test_every_key_is_told_of() -> None:
         for key in inner if isinstance(inner, dict) else ():
             for name in inner[key] if key == "params" else [key]:
                 assert f"{section}.{name}" in said or name == "optim", name
-    for text in ("train.optim.target torch.optim.AdamW -> train.optim.name adamw", "padded", "eps", "bf16"):
+    for text in ("train.optim.target torch.optim.AdamW -> train.optim.name adamw", "initial weights", "bf16"):
         assert text in said
 
 
@@ -287,6 +354,27 @@ def test_ours_is_not_taken_for_theirs() -> None:
     assert is_published(published())
     assert is_published(flat_tree())
     assert is_published(first_tree())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "recipe"),  # of their networks, counted; and what their files and scripts say
+    [
+        ("ddpm_mnist", 8_949_761, (50_000, 128, 2e-4, "fixed_small", 200, (1, 32, 32))),
+        ("ddpm_celebahq256", 113_673_219, (500_000, 64, 2e-5, "fixed_small", 1000, (3, 256, 256))),
+        ("ddpm_cfg_cifar10", 44_178_947, (800_000, 128, 2e-4, "fixed_large", 1000, (3, 32, 32))),
+    ],
+)
+def test_their_recipes(name: str, parameters: int, recipe: tuple[Any, ...]) -> None:
+    c = config.load(ROOT / f"configs/{name}.yaml")
+    t, d = c.train, c.diffusion
+    assert (t.n_steps, t.batch_size, t.optim.lr, d.var_type, d.total_steps, c.shape) == recipe
+    with torch.device("meta"):
+        assert sum(p.numel() for p in c.build_network().parameters()) == parameters
+    assert (c.seed, c.sampling.seed, c.sampling.spacing, t.ema_warmup) == (2022, 2022, "uniform", True)
+    assert ("alpha_bar is 0.13" in too_little_noise(d.schedule)) == (name == "ddpm_mnist")
+    assert c.classes == (Classes(10, 0.2) if name == "ddpm_cfg_cifar10" else None)
+    assert getattr(c.model, "padding", "both") == "both"
+    assert c.model.norm_eps == 1e-5
 
 
 # --- options ---------------------------------------------------------------------------------------------------------
@@ -332,7 +420,7 @@ INPUT = {"perturbation.name": "input"}
             "--train.optim.target torch.optim.AdamW --train.optim.params.weight_decay 0.3",
             {"train.optim.name": "adamw", "train.optim.weight_decay": 0.3},
         ),
-        ("--dataloader.num_workers 8", {}),
+        ("--dataloader.num_workers 8 --data.num_classes 10", {}),
         ("--perturbation.name none", {"perturbation.name": "none"}),
         (
             "--sampling.spacing quad --seed 5 --sampling.seed 6",
@@ -350,6 +438,15 @@ def test_published_options(tree: dict[str, Any], options: str, expected: dict[st
     assert {path: found[path] for path in expected} == expected
 
 
+def test_options_of_the_class_conditional_network() -> None:
+    c = read(OURS, "--model.num_classes", "7", "--train.p_uncond", "0.2")
+    assert (c.classes, c.model.name) == (Classes(7, 0.2), "unet")
+    c = read(
+        OURS, "--model.name", "adm", "--model.params.attn_head_dims", "8", "--model.params.resblock_updown", "false"
+    )
+    assert (c.model.head_channels, c.model.resblock_updown) == (8, False)
+
+
 def test_arguments_may_be_given_together() -> None:
     assert read(OURS, "--model.params", "{dim: 32, dropout: 0.3}").model.dropout == 0.3
     assert read(OURS, "--model.params", "{dim: 32}", "--model.params.dim_mults", "[1]", "--model.use_attn", "[true]")
@@ -363,11 +460,17 @@ def test_the_root_of_celebahq_follows_its_option() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--train.ip_gamma abc", "--train.ip_gamma: input should be a valid number"),
+        ("--train.ip_gamma abc", "--train.ip_gamma: must be a number, or a list of numbers by time"),
         ("--train.ip_gamma -1", "--train.ip_gamma: gamma must be >= 0, got -1.0"),
-        ("--diffusion.target diffusions.ddpm_ip.DDPM_IP --diffusion.params.gamma x", "--diffusion.params.gamma: input"),
+        (
+            "--diffusion.target diffusions.ddpm_ip.DDPM_IP --diffusion.params.gamma x",
+            "--diffusion.params.gamma: must be a number",
+        ),
         ("--train.optim.params.lr 0", "--train.optim.params.lr: input should be greater than 0"),
         ("--data.params.img_size big", "--data.params.img_size: must be a whole number"),
+        ("--train.p_uncond 1 --model.num_classes 3", "--train.p_uncond: input should be less than 1"),
+        ("--train.p_uncond 0.1", "classes.count: not given, but needed"),
+        ("--train.n_samples_each_class 3", "train.n_samples_each_class 3: give train.n_samples"),
         ("--train.ema_gradual 5", "--train.ema_gradual: input should be a valid boolean"),
         ("--model.target models.dit.model.DiT", "model.target models.dit.model.DiT: not models.unet.UNet"),
         ("--model.params.dim 8 --model.dim 16", "--model.params.dim and --model.dim say the same thing"),

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ddpm_ip import __version__
-from ddpm_ip.commands import bench, compare_samplers, data, doctor, evaluate, report, sample, table, times, train
+from ddpm_ip.commands import bench, compare_samplers, data, doctor, ema, evaluate, report, sample, table, times, train
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.parser import Parser
 from ddpm_ip.signals import PREEMPTION, handled
@@ -43,7 +43,7 @@ def script(command: str) -> int:
 
 
 def _epilog(command: str) -> str | None:
-    return None if command in ("evaluate", "report") else _OVERRIDES
+    return None if command in ("ema", "evaluate", "report") else _OVERRIDES
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -98,6 +98,7 @@ _COMMANDS: dict[str, _Command] = {
         compare_samplers.run,
     ),
     "times": ("Finds the best times of a few steps, for `--spacing optimised`.", times.arguments, times.run),
+    "ema": ("Makes averages of any length of a run's snapshots, after training.", ema.arguments, ema.run),
     "doctor": ("Looks for what is missing or wrong here, and says how to fix it.", doctor.arguments, doctor.run),
     "report": ("Writes one HTML page that compares runs.", report.arguments, report.run),
     "bench": ("Measures the speed of this machine, beside plain PyTorch and diffusers.", bench.arguments, bench.run),

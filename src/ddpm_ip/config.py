@@ -28,7 +28,7 @@ from ddpm_ip.mistakes import MOST, Mistake, by_origin, explain
 from ddpm_ip.nn import ModelConfig, UNetConfig
 from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
-from ddpm_ip.perturbation import NoPerturbation, Perturbation
+from ddpm_ip.perturbation import InputPerturbation, NoPerturbation, Perturbation
 from ddpm_ip.plain import DEPTH, parse_yaml, quoted, shown, yaml_text
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed
@@ -36,6 +36,7 @@ from ddpm_ip.sections import Classes, Diffusion, Train
 from ddpm_ip.times import TimeSampler
 from ddpm_ip.translation import in_our_words, is_published
 from ddpm_ip.variants import ByName, has_name, sections, variant_name
+from ddpm_ip.weighting import Constant
 
 log = logging.getLogger("ddpm_ip.config")
 
@@ -74,8 +75,16 @@ class Config:
         return Denoiser(network, d.schedule, d.objective, d.learned_variance, getattr(self.model, "whole_times", False))
 
     def objective(self, times: TimeSampler) -> Objective:
-        """The training loss at the times of a run's sampler, which ``train.times.start`` makes."""
-        return Objective(self.perturbation, times, self.train.weighting)
+        """The training loss at the times of a run's sampler, which ``train.times.start`` makes.
+
+        Raises:
+            ConfigError: settings of the loss do not go together (:func:`clashes`).
+        """
+        if found := clashes(self):
+            raise ConfigError(by_origin(found, "the configuration", {}))
+        train, variance = self.train, self.diffusion.var_type
+        fixed = "fixed_large" if variance == "learned_range" else variance
+        return Objective(self.perturbation, times, train.weighting, train.loss, train.vb_input, fixed)
 
     def sampling_in_training(self, steps: int) -> Sampling:
         """How preview grids and evaluations during training are made.
@@ -131,9 +140,37 @@ def from_dict(
     checked = config.to_dict()
     mistakes = [Mistake(key, "a number is needed, not true/false") for key in _booleans_as_numbers(given, checked)]
     mistakes += [Mistake(key, NO_PART) for key, value in words.overrides.items() if _is_idle(key, value, checked)]
-    if mistakes:
+    if mistakes := mistakes or clashes(config):
         raise ConfigError(by_origin(mistakes, origin, words.written))
     return config
+
+
+def clashes(config: Config) -> list[Mistake]:
+    """Settings of the training loss that do not go together, by the key that is to change."""
+    train, found = config.train, {}
+    bound_alone, perturbation = train.loss == "vlb", config.perturbation
+    if isinstance(perturbation, InputPerturbation) and perturbation.target == "consistent":
+        if config.diffusion.objective == "pred_eps":
+            found["perturbation.target"] = (
+                "consistent is for diffusion.objective pred_x0 and pred_v; the target of pred_eps is the clean eps, "
+                "which is consistent: leave it out"
+            )
+        elif bound_alone:
+            found["perturbation.target"] = "consistent is of the squared error, which train.loss vlb does not have"
+    if train.vb_input == "clean":
+        if bound_alone:
+            found["train.vb_input"] = (
+                "clean is for the bound beside the simple loss; with train.loss vlb nothing would be perturbed: to "
+                "train so choose --perturbation.name none"
+            )
+        elif not config.diffusion.learned_variance:
+            found["train.vb_input"] = "clean is for a learned variance (diffusion.var_type learned_range) alone"
+    if bound_alone and train.weighting != Constant():
+        found["train.weighting"] = (
+            f"{train.weighting.name} weighs the squared error, which train.loss vlb does not have: leave one of them "
+            "out"
+        )
+    return [Mistake(key, text) for key, text in found.items()]
 
 
 @cache

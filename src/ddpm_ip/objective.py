@@ -8,8 +8,15 @@ The weight ``w_t`` is :mod:`ddpm_ip.weighting`'s. Where times are not drawn unif
 is multiplied by the importance weight of its time.
 
 A network with learned variance adds ``T / 1000`` times a term of the variational bound, whose gradient reaches only the
-variance (Nichol & Dhariwal 2021, arXiv 2102.09672, section 3.1; the weight is guided-diffusion's "rescaled" one). As in
-the code of DDPM-IP's authors it sees the perturbed ``y_t``.
+variance: the hybrid loss (Nichol & Dhariwal 2021, arXiv 2102.09672, section 3.1; the weight is that of their code's
+"rescaled" loss). As in the code of DDPM-IP's authors the bound sees the perturbed ``y_t``, so that the variance also
+fits the square of the bias that perturbation gives to the mean, ``(gamma^2 / (1 + gamma^2))^2`` or 10^-4 of the squared
+noise at gamma 0.1. With ``vb_input: clean`` it sees the true ``x_t``, for one more evaluation of the network.
+
+The bound may also be the whole loss, ``T`` times it (``loss: vlb``; "rescaled KL" in that code), from which the mean
+learns, too. It has better likelihoods and worse images, and is noisy: train it with
+``train.times.name: loss_second_moment``. A variance that is not learned is the fixed one, and the bound a weighting of
+the squared error.
 """
 
 from __future__ import annotations
@@ -18,7 +25,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,10 +33,13 @@ from torch import Tensor
 from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.draws import Draws
 from ddpm_ip.nn.network import Cond
-from ddpm_ip.perturbation import NoPerturbation, Perturbation
+from ddpm_ip.perturbation import InputPerturbation, NoPerturbation, Perturbation
 from ddpm_ip.schedule import Schedule, expand_like, posterior
 from ddpm_ip.times import TimeSampler, Uniform
 from ddpm_ip.weighting import Constant, Weighting
+
+LossKind = Literal["simple", "vlb"]
+BoundInput = Literal["perturbed", "clean"]
 
 
 class Loss(NamedTuple):
@@ -50,17 +60,25 @@ class Loss(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """The simple loss, and the hybrid one where the variance is learned.
+    """The simple loss, the hybrid one where the variance is learned, or the bound alone.
 
     Args:
         perturbation: what is done to the noise in the input.
         times: where the times come from.
-        weighting: how much the squared error at each time counts; the bound of a learned variance is not weighted.
+        weighting: how much the squared error at each time counts; the bound is not weighted.
+        loss: ``simple`` for the squared error, to which a learned variance adds the bound; ``vlb`` for the bound alone.
+        vb_input: what the bound of a learned variance sees beside the simple loss: the ``perturbed`` input, or the
+            ``clean`` one, which costs another evaluation of the network. (Its dropout masks are others on the plain
+            path.)
+        fixed: the variance of the bound alone where it is not learned.
     """
 
     perturbation: Perturbation = field(default_factory=NoPerturbation)
     times: TimeSampler = field(default_factory=Uniform)
     weighting: Weighting = field(default_factory=Constant)
+    loss: LossKind = "simple"
+    vb_input: BoundInput = "perturbed"
+    fixed: Literal["fixed_large", "fixed_small"] = "fixed_large"
 
     def __call__(self, denoiser: Denoiser, x0: Tensor, draws: Draws, cond: Cond | None = None) -> Loss:
         """The loss of clean images ``x0`` (B, C, H, W) in [-1, 1], at the times and with the noise of ``draws``.
@@ -74,21 +92,45 @@ class Objective:
         schedule = denoiser.schedule
         t, importance = self.times.draw(draws, schedule.total_steps)
         eps = draws.eps(x0.shape[1:])
-        yt = schedule.alpha(t, x0) * x0 + schedule.sigma(t, x0) * self.perturbation(eps, draws)
+        noise = self.perturbation(eps, draws, t, schedule)
+        alpha, sigma = schedule.alpha(t, x0), schedule.sigma(t, x0)
+        yt = alpha * x0 + sigma * noise
         prediction = denoiser(yt, t, cond)
-        terms = {"mse": _mean((prediction.output - denoiser.target(x0, eps, t)) ** 2)}
-        loss = self.weighting(schedule, t, denoiser.prediction_type) * terms["mse"]
+        if self.loss == "vlb":
+            terms = {"vlb": bound_term(schedule, self._with_variance(prediction, t), x0, yt, t, mean_learns=True)}
+            loss = schedule.total_steps * terms["vlb"]
+            return Loss(importance * loss, terms, t, loss)
+        image, weight = x0, self.weighting(schedule, t, denoiser.prediction_type)
+        if isinstance(self.perturbation, InputPerturbation) and self.perturbation.target == "consistent":
+            strength = self.perturbation.strength(draws, t, schedule)
+            image, bounded = self.perturbation.consistent(x0, noise - eps, strength, (alpha, sigma))
+            weight = bounded * weight
+        terms = {"mse": _mean((prediction.output - denoiser.target(image, eps, t)) ** 2)}
+        loss = weight * terms["mse"]
         if prediction.variance_fraction is not None:
-            terms["vlb"] = bound_term(schedule, prediction, x0, yt, t)
+            seen = yt
+            if self.vb_input == "clean" and noise is not eps:
+                seen = alpha * x0 + sigma * eps
+                prediction = denoiser(seen, t, cond)
+            terms["vlb"] = bound_term(schedule, prediction, x0, seen, t)
             loss = loss + schedule.total_steps / 1000 * terms["vlb"]
         return Loss(importance * loss, terms, t, loss)
 
+    def _with_variance(self, prediction: Prediction, t: Tensor) -> Prediction:
+        """The prediction, with the fixed variance if none is learned; at t = 0 both fixed ones are the small."""
+        if prediction.variance_fraction is not None:
+            return prediction
+        large = t > 0 if self.fixed == "fixed_large" else torch.zeros_like(t)
+        return prediction._replace(variance_fraction=expand_like(large.float(), prediction.x0))
 
-def bound_term(schedule: Schedule, prediction: Prediction, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+
+def bound_term(
+    schedule: Schedule, prediction: Prediction, x0: Tensor, xt: Tensor, t: Tensor, mean_learns: bool = False
+) -> Tensor:
     """One term of the variational bound, in bits per dimension, (B,).
 
     ``KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))`` for ``t > 0``, the negative log-likelihood of the 8-bit image for
-    ``t = 0``. The mean is detached: only the variance learns from it.
+    ``t = 0``.
 
     Args:
         schedule: the noise schedule.
@@ -96,11 +138,13 @@ def bound_term(schedule: Schedule, prediction: Prediction, x0: Tensor, xt: Tenso
         x0: clean images (B, C, H, W) in [-1, 1].
         xt: what the network was fed, (B, C, H, W).
         t: int64 (B,).
+        mean_learns: whether the gradient reaches the mean, too, and not the variance alone.
     """
     assert prediction.variance_fraction is not None
     c0, ct, log_small, log_large = (expand_like(c[t], x0) for c in _posterior_tables(schedule, x0.device))
     true_mean = c0 * x0 + ct * xt
-    mean = (c0 * prediction.x0 + ct * xt).detach()
+    mean = c0 * prediction.x0 + ct * xt
+    mean = mean if mean_learns else mean.detach()
     log_variance = prediction.variance_fraction * log_large + (1 - prediction.variance_fraction) * log_small
     kl = gaussian_kl(true_mean, log_small, mean, log_variance)
     nll = -discretized_log_likelihood(x0, mean, 0.5 * log_variance)

@@ -321,7 +321,7 @@ def test_shards_that_name_no_split_are_all_taken(make, tmp_path, rng):
         ({"split": "validation"}, "no Parquet file of the split 'validation'.*there is"),
         ({"image_column": "picture"}, "no column 'picture'; there is id, img, label"),
         ({"image_column": "id"}, "not the bytes of image files"),
-        ({"label_column": "id"}, "not integers"),
+        ({"label_column": "img"}, "not integers or texts"),
     ],
 )
 def test_parquet_mistakes(shards, options, reason):

@@ -76,7 +76,8 @@ def test_texts_alone_are_refused(tmp_path, secret):
         (pa.array([1, 2, 2**63], pa.uint64()), "row 2: the label 9223372036854775808"),
         (pa.array([1, None, 2]), "row 1: no value in the label column 'label'"),
         (pa.array([True, False, True]), "holds bool, not integers"),
-        (pa.array(["1", "2", "3"]), "holds string, not integers"),
+        (pa.array(["1", None, "3"]), "row 1: no value in the label column 'label'"),
+        (pa.array([[1], [2], [3]]), "holds list<.*: int64>, not integers or texts"),
     ],
 )
 def test_labels_are_never_cut(tmp_path, images, labels, reason):

@@ -166,6 +166,40 @@ def test_an_average_that_has_not_forgotten_its_start(tmp_path, trained):
     assert levels(look(folder=trained)["EMA"]) == ["OK"]
 
 
+def test_each_of_several_averages_is_looked_at_and_those_by_power_functions_need_not_be(tmp_path):
+    slow, fast = look(yaml_file(tmp_path, n_steps=40, ema_decay=[0.9, 0.5], ema_power=[0.1]))["EMA"]
+    assert levels([slow, fast]) == ["problem", "OK"]
+    assert slow.text.startswith("the average of decay 0.9 keeps 0.015 of the initial weights")
+    assert fast.text.startswith("the average of decay 0.5 keeps")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_configurations_have_no_trap(path):
     assert levels(look(path)["EMA"]) == ["OK"]
+
+
+def test_a_schedule_that_does_not_end_in_noise(tmp_path):
+    assert "schedule" not in look(yaml_file(tmp_path))
+    (finding,) = look(yaml_file(tmp_path), **{"diffusion.total_steps": 200})["schedule"]
+    assert (finding.level, "alpha_bar is 0.13" in finding.text) == ("note", True)
+    assert finding.cure == "For a new training choose --diffusion.beta_end 0.098 or --diffusion.beta_schedule cosine"
+    assert "schedule" not in look(yaml_file(tmp_path), **{"diffusion.total_steps": 200, "diffusion.beta_end": 0.098})
+
+
+def test_classes_and_data(tmp_path):
+    def found(count, **changes):
+        return look(yaml_file(tmp_path), **{"classes.count": count, **changes})["classes"]
+
+    assert "classes" not in look(yaml_file(tmp_path))
+    assert levels(found(10)) == ["OK"]
+    (finding,) = found(4)
+    assert (finding.level, "--classes.count 10" in finding.text) == ("problem", True)
+    (finding,) = found(12)
+    assert (finding.level, "2 of 12 classes have no images: 10, 11" in finding.text) == ("note", True)
+    for name in ("a_1", "b_1"):
+        Image.new("L", (8, 8)).save(tmp_path / f"{name}.png")
+    folder = {"data.name": "folder", "data.root": str(tmp_path), "data.image_size": 8}
+    assert "no labels" in found(2, **folder)[0].text
+    assert levels(found(2, **folder, **{"data.labels": "prefix"})) == ["OK"]
+    assert "gone.csv does not exist" in found(2, **folder, **{"data.labels": "gone.csv"})[0].text
+    assert "classes" not in look(yaml_file(tmp_path), **{"classes.count": 2, **folder, "data.root": "gone"})

@@ -151,6 +151,22 @@ def test_the_fast_path_is_the_default_and_off_is_off(tmp_path: Path) -> None:
     assert "fast path off (train.fast is off)" in said(train_anew(tiny(n_steps=2, fast="off"), tmp_path / "off"))
 
 
+def test_gradient_checkpointing_within_the_graph_is_the_same_training_in_less_memory(tmp_path: Path) -> None:
+    """With dropout, whose masks are a function of keys."""
+    found, peaks = [], []
+    for wanted in (False, True):
+        config = tiny(n_steps=10, batch_size=512, deterministic=True, gradient_checkpointing=wanted)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        run = train_anew(config, tmp_path / str(wanted))
+        peaks.append(torch.cuda.max_memory_allocated())
+        assert "each step one CUDA graph" in said(run)
+        found.append(weights(run))
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-3, atol=1e-5)
+    assert peaks[1] < peaks[0]
+
+
 def test_what_cannot_be_captured_falls_back_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = said(train_anew(tiny(n_steps=2, mixed_precision="fp16"), tmp_path / "fp16"))
     assert "fast path off (mixed_precision fp16 needs a loss scaler" in text
@@ -227,6 +243,25 @@ def test_the_average_warms_up_inside_the_graph(decay: float) -> None:
         expected = [kept * old + (1 - kept) * new.detach().double() for old, new in moved]
     for found, wanted in zip(state.ema.network.parameters(), expected, strict=True):
         torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_several_averages_and_those_of_power_functions_inside_the_graph() -> None:
+    """Each against float64 from the weights of each step, with the shares that its own formula gives."""
+    AcceleratorState._reset_state(True)
+    config = tiny(ema_decay=[0.9, 0.5], ema_power=[0.1], optim={"lr": 1e-2}, lr_schedule={"name": "linear"})
+    state, step = build(config, config.data.open(progress=False), start_engine("bf16"))
+    assert isinstance(step, CapturedStep)
+    seen = [[p.detach().double() for p in state.network.parameters()]]
+    for _ in range(5):
+        step()
+        seen.append([p.detach().double().clone() for p in state.network.parameters()])
+    gamma = state.more["power_1"].gamma
+    power = [0.0] + [(n / 5) ** (gamma + 1) - ((n - 1) / 5) ** (gamma + 1) for n in range(1, 6)]
+    shares = [[d**5] + [(1 - d) * d ** (5 - n) for n in range(1, 6)] for d in (0.9, 0.5)] + [power]
+    for average, own in zip(state.averages, shares, strict=True):
+        for i, found in enumerate(average.network.parameters()):
+            wanted = sum(share * weights[i] for share, weights in zip(own, seen, strict=True))
+            torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_resume_is_bit_exact_with_a_warm_up(tmp_path: Path) -> None:

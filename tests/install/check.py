@@ -44,7 +44,19 @@ import importlib.metadata, re
 for wanted in importlib.metadata.requires("torch-fidelity") or ():
     print(re.match("[A-Za-z0-9_.-]+", wanted)[0].lower())
 """
-COMMANDS = ("train", "sample", "evaluate", "data", "table", "compare-samplers", "times", "doctor", "report", "bench")
+COMMANDS = (
+    "train",
+    "sample",
+    "evaluate",
+    "data",
+    "table",
+    "compare-samplers",
+    "times",
+    "ema",
+    "doctor",
+    "report",
+    "bench",
+)
 
 
 class Wrong(Exception):

@@ -21,7 +21,8 @@ def trained(tmp_path):
 @pytest.mark.parametrize("place", ["", "ckpt", "ckpt/step00000004", "ckpt/step00000004/ema.safetensors"])
 def test_the_newest_checkpoint_says_it(trained, place):
     found = identity(trained / place)
-    assert found.config["perturbation"] == {"name": "input", "gamma": 0.1}
+    assert found.config["perturbation"]["name"] == "input"
+    assert found.config["perturbation"]["gamma"] == 0.1
     assert (found.step, found.origin) == (4, step_folder(trained, 4) / "meta.json")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.nn.network import Cond
+from ddpm_ip.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class LossAware:
     name: Literal["loss_aware"] = "loss_aware"
     keep: float = 0.5
 
-    def start(self, total_steps: int, device: torch.device) -> History:
-        return History(torch.ones(total_steps, device=device), self.keep)
+    def start(self, schedule: Schedule, device: torch.device) -> History:
+        return History(torch.ones(schedule.total_steps, device=device), self.keep)
 
 
 class History:

@@ -12,6 +12,7 @@ from tests.tiny import (
     contents,
     crash_at,
     numbers,
+    options,
     run,
     step_folder,
     steps_saved,
@@ -24,6 +25,8 @@ from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, merge
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError
 from ddpm_ip.run import checkpoint
+from ddpm_ip.sample import program
+from ddpm_ip.sample.program import sample
 from ddpm_ip.train import loop, path
 from ddpm_ip.train.loop import Hooks
 
@@ -162,3 +165,18 @@ def test_a_fast_path_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_images_that_cannot_be_made_are_told_before_the_first_step(tmp_path, change, words):
     with pytest.raises(ConfigError, match=words):
         run(from_dict(merge(tree(), change)), tmp_path / "run", hooks=Hooks(on_step=lambda step: pytest.fail("a step")))
+
+
+def test_a_schedule_that_does_not_end_in_noise_is_told_of(tmp_path, capfd):
+    config = from_dict(merge(tree(n_steps=1, save_freq=1), {"diffusion.total_steps": 100}))
+    run(config, tmp_path / "run")
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert "alpha_bar is 0.36 at" in text
+    assert "--diffusion.beta_end 0.19" in text
+    program._warn_of.cache_clear()
+    capfd.readouterr()
+    for name in ("a", "b"):
+        sample(config, tmp_path / "run", tmp_path / name, options(n_samples=1, respace_steps=2))
+    assert capfd.readouterr().err.count("alpha_bar is 0.36 at") == 1, "once a process"
+    run(tiny(n_steps=1, save_freq=1), tmp_path / "other")
+    assert "alpha_bar" not in (tmp_path / "other" / "log.txt").read_text()

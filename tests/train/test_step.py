@@ -10,9 +10,13 @@ from tests.train.parts import ByLabel, LossAware
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws
 from ddpm_ip.engine import start_engine
+from ddpm_ip.learning_rate import CosineRate
 from ddpm_ip.nn.ops import Operations
+from ddpm_ip.perturbation import InputPerturbation
+from ddpm_ip.times import Lognormal, LossSecondMoment, Skewed
 from ddpm_ip.train.loop import build, fresh_state, make_feed
 from ddpm_ip.train.step import TrainStep
+from ddpm_ip.weighting import P2, MinSNR
 
 BATCH = 8
 
@@ -121,7 +125,14 @@ def plain(config, images):
 
 @pytest.mark.parametrize("micro", [0, 3])
 @pytest.mark.parametrize(
-    "change", [{}, {"times": LossAware()}, {"ema_warmup": True}], ids=["uniform", "loss-aware", "warm-up"]
+    "change",
+    [
+        {},
+        {"times": LossAware()},
+        {"ema_warmup": True},
+        {"ema_decay": (0.9, 0.5), "ema_power": (0.1, 0.05), "lr_schedule": CosineRate()},
+    ],
+    ids=["uniform", "loss-aware", "warm-up", "averages"],
 )
 def test_the_captured_step_does_the_work_of_the_plain_one(captured, change, micro):
     """Every part of the state after three steps, whatever capturing has done meanwhile; labels change each time."""
@@ -137,6 +148,39 @@ def test_the_captured_step_does_the_work_of_the_plain_one(captured, change, micr
     for name, named in one.tensors().items():
         for k, v in named.items():
             torch.testing.assert_close(two.tensors()[name][k], v, rtol=1e-4, atol=1e-5, msg=lambda m, k=k: f"{k}: {m}")
+
+
+OPTIONS = {
+    "learned": {
+        "perturbation": InputPerturbation((0.3, 0.1), 3, "linear", probability=0.7),
+        "train": {"vb_input": "clean", "times": LossSecondMoment(1), "weighting": MinSNR()},
+    },
+    "bound": {"perturbation": InputPerturbation(0.3, 1), "train": {"loss": "vlb", "times": Lognormal()}},
+    "consistent": {
+        "diffusion": {"objective": "pred_v"},
+        "perturbation": InputPerturbation(0.2, random=True, target="consistent"),
+        "train": {"times": Skewed(reweigh=True), "weighting": P2()},
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_captured_step_does_the_work_of_the_plain_one_with_every_option(captured, name):
+    """Of the objective, with a number of the step that lies on the device; two micro-batches."""
+    change, config = OPTIONS[name], tiny({"dropout": 0.0}, micro_batch=4, optim={"lr": 1e-3, "eps": 1e-3})
+    learned = {"var_type": "learned_range"} if name in ("learned", "bound") else {}
+    diffusion = replace(config.diffusion, total_steps=3, **learned, **change.get("diffusion", {}))
+    train = replace(config.train, **change["train"])
+    config = replace(config, train=train, diffusion=diffusion, perturbation=change["perturbation"])
+    images = config.data.open(progress=False)
+    (one, step), (two, same) = plain(config, images), captured(config, images)
+    for _ in range(4):
+        torch.testing.assert_close(torch.stack(same()), torch.stack(step()), rtol=1e-4, atol=1e-5)
+    for part, named in one.tensors().items():
+        for k, v in named.items():
+            torch.testing.assert_close(two.tensors()[part][k], v, rtol=1e-3, atol=1e-5, msg=lambda m, k=k: f"{k}: {m}")
+    if "times" in one.parts:
+        assert (one.times.seen > 2).all()
 
 
 def test_the_captured_step_reads_its_labels_where_they_stay(captured):

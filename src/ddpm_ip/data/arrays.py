@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ddpm_ip.data.decode import MAX_CHANNELS, ImageSize, UInt8
 from ddpm_ip.data.imageset import ImageSet, from_arrays
+from ddpm_ip.data.labels import Labels, found_beside, numbered
 from ddpm_ip.data.npy import Archive, Header, archive, map_npy
 from ddpm_ip.data.source import existing, opened, refusing
 from ddpm_ip.errors import DataError
@@ -22,6 +23,7 @@ LABELS = "labels"
 LAYOUT = "layout"  # of the array that says which axis holds the channels
 SAMPLING = "sampling"  # of the array that says what images are made of: text
 SHOWN = 20  # arrays that an error names
+MAX_LABELS = 1_000_000_000  # bytes of a file of labels, which is held in memory
 
 Layout = Literal["auto", "channels_first", "channels_last"]
 
@@ -37,6 +39,10 @@ class Digits:
         """``uint8`` (1797, 1, 8, 8), labels 0..9."""
         with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as arrays:
             return from_arrays(arrays["images"], arrays["labels"], "digits", self.image_size, progress)
+
+    def some_labels(self) -> Labels | None:
+        """One of each."""
+        return Labels(np.arange(10), ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,8 @@ class Npz:
             takes what the file says in an array ``layout``; else 1 or 3 at the last place for channels, or else 1 or 3
             at the second; else the only one of the two places that has at most 16.
         array: the name of the images among the arrays of an ``.npz`` file.
+        labels: the name of the labels among them, where they belong to no images by name; or a ``.npy`` file of labels,
+            here or beside ``root``. Whole numbers (N,) are kept, texts are names, which sorted become classes 0, 1, ...
     """
 
     name: Literal["npz"] = "npz"
@@ -62,17 +70,36 @@ class Npz:
     image_size: ImageSize
     layout: Layout = "auto"
     array: str | None = None
+    labels: str | None = None
 
     def open(self, progress: bool = True) -> ImageSet:
         """Reads the arrays; nothing in the file is ever unpickled.
 
         Raises:
             DataError: the file is missing or damaged, or the array is not ``uint8`` images, or not surely so, or which
-                array holds the images is not sure.
+                array holds the images is not sure; or labels are asked for that are not there.
         """
         path = existing(self.root, "an .npz or .npy file")
         images, labels = read_arrays(path, self.layout, self.array)
-        return from_arrays(images, labels, path.stem, self.image_size, progress)
+        classes: tuple[str, ...] = ()
+        if self.labels is not None:
+            labels, classes = read_labels(path, self.labels)
+        return replace(from_arrays(images, labels, path.stem, self.image_size, progress), classes=classes)
+
+    def some_labels(self) -> Labels | None:
+        """The labels, without the images; None if there are none.
+
+        Raises:
+            DataError: they are asked for and are not there, or the file is damaged.
+        """
+        path = existing(self.root, "an .npz or .npy file")
+        if self.labels is not None:
+            return read_labels(path, self.labels)
+        if path.suffix == ".npy":
+            return None
+        with _refusing(path), archive(path) as arrays:
+            name = _labels_of(_images(_pictures(arrays), path, self.array), _pictures(arrays))
+            return None if name is None else Labels(_whole(arrays.read(name), path).astype(np.int64), ())
 
 
 def read_arrays(
@@ -99,6 +126,39 @@ def read_arrays(
             with archive(path) as arrays:
                 images, labels, said = _choose(arrays, path, array)
     return _channels_first(images, path, said if layout == "auto" else layout), labels
+
+
+def read_labels(path: Path, given: str) -> Labels:
+    """Labels that a configuration names.
+
+    Args:
+        path: the file of the images.
+        given: an array of that file, if it is an ``.npz`` file; else, or if it ends in ``.npy``, a file of labels.
+
+    Raises:
+        DataError: they are not there, or no whole numbers or texts.
+    """
+    if path.suffix == ".npy" or given.endswith(".npy"):
+        file = found_beside(given, path, "an .npy file of labels")
+        with refusing(f"{file}: not a readable .npy file of labels"), opened(file) as open_file:
+            mapped = map_npy(open_file)
+            if mapped.nbytes > MAX_LABELS:
+                raise ValueError(f"it has more than {MAX_LABELS:,} bytes")
+            labels = np.array(mapped)
+    else:
+        file = path
+        with _refusing(path), archive(path) as arrays:
+            if given not in arrays.headers:
+                there = ", ".join(map(shown, list(arrays.headers)[:SHOWN])) or "none"
+                raise DataError(f"{path}: data.labels: there is no array {quoted(given)}; there is {there}")
+            labels = arrays.read(given)
+    if labels.dtype.kind in "US" and labels.ndim == 1:
+        texts = [text if isinstance(text, str) else text.decode("latin-1") for text in labels.tolist()]
+        return numbered(texts, str(file))
+    whole = _whole(labels, file)
+    if len(whole) and int(whole.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"{file}: there is the label {whole.max()}, larger than int64 can hold")
+    return Labels(whole.astype(np.int64), ())
 
 
 def read_text(path: Path, name: str) -> str | None:
@@ -159,11 +219,16 @@ def _choose(
     arrays: Archive, path: Path, array: str | None
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.integer] | None, str]:
     """Images, labels, and the layout that the file says."""
-    headers = {name: header for name, header in arrays.headers.items() if name not in (LAYOUT, SAMPLING)}
+    headers = _pictures(arrays)
     images = _images(headers, path, array)
     labels = _labels_of(images, headers)
     said = arrays.text(LAYOUT)
     return arrays.read(images), _whole(arrays.read(labels), path) if labels else None, said or "auto"
+
+
+def _pictures(arrays: Archive) -> dict[str, Header | None]:
+    """The headers of arrays that can be images, or belong to them."""
+    return {name: header for name, header in arrays.headers.items() if name not in (LAYOUT, SAMPLING)}
 
 
 def _images(headers: Mapping[str, Header | None], path: Path, array: str | None) -> str:

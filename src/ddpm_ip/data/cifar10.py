@@ -9,7 +9,7 @@ import os
 import secrets
 import tarfile
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ddpm_ip.data.batches import read_batch
 from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.imageset import ImageSet, from_arrays
+from ddpm_ip.data.labels import Labels
 from ddpm_ip.data.parquet import Parquet
 from ddpm_ip.data.source import existing, opened, refusing
 from ddpm_ip.errors import DataError
@@ -30,6 +31,7 @@ BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("tes
 MAX_BATCH = 64_000_000  # bytes; an official batch has 31 million
 MAX_ARCHIVE = 1_000_000_000  # bytes, unpacked; the official archive has 186 million
 MAX_MEMBERS = 1000  # the official archive has 9
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 TIMEOUT = 30.0  # seconds without an answer
 
 
@@ -64,7 +66,8 @@ class Cifar10:
         if folder is not None:
             files = _from_folder(folder, wanted)
         elif not root.is_file() and any(root.glob(f"{self.split}-*.parquet")):
-            return Parquet(root=self.root, split=self.split, image_size=self.image_size).open(progress)
+            found = Parquet(root=self.root, split=self.split, image_size=self.image_size).open(progress)
+            return replace(found, classes=CLASSES)  # in the same order on the hub
         else:
             if not archive.is_file():
                 if not self.download:
@@ -74,7 +77,12 @@ class Cifar10:
         batches = [read_batch(data, name) for name, data in files.items()]
         pixels = np.concatenate([pixels for pixels, _ in batches])
         labels = np.concatenate([labels for _, labels in batches])
-        return from_arrays(pixels, labels, f"cifar10-{self.split}", self.image_size, progress)
+        images = from_arrays(pixels, labels, f"cifar10-{self.split}", self.image_size, progress)
+        return replace(images, classes=CLASSES)
+
+    def some_labels(self) -> Labels | None:
+        """One of each."""
+        return Labels(np.arange(10), CLASSES)
 
 
 def _advice(root: Path) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Literal
 
 from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
 from ddpm_ip.data.imageset import ImageSet
+from ddpm_ip.data.labels import PREFIX, Labels, by_file, by_prefix, by_subfolder, found_beside
 from ddpm_ip.data.passed_over import SUFFIXES, is_taken, lookalikes, passed_over
 from ddpm_ip.data.source import existing
 from ddpm_ip.errors import DataError
@@ -22,7 +25,8 @@ class Folder:
 
     Files count as images by their suffix; hidden files and folders are passed over, and links to folders. Of files that
     look like images and are not taken a warning says how many, which, and how to use them. When every image lies in a
-    subfolder, the names of the first-level subfolders, sorted, are the classes, and labels number them.
+    subfolder, the names of the first-level subfolders, sorted, are the classes, and labels number them, unless
+    ``labels`` says otherwise.
 
     Attributes:
         root: the folder.
@@ -31,6 +35,9 @@ class Folder:
         center_crop: side of the square cut out of the middle before resizing.
         on_bad: ``error`` lists all unusable images and stops; ``skip`` leaves them out and records them.
         cache: folder for the decoded pixels; by default ``$XDG_CACHE_HOME/ddpm-ip`` or ``~/.cache/ddpm-ip``.
+        labels: a CSV file, here or in the folder, with a line for every image: its path in the folder, and its label, a
+            whole number or a name (see :mod:`ddpm_ip.data.labels`). Or ``prefix``: the class is what stands before the
+            first underscore of a file's name, as in guided-diffusion.
     """
 
     name: Literal["folder"] = "folder"
@@ -40,12 +47,14 @@ class Folder:
     center_crop: int | None = None
     on_bad: OnBad = "error"
     cache: str | None = None
+    labels: str | None = None
 
     def open(self, progress: bool = True) -> ImageSet:
         """Lists the files, and decodes them or finds them decoded.
 
         Raises:
-            DataError: the folder is missing or holds no image, or an image is unusable under ``error``.
+            DataError: the folder is missing or holds no image, labels are missing, or an image is unusable under
+                ``error``.
         """
         recipe = Recipe(self.image_size, self.mode, self.center_crop)
         return open_decoded(self.listing(), recipe, self.cache, self.on_bad, progress)
@@ -54,25 +63,48 @@ class Folder:
         """The files, before anything is decoded.
 
         Raises:
-            DataError: the folder is missing or holds no image.
+            DataError: the folder is missing or holds no image, or labels are missing.
         """
         root = existing(self.root, "a folder of images")
         files = list(_files(root))
-        paths = sorted((path for path, taken in files if taken), key=lambda path: path.relative_to(root).parts)
+        paths = _sorted(files, root)
         passed = passed_over((path for path, taken in files if not taken), root)
         if not paths:
             said = f". {lookalikes(passed)}" if lookalikes(passed) else f" (looked for {', '.join(sorted(SUFFIXES))})"
             raise DataError(f"data.root: no image file below {root}{said}")
-        first = [path.relative_to(root).parts[0] for path in paths]
-        labelled = all(len(path.relative_to(root).parts) > 1 for path in paths)
-        classes = tuple(sorted(set(first))) if labelled else ()
-        number = {name: i for i, name in enumerate(classes)}
+        labels = self._labels(paths, root)
+        identity = (str(root.resolve()), *(_identity(path, root) for path in paths))
+        if labels is not None and self.labels is not None:  # those of subfolders are in the paths
+            identity += (f"labels {hashlib.sha256(labels.numbers.tobytes()).hexdigest()}",)
+        numbers = repeat(None) if labels is None else labels.numbers.tolist()
 
         def items() -> Iterator[Item]:
-            return (Item(str(path), path, number.get(part)) for path, part in zip(paths, first, strict=True))
+            return (Item(str(path), path, number) for path, number in zip(paths, numbers, strict=False))
 
-        identity = (str(root.resolve()), *(_identity(path, root) for path in paths))
-        return Listing(root.resolve().name, len(paths), items, identity, classes, passed)
+        return Listing(root.resolve().name, len(paths), items, identity, labels.classes if labels else (), passed)
+
+    def some_labels(self) -> Labels | None:
+        """The labels, before anything is decoded; None if there are none.
+
+        Raises:
+            DataError: as :meth:`listing`.
+        """
+        root = existing(self.root, "a folder of images")
+        paths = _sorted(_files(root), root)
+        return self._labels(paths, root) if paths else None
+
+    def _labels(self, paths: Sequence[Path], root: Path) -> Labels | None:
+        """Of the images in their order; None if there are none.
+
+        Raises:
+            DataError: the CSV file cannot be used, or a name has no class in it.
+        """
+        files = [path.relative_to(root).as_posix() for path in paths]
+        if self.labels == PREFIX:
+            return by_prefix(files)
+        if self.labels is not None:
+            return by_file(found_beside(self.labels, root, f"a CSV file of labels, or {PREFIX}"), files, root)
+        return by_subfolder(files)
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -82,6 +114,10 @@ def walk(root: Path) -> Iterator[Path]:
         DataError: a folder cannot be listed.
     """
     return (path for path, taken in _files(root) if taken)
+
+
+def _sorted(files: Iterable[tuple[Path, bool]], root: Path) -> list[Path]:
+    return sorted((path for path, taken in files if taken), key=lambda path: path.relative_to(root).parts)
 
 
 def _files(root: Path) -> Iterator[tuple[Path, bool]]:

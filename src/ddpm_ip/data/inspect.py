@@ -9,7 +9,9 @@ import numpy as np
 
 from ddpm_ip.data.decode import UInt8
 from ddpm_ip.data.imageset import ImageSet, Int64, chunks
+from ddpm_ip.data.labels import without_images
 from ddpm_ip.images import grid, save_png
+from ddpm_ip.plain import shown
 
 SHOWN = 20  # original sizes listed one by one, and classes
 
@@ -86,8 +88,13 @@ def _label_lines(images: ImageSet) -> list[str]:
         return ["labels            none"]
     numbers, counts = np.unique(images.labels, return_counts=True)
     lines = [f"labels            {len(numbers)} classes, {counts.min():,} to {counts.max():,} images each"]
+    needed = int(numbers.max()) + 1
+    if numbers.min() < 0:
+        lines.append(f"classes.count     none: there is the label {numbers.min()}, and classes begin at 0")
+    elif needed > len(numbers):
+        lines.append(f"classes.count     {needed}; {without_images(images.labels, needed)}")
     for number, count in list(zip(numbers, counts, strict=True))[:SHOWN]:
-        known = images.classes[number] if 0 <= number < len(images.classes) else ""
+        known = shown(images.classes[number]) if 0 <= number < len(images.classes) else ""
         lines.append(f"  {number:<4} {count:>9,}  {known}".rstrip())
     return lines + _more(len(numbers))
 

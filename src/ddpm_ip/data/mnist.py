@@ -13,6 +13,7 @@ import numpy as np
 
 from ddpm_ip.data.decode import ImageSize, UInt8
 from ddpm_ip.data.imageset import ImageSet, from_arrays
+from ddpm_ip.data.labels import Labels
 from ddpm_ip.data.source import existing, opened, refuse_bomb, refusing
 from ddpm_ip.errors import DataError
 
@@ -45,6 +46,16 @@ class Mnist:
         images = _read(_find(root, prefix, "images-idx3"), IMAGES)
         labels = _read(_find(root, prefix, "labels-idx1"), LABELS)
         return from_arrays(images[:, None], labels, f"mnist-{self.split}", self.image_size, progress)
+
+    def some_labels(self) -> Labels | None:
+        """The labels, without the images.
+
+        Raises:
+            DataError: their file is missing or damaged.
+        """
+        root = existing(self.root, "the folder of the MNIST files", needed=False)
+        labels = _read(_find(root, "train" if self.split == "train" else "t10k", "labels-idx1"), LABELS)
+        return Labels(labels.astype(np.int64), ())
 
 
 def _find(root: Path, prefix: str, kind: str) -> Path:

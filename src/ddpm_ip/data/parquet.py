@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
 from ddpm_ip.data.imageset import ImageSet
+from ddpm_ip.data.labels import Labels, numbered
 from ddpm_ip.data.source import existing, opened, refuse_bomb, refusing
 from ddpm_ip.errors import DataError
 from ddpm_ip.extras import how_to_install
-from ddpm_ip.plain import quoted, shown
+from ddpm_ip.plain import UNREADABLE, parse_json, quoted, shown
 
 log = logging.getLogger("ddpm_ip.data")
 
 ROWS, BATCH = 64, 256_000_000  # rows, and bytes, that are read at once; one row may have more
+LABELS, MAX_CLASSES = 4096, 1_000_000  # labels that are read at once, and that may be different
 COLUMNS = 20  # that an error names
 SPLITS = frozenset({"train", "test", "validation", "valid", "val"})
 
@@ -35,7 +39,9 @@ class Parquet:
         root: a ``.parquet`` file, or a folder that holds the shards, at any depth.
         split: which shards of a folder to take.
         image_column: by default the first struct column with a field ``bytes``, or the first binary column.
-        label_column: a column of whole numbers; by default ``label``, if there is one and it holds integers.
+        label_column: a column of whole numbers, or of texts that are names (sorted, over all shards of the split, they
+            become the classes 0, 1, ...). By default ``label``, if there is one and it holds integers. Names of
+            integers are read where Hugging Face's ``datasets`` left them (a ``ClassLabel``).
         image_size: height and width after resizing (see :func:`ddpm_ip.data.decode.fit`), or one number for both.
         mode: ``rgb``, ``gray``, ``rgba`` (four channels), or ``auto``: gray or RGB, as the first readable image is.
         center_crop: side of the square cut out of the middle before resizing.
@@ -72,18 +78,44 @@ class Parquet:
         root = existing(self.root, "a Parquet file, or a folder of them")
         shards = _shards(root, self.split)
         image, label = _columns(shards[0], self.image_column, self.label_column)
+        number, classes = _numbers(shards, label)
 
         def items() -> Iterator[Item]:
             for shard in shards:
-                yield from _rows(shard, image, label)
+                yield from _rows(shard, image, label, number)
 
         if label is None and "label" in _schema(shards[0]).names:
             kind = _schema(shards[0]).field("label").type
-            log.warning("%s: the column label holds %s, not integers: no labels are read", shards[0], shown(kind))
+            said = f"{shown(kind)}, not integers: no labels are read"
+            said += " (data.label_column label takes texts as names)" if _is_text(kind) else ""
+            log.warning("%s: the column label holds %s", shards[0], said)
         count = sum(_opened(shard).metadata.num_rows for shard in shards)
         identity = (*(_identity(shard) for shard in shards), image, str(label))
         name = root.stem if root.is_file() else f"{root.resolve().name}-{self.split}"
-        return Listing(name, count, items, identity)
+        return Listing(name, count, items, identity, classes)
+
+    def some_labels(self) -> Labels | None:
+        """The different labels, without the images; None if there are none.
+
+        Raises:
+            DataError: pyarrow, a shard or a column is missing, or a label is none.
+        """
+        shards = _shards(existing(self.root, "a Parquet file, or a folder of them"), self.split)
+        _, label = _columns(shards[0], self.image_column, self.label_column)
+        if label is None:
+            return None
+        number, classes = _numbers(shards, label)
+        found = {_label(number.get(value, value), label, str(shards[0])) for value in _different(shards, label)}
+        return Labels(np.array(sorted(found), np.int64), classes)
+
+
+def _numbers(shards: Sequence[Path], label: str | None) -> tuple[dict[Any, int], tuple[str, ...]]:
+    """What the texts of the label column mean, if it holds texts; and the names of 0, 1, ..."""
+    if label is None or not _is_text(_schema(shards[0]).field(label).type):
+        return {}, _class_names(shards[0], label)
+    texts = sorted(text for text in _different(shards, label) if text is not None)
+    numbers, classes = numbered(texts, str(shards[0]))
+    return dict(zip(texts, numbers.tolist(), strict=True)), classes
 
 
 def _shards(root: Path, split: str) -> list[Path]:
@@ -140,11 +172,9 @@ def _columns(shard: Path, image: str | None, label: str | None) -> tuple[str, st
             raise DataError(f"{shard}: there is no column {quoted(column)}; there is {_names(schema)}")
     if label is None and "label" in schema.names and types.is_integer(schema.field("label").type):
         label = "label"
-    elif label is not None and not (
-        types.is_integer(schema.field(label).type) or types.is_floating(schema.field(label).type)
-    ):
+    elif label is not None and not _can_be_labels(schema.field(label).type):
         kind = shown(schema.field(label).type)
-        raise DataError(f"{shard}: the label column {quoted(label)} holds {kind}, not integers")
+        raise DataError(f"{shard}: the label column {quoted(label)} holds {kind}, not integers or texts")
     candidates = [field.name for field in schema if _holds_images(field.type)]
     if image is None and not candidates:
         raise DataError(
@@ -170,7 +200,50 @@ def _holds_images(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def _rows(shard: Path, image: str, label: str | None) -> Iterator[Item]:
+def _can_be_labels(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind) or _is_text(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _class_names(shard: Path, label: str | None) -> tuple[str, ...]:
+    """The names of a column of integers, if Hugging Face's ``datasets`` wrote them into the schema."""
+    packed = (_schema(shard).metadata or {}).get(b"huggingface", b"")
+    try:
+        feature = parse_json(packed.decode())["info"]["features"][label]
+        names = feature["names"] if feature["_type"] == "ClassLabel" else ()
+        named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        return tuple(names) if named else ()
+    except UNREADABLE:  # nothing depends on them
+        return ()
+
+
+def _different(shards: Sequence[Path], label: str) -> set[Any]:
+    """The different values of the label column."""
+    found: set[Any] = set()
+    for shard in shards:
+        _columns(shard, None, label)
+        if _is_text(_schema(shard).field(label).type) != _is_text(_schema(shards[0]).field(label).type):
+            raise DataError(
+                f"{shard}: the label column {quoted(label)} holds texts here or in {shards[0]}, not in both"
+            )
+        file = _opened(shard)
+        _refuse_bombs(file, shard)
+        with refusing(f"{shard}: damaged", "Fetch it again"):
+            for batch in file.iter_batches(batch_size=LABELS, columns=[label]):
+                found |= set(batch.column(label).unique().to_pylist())
+                if len(found) > MAX_CLASSES:
+                    raise ValueError(f"its column {quoted(label)} has more than {MAX_CLASSES:,} different values")
+    return found
+
+
+def _rows(shard: Path, image: str, label: str | None, number: Mapping[Any, int]) -> Iterator[Item]:
     _columns(shard, image, label)  # of each shard: the first was looked at already
     columns = [image] if label is None else [image, label]
     file, row = _opened(shard), 0
@@ -179,9 +252,10 @@ def _rows(shard: Path, image: str, label: str | None) -> Iterator[Item]:
         for batch in file.iter_batches(batch_size=rows, columns=columns):
             images = batch.column(image).to_pylist()
             labels = [None] * len(images) if label is None else batch.column(label).to_pylist()
-            for data, number in zip(images, labels, strict=True):
+            for data, value in zip(images, labels, strict=True):
                 where = f"{shard} row {row}"
-                yield Item(where, _bytes(data), None if label is None else _label(number, label, where))
+                value = number.get(value, value) if isinstance(value, str) else value
+                yield Item(where, _bytes(data), None if label is None else _label(value, label, where))
                 row += 1
 
 

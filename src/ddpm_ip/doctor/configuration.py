@@ -38,18 +38,55 @@ def check_configuration(path: Path | str | None, overrides: dict[str, Any], run:
     from ddpm_ip.config import from_dict, load
     from ddpm_ip.run.identity import identity
 
+    begins_with_noise = True
     if path is None:
         assert run is not None
         own = identity(run)
         path = own.origin
         config = from_dict(own.config, f"the configuration in {path}", overrides)
+        begins_with_noise = own.init_from is None
     else:
         config = load(path, overrides)
     yield Finding("OK", "config", f"{path} can be used")
     yield from _data(config)
-    yield from check_average(config, "train.n_steps", config.train.n_steps)
+    yield from _labels(config)
+    yield from _schedule(config)
+    if begins_with_noise:
+        yield from check_average(config, "train.n_steps", config.train.n_steps)
     yield from _sampling(config)
     yield from _evaluation(config)
+
+
+def _labels(config: Config) -> Iterable[Finding]:
+    """Whether the data have labels for a class-conditional network, and images of all its classes."""
+    from ddpm_ip.data.labels import check_labels, without_images
+
+    classes, data = config.classes, config.data
+    if classes is None:
+        return
+    root = getattr(data, "root", None)
+    if root is not None and not os.path.exists(os.path.expanduser(root)) and not getattr(data, "download", False):
+        return  # that is told of the data
+    try:
+        found = data.some_labels()
+        check_labels(None if found is None else found.numbers, data.name, classes.count)
+    except UserError as error:
+        yield Finding("problem", "classes", f"{error}; training does not start")
+        return
+    assert found is not None
+    if missing := without_images(found.numbers, classes.count):
+        yield Finding("note", "classes", missing, "make no images of those: such a class is only noise to the network")
+    else:
+        yield Finding("OK", "classes", f"{classes.count} classes, all with images")
+
+
+def _schedule(config: Config) -> Iterable[Finding]:
+    """Whether the noisiest time is noise."""
+    from ddpm_ip.schedule import too_little_noise
+
+    text, _, cure = too_little_noise(config.diffusion.schedule).partition(". ")
+    if text:
+        yield Finding("note", "schedule", text, cure)
 
 
 def _sampling(config: Config) -> Iterable[Finding]:
@@ -206,20 +243,28 @@ def _first_images(data: Folder | Parquet) -> Iterator[Item]:
 
 
 def check_average(config: Config, name: str, steps: int) -> Iterable[Finding]:
-    """Whether the average has forgotten the initial weights after ``steps``; ``name`` says which steps they are."""
+    """Whether the averages have forgotten the initial weights after ``steps``; ``name`` says which steps they are.
+
+    An average of a power function has none of them, ever.
+    """
+    decays = config.train.ema_decays
+    for decay in decays:
+        which = "the average" if len(decays) == 1 else f"the average of decay {decay}"
+        yield _forgotten(decay, config.train.ema_warmup, which, steps, name)
+
+
+def _forgotten(decay: float, warmup: bool, which: str, steps: int, name: str) -> Finding:
     from ddpm_ip.ema import remaining
 
-    decay, warmup = config.train.ema_decay, config.train.ema_warmup
     share = remaining(decay, warmup, steps)
     how = f"{decay} with warm-up, {steps} steps" if warmup else f"{decay}^{steps}"
-    text = f"the average keeps {share:.2g} of the initial weights ({how}, {name})"
+    text = f"{which} keeps {share:.2g} of the initial weights ({how}, {name})"
     if share <= FORGOTTEN:
-        yield Finding("OK", "EMA", text)
-        return
+        return Finding("OK", "EMA", text)
     needed, fitting = math.ceil(math.log(FORGOTTEN) / math.log(decay)), math.floor(FORGOTTEN ** (1 / steps) * 1e5) / 1e5
     if warmup:
         needed = next(n for n in range(1, needed + 1) if remaining(decay, warmup, n) <= FORGOTTEN)
-    yield Finding(
+    return Finding(
         "problem",
         "EMA",
         f"{text}: its samples look undertrained",

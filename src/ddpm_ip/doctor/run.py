@@ -46,5 +46,5 @@ def check_run(run: Path) -> Iterable[Finding]:
         text = f"settings changed at step {change['step']}: {'; '.join(map(str, change['changes']))}"
         yield Finding("note", "run", text, "say so where its numbers are told")
     config = from_dict(own.config, f"the configuration in {own.origin}")
-    if found.step < config.train.n_steps:
+    if found.step < config.train.n_steps and own.init_from is None:  # else what it began with was trained
         yield from check_average(config, "newest checkpoint", found.step)

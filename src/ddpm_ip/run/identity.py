@@ -27,12 +27,14 @@ class Identity:
         origin: the file that says so.
         history: the changes of settings, ``{"step": 500, "changes": ["seed: 0 -> 1"]}``, the newest last.
         step: of the checkpoint; None if there is none.
+        init_from: whose weights it began with; None if with none.
     """
 
     config: Mapping[str, Any]
     origin: Path
     history: tuple[Mapping[str, Any], ...] = ()
     step: int | None = None
+    init_from: Mapping[str, Any] | None = None
 
 
 def identity(path: Path) -> Identity:
@@ -74,7 +76,8 @@ def of_meta(meta: Mapping[str, Any], origin: Path) -> Identity | None:
     config, step = meta.get("config"), meta.get("step")
     if not isinstance(config, dict) or type(step) is not int:
         return None
-    return Identity(config, origin, tuple(changes_in(meta)), step)
+    begun = meta.get("init_from")
+    return Identity(config, origin, tuple(changes_in(meta)), step, begun if isinstance(begun, dict) else None)
 
 
 def changes_in(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:

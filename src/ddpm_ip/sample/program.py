@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -35,6 +36,7 @@ from ddpm_ip.sample.modes import Interpolations, Pictures, Strips, reconstructio
 from ddpm_ip.sample.store import Mode, Store
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed, shown
+from ddpm_ip.schedule import Schedule, too_little_noise
 from ddpm_ip.settings import check_as_trained
 
 log = logging.getLogger("ddpm_ip.sample")
@@ -169,9 +171,18 @@ def sample(
         model = load_model(config, found.tensors, accelerator, found.origin)
         sampling = replace(options.sampling, block=block)
         sampling = filled(sampling, config, Measured.of(found.sha256, Path(found.origin)), model)
+        if accelerator.is_main_process:
+            _warn_of(config.diffusion.schedule)
         generator = model.generator(sampling)
         write_samples(generator, found.facts(), save_dir, options, on_block)
     return save_dir
+
+
+@cache
+def _warn_of(schedule: Schedule) -> None:
+    """Says once where a schedule does not end in noise."""
+    if said := too_little_noise(schedule):
+        log.warning("%s", said)
 
 
 def write_samples(

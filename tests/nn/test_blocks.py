@@ -1,4 +1,7 @@
-"""Gradient checkpointing: the same numbers, of fewer remembered ones."""
+"""Gradient checkpointing: the same numbers, of fewer remembered ones.
+
+(What else is in blocks.py is tested with the networks.)
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from tests.nn.test_unet import randomise
 from tests.tiny import tiny
 from torch import Tensor, nn
 
+from ddpm_ip.draws import Draws
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn import ADMConfig, UNetConfig
@@ -111,3 +115,27 @@ def test_a_training_run_takes_the_same_steps(micro: int) -> None:
 def test_a_network_without_blocks_is_refused() -> None:
     with pytest.raises(ConfigError, match="gradient_checkpointing: Linear has no block"):
         recompute_blocks(nn.Linear(2, 2))
+
+
+def test_the_fused_network_asks_no_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Triton's interpreter: dropout is a function of keys, and a generator cannot be read within a CUDA graph."""
+    pytest.importorskip("triton")
+    from ddpm_ip.nn.fused import kernels
+    from ddpm_ip.nn.fused.operations import Shadow
+
+    if not kernels.INTERPRETED:
+        pytest.skip("on a GPU tests/gpu looks at the compiled kernels")
+    network = UNetConfig(1, 8, (1,), (True,), 1, num_groups=2, dropout=0.5).build(1, 1, None)
+    randomise(network, 0)
+    x = torch.randn(2, 1, 4, 2, generator=torch.Generator().manual_seed(1))
+    found = []
+    for again in (False, True):
+        if again:
+            recompute_blocks(network)
+            monkeypatch.setattr(torch, "get_rng_state", None)
+            monkeypatch.setattr("torch.utils.checkpoint.get_device_states", None)
+        shadow = Shadow(network, torch.float32)
+        shadow.masks.keys = Draws(0, 7, torch.arange(2)).keys()
+        out = shadow(x, torch.tensor([3, 871]))
+        found.append([out, *torch.autograd.grad(out.square().sum(), [run for _, run in shadow.pairs])])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
