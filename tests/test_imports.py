@@ -49,6 +49,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "nn.fused.kernels": ({"torch", "triton"}, {"errors"}),
     "nn.fused.norm": ({"torch", "triton"}, {"errors"}),
     "nn.fused.norm_kernels": ({"triton"}, set()),
+    "nn.fused.phases": ({"torch", "triton"}, {"errors"}),
     "nn.fused.tiles": ({"triton"}, set()),
     "perturbation": ({"torch"}, {"draws", "schedule", "variants", "errors"}),
     "denoiser": ({"torch"}, {"schedule", "nn", "errors"}),

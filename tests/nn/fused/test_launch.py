@@ -77,10 +77,10 @@ def test_every_kernel_compiles_and_moves_sixteen_bytes_at_a_time(tmp_path: objec
     names = {name for name, *_ in found}
     kernels = {
         "_norm_forward", "_norm_backward", "_add", "_add_product", "_column_sum", "_frame", "_pick", "_spread", "_fold",
-        "_halve", "_double", "_draw",
+        "_halve", "_double", "_phases", "_phases_gradient", "_draw",
     }  # fmt: skip
     assert names == kernels | {"_norm_forward, modulated", "_norm_backward, modulated"}
-    for name in names - {"_draw", "_column_sum"}:
+    for name in names - {"_draw", "_column_sum", "_phases", "_phases_gradient"}:
         assert any(wide > 0 for n, wide, _ in found if n == name), f"{name} moves single numbers"
     assert max(shared for *_, shared in found) <= SHARED
     assert {name for name, _ in result["together"]} == kernels - {"_draw"}

@@ -19,7 +19,8 @@ from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused import check, functions, kernels
 from ddpm_ip.nn.fused import norm as norm_kernels
-from ddpm_ip.nn.fused.operations import FusedOperations, Masks, Shadow, phase_weights
+from ddpm_ip.nn.fused.operations import FusedOperations, Masks, Shadow
+from ddpm_ip.nn.fused.phases import phases, phases_gradient
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.ops import Operations
 from ddpm_ip.nn.unet import UNet
@@ -187,13 +188,22 @@ def test_the_gradient_of_the_input_by_turned_weights() -> None:
 def test_phase_weights_by_hand() -> None:
     """One output, one input, and powers of ten as taps: every sum of taps can be read off."""
     weight = (10.0 ** torch.arange(9)).reshape(1, 1, 3, 3)
-    phases = phase_weights(weight)
-    assert phases.tolist() == [
+    assert phases(weight).tolist() == [
         [1, 110, 1001000, 110110000],  # (0, 0): rows 0 | 1 + 2, columns 0 | 1 + 2
         [11, 100, 11011000, 100100000],  # (0, 1): columns 0 + 1 | 2
         [1001, 110110, 1000000, 110000000],  # (1, 0): rows 0 + 1 | 2
         [11011, 100100, 11000000, 100000000],
     ]
+
+
+def test_phases_and_their_gradient_are_adjoint() -> None:
+    """<A w, d> = <w, A* d>; a number of channels that no tile has."""
+    weight = torch.randn(5, 261, 3, 3, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=LAST)
+    made = phases(weight)
+    d = torch.randn(made.shape, generator=torch.Generator().manual_seed(1))
+    back = phases_gradient(d, weight)
+    assert back.stride() == weight.stride()
+    assert float((made * d).sum()) == pytest.approx(float((weight * back).sum()), rel=1e-4)
 
 
 @pytest.mark.parametrize("heads", [1, 2])

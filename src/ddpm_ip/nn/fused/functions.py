@@ -11,6 +11,7 @@ from torch.autograd import Function
 
 from ddpm_ip.nn.fused import kernels
 from ddpm_ip.nn.fused import norm as norm_kernels
+from ddpm_ip.nn.fused.phases import phases, phases_gradient
 
 LAST = torch.channels_last
 
@@ -82,7 +83,7 @@ class Add(Function):
 
 
 class UpsampleConv(Function):
-    """Four 2x2 convolutions of the small image, as one matrix product; see :func:`phase_weights`."""
+    """Four 2x2 convolutions of the small image, as one matrix product; see :func:`ddpm_ip.nn.fused.phases.phases`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -97,6 +98,20 @@ class UpsampleConv(Function):
         d = d.contiguous(memory_format=LAST)
         dz = kernels.gather(d)
         return kernels.fold(dz @ weight, *ctx.size), dz.t() @ cols, channel_sum(d) if ctx.adds_bias else None
+
+
+class Phases(Function):
+    """See :func:`ddpm_ip.nn.fused.phases.phases`."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return phases(weight)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return phases_gradient(d.contiguous(), weight)
 
 
 class Conv(Function):
@@ -189,7 +204,9 @@ def note_sum(d: Tensor, total: Tensor) -> None:
 def channel_sum(d: Tensor) -> Tensor:
     """The sums of a gradient's channels: as noted on it, unless something was added to it since."""
     version, total = getattr(d, "channel_sum", (-1, d))
-    return total if version == d._version else kernels.channel_sum(d)
+    if version != d._version:
+        return kernels.channel_sum(d)
+    return total.detach()  # a tensor of its own, else autograd copies it
 
 
 def rows_of(x: Tensor) -> Tensor:

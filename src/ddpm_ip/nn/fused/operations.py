@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddpm_ip.nn.fused import norm as norm_kernels
-from ddpm_ip.nn.fused.functions import LAST, Add, Conv, Double, Frame, Halve, NormSilu, Qkv, UpsampleConv, maps
+from ddpm_ip.nn.fused.functions import LAST, Add, Conv, Double, Frame, Halve, NormSilu, Phases, Qkv, UpsampleConv, maps
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.ops import Modulation, Operations, Sources
 from ddpm_ip.nn.unet import Block
@@ -102,7 +102,9 @@ class FusedOperations(Operations):
         return self.conv(Frame.apply(x, x.shape[2] + 1, x.shape[3] + 1), conv)
 
     def upsample_conv(self, x: Tensor, conv: nn.Conv2d, bias: bool = True) -> Tensor:
-        return UpsampleConv.apply(x, phase_weights(conv.weight).to(x.dtype), conv.bias if bias else None)
+        return UpsampleConv.apply(
+            x, Phases.apply(conv.weight.contiguous(memory_format=LAST)), conv.bias if bias else None
+        )
 
     def pool(self, x: Tensor) -> Tensor:
         return Halve.apply(x.contiguous(memory_format=LAST), 0.25)
@@ -162,25 +164,6 @@ def _keeps_size(conv: nn.Conv2d) -> bool:
 def _bias(conv: nn.Conv2d) -> Tensor:
     assert conv.bias is not None
     return conv.bias
-
-
-def phase_weights(weight: Tensor) -> Tensor:
-    """Doubling, then a 3x3 convolution, as 2x2 convolutions of the small image, one for each phase of the result.
-
-    Around row ``2 i`` of the doubled image lie rows ``i-1, i, i`` of the small one, around row ``2 i + 1`` lie
-    ``i, i, i+1``: with the taps that fall on one pixel added up two are left, and the same for columns.
-
-    Args:
-        weight: (cout, cin, 3, 3).
-
-    Returns:
-        float32 (4 cout, 4 cin), outputs by phase (0, 0), (0, 1), (1, 0), (1, 1), inputs by tap in the same order.
-    """
-    a, b, c = weight.float().unbind(2)  # rows, each (cout, cin, 3)
-    rows = torch.stack((torch.stack((a, b + c), dim=2), torch.stack((a + b, c), dim=2)))  # (2, cout, cin, 2, 3)
-    a, b, c = rows.unbind(4)
-    both = torch.stack((torch.stack((a, b + c), dim=4), torch.stack((a + b, c), dim=4)), dim=1)
-    return both.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(0, 2)  # from (2, 2, cout, cin, 2, 2)
 
 
 class Shadow:
