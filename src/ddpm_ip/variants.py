@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -33,6 +33,22 @@ class OneOrMore:
         from pydantic_core import core_schema
 
         return core_schema.no_info_before_validator_function(one_or_more, handler(source))
+
+
+@dataclass(frozen=True)
+class Read:
+    """Marks a field for pydantic whose values may be written in other ways, too.
+
+    Args:
+        by: makes of what is given what the field holds; anything that it does not know stays as it is.
+    """
+
+    by: Callable[[Any], Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self.by, handler(source))
 
 
 def one_or_more(value: Any) -> Any:

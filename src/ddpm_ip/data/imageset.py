@@ -130,6 +130,32 @@ def subset(images: ImageSet, indices: Int64) -> ImageSet:
     return replace(images, pixels=pixels, labels=labels, name=name, fingerprint=fingerprint(pixels, labels))
 
 
+def check_labels(labels: Int64 | None, name: str, classes: int) -> None:
+    """Refuses to train a network of so many classes on images without labels, or with labels of other classes.
+
+    Args:
+        labels: int64 (N,); None if there are none.
+        name: of the set.
+        classes: ``classes.count``.
+
+    Raises:
+        DataError: says what the labels are, and how data and network come to fit.
+    """
+    if labels is None:
+        raise DataError(
+            f"classes.count is {classes}, and {name} has no labels to tell the network: take data with labels "
+            "(docs/DATA.md says where each source has them), or leave the section classes out (--classes null)"
+        )
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0:
+        raise DataError(f"{name} has the label {least}: the labels of a class-conditional network begin at 0")
+    if most >= classes:
+        raise DataError(
+            f"{name} has labels up to {most}, and classes.count {classes} has room for 0..{classes - 1}: set "
+            f"--classes.count {most + 1}"
+        )
+
+
 def fingerprint(pixels: UInt8, labels: Int64 | None) -> str:
     """SHA-256 (hexadecimal) over the shape, the pixels (N, C, H, W) and the labels; the memory layout plays no part."""
     digest = hashlib.sha256(repr(tuple(map(int, pixels.shape))).encode())

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from ddpm_ip.config import Config, load
 from ddpm_ip.data import ImageSet
+from ddpm_ip.data.imageset import check_labels
 from ddpm_ip.ema import remaining
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
 from ddpm_ip.evaluate.during import check_sampling
@@ -140,6 +141,8 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
             f"{config.model.in_channels}: {cure}set --model.in_channels {images.channels}"
         )
     config.model.check(images.height, images.width)
+    if config.classes is not None:
+        check_labels(images.labels, images.name, config.classes.count)
     check_sampling(config)
     if config.train.batch_size % processes:
         raise ConfigError(

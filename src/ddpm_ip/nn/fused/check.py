@@ -13,7 +13,7 @@ from torch.nn import Parameter
 from ddpm_ip.errors import FastPathError
 from ddpm_ip.nn.fused.launch import compile_together
 from ddpm_ip.nn.fused.operations import Shadow
-from ddpm_ip.nn.network import Network
+from ddpm_ip.nn.network import Cond, Network
 from ddpm_ip.nn.unet import Block
 
 # Relative errors of outputs and gradients beyond which the fused form is not used. They tell a wrong kernel from
@@ -53,7 +53,9 @@ def compare(network: nn.Module, dtype: torch.dtype, size: Sequence[int], images:
     return errors
 
 
-def compare_outputs(network: nn.Module, x: Tensor, t: Tensor, output: Tensor, dtype: torch.dtype) -> float:
+def compare_outputs(
+    network: nn.Module, x: Tensor, t: Tensor, output: Tensor, dtype: torch.dtype, cond: Cond | None = None
+) -> float:
     """The relative error of a fused network's output against the plain one in float32.
 
     Args:
@@ -61,12 +63,13 @@ def compare_outputs(network: nn.Module, x: Tensor, t: Tensor, output: Tensor, dt
         x, t: what the fused one was given, (B, C, H, W) and (B,).
         output: what it put out, or the first of its channels.
         dtype: that it works in.
+        cond: what else it was told, of as many images.
 
     Raises:
         FastPathError: the error is beyond the limit.
     """
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        truth = network(x, t)[:, : output.shape[1]]
+        truth = (network(x, t) if cond is None else network(x, t, cond))[:, : output.shape[1]]
     if not truth.any():  # an untrained network
         return float((output - truth).norm())
     error = _relative([output], [truth])
