@@ -25,6 +25,7 @@ SPACINGS = (
     "uniform (the same as uniform-leading), uniform-linspace, uniform-trailing, quad, logsnr (exponential), "
     "karras,rho=7, beta, optimised (by `ddpm-ip times`), or the times themselves, as in [999,500.5,0]"
 )
+BALANCED = "balanced"  # of classes: null in a configuration
 OTHERS = ("clip", "afs", "denoise_to_zero", "classes")  # items of sampling that a row of a table may name
 VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
 SAMPLERS = (
@@ -250,7 +251,8 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     spacing = None if args.spacing == "none" else args.spacing
     named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size, "afs": args.afs}
     if args.classes is not None:
-        named["classes"] = [int(word) if re.fullmatch("-?[0-9]+", word) else word for word in args.classes]
+        words = [int(word) if re.fullmatch("-?[0-9]+", word) else word for word in args.classes]
+        _add(found, {"sampling.classes": None if words == [BALANCED] else words})
     if args.denoise_to_zero is not None:
         named["denoise_to_zero"] = args.denoise_to_zero == "true"
     _add(found, {f"sampling.{key}": value for key, value in named.items() if value is not None})
@@ -281,7 +283,7 @@ def chain_overrides(text: str, option: str = "--corrections") -> dict[str, Any]:
         key, _, value = word.partition("=")
         if key not in OTHERS:
             raise ConfigError(f"{option} {text}: {key}=... is none of {', '.join(OTHERS)}, which a row may name so")
-        _add(found, {f"sampling.{key}": _value(value, f"{option} {text}")})
+        _add(found, {f"sampling.{key}": None if value == BALANCED else _value(value, f"{option} {text}")})
     return found
 
 

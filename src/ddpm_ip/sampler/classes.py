@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm_ip.errors import ConfigError
 
-BALANCED, NONE = "balanced", "none"  # words for all classes in turn, and for the class -1
+BALANCED, NONE = "balanced", "none"  # what facts say of all classes in turn, and the class -1 in words
 ChosenClasses = tuple[int, ...]
 
 
@@ -33,9 +33,7 @@ class KnownClasses(Protocol):
 
 
 def in_numbers(value: Any) -> Any:
-    """Chosen classes may be given as one number or word (3, none, balanced): as numbers; anything else as it is."""
-    if value == BALANCED or value == [BALANCED]:
-        return None
+    """Chosen classes may be given as one number or word (3, none): as a list; anything else as it is."""
     if isinstance(value, (list, tuple)):
         return [-1 if one == NONE else one for one in value]
     return (-1,) if value == NONE else (value,) if type(value) is int else value

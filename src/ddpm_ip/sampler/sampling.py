@@ -60,7 +60,7 @@ class Sampling:
         denoise_to_zero: the last step, from the last time on the grid to the clean image; false leaves it out, with its
             evaluation, and a little noise stays.
         classes: of a class-conditional model, those that images are of, in turn: image i is of class i modulo their
-            number. Null (balanced) is all of them, 0, 1, 2, ...; 3 is this one alone, [0, 5] are two, and -1 (none)
+            number. Null is all of them, 0, 1, 2, ...; 3 is this one alone, [0, 5] are two, and -1 (none)
             asks without a class.
     """
 
