@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tiny import one_thread, run, tiny, tree, two_processes
+from tests.tiny import tiny, two_processes, with_classes
 
 import ddpm_ip as ip
 from ddpm_ip.cli import main
-from ddpm_ip.config import Config, from_dict
 from ddpm_ip.data import Npz
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError
@@ -35,24 +34,14 @@ from ddpm_ip.sections import Classes
 WAY = Sampling(ip.DDIM(), steps=2, block=8)
 
 
-def conditional(dropout: float = 0.1, **train: Any) -> Config:
-    return from_dict(tree(**train) | {"classes": {"count": 10, "dropout": dropout}})
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A class-conditional run of eight steps, with a grid of samples and an evaluation."""
-    folder = tmp_path_factory.mktemp("conditional") / "run"
-    settings: dict[str, Any] = {"n_steps": 8, "save_freq": 8, "sample_freq": 8, "n_samples": 25}
-    with pytest.MonkeyPatch.context() as patch:
-        one_thread(patch)
-        run(conditional(**settings, optim={"lr": 3e-2}, eval={"every": 8, "n_samples": 20, "steps": 2}), folder)
-    return folder
+@pytest.fixture
+def trained(trained_with_classes: Path) -> Path:
+    return trained_with_classes
 
 
 @pytest.fixture
 def model(trained: Path) -> Model:
-    return load_model(conditional(), find_weights(trained).tensors, start_engine("no", fast=False))
+    return load_model(with_classes(), find_weights(trained).tensors, start_engine("no", fast=False))
 
 
 def pixels(folder: Path) -> Any:
@@ -60,15 +49,15 @@ def pixels(folder: Path) -> Any:
 
 
 def made(trained: Path, folder: Path, sampling: Sampling, n: int = 20, **rest: Any) -> dict[str, Any]:
-    sample(conditional(), trained, folder, SampleOptions(n, sampling, **rest))
+    sample(with_classes(), trained, folder, SampleOptions(n, sampling, **rest))
     facts: dict[str, Any] = json.loads((folder / "sampling.json").read_text())
     return facts
 
 
 def test_a_run_with_classes_shows_a_row_of_each_and_is_judged_by_all(trained: Path) -> None:
     """25 previews of 10 classes are two of each: the images i and i + 10, which are those of the plain walk."""
-    model = load_model(conditional(), find_weights(trained).tensors, start_engine("no", fast=False))
-    sampling = replace(conditional().sampling_in_training(2), block=25)
+    model = load_model(with_classes(), find_weights(trained).tensors, start_engine("no", fast=False))
+    sampling = replace(with_classes().sampling_in_training(2), block=25)
     images = model.generator(sampling).images(0)
     rows = np.stack([images[:10], images[10:20]], axis=1).reshape(20, 1, 8, 8)
     there = np.asarray(Image.open(trained / "samples/step00000008.png"))
@@ -108,7 +97,7 @@ def test_labels_are_written_beside_the_images(trained: Path, tmp_path: Path) -> 
     made(trained, tmp_path / "a", replace(WAY, classes=(7, -1)), 3)
     lines = (tmp_path / "a" / "labels.csv").read_text().splitlines()[1:]
     assert lines == [f"{i:06d}.png,{(7, -1)[i % 2]}" for i in range(12)]
-    sample(conditional(), trained, tmp_path / "b.npz", SampleOptions(12, WAY))
+    sample(with_classes(), trained, tmp_path / "b.npz", SampleOptions(12, WAY))
     found = Npz(root=str(tmp_path / "b.npz"), image_size=8).open(progress=False).labels
     assert found is not None
     assert found.tolist() == [i % 10 for i in range(12)]
@@ -224,13 +213,13 @@ def test_variances_are_measured_with_the_classes_of_the_images(
 
     model.denoiser = replace(model.denoiser, network=spy)
     store = Measured.of("0" * 64, tmp_path / "weights.safetensors")
-    images = conditional().data.open(progress=False)
+    images = with_classes().data.open(progress=False)
     assert images.labels is not None
     wanted = analytic.chosen(images.labels, 6, filled.SEED).tolist()
     for classes, told, name in ((None, wanted, "analytic"), ((-1,), None, "analytic-without-class")):
         seen.clear()
         sampling = replace(WAY, sampler=ip.Ancestral("analytic"), classes=classes, block=4)
-        filled.filled(sampling, conditional(), store, model)
+        filled.filled(sampling, with_classes(), store, model)
         assert store.file(name).exists()
         if told is None:
             assert seen == [None] * 4
