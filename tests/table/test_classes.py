@@ -15,7 +15,7 @@ from ddpm_ip.files import read_json
 from ddpm_ip.options import row_overrides
 from ddpm_ip.run.row import row_label
 from ddpm_ip.sampler.sampling import Sampling
-from ddpm_ip.table.rows import TableOptions
+from ddpm_ip.table.rows import TableOptions, brief
 
 ROWS = ("ddim", "ddim+guidance,scale=2", "ddim+classes=3", "ddim+guidance,scale=2+classes=0/4", "ddim+classes=none")
 
@@ -49,6 +49,7 @@ def test_a_table_of_a_conditional_run(trained_with_classes: Path, tmp_path: Path
     rows = {row["label"]: row["cells"] for row in grid["blocks"][0]["rows"] if row["source"] is None}
     assert list(rows) == list(ROWS[:3])
     assert len({cells[0]["value"] for cells in rows.values()}) == 3
-    found = {record["sampling"]["sampler"]["name"]: record["sampling"]["evaluations"] for record in grid["results"]}
-    assert found == {"ddim": 4}
-    assert [record["sampling"].get("classes") for record in grid["results"]] == ["balanced", "balanced", [3]]
+    said = [record["sampling"] for record in grid["results"]]
+    assert [one["evaluations"] for one in said] == [4, 4, 4]
+    wanted = dict(zip(ROWS[:3], ("balanced", "balanced", [3]), strict=True))
+    assert {row_label(brief(one)): one["classes"] for one in said} == wanted
