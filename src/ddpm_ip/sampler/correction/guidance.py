@@ -41,21 +41,22 @@ class Guidance(Correction):
     Args:
         scale: >= 0; no paper has one for all data, and the default is only a place to begin.
         start, stop: the times, from 0 to T - 1, between which it acts, both included; elsewhere the scale is 1. A walk
-            falls from ``start`` to ``stop``; null for ``start`` is the noise.
+            falls from ``start`` to ``stop``; null is from the noise, and to the image.
     """
 
     name: Literal["guidance"] = field(default="guidance", kw_only=True)
     scale: float = 1.5
     start: float | None = None
-    stop: float = 0.0
+    stop: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.scale < math.inf:
             raise ValueError(f"scale must be a number of at least 0 (1 is no guidance), got {self.scale}")
-        if not 0 <= self.stop < math.inf:
-            raise ValueError(f"stop must be a time, from 0 to T - 1, got {self.stop}")
-        if self.start is not None and not self.stop <= self.start < math.inf:
-            raise ValueError(f"start must be a time of at least stop, {self.stop}: times fall; got {self.start}")
+        for name, time in (("start", self.start), ("stop", self.stop)):
+            if time is not None and not 0 <= time < math.inf:
+                raise ValueError(f"{name} must be a time, from 0 to T - 1, got {time}")
+        if self.start is not None and self.stop is not None and self.start < self.stop:
+            raise ValueError(f"times fall, so start must be at least stop; got {self.start} and {self.stop}")
 
     @property
     def asks(self) -> int:
@@ -63,7 +64,8 @@ class Guidance(Correction):
 
     def numbers(self, plan: Plan, schedule: Schedule) -> Tensor:
         """(V, 1): the scale."""
-        acts = (plan.t >= self.stop) & (plan.t <= (math.inf if self.start is None else self.start))
+        start, stop = math.inf if self.start is None else self.start, 0 if self.stop is None else self.stop
+        acts = (plan.t <= start) & (plan.t >= stop)
         return torch.where(acts, self.scale, 1.0).double()[:, None]
 
     def wrap(self, denoise: Denoise) -> Denoise:
