@@ -50,7 +50,7 @@ def recompute_blocks(network: nn.Module) -> None:
     if not blocks:
         raise ConfigError(
             f"train.gradient_checkpointing: {type(network).__name__} has no block that can be computed again (a "
-            "ddpm_ip.nn.unet.Residual): set it to false"
+            "ddpm_ip.nn.blocks.Residual): set it to false"
         )
     for block in blocks:
         block.recompute = True
@@ -142,7 +142,7 @@ def check_attention(
     if head_channels is not None and n_heads != 1:
         raise ConfigError(
             f"model.n_heads {n_heads} and model.head_channels {head_channels} both say how many heads attention has: "
-            "leave one out"
+            "set model.head_channels to null, or leave model.n_heads out"
         )
 
 
