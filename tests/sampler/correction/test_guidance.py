@@ -14,7 +14,6 @@ from ddpm_ip.denoiser import Denoiser, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler import DDIM, Ancestral, Plan, State, walk
-from ddpm_ip.sampler.classes import class_of, in_numbers
 from ddpm_ip.sampler.correction import Clip, Correction, EpsilonScaling, Guidance, IPEmulator
 from ddpm_ip.schedule import Schedule
 
@@ -123,12 +122,3 @@ def test_it_is_next_to_the_network_and_of_a_network_that_is_told_classes() -> No
         states(plan, optimal(schedule), EpsilonScaling(), Guidance())
     with pytest.raises(ConfigError, match="guidance needs a class-conditional network"):
         states(plan, Denoiser(lambda x, t, cond=None: x, schedule), Guidance())
-
-
-def test_classes_in_turn_and_in_words() -> None:
-    assert class_of(torch.tensor([0, 1, 5, 7]), [4, -1, 2]).tolist() == [4, -1, 2, -1]
-    words = {3: (3,), "none": (-1,)}
-    assert {word: in_numbers(word) for word in words} == words
-    assert in_numbers([0, "none"]) == [0, -1]
-    assert in_numbers("other") == "other"
-    assert in_numbers(True) is True

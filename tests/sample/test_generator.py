@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tiny import tiny, two_processes, with_classes
+from tests.tiny import two_processes, with_classes
 
 import ddpm_ip as ip
 from ddpm_ip.cli import main
@@ -29,7 +29,6 @@ from ddpm_ip.sample.optimised import cost_of
 from ddpm_ip.sample.program import SampleOptions, load_model, sample
 from ddpm_ip.sampler import walk
 from ddpm_ip.sampler.sampling import Sampling
-from ddpm_ip.sections import Classes
 
 WAY = Sampling(ip.DDIM(), steps=2, block=8)
 
@@ -137,21 +136,6 @@ def test_the_options_of_the_command(trained: Path, tmp_path: Path) -> None:
     for wrong in (["--class", "10"], ["--class", "-2"], ["--class", "cat"], ["--guidance", "-1"]):
         assert main([*common, str(tmp_path / "c"), *wrong]) == 2, wrong
     assert not (tmp_path / "c").exists()
-
-
-@pytest.mark.parametrize(
-    ("sampling", "classes", "told"),
-    [
-        (replace(WAY, classes=(3,)), None, "this model is unconditional"),
-        (replace(WAY, corrections=(ip.Guidance(),)), None, "guidance compares .* unconditional"),
-        (replace(WAY, classes=(3, 12)), Classes(10), "--class 12.* has 10 classes, 0..9"),
-        (replace(WAY, classes=(-1,)), Classes(10, 0.0), "--class none .* classes.dropout 0"),
-        (replace(WAY, corrections=(ip.Guidance(),)), Classes(10, 0.0), "guidance asks .* classes.dropout 0"),
-    ],
-)
-def test_what_a_model_cannot_do_is_refused(sampling: Sampling, classes: Classes | None, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
-        sampling.check(tiny().diffusion.schedule, False, classes)
 
 
 def test_images_that_are_given_are_of_no_class_unless_it_is_said(trained: Path, model: Model, tmp_path: Path) -> None:
