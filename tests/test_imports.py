@@ -59,7 +59,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "objective": (
         {"torch"}, {"bound", "draws", "schedule", "nn", "perturbation", "denoiser", "times", "weighting", "errors"},
     ),
-    "sampler": ({"torch"}, {"variants", "draws", "schedule", "perturbation", "denoiser", "errors"}),
+    "sampler": ({"torch"}, {"variants", "draws", "schedule", "nn", "perturbation", "denoiser", "errors"}),
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
     "data": ({"numpy", "PIL", "tqdm", "pyarrow", "pillow_heif"}, PLAIN),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images", "plain"}),
