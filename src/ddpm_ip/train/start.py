@@ -262,7 +262,11 @@ def announce(run: Run) -> None:
             )  # fmt: skip
     if said := too_little_noise(config.diffusion.schedule):
         log.warning("%s", said)
-    if config.classes is not None and (said := without_images(images.labels, config.classes.count)):
+    if (
+        config.classes is not None
+        and images.labels is not None
+        and (said := without_images(images.labels, config.classes.count))
+    ):
         log.warning("%s", said)
     if not folder.config.exists():
         write_yaml(folder.config, config.to_dict())
