@@ -42,7 +42,7 @@ from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sample.generator import Generator, preview
 from ddpm_ip.sample.program import SampleOptions, default_block, fitting_block, image_bytes, load_model, sample
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, respace, walk
-from ddpm_ip.sampler.correction import AnyCorrection, BandGains, Clip, EpsilonScaling
+from ddpm_ip.sampler.correction import AnyCorrection, BandGains, Clip, EpsilonScaling, Guidance
 from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import Schedule
@@ -442,7 +442,9 @@ def test_the_captured_walk_is_the_plain_one(name: str) -> None:
 
 
 GAINS = BandGains((1.05, 0.9), (((900, 1.1), (100, 1.2)), 0.95, 1.1))
-CORRECTIONS = {cls.__name__: [GAINS if cls is BandGains else cls()] for cls in variants(AnyCorrection)}
+CORRECTIONS = {  # guidance needs classes: tests/gpu/test_classes.py
+    cls.__name__: [GAINS if cls is BandGains else cls()] for cls in variants(AnyCorrection) if cls is not Guidance
+}
 CORRECTIONS["all"] = [correction for alone in CORRECTIONS.values() for correction in alone]
 
 
@@ -532,9 +534,12 @@ def test_previews_and_evaluations_of_a_training_capture_once_each(
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_gpus_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, {"train.times.name": "loss_second_moment", "classes.count": 10}])
+def test_two_gpus_train_as_one(tmp_path: Path, more: dict[str, Any]) -> None:
+    """Also where the graph gathers the losses of both, from which the next times follow."""
     config = tmp_path / "config.yaml"
-    config.write_text(tiny(n_steps=200, print_freq=1, mixed_precision="no").to_yaml())
+    tree = tiny(n_steps=200, print_freq=1, mixed_precision="no").to_dict()
+    config.write_text(from_dict({**tree, "diffusion": {"total_steps": 20}} if more else tree, overrides=more).to_yaml())
     for n in (1, 2):
         subprocess.run(
             [
