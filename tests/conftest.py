@@ -18,7 +18,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from tests.tiny import briefly_trained, one_thread
+from tests.tiny import briefly_trained, briefly_trained_with_classes, one_thread
 
 EXAMPLES = 300  # of a property test, which says no number itself
 SHARE = 10  # without --long, one in so many examples of a property test, and cases of a large one
@@ -90,6 +90,12 @@ def quiet() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of six steps, to be read alone."""
     return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture(scope="session")
+def trained_with_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a class-conditional run of eight steps, to be read alone."""
+    return briefly_trained_with_classes(tmp_path_factory.mktemp("trained") / "classes")
 
 
 @pytest.fixture

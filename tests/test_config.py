@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from ddpm_ip.perturbation import InputPerturbation, NoPerturbation
 from ddpm_ip.plain import parse_yaml
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.sections import Optim
-from ddpm_ip.times import Uniform
+from ddpm_ip.times import LossSecondMoment, Uniform
 from ddpm_ip.weighting import Constant
 
 ROOT = Path(__file__).parents[1]
@@ -449,3 +450,62 @@ def test_what_is_no_image_size(tmp_path, value):
 def test_true_is_no_height(tmp_path):
     with pytest.raises(ConfigError, match=r"data.image_size.0: a number is needed"):
         read("data: {name: digits, image_size: [true, 8]}", tmp_path)
+
+
+# --- the training loss -----------------------------------------------------------------------------------------------
+
+OFFICIAL = """
+diffusion: {beta_schedule: cosine, var_type: learned_range}
+perturbation: {name: input, gamma: 0.15}
+train: {times: {name: loss_second_moment}}
+"""
+
+
+def test_the_objective_of_ddpm_ip_s_authors_is_one_configuration(tmp_path: Path) -> None:
+    """Learned variance, cosine schedule, times by importance, the bound at the perturbed input; saved and read back."""
+    c = read(DIGITS + OFFICIAL, tmp_path)
+    assert c.train.times == LossSecondMoment(history=10, uniform_prob=0.001)
+    objective = c.objective(c.train.times.start(c.diffusion.schedule, torch.device("cpu")))
+    assert objective.perturbation == InputPerturbation(0.15)
+    assert (objective.loss, objective.vb_input) == ("simple", "perturbed")
+    assert c.denoiser(c.build_network()).learned_variance
+    assert from_dict(c.to_dict()) == c
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "perturbation: {name: input, target: consistent}",
+            "perturbation.target: consistent is for diffusion.objective",
+        ),
+        (
+            "perturbation: {name: input, target: consistent}\ndiffusion: {objective: pred_v}\ntrain: {loss: vlb}",
+            "perturbation.target: consistent is of the squared error",
+        ),
+        ("train: {vb_input: clean}", "train.vb_input: clean is for a learned variance"),
+        (
+            "train: {vb_input: clean, loss: vlb}\ndiffusion: {var_type: learned_range}",
+            "train.vb_input: clean is for the bound beside the simple loss",
+        ),
+        ("train: {loss: vlb, weighting: {name: p2}}", "train.weighting: p2 weighs the squared error"),
+        ("perturbation: {name: input, gamma: [0.1, x]}", "perturbation.gamma: must be a number, or a list of numbers"),
+        ("perturbation: {name: input, anneal: linear}", "perturbation: anneal linear needs until"),
+        ("train: {times: {name: skewed, a: -1}}", "train.times: a must be above 0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_name(text: str, expected: str, tmp_path: Path) -> None:
+    assert expected in refusal(DIGITS + text, tmp_path)
+
+
+def test_a_configuration_made_in_python_is_refused_too() -> None:
+    c = dataclasses.replace(
+        from_dict({"data": {"name": "digits"}}), perturbation=InputPerturbation(target="consistent")
+    )
+    with pytest.raises(ConfigError, match=r"perturbation\.target: consistent is for"):
+        c.objective(Uniform())
+
+
+def test_a_strength_by_time_is_an_option(tmp_path: Path) -> None:
+    c = read(DIGITS, tmp_path, "--perturbation.name", "input", "--perturbation.gamma", "[0.05, 0.2]")
+    assert c.perturbation == InputPerturbation((0.05, 0.2))

@@ -103,7 +103,7 @@ def read(command: str, words: list[str]) -> None:
         config = configured(options.single_overrides(args, parse_overrides(rest)))
         config.sampling.filled("fixed_small")
         if config.sampling.spacing != "optimised":
-            config.sampling.filled("fixed_small").check(config.diffusion.schedule, learned_variance=True)
+            config.sampling.filled("fixed_small").check(config.diffusion.schedule, True, config.classes)
     elif command in ("table", "compare-samplers"):
         rows, common = options.many_overrides(args, parse_overrides(rest))
         wanted = TableOptions([configured({**common, **row}).sampling for row in rows], args.steps, args.evaluations)
@@ -114,7 +114,11 @@ def read(command: str, words: list[str]) -> None:
 
 def configured(overrides: Mapping[str, Any]) -> Any:
     about = ("data.", "reference")  # whose files are not here
-    return from_dict(tree(), "a page", {k: v for k, v in overrides.items() if not k.startswith(about)})
+    return from_dict(
+        {**tree(), "classes": {"count": 1000}},
+        "a page",
+        {k: v for k, v in overrides.items() if not k.startswith(about)},
+    )
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)

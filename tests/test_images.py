@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm_ip.images import grid, save_png, to_uint8, to_unit
+from ddpm_ip.images import by_class, grid, save_png, to_uint8, to_unit
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
 
@@ -122,3 +123,18 @@ def test_a_png_of_four_channels_keeps_them_all(tmp_path: Path) -> None:
     save_png(image, tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as read:
         np.testing.assert_array_equal(np.asarray(read), image.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("n", "period", "order", "columns"),
+    [
+        (7, 3, [0, 3, 1, 4, 2, 5], 2),
+        (9, 3, [0, 3, 6, 1, 4, 7, 2, 5, 8], 3),
+        (5, 3, range(5), None),
+        (4, 1, range(4), None),
+    ],
+)
+def test_a_row_of_a_grid_is_a_class(n: int, period: int, order: Sequence[int], columns: int | None) -> None:
+    images = np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1) * np.ones((1, 1, 2, 3), np.uint8)
+    shown, found = by_class(images, period)
+    assert (shown[:, 0, 0, 0].tolist(), found) == (list(order), columns)

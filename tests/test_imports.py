@@ -16,8 +16,8 @@ PACKAGE = Path(ddpm_ip.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 PLAIN = {"errors", "extras", "plain", "files", "places"}
-CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "objective", "sampler"}
-CORE |= {"errors", "images", "learning_rate", "power", "variants"}
+CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "bound", "objective"}
+CORE |= {"sampler", "errors", "images", "learning_rate", "power", "variants"}
 MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "turns"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
@@ -55,10 +55,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "denoiser": ({"torch"}, {"schedule", "nn", "errors"}),
     "times": ({"torch"}, {"draws", "schedule", "errors"}),
     "weighting": ({"torch"}, {"schedule", "denoiser"}),
+    "bound": ({"torch"}, {"schedule", "denoiser"}),
     "objective": (
-        {"torch"}, {"draws", "schedule", "nn", "perturbation", "denoiser", "times", "weighting", "errors"},
+        {"torch"}, {"bound", "draws", "schedule", "nn", "perturbation", "denoiser", "times", "weighting", "errors"},
     ),
-    "sampler": ({"torch"}, {"variants", "draws", "schedule", "perturbation", "denoiser", "errors"}),
+    "sampler": ({"torch"}, {"variants", "draws", "schedule", "nn", "perturbation", "denoiser", "errors"}),
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
     "data": ({"numpy", "PIL", "tqdm", "pyarrow", "pillow_heif"}, PLAIN),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images", "plain"}),
@@ -66,7 +67,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
     "sections": (
         {"pydantic"},
-        {"denoiser", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times", "variants", "weighting"},
+        {"denoiser", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times", "variants"}
+        | {"weighting"},
     ),
     "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),

@@ -50,7 +50,7 @@ def line(path: str, value: Any = 1) -> str:
         ("train.weight_decay", "did you mean train.optim.weight_decay?"),
         ("train.gamma", "did you mean perturbation.gamma or train.weighting.gamma?"),
         ("train.optim.lr_warmup", "did you mean train.lr_warmup?"),
-        ("model.num_classes", "the keys of model are name, in_channels"),
+        ("model.num_classes", "did you mean classes.count?"),
         ("model.beta_schedule", "did you mean diffusion.beta_schedule?"),
         ("train.ip_gamma", "did you mean perturbation.gamma?"),
         ("train.ema_gradual", "did you mean train.ema_warmup?"),

@@ -78,6 +78,20 @@ def briefly_trained(folder: Path) -> Path:
     return folder
 
 
+def with_classes(dropout=0.1, **settings) -> Config:
+    """A tiny configuration of a class-conditional model; ``settings`` are of the section ``train``."""
+    return from_dict({**tree(**settings), "classes": {"count": 10, "dropout": dropout}})
+
+
+def briefly_trained_with_classes(folder: Path) -> Path:
+    """The same of a class-conditional run of eight steps, with a grid of samples and an evaluation."""
+    settings = {"n_steps": 8, "save_freq": 8, "sample_freq": 8, "n_samples": 25, "optim": {"lr": 3e-2}}
+    with pytest.MonkeyPatch.context() as patch:
+        one_thread(patch)
+        run(with_classes(**settings, eval={"every": 8, "n_samples": 20, "steps": 2}), folder)
+    return folder
+
+
 def one_thread(monkeypatch) -> None:
     """The engine takes all cores that it is told of; beside another busy program that makes a tiny network crawl."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})

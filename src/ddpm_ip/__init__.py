@@ -49,6 +49,7 @@ _MODULES = {
     ),
     "sampler.correction": (
         "EpsilonScaling",
+        "Guidance",
         "DCW",
         "BandGains",
         "DynamicThresholding",
@@ -105,6 +106,7 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.sampler.correction import BandGains as BandGains
     from ddpm_ip.sampler.correction import DynamicThresholding as DynamicThresholding
     from ddpm_ip.sampler.correction import EpsilonScaling as EpsilonScaling
+    from ddpm_ip.sampler.correction import Guidance as Guidance
     from ddpm_ip.sampler.correction import IPEmulator as IPEmulator
     from ddpm_ip.sampler.correction import TimeShift as TimeShift
     from ddpm_ip.sampler.correction import VarianceNormalisation as VarianceNormalisation

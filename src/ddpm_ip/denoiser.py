@@ -11,7 +11,7 @@ This module is the only one that knows which of them a network speaks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
@@ -55,6 +55,7 @@ class Denoiser:
         learned_variance: the second half of the output's channels are variance fractions, scaled to [-1, 1].
         whole_times: the network knows whole times only, as one with a table of T embeddings does: it is told the
             nearest one, while the level stays the one that is asked.
+        cond: what the network is told where a call says nothing; None for an unconditional network.
     """
 
     network: Network
@@ -62,6 +63,7 @@ class Denoiser:
     prediction_type: PredictionType = "pred_eps"
     learned_variance: bool = False
     whole_times: bool = False
+    cond: Cond | None = field(default=None, compare=False)
 
     def __call__(self, xt: Tensor, t: Tensor, cond: Cond | None = None) -> Prediction:
         """Predicts from noisy images ``xt`` (B, C, H, W) at int64 times ``t`` (B,) in 0..T-1, given ``cond``."""
@@ -76,6 +78,7 @@ class Denoiser:
             alpha, sigma: float32, of a shape that multiplies ``xt``.
             cond: what else the network is told.
         """
+        cond = self.cond if cond is None else cond
         if self.whole_times and t.is_floating_point():
             t = t.round().long()
         output = self.network(xt, t) if cond is None else self.network(xt, t, cond)

@@ -125,6 +125,12 @@ class Draws:
         """What the dropout masks of an image are made from, int64 (B,) with values in [0, 2^32)."""
         return self.bits(Stream.DROPOUT, 1)[:, 0]
 
+    def hidden(self, labels: Tensor, probability: float) -> Tensor:
+        """Labels int64 (B,), each replaced by -1 with a probability in [0, 1); of 0 they stay as they are."""
+        if probability == 0:
+            return labels
+        return labels.masked_fill(self.bits(Stream.LABEL, 1)[:, 0] < round(probability * 2**32), -1)
+
     def start(self, shape: Sequence[int]) -> Tensor:
         """The starting point ``x_T`` of sampling, float32 (B, *shape)."""
         return self.normal(Stream.START, shape)

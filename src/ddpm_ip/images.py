@@ -60,6 +60,24 @@ def grid(images: UInt8, columns: int | None = None, gap: int = 2, scale: int | N
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
 
+def by_class(images: UInt8, period: int) -> tuple[UInt8, int | None]:
+    """Images that are of ``period`` classes in turn, in an order for :func:`grid` that makes each row one class.
+
+    Args:
+        images: ``uint8`` (N, C, H, W).
+        period: number of classes.
+
+    Returns:
+        As many of the images as make whole rows, and the columns. Where that would be less than two images a class, or
+        there is one class, all images as they are, and no columns.
+    """
+    columns = len(images) // period
+    if period < 2 or columns < 2:
+        return images, None
+    rows = images[: columns * period].reshape(columns, period, *images.shape[1:]).swapaxes(0, 1)
+    return rows.reshape(columns * period, *images.shape[1:]), columns
+
+
 def _shown(images: UInt8) -> UInt8:
     """Images of any number of channels as gray or RGB ones, see :func:`grid`."""
     n, channels, height, width = images.shape

@@ -149,6 +149,9 @@ def _place(loc: Sequence[Any], root: type) -> tuple[list[str], list[type]]:
     return path, variants
 
 
+ELSEWHERE = dict.fromkeys(("num_classes", "n_classes", "class_cond"), "classes.count")  # words of other programs
+
+
 def _other_key(path: Sequence[str], parents: Sequence[type], root: type) -> str:
     """Where the key that was meant may be: in its section, under the same name elsewhere, or elsewhere and similar."""
     *section, leaf = path
@@ -161,7 +164,11 @@ def _other_key(path: Sequence[str], parents: Sequence[type], root: type) -> str:
     if owners := _owners(section, leaf, root):
         return f"{keys}; {leaf} is one of {'.'.join(section)}.name {_or(owners, MOST)}"
     here = [p for p in in_our_words({}, {".".join(path): None}).overrides if p != ".".join(path)]
-    elsewhere = here[-1:] or [p for p in _paths(root) if p.rpartition(".")[2] == leaf]
+    elsewhere = (
+        [ELSEWHERE[leaf]]
+        if leaf in ELSEWHERE
+        else here[-1:] or [p for p in _paths(root) if p.rpartition(".")[2] == leaf]
+    )
     within = [path.partition(f".{leaf}.")[0] for path in _paths(root) if f".{leaf}." in path]
     elsewhere = elsewhere or [f"{outer}.{leaf}" for outer in dict.fromkeys(within)]
     near = nearest(leaf, known)

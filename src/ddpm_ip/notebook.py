@@ -35,7 +35,7 @@ from ddpm_ip.run.record import Evaluation, flatten
 from ddpm_ip.run.weights import Weights, find_weights
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
-from ddpm_ip.sample.modes import images_from, inverse, noise_behind
+from ddpm_ip.sample.modes import images_from, inverse, noise_behind, of_given
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sample.samples import Samples
 from ddpm_ip.sampler.sampling import Sampling
@@ -185,7 +185,8 @@ class Run:
         Args:
             n: how many; the images 0 .. n - 1 of the seed.
             settings: the fields of :class:`ddpm_ip.sampler.sampling.Sampling`: ``sampler``, ``corrections``, ``clip``,
-                ``steps``, ``spacing``, ``seed``, ``block``, ``precision``, ``afs``, ``denoise_to_zero``. What is not
+                ``steps``, ``spacing``, ``seed``, ``block``, ``precision``, ``afs``, ``denoise_to_zero``, ``classes``
+                (3, [0, 5], "none"; by default a class-conditional model makes all of its classes in turn). What is not
                 given is taken from the section ``sampling`` of the configuration. ``sampler`` and ``corrections`` are
                 objects, as in ``ip.DDIM(eta=1)``; your own will do (:class:`ddpm_ip.sampler.base.Sampler`, as a
                 dataclass).
@@ -202,8 +203,9 @@ class Run:
 
         Args:
             images: ``uint8`` (N, C, H, W), of the size that the network makes.
-            settings: as of :meth:`sample`. Only ``steps``, ``spacing``, ``block`` and ``precision`` matter: the network
-                is asked as it is, without corrections or clipping.
+            settings: as of :meth:`sample`. Only ``steps``, ``spacing``, ``block``, ``precision`` and ``classes``
+                matter: the network is asked as it is, without corrections or clipping, and without a class unless
+                ``classes`` says one.
 
         Returns:
             float32 (N, C, H, W), on the model's device; for :meth:`generate`, with the same times.
@@ -211,7 +213,7 @@ class Run:
         Raises:
             UserError: as :meth:`sample`, or the images are of another shape.
         """
-        model, sampling = self._wanted(settings)
+        model, sampling = self._wanted(settings, given=True)
         generator = model.generator(inverse(sampling))
         given = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
         if given.dtype != torch.uint8 or given.shape[1:] != generator.model.shape or not len(given):
@@ -224,25 +226,27 @@ class Run:
 
         Args:
             noise: ``x_T``, float32 (N, C, H, W): of :meth:`invert`, or between two of these (:func:`ddpm_ip.slerp`).
-            settings: as of :meth:`sample`. What noise a sampler adds on the way is that of image i of the seed.
+            settings: as of :meth:`sample`; without ``classes`` the network is asked without a class, as by
+                :meth:`invert`. What noise a sampler adds on the way is that of image i of the seed.
 
         Raises:
             UserError: as :meth:`sample`, or the noise is of another shape.
         """
-        model, sampling = self._wanted(settings)
+        model, sampling = self._wanted(settings, given=True)
         generator = model.generator(sampling)
         if not noise.is_floating_point() or noise.shape[1:] != generator.model.shape or not len(noise):
             size = " x ".join(map(str, generator.model.shape))
             raise DataError(f"noise to start with is float32 (N, {size}); this is {noise.dtype} {tuple(noise.shape)}")
         return images_from(generator, noise.float(), torch.arange(len(noise), device=generator.model.device))
 
-    def _wanted(self, settings: Mapping[str, Any]) -> tuple[Model, Sampling]:
-        """The model and how it is sampled, with nothing left open."""
+    def _wanted(self, settings: Mapping[str, Any], given: bool = False) -> tuple[Model, Sampling]:
+        """The model and how it is sampled, with nothing left open; of images or noise that are given, if they are."""
         sampling = _sampling(self.config.sampling, settings)
         model = self._sampled(sampling)
         assert self._weights is not None
         store = Measured.of(self._weights.sha256, Path(self._weights.origin))
         sampling = dataclasses.replace(sampling, block=sampling.block or self._block)
+        sampling = of_given(sampling, self.config.classes) if given else sampling
         return model, filled(sampling, self.config, store, model)
 
     def _sampled(self, sampling: Sampling) -> Model:

@@ -25,14 +25,15 @@ SPACINGS = (
     "uniform (the same as uniform-leading), uniform-linspace, uniform-trailing, quad, logsnr (exponential), "
     "karras,rho=7, beta, optimised (by `ddpm-ip times`), or the times themselves, as in [999,500.5,0]"
 )
-OTHERS = ("clip", "afs", "denoise_to_zero")  # items of sampling that a row of a table may name
+BALANCED = "balanced"  # of classes: null in a configuration
+OTHERS = ("clip", "afs", "denoise_to_zero", "classes")  # items of sampling that a row of a table may name
 VARIANCES = ("analytic", "analytic_residual", "fixed_large", "fixed_small", "learned_range")
 SAMPLERS = (
     "ancestral", "ddim", "deis", "dpm_solver", "dpm_solver_sde", "dpm_solver_single", "er_sde", "euler", "heun",
     "ipndm", "ipndm_v", "restart", "sa_solver", "unipc",
 )  # fmt: skip
 CORRECTIONS = (
-    "band_gains", "dcw", "dynamic_thresholding", "epsilon_scaling", "ip_emulator", "time_shift", "tsr",
+    "band_gains", "dcw", "dynamic_thresholding", "epsilon_scaling", "guidance", "ip_emulator", "time_shift", "tsr",
     "variance_normalisation",
 )  # fmt: skip
 TABLE_DEFAULTS = {
@@ -87,6 +88,14 @@ def add_common(p: argparse.ArgumentParser) -> None:
         help="images at once; part of what makes the image (default: that of the images that are there; else 64 on a "
         "CPU, on a GPU what its free memory holds, 64 to 1024)",
     )
+    p.add_argument(
+        "--class",
+        dest="classes",
+        nargs="+",
+        metavar="C",
+        help="of a class-conditional model: images are of these classes in turn; none asks without a class (default: "
+        "balanced, all classes in turn)",
+    )
 
 
 def add_chain(p: argparse.ArgumentParser) -> None:
@@ -97,6 +106,17 @@ def add_chain(p: argparse.ArgumentParser) -> None:
         metavar="NAME[,KEY=VALUE...]",
         help="changes of what the network says or of the state, in order, as in tsr epsilon_scaling,scale=1.01; "
         f"of {', '.join(CORRECTIONS)} (docs/samplers.md); or none (default: sampling.corrections of the config)",
+    )
+
+
+def add_guidance(p: argparse.ArgumentParser) -> None:
+    """A short way to write the correction ``guidance``."""
+    p.add_argument(
+        "--guidance",
+        type=float,
+        metavar="SCALE",
+        help="of a class-conditional model: the correction guidance, before all others, with eps_u + SCALE (eps_c - "
+        "eps_u); 1 is none, and each visit asks the network twice (default: none)",
     )
 
 
@@ -243,6 +263,9 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
         _add(found, {"sampling.corrections": _chain("+".join(args.corrections), "--corrections")})
     spacing = None if args.spacing == "none" else args.spacing
     named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size, "afs": args.afs}
+    if args.classes is not None:
+        words = [int(word) if re.fullmatch("-?[0-9]+", word) else word for word in args.classes]
+        _add(found, {"sampling.classes": None if words == [BALANCED] else words})
     if args.denoise_to_zero is not None:
         named["denoise_to_zero"] = args.denoise_to_zero == "true"
     _add(found, {f"sampling.{key}": value for key, value in named.items() if value is not None})
@@ -273,7 +296,7 @@ def chain_overrides(text: str, option: str = "--corrections") -> dict[str, Any]:
         key, _, value = word.partition("=")
         if key not in OTHERS:
             raise ConfigError(f"{option} {text}: {key}=... is none of {', '.join(OTHERS)}, which a row may name so")
-        _add(found, {f"sampling.{key}": _value(value, f"{option} {text}")})
+        _add(found, {f"sampling.{key}": None if value == BALANCED else _value(value, f"{option} {text}")})
     return found
 
 

@@ -18,7 +18,7 @@ from ddpm_ip.power import LONGEST
 from ddpm_ip.sampler import VarType
 from ddpm_ip.schedule import BetaSchedule, Schedule
 from ddpm_ip.times import TimesConfig, Uniform
-from ddpm_ip.variants import ByName, OneOrMore, OneOrSeveral
+from ddpm_ip.variants import ByName, OneOrSeveral, Read, one_or_more
 from ddpm_ip.weighting import Constant, WeightingConfig
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
@@ -149,7 +149,7 @@ class Train:
     lr_schedule: Annotated[RateConfig, ByName()] = field(default_factory=ConstantRate)
     ema_decay: Annotated[Fraction | tuple[Fraction, ...], OneOrSeveral()] = 0.9999
     ema_warmup: bool = False
-    ema_power: Annotated[tuple[Length, ...] | None, OneOrMore()] = None
+    ema_power: Annotated[tuple[Length, ...] | None, Read(one_or_more)] = None
     ema_snapshot_freq: PositiveInt = 5000
     print_freq: PositiveInt = 400
     save_freq: PositiveInt = 5000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -29,16 +29,6 @@ HOW_MANY = ("(one)", "(several)")  # pydantic's names of the two in its errors; 
 
 
 @dataclass(frozen=True)
-class OneOrMore:
-    """Marks a tuple for pydantic that may be given as its only number: ``Annotated[tuple[int, ...], OneOrMore()]``."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_before_validator_function(one_or_more, handler(source))
-
-
-@dataclass(frozen=True)
 class OneOrSeveral:
     """Marks a number for pydantic in whose place a list of them may stand, and stays one.
 
@@ -56,6 +46,22 @@ class OneOrSeveral:
 def how_many(value: Any) -> str:
     """Which arm of :class:`OneOrSeveral` a value is meant for."""
     return HOW_MANY[isinstance(value, (list, tuple))]
+
+
+@dataclass(frozen=True)
+class Read:
+    """Marks a field for pydantic whose values may be written in other ways, too.
+
+    Args:
+        by: makes of what is given what the field holds; anything that it does not know stays as it is.
+    """
+
+    by: Callable[[Any], Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(self.by, handler(source))
 
 
 def one_or_more(value: Any) -> Any:

@@ -200,8 +200,8 @@ def test_what_is_compared_stands_side_by_side_but_on_no_curve(change: str) -> No
 
 
 def test_the_keys_of_sampling_are_those_that_are_written() -> None:
-    assert (*Sampling().row(), "afs", "denoise_to_zero") == ROW
-    assert tuple(Sampling(afs=True, denoise_to_zero=False).row()) == ROW
+    assert (*Sampling().row(), "afs", "denoise_to_zero", "classes") == ROW
+    assert tuple(Sampling(afs=True, denoise_to_zero=False, classes=(1,)).row()) == ROW
     assert ("block", *Computed._fields) == COMPUTED
 
 

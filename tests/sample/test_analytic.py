@@ -154,7 +154,7 @@ def test_what_is_measured_of_the_exact_network_is_what_the_formulas_say() -> Non
     schedule, pixels = Schedule(), images()
     denoiser = gaussian_denoiser(schedule)
     times = times_between(schedule, 12)
-    found = measure(lambda x, t: denoiser(x, t).eps, schedule, pixels, times, seed=3, block=64)
+    found = measure(lambda x, t, which: denoiser(x, t).eps, schedule, pixels, times, seed=3, block=64)
     v = float((pixels.double() / 127.5 - 1 - MEAN).square().mean())
     count = pixels.numel()
     assert found.times == times
@@ -173,8 +173,8 @@ def test_what_is_measured_of_the_exact_network_is_what_the_formulas_say() -> Non
 def test_a_measurement_is_a_function_of_its_seed() -> None:
     schedule, pixels, times = Schedule(100), images(), [0, 50, 99]
 
-    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(x)
+    def network(x: torch.Tensor, t: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x) + 0.01 * which.reshape(-1, 1, 1, 1)
 
     one = measure(network, schedule, pixels, times, seed=1, block=64)
     assert measure(network, schedule, pixels, times, seed=1, block=N) == one
@@ -204,3 +204,4 @@ def test_images_are_chosen_once_each_by_the_seed() -> None:
     assert chosen(pixels, 4, seed=0).ravel().tolist() == some
     assert any(chosen(pixels, 4, seed=s).ravel().tolist() != some for s in (1, 2, 3))
     assert sorted(chosen(pixels, 50, seed=1).ravel().tolist()) == list(range(10))
+    assert chosen(np.arange(10), 4, seed=0).tolist() == some, "labels are those of the same images"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.denoiser import Denoiser
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler import Plan, Rows
 from ddpm_ip.schedule import Schedule
 
@@ -18,9 +19,10 @@ TYPES = {"pred_eps": "epsilon", "pred_x0": "sample", "pred_v": "v_prediction"}
 MEAN, DEVIATION = 0.3, 0.25
 
 
-def network(x: Tensor, t: Tensor) -> Tensor:
-    """Any smooth function of image and time."""
-    return torch.tanh(1.3 * x) + 0.1 * torch.cos(t.reshape(-1, 1, 1, 1) / 100)
+def network(x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
+    """Any smooth function of image and time, and of labels, if there are any."""
+    said = torch.tanh(1.3 * x) + 0.1 * torch.cos(t.reshape(-1, 1, 1, 1) / 100)
+    return said if cond is None or cond.labels is None else said + 0.2 * torch.sin(cond.labels.reshape(-1, 1, 1, 1) + x)
 
 
 def network_with_variance(x: Tensor, t: Tensor) -> Tensor:

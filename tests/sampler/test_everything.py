@@ -20,10 +20,12 @@ from torch import Tensor
 
 from ddpm_ip.denoiser import Denoiser, PredictionType
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler import DDIM, AnySampler, VarType, walk
-from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode
+from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Guidance
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
+from ddpm_ip.sections import Classes
 from ddpm_ip.variants import variant_name, variants
 
 SAMPLERS, CORRECTIONS = variants(AnySampler), variants(AnyCorrection)
@@ -35,6 +37,8 @@ LISTED = ((999.0, 700.5, 400.0, 0.25, 0.0), (19.0, 3.5, 2.0), (7.0,), (0.0,))
 STEPS = (1, 2, 3, 4, 5, 7, 10)
 STRINGS = ("ddim5", "3,2,1", "6")
 BATCHES, COMBINATIONS = 100, 20
+CLASSES = (None, Classes(3), Classes(3), Classes(10), Classes(3, 0.0))  # of the model
+CHOSEN = ((1,), (0, 2), (-1,), (2, -1, 0), (9,))
 SHAPE, IMAGES, VARIANCE = (1, 4, 4), 2, 0.25
 
 
@@ -47,6 +51,7 @@ class Combination(NamedTuple):
     schedule: Schedule
     prediction_type: PredictionType
     var_type: VarType
+    classes: Classes | None
 
     @property
     def learned_variance(self) -> bool:
@@ -56,6 +61,10 @@ class Combination(NamedTuple):
         """Raises ValueError or ConfigError where it is refused."""
         (sampler, settings), corrections = self.sampler, [made(**given) for made, given in self.corrections]
         return Sampling(sampler(**settings), tuple(corrections), **self.rest).filled(self.var_type)
+
+    def check(self, sampling: Sampling) -> None:
+        """Raises ConfigError where the model cannot be sampled so."""
+        sampling.check(self.schedule, self.learned_variance, self.classes)
 
     def names(self) -> set[str]:
         """What a refusal can name: what was chosen, and how it was set."""
@@ -109,9 +118,13 @@ def combination(batch: int, number: int) -> Combination:
     else:
         rest |= {"steps": draw.choice(STEPS), "spacing": draw.choice(SPACINGS)}
     chosen = draw.sample(CORRECTIONS, min(draw.choice((0, 1, 1, 2)), len(CORRECTIONS)))
+    if draw.random() < 0.9:
+        chosen.sort(key=lambda made: made is not Guidance)  # else refused
     if draw.random() < 0.02:
         chosen = chosen * 2  # refused
-    sampler = draw.choice(SAMPLERS)
+    sampler, classes = draw.choice(SAMPLERS), draw.choice(CLASSES)
+    if draw.random() < (0.1 if classes is None else 0.5):
+        rest["classes"] = draw.choice(CHOSEN)
     return Combination(
         (sampler, settings(sampler, draw)),
         [(c, settings(c, draw)) for c in chosen],
@@ -119,21 +132,24 @@ def combination(batch: int, number: int) -> Combination:
         schedule,
         draw.choice(get_args(PredictionType)),
         draw.choice(get_args(VarType)),
+        classes,
     )
 
 
 class Counting:
-    """The best network for data N(0, VARIANCE), in any of its dialects, which counts how often it is asked."""
+    """The best network for data N(label / 10, VARIANCE), in any of its dialects, which counts how often it is asked."""
 
     def __init__(self, schedule: Schedule, kind: PredictionType, learned_variance: bool) -> None:
         self.schedule, self.kind, self.learned_variance, self.calls = schedule, kind, learned_variance, 0
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         self.calls += 1
+        mean = 0 if cond is None or cond.labels is None else cond.labels.clamp(min=0).reshape(-1, 1, 1, 1) / 10
         last = self.schedule.total_steps - 1
         levels = [self.schedule.level(min(max(float(u), 0.0), last)) for u in t]
         a, s = (torch.tensor(v).reshape(-1, 1, 1, 1) for v in zip(*levels, strict=True))
-        x0, eps = a * VARIANCE * x / (a**2 * VARIANCE + s**2), s * x / (a**2 * VARIANCE + s**2)
+        off = (x - a * mean) / (a**2 * VARIANCE + s**2)
+        x0, eps = mean + a * VARIANCE * off, s * off
         output = {"pred_eps": eps, "pred_x0": x0, "pred_v": a * eps - s * x0}[self.kind]
         return torch.cat((output, torch.sin(x)), dim=1) if self.learned_variance else output
 
@@ -142,16 +158,18 @@ def outcome(asked: Combination) -> str:
     """What became of it: what is wrong, or "" where all is well."""
     try:
         sampling = asked.sampling()
-        sampling.check(asked.schedule, asked.learned_variance)
+        asked.check(sampling)
         plan, corrections = sampling.plan(asked.schedule), sampling.all_corrections()
     except (ConfigError, ValueError) as error:
         named = any(name in str(error) for name in asked.names())
         return "" if named else f"a refusal that names nothing that was asked for: {error!r}"
     network = Counting(asked.schedule, asked.prediction_type, asked.learned_variance)
-    denoiser = Denoiser(network, asked.schedule, asked.prediction_type, asked.learned_variance)
+    labels = sampling.labels(torch.arange(IMAGES), asked.classes)
+    cond = None if labels is None else Cond(labels)
+    denoiser = Denoiser(network, asked.schedule, asked.prediction_type, asked.learned_variance, cond=cond)
     walked = walk(plan, denoiser, 3, torch.arange(IMAGES), SHAPE, corrections)
     states = list(walked)
-    if network.calls != plan.visits or len(states) != plan.visits + 1:
+    if network.calls != sampling.evaluations(plan) or len(states) != plan.visits + 1:
         return f"{network.calls} calls and {len(states)} states for a plan of {plan.visits} visits"
     for state in states:
         if state.xt.shape != (IMAGES, *SHAPE) or not state.xt.isfinite().all():
@@ -177,7 +195,7 @@ def test_most_combinations_walk_and_each_method_does() -> None:
             asked = combination(batch, number)
             total += 1
             try:
-                asked.sampling().check(asked.schedule, asked.learned_variance)
+                asked.check(asked.sampling())
             except (ConfigError, ValueError):
                 refused += 1
             else:

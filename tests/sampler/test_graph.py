@@ -18,8 +18,9 @@ from ddpm_ip import draws_kernel
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.draws import Draws, Stream, words
 from ddpm_ip.nn.fused import kernels
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler import Ancestral, AnySampler, DDIMInversion, Plan, Rows, State, respace, walk
-from ddpm_ip.sampler.correction import DCW, AnyCorrection, BandGains, Clip, Correction, DynamicThresholding
+from ddpm_ip.sampler.correction import DCW, AnyCorrection, BandGains, Clip, Correction, DynamicThresholding, Guidance
 from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.packed import packed
 from ddpm_ip.schedule import Schedule
@@ -27,7 +28,8 @@ from ddpm_ip.variants import variants
 
 pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="on a GPU tests/gpu looks at the compiled kernels")
 SAMPLERS = [cls() if cls is not Ancestral else Ancestral("fixed_small") for cls in variants(AnySampler)]
-CORRECTIONS = [cls() for cls in variants(AnyCorrection)]
+CORRECTIONS = sorted([cls() for cls in variants(AnyCorrection)], key=lambda c: -c.asks)  # guidance is the first
+LABELS = Cond(torch.tensor([3, -1]))
 CPU = torch.device("cpu")
 TWO = ROWS[:2]  # an interpreted visit costs 20 ms an image
 
@@ -169,11 +171,12 @@ def test_changes_after_a_visit_reach_memories_and_stages_as_in_the_plain_walk() 
 def assert_walks_as_a_table(sampler: AnySampler, corrections: list[Correction], steps: int) -> None:
     """The graph is made with other settings of the corrections: nothing of those may be left."""
     schedule = Schedule()
-    denoiser, plan = Denoiser(network, schedule), sampler.plan(schedule, respace(1000, steps))
+    denoiser, plan = Denoiser(network, schedule, cond=LABELS), sampler.plan(schedule, respace(1000, steps))
     made_with = [*map(_other, corrections), Clip("none")]
     graph = Graph(denoiser, made_with, Ancestral("fixed_large").plan(schedule, [500]), 2, SHAPE, CPU)
     graph.load(plan, [*corrections, Clip()], 5)
-    assert_same(kept(graph(TWO)), kept(walk(plan, denoiser, 5, TWO, SHAPE, [*corrections, Clip()])))
+    found = kept(graph(TWO, cond=LABELS))
+    assert_same(found, kept(walk(plan, denoiser, 5, TWO, SHAPE, [*corrections, Clip()])))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
@@ -247,3 +250,42 @@ def test_a_walk_from_a_given_state_and_one_upwards() -> None:
         graph.load(plan, [Clip(clip)], 7)
         expected = walk(plan, denoiser, 7, ROWS, SHAPE if start is None else start, [Clip(clip)])
         assert_same(kept(graph(ROWS, start)), kept(expected))
+
+
+def test_one_capture_serves_all_labels_and_scales_of_guidance() -> None:
+    """The network reads the labels where they stay; none given is none, and so is a scale of 1."""
+    schedule = Schedule()
+    asked: list[Tensor] = []
+
+    def told(x: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        asked.append(cond.labels)
+        return network(x, t, cond)
+
+    denoiser, plan = Denoiser(told, schedule, "pred_v", cond=Cond(ROWS)), heun(schedule, [900, 300])
+    graph = Graph(denoiser, [Guidance(), Clip("none")], plan, 4, SHAPE, CPU)
+    for labels, guidance in (([3, 0, -1, 2], Guidance(2.5)), ([1, 1, 1, 1], Guidance(3, start=500, stop=200))):
+        cond, corrections = Cond(torch.tensor(labels)), [guidance, Clip()]
+        graph.load(plan, corrections, 9)
+        expected = walk(plan, dataclasses.replace(denoiser, cond=cond), 9, ROWS, SHAPE, corrections)
+        assert_same(kept(graph(ROWS, cond=cond)), kept(expected))
+    asked.clear()
+    visit = graph.first_visit(Cond(torch.tensor([2, 2, 0, 1])))
+    assert [labels.tolist() for labels in asked] == [[2, 2, 0, 1], [-1] * 4], "with the class first, then without"
+    assert visit.cond is not None
+    torch.testing.assert_close(visit.output, network(visit.xt, visit.t, visit.cond))
+    graph.load(plan, [Guidance(1), Clip()], 9)
+    nobody = dataclasses.replace(denoiser, cond=Cond(torch.full((4,), -1)))
+    assert_same(kept(graph(ROWS)), kept(walk(plan, nobody, 9, ROWS, SHAPE, [Clip()])))
+
+
+def test_an_unconditional_network_is_asked_without_labels() -> None:
+    plan, seen = heun(Schedule(), [900, 300]), []
+
+    def unconditional(x: Tensor, t: Tensor, *more: Cond) -> Tensor:
+        seen.append(more)
+        return network(x, t)
+
+    graph = Graph(Denoiser(unconditional, Schedule()), [Clip()], plan, 4, SHAPE, CPU)
+    kept(graph(ROWS, cond=Cond(ROWS)))
+    assert seen
+    assert not any(seen)

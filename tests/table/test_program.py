@@ -20,6 +20,7 @@ from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import records
+from ddpm_ip.run.row import row_label
 from ddpm_ip.sample.generator import Generator
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver
 from ddpm_ip.sampler.correction import EpsilonScaling
@@ -27,7 +28,7 @@ from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.table import program
 from ddpm_ip.table.layout import as_csv, as_markdown, as_text, lay_out
 from ddpm_ip.table.program import table
-from ddpm_ip.table.rows import TableOptions
+from ddpm_ip.table.rows import TableOptions, brief
 
 OPTIONS = {"steps": (4, 2), "n_samples": 20, "extractor": "pixels"}
 CELLS = [f"{variance}, {k} steps, seed 0" for k in (2, 4) for variance in ("fixed_large", "fixed_small")]
@@ -107,7 +108,7 @@ from pathlib import Path
 from ddpm_ip.config import load
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.table.program import table
-from ddpm_ip.table.rows import TableOptions
+from ddpm_ip.table.rows import TableOptions, brief
 
 folder = Path(sys.argv[1])
 options = TableOptions(steps=(4, 2), n_samples=20, extractor="pixels", sampling=Sampling(block=8))
@@ -546,3 +547,19 @@ def test_markdown_and_csv_hold_the_same_numbers():
     assert "| fixed_small | 5.00 | 6.00 |" in lines
     assert "| IS | 1000 steps | 100 |" in lines
     assert "| fixed_large | 9.00 ± 0.10 | 10.00 ± 0.10 |" in lines
+
+
+def test_a_table_of_a_class_conditional_run(trained_with_classes, tmp_path):
+    """Balanced classes unless a row says otherwise, and a column of evaluations that counts both of guidance."""
+    folder = shutil.copytree(trained_with_classes, tmp_path / "run")
+    rows = ["ddim", "ddim+guidance,scale=2", "ddim+classes=3"]
+    words = ["--rows", *rows, "--evaluations", "4", "--n_samples", "20", "--extractor", "pixels", "--batch_size", "8"]
+    assert main(["table", "-e", str(folder), *words]) == 0
+    grid = read_json(folder / "table" / "table.json")
+    cells = {row["label"]: row["cells"] for row in grid["blocks"][0]["rows"] if row["source"] is None}
+    assert list(cells) == rows
+    assert len({found[0]["value"] for found in cells.values()}) == 3
+    said = [record["sampling"] for record in grid["results"]]
+    assert [one["evaluations"] for one in said] == [4, 4, 4]
+    wanted = dict(zip(rows, ("balanced", "balanced", [3]), strict=True))
+    assert {row_label(brief(one)): one["classes"] for one in said} == wanted

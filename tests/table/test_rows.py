@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tiny import tiny
+from tests.tiny import tiny, with_classes
 
 from ddpm_ip import options
 from ddpm_ip.commands.compare_samplers import every_sampler
@@ -264,3 +264,24 @@ def test_names_of_files_are_those_that_they_had_first(sampling: Sampling, name: 
         name is None and stem.startswith("ddim-eta-0-clip-keep_eps-") and stem.endswith("-2_1-seed3")
     )
     assert json.loads(json.dumps(place_of(SampleOptions(4, sampling)))) == place_of(SampleOptions(4, sampling))
+
+
+CLASSES = ("ddim", "ddim+guidance,scale=2", "ddim+classes=3", "ddim+guidance,scale=2+classes=0/4", "ddim+classes=none")
+
+
+def test_a_row_names_its_classes_where_they_are_chosen() -> None:
+    rows = asked("--rows", *CLASSES)
+    assert [row.classes for row in rows] == [None, None, (3,), (0, 4), (-1,)]
+    assert asked("--rows", *(row_label(row.row()) for row in rows)) == rows
+    assert named(rows) == list(CLASSES)
+    assert asked("--rows", "ddim+classes=balanced") == rows[:1]
+    assert "classes" not in rows[0].row()
+
+
+def test_a_column_of_evaluations_is_filled_by_half_as_many_visits_with_guidance() -> None:
+    options = TableOptions(asked("--rows", *CLASSES[:2]), evaluations=(4, 7, 1), n_samples=20)
+    slots = options.slots(with_classes())
+    assert [slot.cell.sampling.steps for slot in slots if slot.why_not is None] == [4, 7, 1, 2, 3]
+    assert [slot.why_not for slot in slots if slot.why_not] == ["one step asks the network more than 1 times"]
+    with pytest.raises(ConfigError, match="unconditional"):
+        TableOptions(asked("--rows", CLASSES[1]), steps=(2,)).slots(tiny())

@@ -55,7 +55,7 @@ class History:
 
 @dataclass(frozen=True)
 class ByLabel:
-    """A network that puts out a learned image for each class."""
+    """A network that puts out a learned image for each class, and nothing without one."""
 
     name: Literal["by_label"] = "by_label"
     in_channels: int = 1
@@ -80,5 +80,5 @@ class ByLabelNet(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
         self.seen.append(None if cond is None else cond.labels)
-        labels = torch.zeros_like(t) if cond is None else cond.labels
-        return self.images[labels]
+        labels = torch.full_like(t, -1) if cond is None else cond.labels
+        return torch.where(labels[:, None, None, None] < 0, 0 * self.images[0], self.images[labels.clamp(min=0)])

@@ -61,7 +61,6 @@ def test_a_step_has_the_images_of_its_rows(make, images, steps, rows):
         assert batch.pixels.dtype == torch.uint8
         assert torch.equal(batch.pixels, wanted(images, step, rows))
         assert batch.labels is None
-        assert batch.cond is None
 
 
 @pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
@@ -75,7 +74,6 @@ def test_labels_are_those_of_the_images(make, images, steps, rows):
         assert torch.equal(batch.pixels, unlabelled.stage(step).pixels)
         assert batch.labels.dtype == torch.int64
         assert batch.labels.tolist() == [7 * found[bytes(image.numpy())] for image in batch.pixels]
-        assert torch.equal(batch.cond.labels, batch.labels)
 
 
 def test_rows_of_a_batch_and_memory_for_the_next(make):
@@ -94,7 +92,7 @@ def test_rows_of_a_batch_and_memory_for_the_next(make):
     none = plain.empty_like()
     none.copy_(plain)
     assert torch.equal(none.pixels, plain.pixels)
-    assert none.rows(slice(0, 2)).cond is None
+    assert none.rows(slice(0, 2)).labels is None
 
 
 def test_a_batch_may_be_larger_than_the_set(make, images):

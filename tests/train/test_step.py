@@ -4,15 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.tiny import tiny
+from tests.tiny import tiny, tree
 from tests.train.parts import ByLabel, LossAware
 
+from ddpm_ip.config import from_dict
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws
 from ddpm_ip.engine import start_engine
+from ddpm_ip.errors import DataError
+from ddpm_ip.images import to_unit
 from ddpm_ip.learning_rate import CosineRate
 from ddpm_ip.nn.ops import Operations
 from ddpm_ip.perturbation import InputPerturbation
+from ddpm_ip.sections import Classes
 from ddpm_ip.times import Lognormal, LossSecondMoment, Skewed
 from ddpm_ip.train.loop import build, fresh_state, make_feed
 from ddpm_ip.train.step import TrainStep
@@ -28,7 +32,7 @@ def labels_of(images, config, step):
 @pytest.mark.parametrize("micro", [0, 3])
 def test_labels_reach_the_network_with_their_images(micro):
     """Each class learns from its own images alone: the gradient of a class that is not in the batch is zero."""
-    config = replace(tiny(micro_batch=micro, optim={"lr": 1e-2}), model=ByLabel())
+    config = replace(tiny(micro_batch=micro, optim={"lr": 1e-2}), model=ByLabel(), classes=Classes(10, 0.0))
     images = config.data.open(progress=False)
     state, step = build(config, images, start_engine(None))
     step()
@@ -38,11 +42,76 @@ def test_labels_reach_the_network_with_their_images(micro):
     assert moved.nonzero().flatten().tolist() == seen.unique().tolist() != list(range(10))
 
 
-def test_a_set_without_labels_gives_no_condition():
+def test_a_network_without_classes_is_told_none_and_the_labels_stay_on_the_host():
     config = replace(tiny(), model=ByLabel())
-    state, step = build(config, replace(config.data.open(progress=False), labels=None), start_engine(None))
+    images = config.data.open(progress=False)
+    state, step = build(config, images, start_engine(None))
     step()
+    assert images.labels is not None
     assert state.network.seen == [None]
+    assert make_feed(config, images, start_engine(None)).stage(0).labels is None
+
+
+@pytest.mark.parametrize("path", ["plain", "captured"])
+def test_labels_are_hidden_by_a_stream_of_their_own(captured, path):
+    """Each row by itself, in each step: the same in micro-batches, and whatever else is drawn."""
+    found = []
+    for micro in (0, 3):
+        config = replace(tiny(micro_batch=micro, batch_size=BATCH), model=ByLabel(), classes=Classes(10, 0.3))
+        images = config.data.open(progress=False)
+        state, step = (plain if path == "plain" else captured)(config, images)
+        network = state.network if path == "plain" else step._shadow.module
+        network.seen.clear()
+        for k in range(4):
+            step()
+            hidden = Draws(config.seed, k, torch.arange(BATCH)).bits(7, 1)[:, 0] < 0.3 * 2**32
+            expected = torch.where(hidden, -1, labels_of(images, config, k))
+            assert torch.equal(torch.cat(network.seen), expected)
+            found.append(torch.cat(network.seen))
+            network.seen.clear()
+    assert torch.equal(torch.cat(found[:4]), torch.cat(found[4:]))
+    assert -1 in found[0] or -1 in found[1]
+
+
+def test_as_many_labels_are_hidden_as_are_to_be():
+    labels = torch.arange(20_000) % 10
+    for probability in (0.0, 0.1, 0.5):
+        hidden = Draws(3, 5, torch.arange(20_000)).hidden(labels, probability)
+        share = (hidden < 0).float().mean()
+        assert abs(float(share) - probability) < 4 * (probability * (1 - probability) / 20_000) ** 0.5 + 1e-9
+        assert torch.equal(hidden[hidden >= 0], labels[hidden >= 0])
+    assert Draws(3, 5, torch.arange(20_000)).hidden(labels, 0.0) is labels
+
+
+def test_a_conditional_training_learns_what_each_class_looks_like():
+    """The network that puts out an image a class learns the classes' mean images; hidden labels teach it nothing."""
+    config = from_dict(
+        tree(batch_size=64, optim={"lr": 0.05}) | {"classes": {"count": 10}, "diffusion": {"objective": "pred_x0"}}
+    )
+    config = replace(config, model=ByLabel())
+    images = config.data.open(progress=False)
+    state, step = plain(config, images)
+    for _ in range(150):
+        step()
+    means = torch.stack([to_unit(torch.tensor(images.pixels[images.labels == c])).mean(0) for c in range(10)])
+    distance = (state.network.images.detach()[:, None] - means).square().flatten(2).mean(2)
+    assert distance.argmin(1).tolist() == list(range(10))
+    assert float(distance.diagonal().max()) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda labels: None, "no labels"),
+        (lambda labels: labels + 1, "labels up to 10.*--classes.count 11"),
+        (lambda labels: labels - 1, "the label -1"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_before_the_first_step(change, told):
+    config = replace(tiny(), model=ByLabel(), classes=Classes(10))
+    images = config.data.open(progress=False)
+    with pytest.raises(DataError, match=told):
+        build(config, replace(images, labels=change(images.labels)), start_engine(None))
 
 
 def test_labels_change_nothing_for_a_network_without_classes():
@@ -185,7 +254,7 @@ def test_the_captured_step_does_the_work_of_the_plain_one_with_every_option(capt
 
 def test_the_captured_step_reads_its_labels_where_they_stay(captured):
     """The network sees the same memory at each step, with the labels of that step."""
-    config = replace(tiny(), model=ByLabel())
+    config = replace(tiny(), model=ByLabel(), classes=Classes(10, 0.0))
     images = config.data.open(progress=False)
     _, step = captured(config, images)
     network = step._shadow.module

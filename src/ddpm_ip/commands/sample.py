@@ -14,6 +14,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--n_samples", type=int, required=True, metavar="N", help="how many images")
     p.add_argument("--save_dir", type=Path, required=True, help="folder for PNG files, or a file that ends in .npz")
     options.add_single(p)
+    options.add_guidance(p)
     options.add_common(p)
     p.add_argument(
         "--mode",
@@ -48,5 +49,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = configured(weights, args.weights, args.config, overrides)
     names = ("n_samples", "mode", "n_denoise", "n_progressive", "n_interpolate", "input_dir")
     wanted = {name: getattr(args, name) for name in names}
-    sample(config, weights, args.save_dir, SampleOptions(sampling=config.sampling, **wanted))
+    sampling = config.sampling if args.guidance is None else config.sampling.guided(args.guidance)
+    sample(config, weights, args.save_dir, SampleOptions(sampling=sampling, **wanted))
     return 0

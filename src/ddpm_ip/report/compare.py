@@ -56,13 +56,18 @@ def describe(run: Run) -> str:
     return _kind(run) + since(run.history, "perturbation")
 
 
+_USUAL = {"until": None, "anneal": "none", "random": False, "probability": 1, "target": "clean"}  # of a perturbation
+
+
 def _kind(run: Run) -> str:
     if not run.settings or "perturbation" in run.settings:
         return "unknown settings"
     name, gamma = run.settings.get("perturbation.name"), run.settings.get("perturbation.gamma")
-    if name in (None, "none") or (name == "input" and gamma == 0):
+    if name in (None, "none") or (name == "input" and 0 in (gamma, run.settings.get("perturbation.probability"))):
         return "plain DDPM"
     strength = f", γ = {show(gamma)}" if gamma is not None else ""
+    found = {key: run.settings.get(f"perturbation.{key}", usual) for key, usual in _USUAL.items()}
+    strength += "".join(f", {key} {show(value)}" for key, value in found.items() if value != _USUAL[key])
     return f"input perturbation{strength}" if name == "input" else f"perturbation “{show(name)}”{strength}"
 
 

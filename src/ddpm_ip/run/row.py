@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-USUAL = {"clip": "rederive", "afs": False, "denoise_to_zero": True}  # of facts about sampling: what need not be said
+USUAL = {  # of facts about sampling: what need not be said
+    "clip": "rederive", "afs": False, "denoise_to_zero": True, "classes": "balanced",
+}  # fmt: skip
 ROW = ("sampler", "corrections", *USUAL)  # ... and what makes the row; of USUAL, clip alone is in all files
 
 
@@ -56,6 +58,8 @@ def _in_words(value: Any) -> str:
     """A setting as the command line has it, without spaces."""
     if isinstance(value, str):
         return value
+    if isinstance(value, list | tuple) and len(value) == 1 and type(value[0]) is int:  # a class
+        return "none" if value[0] == -1 else str(value[0])
     if isinstance(value, float) and float(f"{value:g}") == value:
         return f"{value:g}"
     if isinstance(value, list | tuple) and len(value) > 1 and all(type(one) in (int, float) for one in value):

@@ -9,25 +9,27 @@ arXiv 2201.06503, equation 8):
 At high noise the first is so close to 1 that its own noise, of about ``sqrt(2 / (n d))``, would drown what is wanted,
 ``1 - Gamma_t``. But ``E ||eps||^2 / d = 1`` is known, and the same draws say by how much they are off: it is a control
 variate, with the coefficient of a regression over the images. The network is asked as it is, without the corrections of
-a sampling and without input perturbation.
+a sampling (guidance among them) and without input perturbation; a class-conditional one with the images' own classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws
-from ddpm_ip.images import UInt8, to_unit
+from ddpm_ip.images import to_unit
 from ddpm_ip.schedule import Schedule
 
 TIMES = 100  # between which Gamma is linear in lambda
 IMAGES = 1024  # a time
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 class Gammas(NamedTuple):
@@ -45,15 +47,19 @@ def times_between(schedule: Schedule, count: int) -> list[int]:
     return sorted({round(schedule.time((1 - share) * ends[0] + share * ends[1])) for share in shares})
 
 
-def chosen(pixels: UInt8, n: int, seed: int) -> UInt8:
-    """``n`` different images, or all where there are fewer, by a seed; ``uint8`` (n, C, H, W)."""
-    n = min(n, len(pixels))
-    picked: UInt8 = pixels[np.sort(order(seed, np.arange(n), len(pixels)))]
-    return picked
+def chosen(values: npt.NDArray[Kind], n: int, seed: int) -> npt.NDArray[Kind]:
+    """Those of ``n`` different images, or of all where there are fewer, by a seed.
+
+    Args:
+        values: of each image, (N, ...): its pixels, or its label.
+        n: how many images.
+        seed: chooses the same images, whatever the values are of.
+    """
+    return values[np.sort(order(seed, np.arange(min(n, len(values))), len(values)))]
 
 
 def measure(
-    predict: Callable[[Tensor, Tensor], Tensor],
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
     schedule: Schedule,
     images: Tensor,
     times: Sequence[int],
@@ -63,7 +69,7 @@ def measure(
     """Measures ``Gamma_t``: as many network evaluations as images times times.
 
     Args:
-        predict: ``(x_t (B, C, H, W), t (B,)) -> eps``, the network.
+        predict: ``(x_t (B, C, H, W), t (B,), which (B,)) -> eps``, the network, told which of the images they are.
         schedule: of the network.
         images: ``uint8`` (N, C, H, W), N >= 1, where the network is.
         times: at which, rising, in 0..T-1.
@@ -81,13 +87,19 @@ def measure(
 
 
 def _of_block(
-    predict: Callable[[Tensor, Tensor], Tensor], schedule: Schedule, pixels: Tensor, first: int, t: int, seed: int
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    schedule: Schedule,
+    pixels: Tensor,
+    first: int,
+    t: int,
+    seed: int,
 ) -> Tensor:
     """``||eps(x_t, t)||^2 / d``, ``||eps||^2 / d`` and ``||eps - eps(x_t, t)||^2 / d`` of images, float64 (3, B)."""
     x0 = to_unit(pixels)
-    eps = Draws(seed, t, torch.arange(first, first + len(x0), device=x0.device)).eps(x0.shape[1:])
+    which = torch.arange(first, first + len(x0), device=x0.device)
+    eps = Draws(seed, t, which).eps(x0.shape[1:])
     at = torch.full((len(x0),), t, device=x0.device)
-    said = predict(schedule.alpha(at, x0) * x0 + schedule.sigma(at, x0) * eps, at)
+    said = predict(schedule.alpha(at, x0) * x0 + schedule.sigma(at, x0) * eps, at, which)
     return torch.stack([z.double().square().flatten(1).mean(dim=1) for z in (said, eps, eps - said)])
 
 

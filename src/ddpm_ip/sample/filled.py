@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -21,8 +22,11 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ddpm_ip.config import Config
+from ddpm_ip.data import ImageSet
+from ddpm_ip.data.labels import check_labels
 from ddpm_ip.engine import from_main
 from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.sample import analytic
 from ddpm_ip.sample.generator import Model
@@ -35,6 +39,7 @@ from ddpm_ip.schedule import Schedule
 log = logging.getLogger("ddpm_ip.sample")
 
 GAMMAS = "analytic"  # its name in the store
+UNLABELLED = "analytic-without-class"  # of a class-conditional network that is asked without classes
 SEED = 0  # of images and noise
 IMAGES_ON_A_CPU = 128  # a time; 1,024 would take many minutes
 T = TypeVar("T")
@@ -129,13 +134,14 @@ def _gammas(sampling: Sampling, config: Config, store: Measured, model: Model) -
     kind, advice = ("residual" if var_type == "analytic_residual" else "norm"), "Remove it, and it is measured again"
     schedule = config.diffusion.schedule
     needs = {"times": list, "norm": list, "residual": list}
-    found = store.kept.get(GAMMAS) or store.read(GAMMAS, needs, advice=advice)
+    name = GAMMAS if config.classes is None or set(sampling.classes or ()) != {-1} else UNLABELLED
+    found = store.kept.get(name) or store.read(name, needs, advice=advice)
     if found is None:
-        found = _measured(config, store, model, sampling.block or 64)
+        found = _measured(name, config, store, model, sampling.block or 64)
     times, gammas, last = found["times"], found[kind], schedule.total_steps - 1
     whole = all(type(t) is int for t in times) and times == sorted(set(times))
     if not whole or times[:1] + times[-1:] != [0, last] or len(gammas) != len(times) or not all(map(_finite, gammas)):
-        raise ConfigError(f"{store.file(GAMMAS)} has no numbers for rising times from 0 to {last}. {advice}")
+        raise ConfigError(f"{store.file(name)} has no numbers for rising times from 0 to {last}. {advice}")
     if max(gammas) > 1.01:
         log.warning("var_type %s: Gamma_t is up to %.3f, and of a good network at most 1", var_type, max(gammas))
     return analytic.everywhere(gammas, times, schedule)
@@ -145,27 +151,21 @@ def _finite(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _measured(config: Config, store: Measured, model: Model, block: int) -> dict[str, Any]:
+def _measured(name: str, config: Config, store: Measured, model: Model, block: int) -> dict[str, Any]:
     """Measures ``Gamma_t``, and keeps it where the store can be written."""
     schedule = config.diffusion.schedule
     times = analytic.times_between(schedule, analytic.TIMES)
-    try:
-        source = config.data.open()
-    except UserError as error:
-        raise ConfigError(
-            f"var_type analytic measures the network on its training images (section data), which cannot be had: "
-            f"{error}\nMake them available, or copy {store.file(GAMMAS)} from where they are, or choose fixed_small"
-        ) from None
-    if source.shape != model.shape:
-        raise ConfigError(f"var_type analytic: the images of {source.name} are {source.shape}, not {model.shape}")
+    source = _training_images(config, model, name == UNLABELLED, store.file(name))
     wanted = IMAGES_ON_A_CPU if model.device.type == "cpu" else analytic.IMAGES
     images = torch.from_numpy(analytic.chosen(source.pixels, wanted, SEED)).to(model.device)
+    labels = None if source.labels is None else torch.from_numpy(analytic.chosen(source.labels, wanted, SEED))
+    cond = None if labels is None else labels.to(model.device)
     n = len(images)
     log.info("var_type analytic: measuring the network on %d images of %s at %d times", n, source.name, len(times))
 
-    def predict(xt: Tensor, t: Tensor) -> Tensor:
+    def predict(xt: Tensor, t: Tensor, which: Tensor) -> Tensor:
         with model.autocast():
-            return model.denoiser(xt, t).eps
+            return model.denoiser(xt, t, None if cond is None else Cond(cond[which])).eps
 
     found = analytic.measure(predict, schedule, images, times, SEED, block)._asdict()
     settings = {
@@ -173,8 +173,30 @@ def _measured(config: Config, store: Measured, model: Model, block: int) -> dict
         "precision": model.engine.mixed_precision, "device": model.device.type,
     }  # fmt: skip
     try:
-        log.info("kept in %s", store.write(GAMMAS, found, settings))
+        log.info("kept in %s", store.write(name, found, settings))
     except UserError as error:
-        store.kept[GAMMAS] = found
+        store.kept[name] = found
         log.warning("%s; what was measured is used now, and measured again by the next call", error)
     return found
+
+
+def _training_images(config: Config, model: Model, unlabelled: bool, file: Path) -> ImageSet:
+    """The images that ``Gamma_t`` is measured on, without labels where the network is asked without classes.
+
+    Raises:
+        ConfigError: they cannot be had, or are others.
+    """
+    try:
+        source = config.data.open()
+        if config.classes is None or unlabelled:
+            source = replace(source, labels=None)
+        else:
+            check_labels(source.labels, source.name, config.classes.count)
+    except UserError as error:
+        raise ConfigError(
+            f"var_type analytic measures the network on its training images (section data), which cannot be had: "
+            f"{error}\nMake them available, or copy {file} from where they are, or choose fixed_small"
+        ) from None
+    if source.shape != model.shape:
+        raise ConfigError(f"var_type analytic: the images of {source.name} are {source.shape}, not {model.shape}")
+    return source

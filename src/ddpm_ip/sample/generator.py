@@ -25,6 +25,7 @@ from ddpm_ip.engine import agreed, in_one_line, refuse_too_much, why_not_fast
 from ddpm_ip.errors import ConfigError, Diverged
 from ddpm_ip.images import UInt8, to_uint8
 from ddpm_ip.memory import is_out_of_memory
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sampler import Plan, State, walk
 from ddpm_ip.sampler.graph import Graph, Kind, kinds
@@ -79,6 +80,30 @@ class Generator:
         assert self.sampling.block is not None
         return self.sampling.block
 
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations for an image."""
+        return self.sampling.evaluations(self.plan)
+
+    @property
+    def period(self) -> int:
+        """After how many images their classes begin again; 1 for an unconditional model."""
+        return self.sampling.period(self.model.classes)
+
+    @property
+    def classes(self) -> list[int] | None:
+        """The classes of images 0, 1, ..., over and over; None if no image is of any."""
+        labels = self.labels(torch.arange(self.period))
+        return None if labels is None or int(labels.max()) < 0 else [int(label) for label in labels]
+
+    def labels(self, indices: Tensor) -> Tensor | None:
+        """The classes of images, int64 (N,), -1 for none; None if the model is unconditional.
+
+        Args:
+            indices: int64 (N,).
+        """
+        return self.sampling.labels(indices, self.model.classes)
+
     def states(self, block: int) -> Iterator[State]:
         """The states of one block, from noise to images; see :func:`ddpm_ip.sampler.walk.walk`."""
         return self.walk(torch.arange(block * self.block, (block + 1) * self.block, device=self.model.device))
@@ -87,18 +112,20 @@ class Generator:
         """The states of any images of the seed, of as many as a block has.
 
         Args:
-            indices: int64 (block,) on the model's device: whose noise is drawn.
+            indices: int64 (block,) on the model's device: whose noise is drawn, and of which classes they are.
             start: the state to begin with, float32 (block, C, H, W); the ``x_T`` of the images if None.
         """
         model, sampling = self.model, self.sampling
-        corrections = sampling.all_corrections()
+        corrections, labels = sampling.all_corrections(), self.labels(indices)
+        cond = None if labels is None else Cond(labels)
         if self.graph is not None:
             self.graph.load(self.plan, corrections, sampling.seed)  # another generator may have used it meanwhile
-            yield from self.graph(indices, start)
+            yield from self.graph(indices, start, cond)
             return
         with model.autocast():
             begin = model.shape if start is None else start
-            yield from walk(self.plan, model.denoiser, sampling.seed, indices, begin, corrections)
+            denoiser = replace(model.denoiser, cond=cond)
+            yield from walk(self.plan, denoiser, sampling.seed, indices, begin, corrections)
 
     def noise(self, indices: Tensor) -> Tensor:
         """``x_T`` of images of the seed, float32 (N, C, H, W); ``indices`` int64 (N,) on the model's device."""
@@ -145,7 +172,7 @@ class Generator:
         """All that an image depends on beside the weights and its index; see :meth:`Sampling.facts`."""
         engine = self.model.engine
         computed = Computed(engine.mixed_precision, self.graph is not None, engine.device.type)
-        return self.sampling.facts(self.model.diffusion, computed)
+        return self.sampling.facts(self.model.diffusion, computed, self.model.classes)
 
 
 def preview(model: Model, sampling: Sampling, n: int) -> UInt8:
@@ -182,7 +209,7 @@ class Model:
         self.engine, self.device, self.origin = engine, engine.device, origin
         self.autocast: Callable[[], AbstractContextManager[object]] = engine.autocast
         self.denoiser: Denoiser = config.denoiser(network)
-        self.shape = config.shape
+        self.shape, self.classes = config.shape, config.classes
         self.diffusion: dict[str, Any] = config.to_dict()["diffusion"]
         self._config, self._network = config, network
         self._shadow: Shadow | None = None
@@ -206,7 +233,7 @@ class Model:
         refuse_too_many(self._config, self.engine, sampling.block)
         sampling = sampling.filled(self._config.diffusion.var_type)
         plain = Generator(self, sampling, sampling.plan(self.denoiser.schedule))
-        sampling.check(self.denoiser.schedule, self.denoiser.learned_variance)
+        sampling.check(self.denoiser.schedule, self.denoiser.learned_variance, self.classes)
         reason, graph = self._why_not, None
         if reason is None:
             try:
@@ -237,8 +264,10 @@ class Model:
         if graph is None or graph.capacity < plan.visits:
             graph, captured = self._capture(plain, dtype), True
         graph.load(plan, corrections, plain.sampling.seed)
-        xt, t, output = graph.first_visit()
-        error = compare_outputs(self._network, xt[:8], t[:8], output[:8], dtype)
+        labels = plain.labels(torch.arange(plain.block, device=self.device))
+        xt, t, output, cond = graph.first_visit(None if labels is None else Cond(labels))
+        told = None if cond is None or cond.labels is None else Cond(cond.labels[:8])
+        error = compare_outputs(self._network, xt[:8], t[:8], output[:8], dtype, told)
         self._graphs[key] = graph
         if captured:
             log.info(
@@ -258,8 +287,9 @@ class Model:
         shadow = self._shadow
         images = torch.zeros(plain.block, *self.shape, device=self.device)
         times = torch.zeros(plain.block, device=self.device)
+        nobody = None if self.classes is None else Cond(torch.full((plain.block,), -1, device=self.device))
         with torch.no_grad():
-            compile_together(lambda: shadow(images, times))
+            compile_together(lambda: shadow(images, times, nobody))
         corrections = plain.sampling.all_corrections()
-        denoiser = replace(self.denoiser, network=shadow)
+        denoiser = replace(self.denoiser, network=shadow, cond=nobody)
         return Graph(denoiser, corrections, plain.plan, plain.block, self.shape, self.device)

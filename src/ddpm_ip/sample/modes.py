@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from ddpm_ip.images import PICTURES, UInt8, grid, to_unit
 from ddpm_ip.sample.generator import Generator
 from ddpm_ip.sample.whole import Shape
 from ddpm_ip.sampler import DDIMInversion, State, slerp
+from ddpm_ip.sampler.classes import KnownClasses
 from ddpm_ip.sampler.sampling import Sampling
 
 GAP = 2  # pixels around the images of a strip
@@ -56,7 +57,7 @@ class Pictures:
     @property
     def evaluations(self) -> int:
         """Of the network, for one picture."""
-        return self.generator.plan.visits
+        return self.generator.evaluations
 
     def facts(self) -> dict[str, Any]:
         """What a picture depends on besides its mode, its frames and the facts of the generator, for JSON."""
@@ -110,7 +111,7 @@ class Strips(Pictures):
 class Interpolations(Pictures):
     """Strip ``i`` goes from image ``2 i`` to image ``2 i + 1`` of the seed, by noises on the arc between theirs.
 
-    The noise that a sampler adds on the way is that of image ``2 i`` all along the strip.
+    The noise that a sampler adds on the way, and the class, are those of image ``2 i`` all along the strip.
 
     Args:
         frames: images of a strip, both ends among them.
@@ -129,7 +130,7 @@ class Interpolations(Pictures):
 
     @property
     def evaluations(self) -> int:
-        return self.generator.plan.visits * self.frames
+        return self.generator.evaluations * self.frames
 
     def block(self, block: int) -> list[UInt8]:
         generator = self.generator
@@ -163,12 +164,12 @@ class Reconstructions(Pictures):
 
     @property
     def evaluations(self) -> int:
-        return self.inversion.plan.visits + self.generator.plan.visits
+        return self.inversion.evaluations + self.generator.evaluations
 
     def facts(self) -> dict[str, Any]:
         up = self.inversion
         return {
-            "inversion": {**asdict(up.sampling.sampler), "evaluations": up.plan.visits},
+            "inversion": {**asdict(up.sampling.sampler), "evaluations": up.evaluations},
             "input": self.images.fingerprint,
         }
 
@@ -195,7 +196,9 @@ class Reconstructions(Pictures):
 
 
 def inverse(sampling: Sampling) -> Sampling:
-    """DDIM inversion on the times of a sampling: what the network itself says, without corrections or clipping."""
+    """DDIM inversion on the times of a sampling: what the network itself says of the same classes, without corrections
+    or clipping.
+    """
     up: Any = DDIMInversion()  # not among those that a person chooses
     return Sampling(
         up,
@@ -205,7 +208,22 @@ def inverse(sampling: Sampling) -> Sampling:
         seed=sampling.seed,
         block=sampling.block,
         precision=sampling.precision,
+        classes=sampling.classes,
     )
+
+
+def of_given(sampling: Sampling, classes: KnownClasses | None) -> Sampling:
+    """The same for images, or noise, that are given, of which nobody knows the class unless the sampling says it.
+
+    A class-conditional model is then asked without a class, and guidance has nothing to magnify.
+
+    Args:
+        sampling: as it is wanted.
+        classes: of the model; None for an unconditional one.
+    """
+    if classes is None or sampling.classes is not None:
+        return sampling
+    return replace(sampling, classes=(-1,))
 
 
 def noise_behind(inversion: Generator, images: Tensor, indices: Tensor) -> Tensor:
@@ -277,8 +295,9 @@ def reconstructions(generator: Generator, folder: Path) -> Reconstructions:
     model, engine = generator.model, generator.model.engine
     with engine.main_process_first():  # the others find what it decoded
         images = input_images(folder, model.shape, engine.is_main_process)
-    up = model.generator(inverse(generator.sampling))
-    return Reconstructions(generator, up, images)
+    sampling = of_given(generator.sampling, model.classes)
+    generator = generator if sampling == generator.sampling else model.generator(sampling)
+    return Reconstructions(generator, model.generator(inverse(sampling)), images)
 
 
 def _strip(frames: UInt8) -> UInt8:

@@ -20,6 +20,7 @@ from ddpm_ip.config import Config
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import write_json
 from ddpm_ip.memory import enough_memory
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.weights import Weights
@@ -121,6 +122,7 @@ def cost_of(model: Model, teacher: Sampling, times: Sequence[float], n: int, blo
         ConfigError: the teacher draws noise, or does not stop at each of the times.
     """
     schedule = model.denoiser.schedule
+    teacher.check_classes(model.classes)
     plan = teacher.filled("fixed_small").sampler.plan(schedule, times)
     if plan.draws_noise:
         raise ConfigError("the teacher draws noise, and a trajectory is that of an ODE: choose --sampler ipndm")
@@ -128,7 +130,7 @@ def cost_of(model: Model, teacher: Sampling, times: Sequence[float], n: int, blo
     ratios = [*(sigma / alpha for alpha, sigma in levels), 0.0]
     landed = torch.zeros(len(times), len(ratios), dtype=torch.float64, device=model.device)
     lying = torch.zeros(len(ratios), dtype=torch.float64, device=model.device)
-    log.info("the teacher walks %d times from noise to image, in %d network evaluations", n, plan.visits)
+    log.info("the teacher walks %d times from noise to image, in %d network evaluations", n, teacher.evaluations(plan))
     for first in range(0, n, block):
         indices = torch.arange(first, min(first + block, n), device=model.device)
         states, eps = _trajectories(model, teacher, plan, indices)
@@ -146,7 +148,9 @@ def cost_of(model: Model, teacher: Sampling, times: Sequence[float], n: int, blo
 def _trajectories(model: Model, teacher: Sampling, plan: Plan, indices: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """The states of the teacher's walks, and what the network says at each but the last; in float32."""
     states, eps = [], []
-    made = walk(plan, model.denoiser, teacher.seed, indices, model.shape, teacher.all_corrections())
+    labels = teacher.labels(indices, model.classes)
+    denoiser = replace(model.denoiser, cond=None if labels is None else Cond(labels))
+    made = walk(plan, denoiser, teacher.seed, indices, model.shape, teacher.all_corrections())
     for before, after in pairwise(made):
         if before.row == 0:
             states.append(before.xt)

@@ -146,7 +146,8 @@ def sample(
         config: of the model.
         weights: folder of a run (its newest EMA), a checkpoint, or a safetensors file; or what was found there.
         save_dir: a folder, which gets ``000000.png``, ... (of 1, 3 or 4 channels, RGBA); or a file that ends in
-            ``.npz``, which gets one array ``images``, uint8 (N, H, W, C), of any number of channels.
+            ``.npz``, which gets an array ``images``, uint8 (N, H, W, C), of any number of channels. Of a
+            class-conditional model also ``labels.csv``, or an array ``labels``.
         options: what to make.
         on_block: called after each block is on the disk; for tests.
 
@@ -205,6 +206,7 @@ def write_samples(
     engine, channels = generator.model.engine, generator.model.shape[0]
     store = Store.at(save_dir, options.mode, channels)
     pictures = options.pictures(generator)
+    generator = pictures.generator
     shown: dict[str, Any] = {"mode": options.mode, "frames": options.frames}
     if channels not in (1, 3):  # or an alpha channel would be taken for transparency
         shown["channels"] = channels
@@ -223,7 +225,7 @@ def write_samples(
         if engine.is_main_process:
             if said := pictures.told(store.picture(i) for i in range(n)):
                 log.info(said)
-            store.finish(n)
+            store.finish(n, generator.classes if options.mode == "sample" else None)
             log.info(
                 "%d images in %s: %s, %d network evaluations each (sampling %.1f s, waiting for the disk %.1f s)",
                 n, save_dir, _row(generator, options), pictures.evaluations, sampling, waiting,

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ddpm_ip.data.imageset import Int64
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.images import UInt8, grid
+from ddpm_ip.images import UInt8, by_class, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.row import row_label
 from ddpm_ip.sample.generator import Generator, Model
@@ -67,7 +69,7 @@ class Samples:
     @property
     def evaluations(self) -> int:
         """Network evaluations an image."""
-        return self._generator.plan.visits
+        return self._generator.evaluations
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -111,10 +113,22 @@ class Samples:
         return (_first(state, n) for state in self._generator.states(block))
 
     def grid(self, n: int = SHOWN, columns: int | None = None, scale: int | None = None) -> Image.Image:
-        """The first ``n`` images as a picture, see :func:`ddpm_ip.images.grid`."""
+        """The first ``n`` images as a picture, see :func:`ddpm_ip.images.grid`.
+
+        Unless ``columns`` are given, a row of a class-conditional model is a class (:func:`ddpm_ip.images.by_class`).
+        """
         n = min(n, self.n)
         shown = self._images if self._images is not None else np.concatenate(list(self._kept(n)))
-        return grid(shown[:n], columns=columns, scale=scale)
+        shown = shown[:n]
+        if columns is None:
+            shown, columns = by_class(shown, self._generator.period)
+        return grid(shown, columns=columns, scale=scale)
+
+    @property
+    def labels(self) -> Int64 | None:
+        """The classes of the images, int64 (N,), -1 for none; None if the model is unconditional."""
+        found = self._generator.labels(torch.arange(self.n))
+        return None if found is None else found.numpy()
 
     def save(self, path: Path | str) -> Path:
         """Writes the images as ``ddpm-ip sample`` does: those that are there already stay, the rest is made.

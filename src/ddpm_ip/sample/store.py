@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from PIL import Image
 
 from ddpm_ip.data.npy import archive
 from ddpm_ip.errors import ConfigError, UserError
-from ddpm_ip.files import MB, is_partial, read_bytes, read_json, sweep, write_json, writing
+from ddpm_ip.files import MB, is_partial, read_bytes, read_json, sweep, write_json, write_text, writing
 from ddpm_ip.images import PICTURES, UInt8, save_png
 from ddpm_ip.plain import parse_json
 from ddpm_ip.run.lock import Lock
@@ -28,6 +28,7 @@ from ddpm_ip.sample.whole import Shape, is_whole, largest
 
 Mode = Literal["sample", "denoise", "progressive", "interpolate", "reconstruction"]
 LOCK = ".lock"
+LABELS = "labels.csv"  # beside images of a class-conditional model
 AGAIN = "give the same call again, which makes only what is missing"
 
 
@@ -128,7 +129,7 @@ class Store:
             stack.enter_context(Lock(self.folder / LOCK, "making images in"))
         except (OSError, UserError) as error:
             return f"{error} (--save_dir)"
-        sweep(self.folder, self._mark.name, f"*{self.suffix}")
+        sweep(self.folder, self._mark.name, LABELS, f"*{self.suffix}")
         if self.npz is not None:
             sweep(self.npz.parent, glob.escape(self.npz.name))
         return self._claim(identity)
@@ -207,15 +208,26 @@ class Store:
         with writing(path, advice=advice) as file:
             np.save(file, np.ascontiguousarray(picture))
 
-    def finish(self, n: int) -> None:
-        """Gathers the npz and removes its parts."""
+    def finish(self, n: int, classes: Sequence[int] | None = None) -> None:
+        """Gathers the npz and removes its parts; writes beside images in a folder of which classes they are.
+
+        Args:
+            n: images.
+            classes: of images 0, 1, ..., over and over, -1 for none; None if they have no classes.
+        """
         if self.npz is None:
+            if classes is not None:
+                there = [(path.name, classes[int(path.stem) % len(classes)]) for path in sample_files(self.folder)]
+                text = "".join(f"{name},{label}\n" for name, label in [("file", "label"), *there])
+                write_text(self.folder / LABELS, text, advice=f"Put that right and {AGAIN}")
             return
         images = [self._read(i) for i in range(n)]
         array = np.stack([image[..., None] if image.ndim == 2 else image for image in images])
         arrays: dict[str, Any] = {"images": array}
         if array.shape[3] not in (1, 3):  # a shape such as (N, 6, 10, 5) has two readings
             arrays["layout"] = np.array("channels_last")
+        if classes is not None:
+            arrays["labels"] = np.resize(np.array(classes, np.int64), n)
         arrays["sampling"] = np.array(read_bytes(self._mark, MB).decode())  # what the images are made of
         with writing(self.npz, advice=f"The images are in {self.folder}; put that right and {AGAIN}") as file:
             np.savez(file, **arrays)

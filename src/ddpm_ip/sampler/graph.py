@@ -14,12 +14,29 @@ from torch import Tensor
 
 from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.draws import Draws, words
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler.base import MEMORIES, Plan, State
 from ddpm_ip.sampler.correction.base import Correction, Row
 from ddpm_ip.sampler.packed import CARRY, LEVEL, NUMBERS, packed
 from ddpm_ip.sampler.walk import asked, corrected, numbers_of
 
 CAPACITY = 2048  # visits that a table has room for, unless more are asked for
+
+
+class Visit(NamedTuple):
+    """What the network was asked, and what it put out.
+
+    Attributes:
+        xt: float32 (B, C, H, W).
+        t: float32 (B,).
+        output: (B, C, H, W); without variances, if they are learned.
+        cond: None for an unconditional network.
+    """
+
+    xt: Tensor
+    t: Tensor
+    output: Tensor
+    cond: Cond | None
 
 
 class Kind(NamedTuple):
@@ -45,7 +62,8 @@ class Graph:
     graphs the visits are made one by one, by the same code.
 
     Args:
-        denoiser: the model, without anything in it that waits for the device.
+        denoiser: the model, without anything in it that waits for the device. With a ``cond``, whatever it says, the
+            network is told the labels of each block.
         corrections: those of the first walk; another may have other settings of the same kinds.
         block: images that are made together.
         shape: (C, H, W).
@@ -72,6 +90,7 @@ class Graph:
         self._seed = torch.zeros(2, dtype=torch.int64, device=device)
         self._number = torch.zeros(1, dtype=torch.int64, device=device)
         self._indices = torch.arange(block, device=device)
+        self._cond = None if denoiser.cond is None else Cond(torch.full((block,), -1, device=device))
         self._xt = torch.zeros(block, *shape, device=device)
         self._memories = torch.zeros(MEMORIES, block, *shape, device=device)
         self._seen: Prediction | None = None
@@ -94,18 +113,19 @@ class Graph:
         self._seed.copy_(words(seed))
         self._plan = plan
 
-    def __call__(self, indices: Tensor, start: Tensor | None = None) -> Iterator[State]:
+    def __call__(self, indices: Tensor, start: Tensor | None = None, cond: Cond | None = None) -> Iterator[State]:
         """Walks from noise to the images ``indices`` (block,); a state is overwritten when the next is asked for.
 
         Args:
             indices: int64 (block,), which images of the seed.
             start: the state to begin with, float32 (block, C, H, W), which is copied; drawn if None.
+            cond: the labels of the images, int64 (block,), which are copied; none of them has a class if None.
 
         Raises:
             RuntimeError: another walk has begun since: there is one state for all.
         """
         plan, times, finished = self._plan, self._plan.times(), self._plan.state.tolist()
-        self._start(indices, start)
+        self._start(indices, start, cond)
         number = self._walks
         yield State(0, times[0], self._xt, None)
         for i in range(plan.visits):
@@ -114,20 +134,26 @@ class Graph:
             self._advance()
             yield State(i + 1, times[i + 1], self._xt, self._seen, finished[i])
 
-    def first_visit(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What the network is asked at the start of the first block, (B, C, H, W) and times (B,), and what it put out.
+    def first_visit(self, cond: Cond | None = None) -> Visit:
+        """What the network is asked first at the start of the first block, and what it put out.
 
         Without a correction that asks it in another way this is ``x_T``.
+
+        Args:
+            cond: the labels of the first block.
         """
-        self._start(torch.arange(len(self._indices), device=self._indices.device))
-        xt, t = asked(self._corrections, self._xt.clone(), self._row(self._table[0]))
+        self._start(torch.arange(len(self._indices), device=self._indices.device), cond=cond)
+        xt, t, told = asked(self._corrections, self._xt.clone(), self._row(self._table[0]))
         self._advance()
         assert self._seen is not None
-        return xt, t.float(), self._seen.output
+        return Visit(xt, t.float(), self._seen.output, told)
 
-    def _start(self, indices: Tensor, start: Tensor | None = None) -> None:
+    def _start(self, indices: Tensor, start: Tensor | None = None, cond: Cond | None = None) -> None:
         self._walks += 1
         self._indices.copy_(indices)
+        if self._cond is not None and self._cond.labels is not None:
+            told = None if cond is None else cond.labels
+            self._cond.labels.copy_(told) if told is not None else self._cond.labels.fill_(-1)
         if start is not None:
             self._xt.copy_(start)
         else:
@@ -166,7 +192,8 @@ class Graph:
         numbers = dict(zip(
             (k.name for k in self.kinds), packed_row[NUMBERS:].split([k.numbers for k in self.kinds]), strict=True
         ))  # fmt: skip
-        return Row(t.expand(len(self._xt)), alpha.reshape(1, 1, 1, 1), sigma.reshape(1, 1, 1, 1), numbers)
+        level = alpha.reshape(1, 1, 1, 1), sigma.reshape(1, 1, 1, 1)
+        return Row(t.expand(len(self._xt)), *level, numbers, self._cond)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream()

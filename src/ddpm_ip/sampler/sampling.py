@@ -11,15 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
+from torch import Tensor
+
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler import Ancestral, AnySampler, Plan, VarType
-from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Correction
+from ddpm_ip.sampler.classes import BALANCED, ChosenClasses, KnownClasses, class_of, in_numbers, refuse_classes
+from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Correction, Guidance
 from ddpm_ip.sampler.facts import facts_of
 from ddpm_ip.sampler.shorter import without_clean_step, without_first_evaluation
 from ddpm_ip.sampler.spacing import check, shown, times_of
-from ddpm_ip.sampler.walk import numbers_of
+from ddpm_ip.sampler.walk import evaluations, numbers_of
 from ddpm_ip.schedule import Schedule
-from ddpm_ip.variants import ByName
+from ddpm_ip.variants import ByName, Read
 
 
 class Computed(NamedTuple):
@@ -56,6 +59,9 @@ class Sampling:
         afs: the first network evaluation is replaced by what it would say of pure noise, and saved.
         denoise_to_zero: the last step, from the last time on the grid to the clean image; false leaves it out, with its
             evaluation, and a little noise stays.
+        classes: of a class-conditional model, those that images are of, in turn: image i is of class i modulo their
+            number. Null is all of them, 0, 1, 2, ...; 3 is this one alone, [0, 5] are two, and -1 (none)
+            asks without a class.
     """
 
     sampler: Annotated[AnySampler, ByName()] = dataclasses.field(default_factory=Ancestral)
@@ -68,6 +74,7 @@ class Sampling:
     precision: Literal["no", "fp16", "bf16"] | None = None
     afs: bool = False
     denoise_to_zero: bool = True
+    classes: Annotated[ChosenClasses | None, Read(in_numbers)] = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
@@ -76,6 +83,8 @@ class Sampling:
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         check(self.spacing)
+        if self.classes is not None and (not self.classes or min(self.classes) < -1):
+            raise ValueError(f"classes are numbers from 0, or -1 (none), got {self.classes}")
 
     def filled(self, var_type: VarType) -> Sampling:
         """The same with the variance that a sampler leaves to the model."""
@@ -103,17 +112,53 @@ class Sampling:
             plan = without_clean_step(plan, schedule, times[-1])
         return without_first_evaluation(plan) if self.afs else plan
 
-    def check(self, schedule: Schedule, learned_variance: bool) -> None:
+    def guided(self, scale: float) -> Sampling:
+        """The same with guidance of this scale, next to the network; in an interval, if it has one.
+
+        Raises:
+            ConfigError: there is no such scale.
+        """
+        found = next((c for c in self.corrections if isinstance(c, Guidance)), Guidance())
+        rest = [c for c in self.corrections if not isinstance(c, Guidance)]
+        try:
+            return dataclasses.replace(self, corrections=(dataclasses.replace(found, scale=scale), *rest))
+        except ValueError as error:
+            raise ConfigError(f"--guidance: {error}") from None
+
+    def labels(self, indices: Tensor, classes: KnownClasses | None) -> Tensor | None:
+        """The classes of images, int64 (B,), -1 for none; a function of their indices, int64 (B,).
+
+        Args:
+            indices: of the images.
+            classes: of the model; None for an unconditional one, of which images have no labels.
+        """
+        return None if classes is None else class_of(indices, self.classes or range(classes.count))
+
+    def period(self, classes: KnownClasses | None) -> int:
+        """After how many images their classes begin again; 1 for an unconditional model."""
+        return 1 if classes is None else len(self.classes or range(classes.count))
+
+    def check(self, schedule: Schedule, learned_variance: bool, classes: KnownClasses | None = None) -> None:
         """Says before anything is made what would be said when images are.
 
         Args:
             schedule: of the model.
             learned_variance: whether the model has one.
+            classes: of the model; None for an unconditional one.
 
         Raises:
             ConfigError: this model cannot be sampled so.
         """
+        self.check_classes(classes)
         numbers_of(self.plan(schedule), schedule, learned_variance, self.all_corrections())
+
+    def check_classes(self, classes: KnownClasses | None) -> None:
+        """The part of :meth:`check` that is about classes.
+
+        Raises:
+            ConfigError: this model does not have these classes, or cannot be guided.
+        """
+        refuse_classes(self.classes, any(isinstance(c, Guidance) for c in self.corrections), classes)
 
     def all_corrections(self) -> tuple[Correction, ...]:
         """The corrections, clipping among them: the last, and always there."""
@@ -121,7 +166,11 @@ class Sampling:
 
     def row(self) -> dict[str, Any]:
         """What makes the row of a results table, as plain values: sampler, corrections, clip, and what is unusual."""
-        unusual = {"afs": self.afs or None, "denoise_to_zero": None if self.denoise_to_zero else False}
+        unusual = {
+            "afs": self.afs or None,
+            "denoise_to_zero": None if self.denoise_to_zero else False,
+            "classes": None if self.classes is None else list(self.classes),
+        }
         return {
             "sampler": facts_of(self.sampler),
             "corrections": [facts_of(c) for c in self.corrections],
@@ -129,12 +178,19 @@ class Sampling:
             **{key: value for key, value in unusual.items() if value is not None},
         }
 
-    def facts(self, diffusion: Mapping[str, Any], computed: Computed) -> dict[str, Any]:
+    def evaluations(self, plan: Plan) -> int:
+        """Network evaluations for an image, along the plan of this sampling."""
+        return evaluations(plan, self.corrections)
+
+    def facts(
+        self, diffusion: Mapping[str, Any], computed: Computed, classes: KnownClasses | None = None
+    ) -> dict[str, Any]:
         """All that an image depends on beside the weights and its index, as plain values for JSON.
 
         Args:
             diffusion: the section of the model's configuration, as plain values.
             computed: what computed it.
+            classes: of the model; None for an unconditional one, whose images have none.
 
         Raises:
             ConfigError: there is no such walk, or ``block`` is still open.
@@ -144,11 +200,13 @@ class Sampling:
         model = {key: value for key, value in diffusion.items() if key != "var_type"}
         total = int(diffusion["total_steps"])
         schedule = Schedule(total, *(diffusion[key] for key in ("beta_schedule", "beta_start", "beta_end")))
+        balanced = {} if classes is None or self.classes is not None else {"classes": BALANCED}
         return {
             **self.row(),
+            **balanced,
             "steps": len(self.times(schedule)),
             "spacing": self.steps if isinstance(self.steps, str) else shown(self.spacing),
-            "evaluations": self.plan(schedule).visits,
+            "evaluations": self.evaluations(self.plan(schedule)),
             "seed": self.seed,
             "block": self.block,
             "diffusion": model,

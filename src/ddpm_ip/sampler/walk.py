@@ -14,6 +14,7 @@ from torch import Tensor
 from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.draws import Draws
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler.base import Plan, State
 from ddpm_ip.sampler.correction.base import Correction, Denoise, Row
 from ddpm_ip.schedule import Schedule
@@ -31,7 +32,7 @@ def walk(
 
     Args:
         plan: of a sampler.
-        denoiser: the model.
+        denoiser: the model; its ``cond`` has the labels of the images, (B,).
         seed: of the random numbers.
         indices: int64 (B,), which images of that seed; its device is where the work is done.
         start: the shape (C, H, W) of images whose ``x_T`` is drawn; or the state to begin with, float32 (B, C, H, W).
@@ -52,7 +53,7 @@ def walk(
     yield State(0, times[0], x, None)
     for i in range(plan.visits):
         with torch.no_grad():
-            row = _row(plan, i, numbers, x)
+            row = _row(plan, i, numbers, x)._replace(cond=denoiser.cond)
             seen = denoise(x, row)
             noise = _noise(plan, i, seen, Draws(seed, int(plan.word[i]), indices), x.shape[1:])
             before = [x, *memories, seen.x0, seen.eps, noise]
@@ -67,17 +68,17 @@ def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
     """The denoiser as a plan's rows ask it, within all corrections."""
 
     def network(xt: Tensor, row: Row) -> Prediction:
-        return denoiser.at(xt, row.t, row.alpha, row.sigma)
+        return denoiser.at(xt, row.t, row.alpha, row.sigma, row.cond)
 
     return _wrapped(network, corrections)
 
 
-def asked(corrections: Sequence[Correction], xt: Tensor, row: Row) -> tuple[Tensor, Tensor]:
-    """What corrections ask the network for a state ``xt``, (B, C, H, W) and times (B,); it is not run."""
+def asked(corrections: Sequence[Correction], xt: Tensor, row: Row) -> tuple[Tensor, Tensor, Cond | None]:
+    """What corrections ask the network first for a state ``xt``, (B, C, H, W), times (B,), labels; it is not run."""
     found = []
 
     def network(xt: Tensor, row: Row) -> Prediction:
-        found.append((xt, row.t))
+        found.append((xt, row.t, row.cond))
         nothing = torch.zeros_like(xt)
         return Prediction(nothing, nothing, nothing, nothing)
 
@@ -103,17 +104,27 @@ def numbers_of(
         corrections: in their order.
 
     Raises:
-        ConfigError: a correction is named twice, or the plan needs a learned variance and the network has none.
+        ConfigError: a correction is named twice, or stands where it cannot, or the plan needs a learned variance and
+            the network has none.
     """
     names = [c.name for c in corrections]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigError(f"the correction {', '.join(sorted(twice))} is given twice: give each once")
+    if late := [c.name for c in corrections[1:] if c.asks > 1]:
+        raise ConfigError(
+            f"the correction {late[0]} asks the network more than once, next to it: name it first, before {names[0]}"
+        )
     if plan.log_bounds is not None and not learned_variance:
         raise ConfigError(
             "var_type learned_range needs a network with learned variance (trained with "
             "diffusion.var_type: learned_range); for this one choose fixed_large or fixed_small"
         )
     return {c.name: c.numbers(plan, schedule) for c in corrections}
+
+
+def evaluations(plan: Plan, corrections: Sequence[Correction]) -> int:
+    """Network evaluations for an image: one a visit, or as many as a correction asks for."""
+    return plan.visits * math.prod(c.asks for c in corrections)
 
 
 def _row(plan: Plan, i: int, numbers: Mapping[str, Tensor], x: Tensor) -> Row:

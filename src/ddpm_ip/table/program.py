@@ -24,7 +24,7 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import Extractor, find_extractor, identity_of
 from ddpm_ip.evaluate.images import open_samples
-from ddpm_ip.images import PICTURES, UInt8, grid
+from ddpm_ip.images import PICTURES, UInt8, by_class, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
@@ -155,7 +155,7 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
     )
     if accelerator.is_main_process:
         sheet.publish()  # what cannot share a table is told before hours are spent on it
-    costs = {cell: cell.sampling.plan(model.denoiser.schedule).visits for cell in todo}
+    costs = {cell: cell.sampling.evaluations(cell.sampling.plan(model.denoiser.schedule)) for cell in todo}
     progress = _Progress({cell: (sheet.names[cell], cost) for cell, cost in costs.items()}, accelerator.num_processes)
     for cell in sorted(todo, key=costs.__getitem__):
         progress.begin()
@@ -171,7 +171,7 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
         source = open_samples(samples, {**weights, **generator.facts()})
         evaluation = with_.evaluator.evaluate(source, with_.images, cell.n_samples)
         if accelerator.is_main_process:
-            sheet.put(cell, evaluation, grid(first[0][:PICTURED]))
+            sheet.put(cell, evaluation, grid(*by_class(first[0][:PICTURED], generator.period)))
             log.info("%s: %s", sheet.names[cell], ", ".join(f"{k} {v:.4f}" for k, v in evaluation.values.items()))
             on_cell(sheet.names[cell])
         accelerator.wait_for_everyone()

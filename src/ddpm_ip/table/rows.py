@@ -162,7 +162,7 @@ class TableOptions:
             if self.evaluations is not None:
                 asked = _sampling(row, _fitting(without_weights(row)[0], int(column), diffusion.schedule), 0)
             sampling, spacing = fill(asked)
-            sampling.check(diffusion.schedule, diffusion.learned_variance)
+            sampling.check(diffusion.schedule, diffusion.learned_variance, config.classes)
         except ConfigError as error:
             return replace(asked, steps=column), spacing, str(error)
         return sampling, spacing, None
@@ -177,7 +177,7 @@ def _fitting(row: Sampling, evaluations: int, schedule: Schedule) -> int:
     steps, why_not = min(evaluations + MOST_SAVED, schedule.total_steps), ""
     while steps >= 1:
         try:
-            visits = _sampling(row, steps, 0).plan(schedule).visits
+            visits = row.evaluations(_sampling(row, steps, 0).plan(schedule))
         except ConfigError as error:
             why_not = str(error)
             steps -= 1

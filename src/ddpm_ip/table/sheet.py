@@ -281,7 +281,7 @@ def _check(cell: Mapping[str, Any]) -> None:
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
             raise TypeError(f"{word} must have a name")
         _refuse_odd(word, [*section, *section.values()])
-    _refuse_odd("clip, steps or grid", [cell["clip"], steps, cell.get("grid")])
+    _refuse_odd("clip, steps, classes or grid", [cell["clip"], steps, cell.get("classes"), cell.get("grid")])
     if not isinstance(cell["clip"], str) or not (isinstance(steps, str) or (type(steps) is int and steps > 0)):
         raise TypeError("clip must be a word, and steps a number or a text")
     if not isinstance(cell.get("grid"), str | None):

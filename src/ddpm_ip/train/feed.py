@@ -22,7 +22,6 @@ from ddpm_ip.data.imageset import Int64
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws
 from ddpm_ip.images import to_unit
-from ddpm_ip.nn.network import Cond
 
 RESIDENT_BYTES = 4 << 30  # a set up to this size lies on the device as a whole
 
@@ -37,11 +36,6 @@ class Batch(NamedTuple):
 
     pixels: Tensor
     labels: Tensor | None
-
-    @property
-    def cond(self) -> Cond | None:
-        """What the network is told about the images; None if there is nothing to tell."""
-        return None if self.labels is None else Cond(self.labels)
 
     def rows(self, some: slice) -> Batch:
         """Some of the rows, as views."""

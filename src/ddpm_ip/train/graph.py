@@ -22,7 +22,7 @@ from ddpm_ip.nn.fused.operations import Shadow
 from ddpm_ip.times import Observer
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.state import TrainState
-from ddpm_ip.train.step import learning_rate, own_rows
+from ddpm_ip.train.step import condition, learning_rate, own_rows
 
 
 class CapturedStep:
@@ -88,7 +88,8 @@ class CapturedStep:
             draws = Draws(self.config.seed, self._step, self._rows[chunk])
             self._shadow.masks.keys = draws.keys()
             some = self._batch.rows(chunk)
-            losses = self._objective(self._denoiser, self.feed.x0(some.pixels, draws), draws, some.cond)
+            told = condition(self.config, some, draws)
+            losses = self._objective(self._denoiser, self.feed.x0(some.pixels, draws), draws, told)
             part = losses.per_sample.sum() / rows
             part.backward()
             self._collect(add=start > 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
 from ddpm_ip.engine import start_device, start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError
-from ddpm_ip.images import grid, save_png
+from ddpm_ip.images import by_class, grid, save_png
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.nn.blocks import recompute_blocks
 from ddpm_ip.run import checkpoint
@@ -251,13 +251,17 @@ def _prune(run: Run, watch: Watch | None) -> None:
 
 
 def _sample(run: Run, metrics: Metrics | None) -> None:
-    """A grid of samples of the averaged network: always the same starting noise, so that grids can be compared."""
+    """A grid of samples of the averaged network: always the same starting noise, so that grids can be compared.
+
+    Of a class-conditional network a row is a class, if there are two images or more of each.
+    """
     t = run.config.train
-    images = preview(run.averaged, run.config.sampling_in_training(t.sample_steps), t.n_samples)
+    sampling = run.config.sampling_in_training(t.sample_steps)
+    images, columns = by_class(preview(run.averaged, sampling, t.n_samples), sampling.period(run.config.classes))
     if metrics is not None:
         path = run.folder.samples / f"step{run.state.step:08d}.png"
         with metrics.spare("a grid of samples"):
-            save_png(grid(images), path)
+            save_png(grid(images, columns), path)
             metrics.image(run.state.step, path)
 
 
@@ -330,6 +334,8 @@ def build(config: Config, images: ImageSet, accelerator: Accelerator) -> tuple[T
 def make_feed(config: Config, images: ImageSet, accelerator: Accelerator) -> Feed:
     """This process's share of the images of each step."""
     t = config.train
+    if config.classes is None:  # labels are not even brought to the device
+        images = replace(images, labels=None)
     return Feed(images, config.seed, t.batch_size, own_rows(config, accelerator), t.flip, accelerator.device)
 
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from ddpm_ip.config import Config, load
 from ddpm_ip.data import ImageSet
+from ddpm_ip.data.labels import check_labels, without_images
 from ddpm_ip.ema import remaining
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
 from ddpm_ip.evaluate.during import check_sampling
@@ -163,6 +164,8 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
             f"{config.model.in_channels}: {cure}set --model.in_channels {images.channels}"
         )
     config.model.check(images.height, images.width)
+    if config.classes is not None:
+        check_labels(images.labels, images.name, config.classes.count)
     check_sampling(config)
     if config.train.batch_size % processes:
         raise ConfigError(
@@ -258,6 +261,8 @@ def announce(run: Run) -> None:
                 config.train.n_steps, 100 * untrained, decay,
             )  # fmt: skip
     if said := too_little_noise(config.diffusion.schedule):
+        log.warning("%s", said)
+    if config.classes is not None and (said := without_images(images.labels, config.classes.count)):
         log.warning("%s", said)
     if not folder.config.exists():
         write_yaml(folder.config, config.to_dict())

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ddpm_ip.config import Config
 from ddpm_ip.draws import Draws, dropout_seed
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.times import Observer
 from ddpm_ip.train.diverged import check_finite
-from ddpm_ip.train.feed import Feed
+from ddpm_ip.train.feed import Batch, Feed
 from ddpm_ip.train.state import TrainState
 
 
@@ -52,7 +53,7 @@ class TrainStep:
             last = chunk.stop == rows.stop
             with nullcontext() if last else self.accelerator.no_sync(self.network):
                 some = batch.rows(slice(start, start + size))
-                losses = objective(denoiser, self.feed.x0(some.pixels, draws), draws, some.cond)
+                losses = objective(denoiser, self.feed.x0(some.pixels, draws), draws, condition(config, some, draws))
                 part = losses.per_sample.sum() / len(rows)
                 self.accelerator.backward(part)
             seen.append((losses.t, losses.unweighted.detach()))
@@ -86,6 +87,21 @@ class TrainStep:
         limit = self.config.train.clip_grad_norm
         norm = self.accelerator.clip_grad_norm_(self.state.network.parameters(), limit or float("inf"))
         return torch.as_tensor(norm, device=self.accelerator.device).detach()
+
+
+def condition(config: Config, batch: Batch, draws: Draws) -> Cond | None:
+    """What the network is told about images: their labels, some of them hidden; None if it is unconditional.
+
+    Ho & Salimans 2022 (arXiv 2207.12598, algorithm 1). Looks at nothing on the host, so it can be part of a CUDA graph.
+
+    Args:
+        config: the run's.
+        batch: some rows of a step.
+        draws: of the same rows.
+    """
+    if config.classes is None or batch.labels is None:
+        return None
+    return Cond(draws.hidden(batch.labels, config.classes.dropout))
 
 
 def own_rows(config: Config, accelerator: Accelerator) -> range:

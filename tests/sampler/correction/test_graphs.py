@@ -73,7 +73,8 @@ def test_the_first_visit_says_what_the_network_itself_was_asked(correction: Corr
     denoiser = Denoiser(network, schedule)
     plan = DDIM().plan(schedule, TIMES)
     graph = Graph(denoiser, [correction, Clip()], plan, 4, SHAPE, CPU)
-    xt, t, output = graph.first_visit()
+    xt, t, output, cond = graph.first_visit()
+    assert cond is None
     torch.testing.assert_close(output, network(xt, t))
     if isinstance(correction, IPEmulator):
         assert 800 < float(t[0]) < 810

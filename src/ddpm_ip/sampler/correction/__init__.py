@@ -1,8 +1,9 @@
 """Corrections: one a file, each composes with every sampler. A new one is a file and a line in the union below.
 
-They are applied in order, the first next to the network, and each may be given once. What asks the network in another
-way comes first (``ip_emulator``), then what changes eps (``epsilon_scaling``, ``tsr``), then what changes x_0
-(thresholding), then ``time_shift``, which asks all before it at the time that it chooses; clipping is always the last.
+They are applied in order, the first next to the network, and each may be given once. ``guidance``, which asks the
+network twice, must be the first. What asks it in another way follows (``ip_emulator``), then what changes eps
+(``epsilon_scaling``, ``tsr``), then what changes x_0 (thresholding), then ``time_shift``, which asks all before it at
+the time that it chooses; clipping is always the last.
 The order of those that change the state after a visit (``variance_normalisation``) counts among themselves alone.
 """
 
@@ -14,6 +15,7 @@ from ddpm_ip.sampler.correction.clip import Clip, ClipMode
 from ddpm_ip.sampler.correction.dcw import DCW
 from ddpm_ip.sampler.correction.dynamic_thresholding import DynamicThresholding
 from ddpm_ip.sampler.correction.epsilon_scaling import EpsilonScaling
+from ddpm_ip.sampler.correction.guidance import Guidance
 from ddpm_ip.sampler.correction.ip_emulator import IPEmulator
 from ddpm_ip.sampler.correction.time_shift import TimeShift
 from ddpm_ip.sampler.correction.tsr import TSR
@@ -30,6 +32,7 @@ __all__ = [
     "Denoise",
     "DynamicThresholding",
     "EpsilonScaling",
+    "Guidance",
     "IPEmulator",
     "Row",
     "TimeShift",
@@ -37,5 +40,13 @@ __all__ = [
 ]
 
 AnyCorrection = (
-    BandGains | DCW | DynamicThresholding | EpsilonScaling | IPEmulator | TimeShift | TSR | VarianceNormalisation
+    BandGains
+    | DCW
+    | DynamicThresholding
+    | EpsilonScaling
+    | Guidance
+    | IPEmulator
+    | TimeShift
+    | TSR
+    | VarianceNormalisation
 )

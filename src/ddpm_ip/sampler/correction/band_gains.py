@@ -25,7 +25,7 @@ from ddpm_ip.sampler.correction.base import Correction, Row
 from ddpm_ip.sampler.correction.dcw import DCW
 from ddpm_ip.sampler.correction.epsilon_scaling import interpolated
 from ddpm_ip.schedule import Schedule
-from ddpm_ip.variants import OneOrMore, one_or_more
+from ddpm_ip.variants import Read, one_or_more
 
 LEVELS = 3  # of Haar; the most that may be told apart, since all settings share one graph
 Gain = float | tuple[tuple[float, float], ...]  # everywhere the same, or pairs (t, gain)
@@ -43,8 +43,8 @@ class BandGains(Correction):
     """
 
     name: Literal["band_gains"] = field(default="band_gains", kw_only=True)
-    x0: Annotated[tuple[Gain, ...], OneOrMore()] = (1.0,)
-    eps: Annotated[tuple[Gain, ...], OneOrMore()] = (1.0,)
+    x0: Annotated[tuple[Gain, ...], Read(one_or_more)] = (1.0,)
+    eps: Annotated[tuple[Gain, ...], Read(one_or_more)] = (1.0,)
 
     def __post_init__(self) -> None:
         for name in ("x0", "eps"):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.denoiser import Prediction
+from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler.base import Plan
 from ddpm_ip.schedule import Schedule
 
@@ -20,12 +21,14 @@ class Row(NamedTuple):
         t: (B,) times, whole or fractional.
         alpha, sigma: float32 (1, 1, 1, 1), the level that the network is asked at.
         numbers: float32 (P,) for each correction, by its name: its row of :meth:`Correction.numbers`.
+        cond: what the network is told of the images; None for an unconditional network.
     """
 
     t: Tensor
     alpha: Tensor
     sigma: Tensor
     numbers: Mapping[str, Tensor]
+    cond: Cond | None = None
 
     def level_of(self, seen: Prediction) -> tuple[Tensor, Tensor]:
         """Alpha and sigma at which ``x_0`` and ``eps`` of a prediction follow from each other."""
@@ -45,6 +48,11 @@ class Correction(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def asks(self) -> int:
+        """How often it asks the network at a visit; one that asks more than once stands next to the network."""
+        return 1
 
     def numbers(self, plan: Plan, schedule: Schedule) -> Tensor:
         """What it works with at each visit, float64 (V, P) on the CPU; P is the same for every plan."""

@@ -1,4 +1,4 @@
-"""Losses against a second form, written from the papers and the description of the official code, in float64.
+"""The bound, and losses with it and without, against a second form from the papers, in float64.
 
 The official programs (improved-diffusion, guided-diffusion, DDPM-IP) state, for a linear chain of betas,
 
