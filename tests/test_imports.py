@@ -84,10 +84,14 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         set(),
         MODEL
         | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"__init__"},
+        | {"interop", "__init__"},
     ),
-    "interop": ({"torch", "safetensors"}, CORE | PLAIN | {"config", "run", "settings"}),
-    "notebook": ({"torch", "numpy"}, MODEL | {"run", "settings", "sample", "evaluate", "train"}),
+    "interop": (
+        {"torch", "safetensors"},
+        CORE | PLAIN | {"config", "data", "run", "settings", "translation", "__init__"},
+    ),
+    "interop.hub": ({"huggingface_hub"}, PLAIN),
+    "notebook": ({"torch", "numpy"}, MODEL | {"interop", "run", "settings", "sample", "evaluate", "train"}),
 }  # fmt: skip
 
 

@@ -26,6 +26,8 @@ from ddpm_ip.evaluate.features import Extractor, find_extractor
 from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
 from ddpm_ip.evaluate.program import find_reference
 from ddpm_ip.images import UInt8, to_unit
+from ddpm_ip.interop.find import foreign_weights, given
+from ddpm_ip.interop.find import source as foreign
 from ddpm_ip.metric import usual
 from ddpm_ip.places import expanded
 from ddpm_ip.run.folder import RunFolder, config_near
@@ -50,7 +52,8 @@ def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) ->
     """A run that was trained.
 
     Args:
-        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights.
+        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights; or
+            a network from elsewhere, as ``ddpm-ip import`` takes it, whose source decides what it says itself.
         config: of the model; by default the settings that the weights were trained with.
         overrides: items of the configuration, see :func:`new`.
 
@@ -59,6 +62,9 @@ def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) ->
         ConfigError: there is no configuration, or it cannot be used.
     """
     path = expanded(path)
+    if (place := foreign(path)) is not None:
+        weights = foreign_weights(place, _said(config, overrides))
+        return Run(from_dict(_own(place, weights)), None, weights)
     weights = find_weights(path)
     found = config_near(path)
     source = _own(path, weights) if config is None else config
@@ -92,6 +98,15 @@ def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
         return weights.trained(path).config
     except ConfigError as error:
         raise ConfigError(f'{error}; or give the configuration, as in load(path, config="my.yaml")') from None
+
+
+def _said(config: AnyConfig | None, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of a foreign network."""
+    changes = flatten(_plain(overrides))
+    if isinstance(config, str | Path):
+        return given(expanded(config), changes)
+    tree = config.to_dict() if isinstance(config, Config) else config or {}
+    return merge(merge({}, flatten(_plain(tree))), given(None, changes))
 
 
 class Run:

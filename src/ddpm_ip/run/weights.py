@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.files import reading
 from ddpm_ip.run.checkpoint import Checkpoint, find, sha256
-from ddpm_ip.run.identity import Identity, identity, of_meta
+from ddpm_ip.run.identity import Identity, identity, imported_in, of_meta
 from ddpm_ip.run.tensors import mismatches, read_tensors, refuse_not_finite, some
 
 log = logging.getLogger("ddpm_ip.sample")
@@ -28,6 +28,7 @@ class Weights(NamedTuple):
         averaged: see :func:`averaged`.
         checkpoint: the checkpoint that they are part of, and its step; None for a file by itself.
         origin: their file or checkpoint, for messages.
+        own: what a source says of itself that is no run of this program (:mod:`ddpm_ip.interop`).
     """
 
     tensors: dict[str, Tensor]
@@ -35,6 +36,7 @@ class Weights(NamedTuple):
     averaged: bool | str
     checkpoint: Checkpoint | None
     origin: str
+    own: Identity | None = None
 
     def trained(self, path: Path) -> Identity:
         """The run that they are of: their checkpoint says it, or else the folder that they lie in.
@@ -45,7 +47,7 @@ class Weights(NamedTuple):
         Raises:
             ConfigError: nothing says it.
         """
-        own = None if self.checkpoint is None else of_meta(self.checkpoint.meta, self.checkpoint.path)
+        own = self.own if self.checkpoint is None else of_meta(self.checkpoint.meta, self.checkpoint.path)
         return own or identity(path)
 
     def facts(self) -> dict[str, Any]:
@@ -80,7 +82,9 @@ def find_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
     found = find(path, ["ema"])
     log.info("weights: the average of %s", found.path)
-    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], averaged(path), found, str(found.path))
+    taken = imported_in(found.meta)
+    kind = averaged(path) if taken is None or found.step else taken.get("averaged", "unknown")
+    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], kind, found, str(found.path))
 
 
 def averaged(path: Path) -> bool | str:
