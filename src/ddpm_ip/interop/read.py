@@ -2,8 +2,8 @@
 
 PyTorch's files are zip archives with a pickle, which is a program. Before torch sees it, the archive is measured (what
 it declares is what it has) and the program's opcodes are walked without being run: it may make tensors, and
-dictionaries and lists of them, and nothing else. Then torch reads it with ``weights_only``, and maps the file instead of
-copying it, so that an optimizer's state beside the weights costs nothing.
+dictionaries and lists of them, and nothing else. Then torch reads it with ``weights_only``, and maps the file instead
+of copying it, so that an optimizer's state beside the weights costs nothing.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ def states(path: Path) -> list[State]:
     found_there = list(_walk(found, ""))
     if shadow := _nameless(found):
         found_there.append(("ema.shadow", _named(shadow, [t for _, t in found_there], path)))
+    if isinstance(found, list | tuple) and len(found_there) > 1:  # ermongroup/ddim's: the network, ..., the average
+        found_there[-1] = (f"{found_there[-1][0]}, the average", found_there[-1][1])
     named = sorted(found_there, key=lambda pair: AVERAGE.search(pair[0]) is None)
     both = 0 < sum(AVERAGE.search(where) is not None for where, _ in named) < len(named)
     return [State(path, where, _unwrapped(t), _averaged(path, where, both)) for where, t in named]
