@@ -329,7 +329,9 @@ class Pesser(Original):
         return self.up[level].upsample.conv(x)
 
     def through(self, x: Tensor, emb: Tensor) -> Tensor:
-        return self.run_res(self.mid.block_2, self.run_att(self.mid.attn_1, self.run_res(self.mid.block_1, x, emb)), emb)
+        return self.run_res(
+            self.mid.block_2, self.run_att(self.mid.attn_1, self.run_res(self.mid.block_1, x, emb)), emb
+        )
 
     def last(self):
         return self.norm_out, self.conv_out
