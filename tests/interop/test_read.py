@@ -5,6 +5,7 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,10 +36,13 @@ def saved(path, content=None, **options):
     return path
 
 
+def everything(path):
+    return [read.numbers(state) for state in read.states(path)]
+
+
 def refused(path, *words):
     with pytest.raises(CheckpointError) as caught:
-        for state in read.states(path):
-            read.numbers(state)
+        everything(path)
     said = str(caught.value)
     assert path.name in said
     assert len(said) < 2000
@@ -69,11 +73,10 @@ def test_the_kind_of_a_file_is_told_by_its_content(tmp_path, suffix):
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_code_in_a_pickle_is_named_and_not_run(tmp_path, place, protocol):
     evil = Evil(tmp_path / "sentinel")
-    content = {"beside": {**good(), "args": evil}, "instead": evil, "key": {"model": {"a": evil}},
-               "within a list": [good(), [evil]]}[place]  # fmt: skip
-    refused(
-        saved(tmp_path / "a.pt", content, pickle_protocol=protocol), "io.open", "Nothing of it was run", "save_file"
-    )
+    contents = {"beside": {**good(), "args": evil}, "instead": evil, "key": {"model": {"a": evil}}}
+    contents["within a list"] = [good(), [evil]]
+    path = saved(tmp_path / "a.pt", contents[place], pickle_protocol=protocol)
+    refused(path, "io.open", "Nothing of it was run", "save_file")
     assert not (tmp_path / "sentinel").exists()
 
 
@@ -173,7 +176,7 @@ def test_damaged_bytes_are_told_or_do_no_harm(tmp_path):
     def call():
         import resource
 
-        pages = int(open("/proc/self/statm").read().split()[0])
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 200_000_000,) * 2)
         told = 0
         for _ in range(300):
@@ -182,11 +185,9 @@ def test_damaged_bytes_are_told_or_do_no_harm(tmp_path):
                 content[place] ^= 1 << draws.integers(8)
             path.write_bytes(content if draws.random() < 0.8 else content[: draws.integers(len(whole))])
             try:
-                for state in read.states(path):
-                    read.numbers(state)
-            except CheckpointError as error:
+                everything(path)
+            except CheckpointError:
                 told += 1
-                assert len(str(error)) < 2000
         assert told > 50
 
     assert alone(call) == 0
