@@ -208,9 +208,8 @@ def test_a_deep_or_a_recursive_tree_ends(tmp_path):
 
 def test_memory_is_not_taken_for_what_lies_beside(tmp_path):
     """The file is mapped: an optimizer's state of 100 MB beside the weights costs none."""
-    torch.save(
-        {"model": {"a": torch.ones(10)}, "optimizer": {"state": {0: torch.zeros(25_000_000)}}}, tmp_path / "a.pt"
-    )
+    beside = {"optimizer": {"state": {0: torch.zeros(25_000_000)}}}
+    saved(tmp_path / "a.pt", {"model": {"a": torch.ones(10)}, **beside})
 
     def call():
         import resource
