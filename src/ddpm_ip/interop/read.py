@@ -69,7 +69,7 @@ def states(path: Path) -> list[State]:
     elif head[8:9] == b"{" or path.suffix == ".safetensors":
         found = read_tensors(path)
     else:
-        raise CheckpointError(f"{path} {_kind(head)}. {_cure(path)}")
+        raise CheckpointError(f"{path} {_kind(head, path)}")
     found_there = list(_walk(found, ""))
     if shadow := _nameless(found):
         found_there.append(("ema.shadow", _named(shadow, [t for _, t in found_there], path)))
@@ -237,15 +237,15 @@ def _averaged(path: Path, where: str, both: bool) -> bool | str:
     return False if re.fullmatch(r"model\d*\.\w+", path.name) else "unknown"  # what guided-diffusion and others write
 
 
-def _kind(head: bytes) -> str:
-    """What a file is that begins so."""
-    if head.startswith(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9"):
-        return "is of the format that torch.save wrote before version 1.6, whose sizes cannot be checked beforehand"
-    if head[:1] == b"\x80" or head[:1] in b"(cd}]":
-        return "is a bare pickle, which can run code when it is loaded"
-    if not head:
-        return "is empty"
-    return "is neither a file of torch.save nor of safetensors"
+def _kind(head: bytes, path: Path) -> str:
+    """What a file is that begins so, and what to do about it."""
+    if head.startswith(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9"):  # torch's own number
+        old = "is of the format that torch.save wrote before version 1.6, whose sizes cannot be looked at beforehand"
+        return f"{old}. {_cure(path)}"
+    if head[:1] == b"\x80":
+        return f"is a bare pickle, which can run code when it is loaded. {_cure(path)}"
+    told = "is empty" if not head else "is neither a file of torch.save nor of safetensors"
+    return f"{told}: give weights in one of these, the folder of a run, or a checkpoint"
 
 
 def _cure(path: Path) -> str:
