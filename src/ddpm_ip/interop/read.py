@@ -31,7 +31,7 @@ LARGEST = 64_000 * MB  # bytes of a file; the largest published one has 2,200 MB
 LARGEST_PROGRAM = 32 * MB  # bytes of a pickle; of 1,000 tensors it has 0.2 MB
 DEPTH, MOST = 5, 10_000  # of nested dictionaries and lists, and how many are looked at
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "unet.", "ema_model.", "denoise_fn.")
-AVERAGE = re.compile(r"ema|shadow|averag|swa", re.IGNORECASE)
+AVERAGE = re.compile(r"(?<![a-z])(ema|swa)(?![a-z])|shadow|averag", re.IGNORECASE)
 
 _STORAGE = re.compile(r"torch (storage )?\w{3,20}Storage|torch\.storage \w{3,20}Storage")
 _MAKES_TENSORS = {
