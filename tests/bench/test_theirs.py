@@ -11,11 +11,16 @@ from accelerate import Accelerator
 from tests.tiny import tiny
 
 from ddpm_ip.bench import theirs
+from ddpm_ip.config import from_dict
+from ddpm_ip.errors import ConfigError
 
 WIDER = {"in_channels": 3, "n_heads": 2, "dim_mults": [1, 2, 2], "use_attn": [False, True, True]}
 
 
-@pytest.mark.parametrize("model", [{}, WIDER])
+OTHER = {"padding": "both", "norm_eps": 1e-5, "head_channels": 4, "freq_shift": 0}
+
+
+@pytest.mark.parametrize("model", [{}, WIDER, OTHER])
 def test_the_rival_has_the_same_network(model: dict[str, Any]) -> None:
     config = tiny(model)
     same = [
@@ -24,6 +29,12 @@ def test_the_rival_has_the_same_network(model: dict[str, Any]) -> None:
     assert same[0] == same[1]
     dropout = {m.p for m in theirs._network(config).modules() if isinstance(m, torch.nn.Dropout) and m.p}
     assert dropout == {config.model.dropout}
+
+
+def test_a_network_that_diffusers_does_not_have_is_refused() -> None:
+    config = from_dict({"data": {"name": "digits"}, "model": {"name": "adm"}})
+    with pytest.raises(ConfigError, match="no network like model"):
+        theirs._network(config)
 
 
 def test_the_rival_learns() -> None:

@@ -141,6 +141,8 @@ def test_images_and_network_that_do_not_go_together(tmp_path):
 
     assert problems(**{"data.image_size": [6, 10]}) == []
     assert problems(**{"data.image_size": [6, 9]}) == ["images of 6x9 cannot be halved 1 times (model.dim_mults)"]
+    adm = {"model.name": "adm", "model.in_channels": 1, "model.dim_mults": [0.5, 1, 1], "data.image_size": 10}
+    assert problems(**adm) == ["images of 10x10 cannot be halved 2 times (model.dim_mults)"]
     Image.new("RGBA", (8, 8)).save(tmp_path / "a.png")
     changes = {"data.name": "folder", "data.root": str(tmp_path), "data.image_size": 8}
     assert problems(**changes, **{"data.mode": "gray"}) == []

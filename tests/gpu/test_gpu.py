@@ -150,6 +150,22 @@ def test_the_fast_path_is_the_default_and_off_is_off(tmp_path: Path) -> None:
     assert "fast path off (train.fast is off)" in said(train_anew(tiny(n_steps=2, fast="off"), tmp_path / "off"))
 
 
+def test_gradient_checkpointing_within_the_graph_is_the_same_training_in_less_memory(tmp_path: Path) -> None:
+    """With dropout, whose masks are a function of keys."""
+    found, peaks = [], []
+    for wanted in (False, True):
+        config = tiny(n_steps=10, batch_size=512, deterministic=True, gradient_checkpointing=wanted)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        run = train_anew(config, tmp_path / str(wanted))
+        peaks.append(torch.cuda.max_memory_allocated())
+        assert "each step one CUDA graph" in said(run)
+        found.append(weights(run))
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(found[1][name], tensor, rtol=1e-3, atol=1e-5)
+    assert peaks[1] < peaks[0]
+
+
 def test_what_cannot_be_captured_falls_back_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = said(train_anew(tiny(n_steps=2, mixed_precision="fp16"), tmp_path / "fp16"))
     assert "fast path off (mixed_precision fp16 needs a loss scaler" in text

@@ -242,7 +242,7 @@ def test_it_is_chosen_by_its_name_or_by_a_key_of_its_own() -> None:
     assert read({"dim": 64}) == UNetConfig(dim=64)
     assert read({"dim": 64, "resblock_updown": False}) == ADMConfig(dim=64, resblock_updown=False)
     assert read({"dim": 64}, **{"model.name": "adm", "model.dim_mults": [1, 0.5]}) == ADMConfig(dim_mults=(1, 0.5))
-    with pytest.raises(ConfigError, match="resblock_updown is one of model.name adm"):
+    with pytest.raises(ConfigError, match=r"resblock_updown is one of model\.name adm"):
         read({"dim": 64}, **{"model.resblock_updown": False})
     for value in (0, float("inf"), float("nan"), True):
         with pytest.raises(ConfigError, match=r"model\.dim_mults"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -26,15 +27,17 @@ def randomise(net: nn.Module, seed: int) -> None:
 
 
 def reference(
-    channels: tuple[int, ...], attention: tuple[bool, ...], layers: int, groups: int, heads: int
+    channels: tuple[int, ...], attention: tuple[bool, ...], layers: int, groups: int, heads: int, **others: Any
 ) -> UNet2DModel:
-    """google/ddpm-cifar10-32, with other widths."""
+    """google/ddpm-cifar10-32, with other widths, and what others have otherwise."""
+    settings = {
+        "downsample_padding": 0, "freq_shift": 1, "norm_eps": 1e-6, "attention_head_dim": channels[-1] // heads
+    }  # fmt: skip
     return UNet2DModel(
         sample_size=8, in_channels=3, out_channels=3, layers_per_block=layers, block_out_channels=channels,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
-        downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6, norm_num_groups=groups,
-        attention_head_dim=channels[-1] // heads, act_fn="silu", center_input_sample=False,
+        flip_sin_to_cos=False, norm_num_groups=groups, act_fn="silu", center_input_sample=False, **settings | others,
     )  # fmt: skip
 
 
@@ -47,6 +50,9 @@ def pairs(ours: UNet, theirs: UNet2DModel) -> list[tuple[nn.Module, list[nn.Modu
         (ours.norm_out, [theirs.conv_norm_out]),
         (ours.conv_out, [theirs.conv_out]),
     ]
+
+    if ours.labels is not None:
+        found.append((ours.labels, [theirs.class_embedding]))
 
     def res(a: ResBlock, b: nn.Module) -> None:
         found.extend([(a.norm1, [b.norm1]), (a.conv1, [b.conv1]), (a.emb, [b.time_emb_proj]), (a.norm2, [b.norm2])])
@@ -98,21 +104,48 @@ def test_output_and_gradients_equal_diffusers(
     channels: tuple[int, ...], mults: tuple[int, ...], attention: tuple[bool, ...], layers: int, groups: int, heads: int
 ) -> None:
     theirs = reference(channels, attention, layers, groups, heads).eval()
-    randomise(theirs, 0)
     ours = UNet(3, 3, channels[0], mults, attention, layers, heads, dropout=0.1, num_groups=groups).eval()
+    equal(ours, theirs)
+
+
+FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as xyfJASON's repository": (
+        {"padding": "both", "norm_eps": 1e-5}, {"downsample_padding": 1, "norm_eps": 1e-5, "attention_head_dim": None}
+    ),
+    "diffusers' defaults": (
+        {"padding": "both", "norm_eps": 1e-5, "head_channels": 8, "freq_shift": 0},
+        {"downsample_padding": 1, "norm_eps": 1e-5, "attention_head_dim": 8, "freq_shift": 0},
+    ),
+    "classes": ({"classes": 5}, {"num_class_embeds": 5, "attention_head_dim": None}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_other_families_equal_diffusers(family: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    ours, theirs = family
+    sizes, attention = {"dim_mults": (1, 2), "num_res_blocks": 1, "num_groups": 8}, (True, True)
+    network = UNet(3, 3, 16, use_attn=attention, **sizes, **ours).eval()
+    equal(network, reference((16, 32), attention, 1, 8, 1, **theirs).eval())
+
+
+def equal(ours: UNet, theirs: UNet2DModel) -> None:
+    """Output and gradients on the same weights, all of them random."""
+    randomise(theirs, 0)
     mapping = pairs(ours, theirs)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
     assert {id(m) for m, _ in mapping} == {id(m) for m in ours.modules() if list(m.parameters(recurse=False))}
     with torch.no_grad():
         for mine, them in mapping:
             mine.weight.copy_(joined(them, "weight", mine.weight.shape))
-            mine.bias.copy_(joined(them, "bias", mine.bias.shape))
+            if mine is not ours.labels:
+                mine.bias.copy_(joined(them, "bias", mine.bias.shape))
 
     generator = torch.Generator().manual_seed(1)
     x, direction = torch.randn(2, 2, 3, 8, 8, generator=generator)
     t = torch.tensor([3, 871])
     mine_x, their_x = x.clone().requires_grad_(), x.clone().requires_grad_()
-    out, expected = ours(mine_x, t), theirs(their_x, t).sample
+    y = torch.tensor([4, 0])
+    out, expected = ours(mine_x, t, Cond(y)), theirs(their_x, t, None if ours.labels is None else y).sample
     assert expected.std() > 0.1
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
@@ -126,7 +159,8 @@ def test_output_and_gradients_equal_diffusers(
     for mine, them in mapping:
         same(mine.weight.grad, joined(them, "weight", mine.weight.shape, grad=True))
         # The bias of the keys drops out of the softmax: its gradient is rounding, so compare within the whole tensor.
-        same(mine.bias.grad, joined(them, "bias", mine.bias.shape, grad=True))
+        if mine is not ours.labels:
+            same(mine.bias.grad, joined(them, "bias", mine.bias.shape, grad=True))
 
 
 def test_the_default_is_the_network_of_the_paper() -> None:
@@ -184,11 +218,23 @@ def test_memory_grows_with_the_area_the_width_and_the_precision() -> None:
     assert config.activation_bytes(8, 16, 2) == config.activation_bytes(16, 8, 2) == config.activation_bytes(8, 8, 4)
 
 
-def test_labels_do_not_matter_to_this_network() -> None:
+def test_labels_matter_to_a_network_with_classes_alone() -> None:
+    """To which no class is the label -1; its other weights are those that it would have without classes."""
+    x, t, y = torch.randn(2, 3, 8, 8), torch.tensor([1, 2]), Cond(torch.tensor([-1, 3]))
+    torch.manual_seed(0)
     net = small().eval()
-    randomise(net, 0)
-    x, t = torch.randn(2, 3, 8, 8), torch.tensor([1, 2])
-    assert torch.equal(net(x, t, Cond(torch.tensor([0, 9]))), net(x, t))
+    torch.manual_seed(0)
+    conditional = small(classes=4).eval()
+    own = conditional.state_dict()
+    assert own.pop("labels.weight").shape == (4, 32)
+    assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in own.items())
+    for network in (net, conditional):
+        randomise(network, 0)
+    assert torch.equal(net(x, t, y), net(x, t))
+    said, without = conditional(x, t, y), conditional(x, t)
+    assert torch.equal(conditional(x, t, Cond()), without)
+    torch.testing.assert_close(said[0], without[0])
+    assert (said[1] - without[1]).abs().max() > 0.01
 
 
 def test_a_fresh_network_says_zero_and_can_learn() -> None:
@@ -265,6 +311,8 @@ def test_images_that_cannot_be_halved_are_refused(height: int, width: int) -> No
         ({"num_groups": 3}, "width 8 is not divisible by num_groups 3"),
         ({"n_heads": 3}, "n_heads 3"),
         ({"dim": 12, "num_groups": 8}, "width 12 is not divisible"),
+        ({"head_channels": 3}, "width 16, which has attention, is not divisible by head_channels 3"),
+        ({"head_channels": 4, "n_heads": 2}, "both say how many heads"),
         ({"use_attn": (True,)}, "use_attn has 1 entries, model.dim_mults 2"),
         ({"use_attn": (True, False, True)}, "use_attn has 3 entries, model.dim_mults 2"),
     ],

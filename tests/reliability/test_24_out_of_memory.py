@@ -49,6 +49,7 @@ def test_in_training(tmp_path, monkeypatch, capsys, error):
     line = told(capsys)
     assert "to train with 8 images of 8 x 8 pixels at once" in line
     cures = ("--train.micro_batch 4", "--train.mixed_precision bf16", "--train.batch_size", "--model.dim")
+    cures += ("--train.gradient_checkpointing true",)
     assert [cure for cure in cures if cure not in line] == []
     assert str(error)[:20] in line
     assert checkpoint.newest(tmp_path / "run" / "ckpt").step == 2

@@ -50,7 +50,7 @@ def recompute_blocks(network: nn.Module) -> None:
     if not blocks:
         raise ConfigError(
             f"train.gradient_checkpointing: {type(network).__name__} has no block that can be computed again (a "
-            "ddpm_ip.nn.unet.Residual): set it to false"
+            "ddpm_ip.nn.blocks.Residual): set it to false"
         )
     for block in blocks:
         block.recompute = True

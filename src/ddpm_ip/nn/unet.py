@@ -5,8 +5,8 @@ CIFAR-10 network of the paper: 35,746,307 parameters. Padding, order of operatio
 code, so converted weights of the original give the original's output. Activations are NHWC in memory (channels_last).
 
 Two families have the same network with other constants: ``padding="both", norm_eps=1e-5`` is that of xyfJASON's
-repository, and with ``freq_shift=0`` and ``head_channels=8`` besides it is what diffusers' ``UNet2DModel`` makes by
-default (which has the cosines before the sines, an order of the columns of ``time.0.weight``).
+repository, and with ``freq_shift=0`` and ``head_channels=8`` besides it is diffusers' ``UNet2DModel`` by default (which
+has the cosines before the sines: an order of the columns of ``time.0.weight``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class UNetConfig:
         padding: of the strided convolutions: ``right_below`` as in the paper's code, or ``both``, a pixel all around.
         norm_eps: added to the variance in every GroupNorm.
         head_channels: width of an attention head, in place of their number.
-        freq_shift: the lowest frequency of the time embedding is 1/10000 with 1; with 0 that would be the next one.
+        freq_shift: 1 has the lowest frequency of the time embedding at 1/10000; with 0 the next one would be there.
     """
 
     name: Literal["unet"] = field(default="unet", kw_only=True)
