@@ -11,7 +11,19 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ddpm_ip import __version__
-from ddpm_ip.commands import bench, compare_samplers, data, doctor, evaluate, report, sample, table, times, train
+from ddpm_ip.commands import (
+    bench,
+    compare_samplers,
+    data,
+    doctor,
+    evaluate,
+    export,
+    report,
+    sample,
+    table,
+    times,
+    train,
+)
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.parser import Parser
 from ddpm_ip.signals import PREEMPTION, handled
@@ -99,6 +111,7 @@ _COMMANDS: dict[str, _Command] = {
     ),
     "times": ("Finds the best times of a few steps, for `--spacing optimised`.", times.arguments, times.run),
     "doctor": ("Looks for what is missing or wrong here, and says how to fix it.", doctor.arguments, doctor.run),
+    "export": ("Writes a trained network for diffusers, or as one file, with a card.", export.arguments, export.run),
     "report": ("Writes one HTML page that compares runs.", report.arguments, report.run),
     "bench": ("Measures the speed of this machine, beside plain PyTorch and diffusers.", bench.arguments, bench.run),
 }

@@ -114,10 +114,8 @@ class Run:
 
     @property
     def step(self) -> int | None:
-        """Training steps behind the weights; 0 before training, None for a file of weights, which does not say."""
-        if self._weights is None:
-            return 0
-        return None if self._weights.checkpoint is None else self._weights.checkpoint.step
+        """Training steps behind the weights; 0 before training, None for a file of weights that does not say."""
+        return 0 if self._weights is None else self._weights.step
 
     @property
     def schedule(self) -> Schedule:
