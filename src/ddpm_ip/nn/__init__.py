@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Union
+
+from ddpm_ip.nn.adm import ADMConfig
 from ddpm_ip.nn.unet import UNetConfig
 
-ModelConfig = UNetConfig  # the networks that `model` can be, told apart by `name`: A | B | ...
+ModelConfig = Union[UNetConfig, ADMConfig]  # noqa: UP007  (the networks that `model` can be, told apart by `name`)
 
-__all__ = ["ModelConfig", "UNetConfig"]
+__all__ = ["ADMConfig", "ModelConfig", "UNetConfig"]

@@ -8,6 +8,7 @@ signatures say what can be done in one pass over memory: they join a layer with 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,13 @@ Modulation = tuple[Tensor, Tensor]
 
 
 class Operations:
-    """Plain PyTorch."""
+    """Plain PyTorch.
+
+    Attributes:
+        draws_from_generator: whether dropout draws from torch's generator; else its masks are the same each time.
+    """
+
+    draws_from_generator: ClassVar[bool] = True
 
     def norm_silu(
         self,
@@ -47,7 +54,7 @@ class Operations:
             (B, C, H, W); ``x``; and ``x`` once more, the first of its maps if it is joined.
         """
         joined = _join(x)
-        y = norm(joined if shift is None else joined + shift[:, :, None, None])
+        y = norm(joined if shift is None else joined + shift[:, :, None, None].to(joined.dtype))
         if modulation is not None:
             scale, offset = (m[:, :, None, None] for m in modulation)
             y = y * (1 + scale) + offset

@@ -3,23 +3,41 @@
 With ``dim=128, dim_mults=(1, 2, 2, 2)``, attention at the second resolution and two blocks a resolution it is the
 CIFAR-10 network of the paper: 35,746,307 parameters. Padding, order of operations and initialisation follow the paper's
 code, so converted weights of the original give the original's output. Activations are NHWC in memory (channels_last).
+
+Two families have the same network with other constants: ``padding="both", norm_eps=1e-5`` is that of xyfJASON's
+repository, and with ``freq_shift=0`` and ``head_channels=8`` besides it is what diffusers' ``UNet2DModel`` makes by
+default (which has the cosines before the sines, an order of the columns of ``time.0.weight``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
-from annotated_types import Ge, Lt, MinLen, MultipleOf
+from annotated_types import Ge, Gt, Lt, MinLen, MultipleOf
 from torch import Tensor, nn
 
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.nn.blocks import (
+    AttnBlock,
+    Block,
+    Downsample,
+    Padding,
+    Residual,
+    Upsample,
+    check_attention,
+    check_halvings,
+    embedding,
+    heads,
+)
+from ddpm_ip.nn.labels import LabelEmbedding
 from ddpm_ip.nn.network import Cond
-from ddpm_ip.nn.ops import Operations, Sources
+from ddpm_ip.nn.ops import Sources
+
+__all__ = ["AttnBlock", "Block", "Downsample", "ResBlock", "UNet", "UNetConfig", "Upsample", "time_embedding"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,10 @@ class UNetConfig:
         n_heads: attention heads.
         dropout: inside the residual blocks, in [0, 1).
         num_groups: groups of every GroupNorm.
+        padding: of the strided convolutions: ``right_below`` as in the paper's code, or ``both``, a pixel all around.
+        norm_eps: added to the variance in every GroupNorm.
+        head_channels: width of an attention head, in place of their number.
+        freq_shift: the lowest frequency of the time embedding is 1/10000 with 1; with 0 that would be the next one.
     """
 
     name: Literal["unet"] = field(default="unet", kw_only=True)
@@ -46,24 +68,19 @@ class UNetConfig:
     n_heads: Annotated[int, Ge(1)] = 1
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.1
     num_groups: Annotated[int, Ge(1)] = 32
+    padding: Padding = "right_below"
+    norm_eps: Annotated[float, Gt(0), Lt(1)] = 1e-6
+    head_channels: Annotated[int, Ge(1)] | None = None
+    freq_shift: Literal[0, 1] = 1
 
     def build(self, channels: int, out_channels: int, classes: int | None) -> UNet:
-        """A fresh network; this one is unconditional, whatever ``classes`` says.
+        """A fresh network; ``classes`` adds their embedding and changes no other weight.
 
         Raises:
             ConfigError: sizes that do not fit together.
         """
-        return UNet(
-            channels,
-            out_channels,
-            self.dim,
-            self.dim_mults,
-            self.use_attn,
-            self.num_res_blocks,
-            self.n_heads,
-            self.dropout,
-            self.num_groups,
-        )
+        sizes = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "in_channels")}
+        return UNet(channels, out_channels, classes=classes, **sizes)
 
     def check(self, height: int, width: int) -> None:
         """Refuses images whose height or width cannot be halved as often as there are resolutions.
@@ -71,9 +88,7 @@ class UNetConfig:
         Raises:
             ConfigError: says by what they must be divisible.
         """
-        halvings = len(self.dim_mults) - 1
-        if height % 2**halvings or width % 2**halvings:
-            raise _not_halved(height, width, halvings)
+        check_halvings(height, width, len(self.dim_mults) - 1)
 
     def activation_bytes(self, height: int, width: int, element_size: int) -> int:
         """About ten activations of full resolution and greatest width are alive at one time.
@@ -83,12 +98,6 @@ class UNetConfig:
         return 10 * height * width * self.dim * max(self.dim_mults) * element_size
 
 
-class Block(nn.Module):
-    """A part of the network whose costly operations can be exchanged for faster ones of the same meaning."""
-
-    ops = Operations()
-
-
 class UNet(Block):
     """``(x, t) -> prediction``: a U-Net with residual blocks, attention and a time embedding.
 
@@ -96,6 +105,8 @@ class UNet(Block):
         in_channels: channels of the images.
         out_channels: channels of the prediction.
         dim, dim_mults, use_attn, num_res_blocks, n_heads, dropout, num_groups: see :class:`UNetConfig`.
+        padding, norm_eps, head_channels, freq_shift: see there, too.
+        classes: number of classes of a conditional network; None for an unconditional one.
 
     Raises:
         ConfigError: sizes that do not fit together.
@@ -112,24 +123,27 @@ class UNet(Block):
         n_heads: int = 1,
         dropout: float = 0.1,
         num_groups: int = 32,
+        *,
+        padding: Padding = "right_below",
+        norm_eps: float = 1e-6,
+        head_channels: int | None = None,
+        freq_shift: int = 1,
+        classes: int | None = None,
     ) -> None:
         super().__init__()
-        if len(use_attn) != len(dim_mults):
-            raise ConfigError(
-                f"model.use_attn has {len(use_attn)} entries, model.dim_mults {len(dim_mults)}: give one a resolution"
-            )
+        check_attention(use_attn, dim_mults, n_heads, head_channels)
         widths = [dim * m for m in dim_mults]
         if bad := [c for c in widths if c % num_groups or c % n_heads]:
             raise ConfigError(f"model width {bad[0]} is not divisible by num_groups {num_groups} and n_heads {n_heads}")
         self.halvings = len(dim_mults) - 1
-        self.dim = dim
+        self.dim, self.freq_shift = dim, freq_shift
         emb = 4 * dim
 
         def res(cin: int, cout: int) -> ResBlock:
-            return ResBlock(cin, cout, emb, dropout, num_groups)
+            return ResBlock(cin, cout, emb, dropout, num_groups, norm_eps)
 
         def attn(c: int, wanted: bool) -> nn.Module:
-            return AttnBlock(c, n_heads, num_groups) if wanted else nn.Identity()
+            return AttnBlock(c, heads(c, n_heads, head_channels), num_groups, norm_eps) if wanted else nn.Identity()
 
         self.time = nn.Sequential(nn.Linear(dim, emb), nn.SiLU(), nn.Linear(emb, emb))
         self.conv_in = nn.Conv2d(in_channels, dim, 3, padding=1)
@@ -141,7 +155,7 @@ class UNet(Block):
                 c = width
                 skips.append(c)
             if i < self.halvings:
-                self.down.append(Downsample(c))
+                self.down.append(Downsample(c, padding))
                 skips.append(c)
         self.middle = nn.ModuleList([res(c, c), attn(c, True), res(c, c)])
         self.up = nn.ModuleList()
@@ -151,9 +165,10 @@ class UNet(Block):
                 c = width
             if i > 0:
                 self.up.append(Upsample(c))
-        self.norm_out = nn.GroupNorm(num_groups, c, eps=1e-6)
+        self.norm_out = nn.GroupNorm(num_groups, c, eps=norm_eps)
         self.conv_out = nn.Conv2d(c, out_channels, 3, padding=1)
         _initialise(self)
+        self.labels = None if classes is None else LabelEmbedding(classes, emb)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
@@ -162,15 +177,14 @@ class UNet(Block):
         Args:
             x: (B, in_channels, H, W), H and W divisible by 2 for every halving.
             t: times (B,), whole or fractional.
-            cond: not used: this network is unconditional.
+            cond: the classes; without them the network says what it says of the label -1. An unconditional network
+                does not look at it.
 
         Returns:
             (B, out_channels, H, W).
         """
-        step = 2**self.halvings
-        if x.shape[-1] % step or x.shape[-2] % step:
-            raise _not_halved(x.shape[-2], x.shape[-1], self.halvings)
-        shifts = iter(self._shifts(t))  # a residual block takes the next one, (B, its width)
+        check_halvings(x.shape[-2], x.shape[-1], self.halvings)
+        shifts = iter(self._shifts(t, cond))  # a residual block takes the next one, (B, its width)
         h = self.ops.conv(x.contiguous(memory_format=torch.channels_last), self.conv_in)  # (B, dim, H, W)
         skips = []  # what goes into every part of the way down is joined to what comes out on the way up
         for module in self.down:
@@ -185,12 +199,9 @@ class UNet(Block):
         y, _, _ = self.ops.norm_silu((h,), self.norm_out)
         return self.ops.conv(y, self.conv_out)
 
-    def _shifts(self, t: Tensor) -> list[Tensor]:
+    def _shifts(self, t: Tensor, cond: Cond | None) -> list[Tensor]:
         """The time embedding as every residual block sees it, in the order in which they are run."""
-        emb = time_embedding(t, self.dim)
-        for layer in self.time:
-            if isinstance(layer, nn.Linear):
-                emb = F.silu(self.ops.linear(emb, layer))  # (B, 4 dim)
+        emb = embedding(self, time_embedding(t, self.dim, self.freq_shift), cond)
         blocks = [m for m in self.modules() if isinstance(m, ResBlock)]
         return self.ops.shifts(emb, [b.emb for b in blocks], [b.conv1 for b in blocks])
 
@@ -202,20 +213,20 @@ def _block(pair: nn.Module, x: Sources, shifts: Iterator[Tensor]) -> tuple[Tenso
     return attn(h), again
 
 
-class ResBlock(Block):
+class ResBlock(Residual):
     """Two 3x3 convolutions with the time embedding between them, around a shortcut."""
 
-    def __init__(self, cin: int, cout: int, emb: int, dropout: float, groups: int) -> None:
+    def __init__(self, cin: int, cout: int, emb: int, dropout: float, groups: int, eps: float) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, cin, eps=1e-6)
+        self.norm1 = nn.GroupNorm(groups, cin, eps=eps)
         self.conv1 = nn.Conv2d(cin, cout, 3, padding=1)
         self.emb = nn.Linear(emb, cout)
-        self.norm2 = nn.GroupNorm(groups, cout, eps=1e-6)
+        self.norm2 = nn.GroupNorm(groups, cout, eps=eps)
         self.conv2 = nn.Conv2d(cout, cout, 3, padding=1)
         self.shortcut = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
         self.dropout = dropout
 
-    def forward(self, x: Sources, shift: Tensor) -> tuple[Tensor, Tensor]:  # x (B, cin, H, W), shift (B, cout)
+    def run(self, x: Sources, shift: Tensor) -> tuple[Tensor, Tensor]:  # x (B, cin, H, W), shift (B, cout)
         y, x, again = self.ops.norm_silu(x, self.norm1)
         h = self.ops.conv(y, self.conv1, bias=False)  # its bias is part of the shift
         dropout = self.dropout if self.training else 0.0
@@ -223,56 +234,12 @@ class ResBlock(Block):
         return self.ops.conv_residual(y, self.conv2, x, self.shortcut), again  # (B, cout, H, W), and what went in
 
 
-class AttnBlock(Block):
-    """Self-attention over all places, with 1x1 projections, around a shortcut."""
-
-    def __init__(self, c: int, heads: int, groups: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(groups, c, eps=1e-6)
-        self.qkv = nn.Conv2d(c, 3 * c, 1)
-        self.proj = nn.Conv2d(c, c, 1)
-        self.heads = heads
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W)
-        y, through, _ = self.ops.norm_silu((x,), self.norm, silu=False)
-        return self.ops.attention(y, self.qkv, self.proj, through, self.heads)
-
-
-class Downsample(Block):
-    """A strided 3x3 convolution, padded on the right and below as TensorFlow does (the paper's code)."""
-
-    def __init__(self, c: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(c, c, 3, stride=2)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, c, H, W) -> (B, c, H/2, W/2), and what went in
-        return self.ops.downsample_conv(x, self.conv), x
-
-
-class Upsample(Block):
-    """Nearest-neighbour doubling and a 3x3 convolution."""
-
-    def __init__(self, c: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(c, c, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, c, H, W) -> (B, c, 2H, 2W)
-        return self.ops.upsample_conv(x, self.conv)
-
-
-def time_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sines and cosines of ``t`` (B,) at geometric frequencies from 1 to 1/10000, float32 (B, dim)."""
+def time_embedding(t: Tensor, dim: int, freq_shift: int = 1) -> Tensor:
+    """Sines, then cosines of ``t`` (B,) at the frequencies ``10000^(-i / (dim/2 - freq_shift))``, float32 (B, dim)."""
     half = dim // 2
-    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / (half - 1)))
+    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / (half - freq_shift)))
     angles = t.float()[:, None] * frequencies[None, :]
     return torch.cat((angles.sin(), angles.cos()), dim=1)
-
-
-def _not_halved(height: int, width: int, halvings: int) -> ConfigError:
-    return ConfigError(
-        f"images of {height}x{width} cannot be halved {halvings} times (model.dim_mults): choose a data.image_size "
-        f"divisible by {2**halvings}, or fewer model.dim_mults"
-    )
 
 
 def _initialise(net: UNet) -> None:

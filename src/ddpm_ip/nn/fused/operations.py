@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -211,6 +211,8 @@ class FusedOperations(Operations):
         masks: shared by all parts of a network.
         layer: which part of it this is, so that each drops other places.
     """
+
+    draws_from_generator: ClassVar[bool] = False
 
     masks: Masks = field(default_factory=Masks)
     layer: int = 0
