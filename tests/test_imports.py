@@ -83,10 +83,13 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "commands": (
         set(),
         MODEL
-        | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
+        | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report", "interop"}
         | {"__init__"},
     ),
-    "interop": ({"torch", "safetensors"}, CORE | PLAIN | {"config", "run", "settings"}),
+    "interop": (
+        {"torch", "safetensors", "huggingface_hub"},
+        CORE | PLAIN | {"config", "data", "metric", "report", "run", "settings", "__init__"},
+    ),
     "notebook": ({"torch", "numpy"}, MODEL | {"run", "settings", "sample", "evaluate", "train"}),
 }  # fmt: skip
 

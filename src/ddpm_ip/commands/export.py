@@ -11,9 +11,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "source", type=Path, metavar="RUN", help="folder of a run (its newest EMA), a checkpoint, or a file of weights"
     )
     p.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="the folder to write; new, or empty")
-    p.add_argument(
-        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run"
-    )
+    p.add_argument("-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run")
     p.add_argument(
         "--format",
         choices=("diffusers", "safetensors"),
@@ -27,9 +25,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         help="of the weights, for the card, such as apache-2.0 or cc-by-nc-4.0 (default: that of imported weights, or "
         "unknown)",
     )
-    p.add_argument(
-        "--push", metavar="NAME", help="upload the folder to huggingface.co as the model USER/MODEL, too"
-    )
+    p.add_argument("--push", metavar="NAME", help="upload the folder to huggingface.co as the model USER/MODEL, too")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

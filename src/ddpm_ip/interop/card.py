@@ -175,13 +175,13 @@ def _what_it_is(config: Config, weights: Weights, facts: Facts, about: Exported)
     method = label(config.perturbation) + since(facts.history, "perturbation")
     kind = "class-conditional diffusion model" if config.classes else "diffusion model"
     yield (
-        f"A {kind} of images of {width} x {height} px with {channels} channel{'s' * (channels != 1)}: **{_text(method)}**"
-        f", {_steps(weights)}, made with [ddpm-ip](https://pypi.org/project/ddpm-ip) {__version__}."
+        f"A {kind} of images of {width} x {height} px with {channels} channel{'s' * (channels != 1)}: "
+        f"**{_text(method)}**, {_steps(weights)}, made with [ddpm-ip](https://pypi.org/project/ddpm-ip) {__version__}."
     )
     averaged = {
-        True: f"an exponential moving average (decay {config.train.ema_decay:g})",
-        False: "those of the last step, not an average",
-    }.get(weights.averaged if isinstance(weights.averaged, bool) else "", "not known to be an average")
+        "True": f"an exponential moving average (decay {config.train.ema_decay:g})",
+        "False": "those of the last step, not an average",
+    }.get(str(weights.averaged), "not known to be an average")
     d = config.diffusion
     licence = about.licence or _licence(facts.imported) or "unknown"
     rows = {
@@ -214,8 +214,8 @@ def _perturbation(config: Config) -> str:
 def _fingerprint(weights: Weights, facts: Facts) -> str | None:
     if weights.checkpoint is not None and (found := weights.checkpoint.meta.get("data_fingerprint")):
         return str(found)
-    data = next((one["data"] for one in facts.provenance if isinstance(one.get("data"), Mapping)), {})
-    return None if data.get("fingerprint") is None else str(data["fingerprint"])
+    known = [one["data"].get("fingerprint") for one in facts.provenance if isinstance(one.get("data"), Mapping)]
+    return str(known[0]) if known and known[0] else None
 
 
 def _how_to_use(config: Config, about: Exported) -> Iterator[str]:
@@ -224,7 +224,7 @@ def _how_to_use(config: Config, about: Exported) -> Iterator[str]:
     given = about.file if about.format == "safetensors" else folder
     labels = " --class 0" if config.classes else ""
     yield (
-        f"With ddpm-ip (`pip install ddpm-ip`), in this folder, by any of its samplers:\n\n```shell\n"
+        "With ddpm-ip (`pip install ddpm-ip`), in this folder, by any of its samplers:\n\n```shell\n"
         f"ddpm-ip sample --weights {given} --n_samples 16 --save_dir samples --sampler dpm_solver --respace_steps 20"
         f"{labels}\n```"
     )
@@ -247,7 +247,8 @@ def _how_to_use(config: Config, about: Exported) -> Iterator[str]:
         "With diffusers, whose DDPMPipeline knows no classes, step by step:\n\n```python\nimport torch\n"
         f"{start}\nlabels = torch.arange(4) % {config.classes.count}\n"
         f"images = torch.randn(4, {channels}, {height}, {width})\n"
-        f"pipeline.scheduler.set_timesteps({steps})\nwith torch.no_grad():\n    for t in pipeline.scheduler.timesteps:\n"
+        f"pipeline.scheduler.set_timesteps({steps})\n"
+        "with torch.no_grad():\n    for t in pipeline.scheduler.timesteps:\n"
         "        output = pipeline.unet(images, t, class_labels=labels).sample\n"
         "        images = pipeline.scheduler.step(output, t, images).prev_sample  # at the end in [-1, 1]\n```\n\n"
         "(For guidance without a class ddpm-ip is needed: a label of -1 says nothing there, and diffusers has no such "
@@ -283,12 +284,16 @@ def _value(value: Any) -> str:
 def _results(results: Sequence[Record]) -> Iterator[str]:
     if not results:
         yield (
-            "Nothing was measured of exactly these weights (`ddpm-ip table` and `ddpm-ip evaluate` do, before an export)."
+            "Nothing was measured of exactly these weights. (`ddpm-ip table` and `ddpm-ip evaluate` do, before an "
+            "export.)"
         )
         return
     lines = list(dict.fromkeys(record.line or "unknown" for record in results))
     yield "Of exactly these weights. Numbers of different protocols do not compare."
-    head = ["| metric | value | sampler | steps | times | network evaluations | protocol |", "|---|---|---|---|---|---|---|"]
+    head = [
+        "| metric | value | sampler | steps | times | network evaluations | protocol |",
+        "|---|---|---|---|---|---|---|",
+    ]
     yield "\n".join([*head, *(_row(record, lines.index(record.line or "unknown") + 1) for record in results)])
     yield "\n".join(f"{i}. Protocol: {_text(line)}" for i, line in enumerate(lines, 1))
     for name in dict.fromkeys(record.metric for record in results):
@@ -303,7 +308,7 @@ def _row(record: Record, protocol: int) -> str:
 
 
 def _limits(config: Config, facts: Facts) -> str:
-    channels, height, width = config.shape
+    _, height, width = config.shape
     return (
         f"It makes images of {width} x {height} px, like those of its training set ({_text(config.data.name)}) and no "
         "others, with whatever bias that set has. How far it reproduces single training images was not examined. The "

@@ -21,9 +21,10 @@ from ddpm_ip.config import from_dict
 from ddpm_ip.errors import CheckpointError, ConfigError, UserError
 from ddpm_ip.files import read_json
 from ddpm_ip.interop import schedulers, unet2d
-from ddpm_ip.interop.base import Imported
+from ddpm_ip.interop.base import DIFFUSION, Imported, left_open
+from ddpm_ip.interop.read import numbers, states
+from ddpm_ip.interop.unet2d_tensors import tensors_from
 from ddpm_ip.plain import shown
-from ddpm_ip.run.tensors import read_tensors
 
 FORMAT = "diffusers"
 INDEX, CONFIG, SCHEDULER = "model_index.json", "config.json", "scheduler_config.json"
@@ -76,8 +77,9 @@ def convert(path: Path, given: Mapping[str, Any]) -> Imported:
         assumed.append(f"its images have a height and width of {shown(size)} px (data.image_size)")
     tensors, weights = _tensors(home)
     flipped = theirs.get("flip_sin_to_cos", unet2d.DEFAULTS["flip_sin_to_cos"])
+    exchange = flipped != unet2d.cosines_first(model)
     own = _network(sections, out, shown(file))
-    converted = unet2d.tensors_from(tensors, own, model["num_res_blocks"], flipped, shown(weights))
+    converted = tensors_from(tensors, own, model["num_res_blocks"], exchange, shown(weights))
     return Imported(FORMAT, sections, converted, "unknown", tuple(assumed), (file, *read, weights))
 
 
@@ -88,12 +90,12 @@ def _diffusion(path: Path, given: Mapping[str, Any], learned: bool) -> tuple[dic
             found = read_json(file, advice=ADVICE, error=CheckpointError)
             section, notes = schedulers.section_of(found, learned, shown(file))
             return section, notes, [file]
-    section = dict(given.get("diffusion") or {})
-    if learned:
-        section.setdefault("var_type", "learned_range")
-    if "diffusion" in given:
-        return section, [], []
-    return section, ["there is no scheduler_config.json: T 1000 and linear betas from 0.0001 to 0.02 were assumed"], []
+    section, assumed = left_open("diffusion", {**DIFFUSION, "var_type": _variance(learned)}, given)
+    return section, assumed, []
+
+
+def _variance(learned: bool) -> str:
+    return "learned_range" if learned else "fixed_small"  # DDPMScheduler's, where nobody says
 
 
 def _network(sections: Mapping[str, Any], out_channels: int, where: str) -> Mapping[str, Tensor]:
@@ -109,10 +111,12 @@ def _network(sections: Mapping[str, Any], out_channels: int, where: str) -> Mapp
 
 def _tensors(home: Path) -> tuple[Mapping[str, Tensor], Path]:
     """The tensors of a network, and their file."""
-    if (file := home / WEIGHTS).is_file():
-        return read_tensors(file), file
-    if (file := home / OLDER).is_file():
-        return read_pickled(file), file
+    for name in (WEIGHTS, OLDER):
+        if (file := home / name).is_file():
+            found = states(file)
+            if len(found) != 1:
+                raise CheckpointError(f"{shown(file)} holds {len(found)} networks, and one is expected. {ADVICE}")
+            return numbers(found[0]), file
     if several := sorted(home.glob("*.index.json")):
         raise CheckpointError(
             f"{shown(several[0])}: the weights are in several files. Save them in one with diffusers, "

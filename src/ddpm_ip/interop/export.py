@@ -16,17 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ddpm_ip import __version__
 from ddpm_ip.config import Config
-from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.errors import CheckpointError, ConfigError, UserError
 from ddpm_ip.files import flush, make_folder, write_json, write_text
 from ddpm_ip.interop import schedulers, unet2d
 from ddpm_ip.interop.card import Exported, card
 from ddpm_ip.interop.diffusers import CONFIG, INDEX, SCHEDULER, WEIGHTS
+from ddpm_ip.interop.unet2d_tensors import tensors_for
 from ddpm_ip.plain import reason, shown
 from ddpm_ip.run.checkpoint import sha256
 from ddpm_ip.run.header import Header
@@ -80,7 +82,7 @@ def export(config: Config, weights: Weights, source: Path, out: Path, options: E
     """
     refuse_used(out)
     _refuse_misfit(config, weights)
-    files = _diffusers(config, weights) if options.format == "diffusers" else _single(config, weights, source)
+    files = _diffusers(config, weights) if options.format == "diffusers" else _single(config, weights)
     partial = out.with_name(f".{out.name[:50]}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     make_folder(partial)
     try:
@@ -105,7 +107,9 @@ def refuse_used(out: Path) -> None:
         ConfigError: says to choose another.
     """
     if os.path.lexists(out) and not (out.is_dir() and not out.is_symlink() and not any(out.iterdir())):
-        raise ConfigError(f"{shown(out)} is there already, and nothing of it was touched. Choose another folder with -o")
+        raise ConfigError(
+            f"{shown(out)} is there already, and nothing of it was touched. Choose another folder with -o"
+        )
 
 
 _Files = Mapping[str, Callable[[Path], None]]
@@ -117,8 +121,10 @@ def _diffusers(config: Config, weights: Weights) -> _Files:
     out_channels = config.model.in_channels * (2 if config.diffusion.learned_variance else 1)
     classes = None if config.classes is None else config.classes.count
     network = unet2d.config_of(plain["model"], _size(config), out_channels, classes)
-    scheduler = schedulers.config_of(plain["diffusion"], variance(config), config.sampling.clip, config.sampling.spacing)
-    tensors = unet2d.tensors_for(weights.tensors, plain["model"]["num_res_blocks"])
+    scheduler = schedulers.config_of(
+        plain["diffusion"], variance(config), config.sampling.clip, config.sampling.spacing
+    )
+    tensors = tensors_for(plain["model"], weights.tensors)
     index = {"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"]}
     index["unet"] = ["diffusers", "UNet2DModel"]
     return {
@@ -129,7 +135,7 @@ def _diffusers(config: Config, weights: Weights) -> _Files:
     }
 
 
-def _single(config: Config, weights: Weights, source: Path) -> _Files:
+def _single(config: Config, weights: Weights) -> _Files:
     """One file that is a whole model, and what writes it."""
     return {FILE: _tensors(weights.tensors, header(config, weights).texts())}
 
@@ -169,10 +175,6 @@ def _size(config: Config) -> int | list[int]:
 
 def _refuse_misfit(config: Config, weights: Weights) -> None:
     """Refuses weights of another network than the configuration's."""
-    import torch
-
-    from ddpm_ip.errors import CheckpointError
-
     with torch.device("meta"):
         own = config.build_network().state_dict()
     if wrong := mismatches(own, weights.tensors):

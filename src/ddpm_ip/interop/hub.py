@@ -47,6 +47,6 @@ def push(folder: Path, name: str) -> str:
     except Exception as error:  # whatever a network, a token or a name makes it raise
         said = " ".join((reason(error) or type(error).__name__).split())[:300]
         raise UserError(
-            f"{shown(folder)} is whole, and was not pushed to {shown(name)}: {said}. Log in with `hf auth login`, check "
-            f"the name (USER/MODEL) and the network, and then `hf upload {shown(name)} {shown(folder)}`"
+            f"{shown(folder)} is whole, and was not pushed to {shown(name)}: {said}. Log in with `hf auth login`, "
+            f"check the name (USER/MODEL) and the network, and then `hf upload {shown(name)} {shown(folder)}`"
         ) from error

@@ -1,6 +1,6 @@
 """What a safetensors file of weights says of itself, so that one file is a whole model.
 
-The header of a safetensors file has room for texts (``__metadata__``). ``ddpm-ip export`` puts there, as texts and JSON:
+The header of a safetensors file has room for texts (``__metadata__``). ``ddpm-ip export`` puts there:
 
     ddpm_ip.schema      1; a higher number is refused as written by a newer version
     ddpm_ip.version     of this package
