@@ -90,7 +90,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "safetensors", "huggingface_hub"},
         CORE | PLAIN | {"config", "data", "metric", "report", "run", "settings", "__init__"},
     ),
-    "notebook": ({"torch", "numpy"}, MODEL | {"run", "settings", "sample", "evaluate", "train"}),
+    "notebook": ({"torch", "numpy"}, MODEL | {"run", "settings", "sample", "evaluate", "train", "interop"}),
 }  # fmt: skip
 
 

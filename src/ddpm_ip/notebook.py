@@ -26,6 +26,7 @@ from ddpm_ip.evaluate.features import Extractor, find_extractor
 from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
 from ddpm_ip.evaluate.program import find_reference
 from ddpm_ip.images import UInt8, to_unit
+from ddpm_ip.interop.export import ExportOptions, export
 from ddpm_ip.metric import usual
 from ddpm_ip.places import expanded
 from ddpm_ip.run.folder import RunFolder, config_near
@@ -223,6 +224,23 @@ class Run:
             raise DataError(f"noise to start with is float32 (N, {size}); this is {noise.dtype} {tuple(noise.shape)}")
         return images_from(generator, noise.float(), torch.arange(len(noise), device=generator.model.device))
 
+    def export(self, path: Path | str, format: str = "diffusers", licence: str | None = None) -> Path:
+        """Writes the averaged network for other programs, as ``ddpm-ip export`` does.
+
+        Args:
+            path: a folder; new, or empty.
+            format: ``diffusers``, a DDPMPipeline; or ``safetensors``, one file that :func:`load` takes alone.
+            licence: of the weights, for the card.
+
+        Raises:
+            UserError: it was not trained yet, the folder is used or cannot be written, or diffusers has no such
+                network.
+        """
+        if self._weights is None:
+            raise _untrained()
+        options = ExportOptions(format, licence)  # type: ignore[arg-type]  # which it checks
+        return export(self.config, self._weights, Path(self._weights.origin), expanded(path), options)
+
     def _wanted(self, settings: Mapping[str, Any]) -> tuple[Model, Sampling]:
         """The model and how it is sampled, with nothing left open."""
         sampling = _sampling(self.config.sampling, settings)
@@ -235,7 +253,7 @@ class Run:
     def _sampled(self, sampling: Sampling) -> Model:
         """The model, made once for all samples of these weights, so that a GPU captures its graphs once."""
         if self._weights is None:
-            raise ConfigError("this run has no weights yet: train it first, run.train()")
+            raise _untrained()
         engine = sampling_engine(self.config, sampling)
         if self._model is None:
             found = self._weights.checkpoint
@@ -252,6 +270,10 @@ class Run:
                 "checkpoint"
             )
         _refuse_used(self.folder)
+
+
+def _untrained() -> ConfigError:
+    return ConfigError("this run has no weights yet: train it first, run.train()")
 
 
 def measure(

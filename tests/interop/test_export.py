@@ -30,6 +30,7 @@ from ddpm_ip.sampler.correction import Clip
 
 SEED, SHAPE = 5, (1, 8, 8)
 ROWS = torch.arange(3)
+TRAILING = {"spacing": "uniform-trailing"}
 ADM = {"name": "adm", "in_channels": 1, "dim": 8, "dim_mults": [1, 1.5], "use_attn": [False, True]}
 ADM |= {"num_res_blocks": 1, "head_channels": 4, "num_groups": 4, "dropout": 0.0}
 

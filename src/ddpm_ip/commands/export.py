@@ -31,7 +31,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import parse_overrides
     from ddpm_ip.interop.export import ExportOptions, export, refuse_used
-    from ddpm_ip.interop.hub import push, refuse_without_hub
+    from ddpm_ip.interop.push import push, refuse_without_hub
     from ddpm_ip.output import say
     from ddpm_ip.run.log import setup
     from ddpm_ip.run.weights import find_weights
