@@ -83,14 +83,17 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "commands": (
         set(),
         MODEL
-        | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report", "interop"}
-        | {"__init__"},
+        | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
+        | {"interop", "__init__"},
     ),
     "interop": (
-        {"torch", "safetensors", "huggingface_hub"},
-        CORE | PLAIN | {"config", "data", "metric", "report", "run", "settings", "__init__"},
+        {"torch", "safetensors"},
+        CORE | PLAIN | {"config", "data", "metric", "report", "run", "settings", "translation", "__init__"},
     ),
-    "notebook": ({"torch", "numpy"}, MODEL | {"run", "settings", "sample", "evaluate", "train", "interop"}),
+    "interop.hub": ({"huggingface_hub"}, PLAIN),
+    "interop.push": ({"huggingface_hub"}, PLAIN),
+    "notebook": ({"torch", "numpy"}, MODEL | {"interop", "run", "settings", "sample", "train"}),
+    "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "notebook"}),
 }  # fmt: skip
 
 

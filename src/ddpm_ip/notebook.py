@@ -1,4 +1,4 @@
-"""The package from Python: a run is loaded or begun, trained, sampled and measured, by the same code as the commands.
+"""The package from Python: a run is loaded or begun, trained, sampled and exported, by the same code as the commands.
 
 What is public of it is listed in ``ddpm_ip/__init__.py``; ten lines of its use are there and in the README.
 """
@@ -17,22 +17,17 @@ import torch
 
 from ddpm_ip import config as configuration
 from ddpm_ip.config import Config, from_dict, merge
-from ddpm_ip.data import ImageSet
 from ddpm_ip.denoiser import Denoiser
-from ddpm_ip.engine import start_device
 from ddpm_ip.errors import ConfigError, DataError
-from ddpm_ip.evaluate.evaluate import Reference, evaluate
-from ddpm_ip.evaluate.features import Extractor, find_extractor
-from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
-from ddpm_ip.evaluate.program import find_reference
 from ddpm_ip.images import UInt8, to_unit
 from ddpm_ip.interop.export import ExportOptions, export
-from ddpm_ip.metric import usual
+from ddpm_ip.interop.find import foreign_weights, given
+from ddpm_ip.interop.find import source as foreign
 from ddpm_ip.places import expanded
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
 from ddpm_ip.run.measured import Measured
-from ddpm_ip.run.record import Evaluation, flatten
+from ddpm_ip.run.record import flatten
 from ddpm_ip.run.weights import Weights, find_weights
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
@@ -51,7 +46,8 @@ def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) ->
     """A run that was trained.
 
     Args:
-        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights.
+        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights; or
+            a network from elsewhere, as ``ddpm-ip import`` takes it, whose source decides what it says itself.
         config: of the model; by default the settings that the weights were trained with.
         overrides: items of the configuration, see :func:`new`.
 
@@ -60,6 +56,9 @@ def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) ->
         ConfigError: there is no configuration, or it cannot be used.
     """
     path = expanded(path)
+    if (place := foreign(path)) is not None:
+        weights = foreign_weights(place, _said(config, overrides))
+        return Run(from_dict(_own(place, weights)), None, weights)
     weights = find_weights(path)
     found = config_near(path)
     source = _own(path, weights) if config is None else config
@@ -93,6 +92,15 @@ def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
         return weights.trained(path).config
     except ConfigError as error:
         raise ConfigError(f'{error}; or give the configuration, as in load(path, config="my.yaml")') from None
+
+
+def _said(config: AnyConfig | None, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of a foreign network."""
+    changes = flatten(_plain(overrides))
+    if isinstance(config, str | Path):
+        return given(expanded(config), changes)
+    tree = config.to_dict() if isinstance(config, Config) else config or {}
+    return merge(merge({}, flatten(_plain(tree))), given(None, changes))
 
 
 class Run:
@@ -274,67 +282,6 @@ class Run:
 
 def _untrained() -> ConfigError:
     return ConfigError("this run has no weights yet: train it first, run.train()")
-
-
-def measure(
-    samples: Samples | UInt8 | torch.Tensor | Path | str,
-    reference: Run | ImageSet | Path | str,
-    features: Extractor | str = "inception",
-    metrics: Sequence[str] | None = None,
-    n: int | None = None,
-) -> Evaluation:
-    """Compares samples with real images, as ``ddpm-ip evaluate`` does.
-
-    Args:
-        samples: of a run; or ``uint8`` (N, C, H, W); or a folder of PNG files, an ``.npz``, ``.npy`` or Parquet file.
-        reference: a name (``cifar10-train``, ``digits``, ...), a folder, a file, or a configuration's ``.yaml``, see
-            :func:`ddpm_ip.evaluate.program.find_reference`; a set of images; or a run, for its training images.
-        features: an extractor (:class:`ddpm_ip.evaluate.features.Extractor`) or the name of one: ``inception``,
-            ``pixels``, ``dinov2-vit-l-14``, ``package.module:object``, ...
-        metrics: of ``fid``, ``isc``, ``kid``, ``prc``, ``sfid``; by default ``fid``, of Inception ``isc``, too.
-        n: how many samples, the first; by default all.
-
-    Returns:
-        The numbers (``values``), what they depend on (``protocol``), and what to beware of (``warnings``); ``print``
-        shows them all.
-
-    Raises:
-        UserError: the samples, the reference or the extractor are of no use.
-    """
-    device = start_device()
-    source = _source(samples)
-    extractor = find_extractor(features, device) if isinstance(features, str) else features
-    if isinstance(extractor, type) or not isinstance(extractor, Extractor):
-        raise ConfigError(f"features must be the name of an extractor, or one (docs/EVALUATION.md), not {features!r}")
-    if metrics is None:
-        metrics = usual(extractor.name)
-    return evaluate(
-        source,
-        _reference(reference, source.shape),
-        extractor=extractor,
-        metrics=[metrics] if isinstance(metrics, str) else metrics,
-        n_images=n,
-        device=device,
-    )
-
-
-def _source(samples: Samples | UInt8 | torch.Tensor | Path | str) -> Source:
-    if isinstance(samples, Samples):
-        return from_pixels("samples", samples.images, samples.facts)
-    if isinstance(samples, (str, Path)):
-        return open_samples(expanded(samples))
-    array = samples.cpu().numpy() if isinstance(samples, torch.Tensor) else samples
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4:
-        kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise DataError(f"samples come as uint8 (N, C, H, W), as a path, or from run.sample(); these are {kind}")
-    return from_pixels("samples", array)
-
-
-def _reference(reference: Run | ImageSet | Path | str, shape: tuple[int, int, int] | None) -> Reference:
-    if isinstance(reference, ImageSet):
-        return reference
-    data = reference.config.data if isinstance(reference, Run) else find_reference(str(reference), None, shape)
-    return data.open()
 
 
 def _configured(source: AnyConfig, overrides: Mapping[str, Any]) -> Config:

@@ -8,7 +8,11 @@ from pathlib import Path
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "source", type=Path, metavar="RUN", help="folder of a run (its newest EMA), a checkpoint, or a file of weights"
+        "source",
+        type=Path,
+        metavar="RUN",
+        help="folder of a run (its newest EMA), a checkpoint, a file of weights, or a network "
+        "from elsewhere, as `ddpm-ip import` takes it",
     )
     p.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="the folder to write; new, or empty")
     p.add_argument("-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run")
@@ -31,10 +35,10 @@ def arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import parse_overrides
     from ddpm_ip.interop.export import ExportOptions, export, refuse_used
+    from ddpm_ip.interop.find import find_weights
     from ddpm_ip.interop.push import push, refuse_without_hub
     from ddpm_ip.output import say
     from ddpm_ip.run.log import setup
-    from ddpm_ip.run.weights import find_weights
     from ddpm_ip.sample.program import configured
 
     overrides = parse_overrides(rest)
@@ -42,7 +46,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.push:
         refuse_without_hub()
     setup(None, True)
-    weights = find_weights(args.source)
+    weights = find_weights(args.source, args.config, overrides)
     config = configured(weights, args.source, args.config, overrides)
     name = args.push.rpartition("/")[2] if args.push else None
     say(str(export(config, weights, args.source, args.out, ExportOptions(args.format, args.licence, name))))

@@ -23,7 +23,7 @@ from ddpm_ip.plain import shown, yaml_text
 from ddpm_ip.report.evaluated import find_evaluations
 from ddpm_ip.report.reading import PROVENANCE, Problems, json_of, results_of
 from ddpm_ip.run.folder import config_near
-from ddpm_ip.run.identity import changes_in, since
+from ddpm_ip.run.identity import changes_in, imported_in, since
 from ddpm_ip.run.provenance import earlier
 from ddpm_ip.run.record import Record
 from ddpm_ip.run.weights import Weights
@@ -110,8 +110,16 @@ def facts_of(weights: Weights, source: Path) -> Facts:
             known = json_of(folder / PROVENANCE, problems)
             provenance = [] if known is None else earlier(known)
     history = changes_in(meta) if header is None else list(header.history)
-    imported = meta.get("imported") if header is None else header.imported
-    return Facts(provenance, history, results[:MOST_RESULTS], imported if isinstance(imported, Mapping) else None)
+    return Facts(provenance, history, results[:MOST_RESULTS], imported(weights))
+
+
+def imported(weights: Weights) -> Mapping[str, Any] | None:
+    """Where imported weights came from; None for weights that were trained here from the beginning."""
+    if weights.header is not None:
+        return weights.header.imported
+    if weights.own is not None:
+        return {"origin": weights.origin, "sha256": weights.sha256}
+    return None if weights.checkpoint is None else imported_in(weights.checkpoint.meta)
 
 
 def metadata(config: Config, facts: Facts, about: Exported) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def convert(path: Path, given: Mapping[str, Any]) -> Imported:
     file = home / CONFIG
     theirs = read_json(file, advice=ADVICE, error=CheckpointError)
     model = unet2d.section_of(theirs, shown(file))
+    if "dropout" not in theirs:
+        model["dropout"] = left_open("model", {"dropout": model["dropout"]}, given)[0]["dropout"]
     classes = theirs.get("num_class_embeds")
     if classes is not None and (type(classes) is not int or classes < 1):
         raise CheckpointError(f"{shown(file)}: num_class_embeds is no number of classes")
@@ -70,11 +72,10 @@ def convert(path: Path, given: Mapping[str, Any]) -> Imported:
     diffusion, assumed, read = _diffusion(path, given, out != channels)
     sections: dict[str, Any] = {"model": model, "diffusion": diffusion}
     if classes is not None:
-        sections["classes"] = {"count": classes, "dropout": 0.0}
-        assumed.append("no label was hidden in training as far as its files say: classes.dropout is 0")
-    size = theirs.get("sample_size")
-    if size is not None:
-        assumed.append(f"its images have a height and width of {shown(size)} px (data.image_size)")
+        left, more = left_open("classes", {"dropout": 0.0}, given)
+        sections["classes"], assumed = {"count": classes, **left}, [*assumed, *more]
+    if (size := theirs.get("sample_size")) is not None:
+        sections["data"] = {"image_size": size}
     tensors, weights = _tensors(home)
     flipped = theirs.get("flip_sin_to_cos", unet2d.DEFAULTS["flip_sin_to_cos"])
     exchange = flipped != unet2d.cosines_first(model)
@@ -89,6 +90,8 @@ def _diffusion(path: Path, given: Mapping[str, Any], learned: bool) -> tuple[dic
         if file.is_file():
             found = read_json(file, advice=ADVICE, error=CheckpointError)
             section, notes = schedulers.section_of(found, learned, shown(file))
+            if not learned:  # which fixed variance is a matter of sampling
+                section["var_type"] = left_open("diffusion", {"var_type": section["var_type"]}, given)[0]["var_type"]
             return section, notes, [file]
     section, assumed = left_open("diffusion", {**DIFFUSION, "var_type": _variance(learned)}, given)
     return section, assumed, []
@@ -101,7 +104,7 @@ def _variance(learned: bool) -> str:
 def _network(sections: Mapping[str, Any], out_channels: int, where: str) -> Mapping[str, Tensor]:
     """Names and shapes of the tensors of this program's network."""
     try:
-        config = from_dict({"data": {"name": "digits"}, **sections}, where)
+        config = from_dict({**sections, "data": {"name": "digits"}}, where)
         classes = None if config.classes is None else config.classes.count
         with torch.device("meta"):
             return config.model.build(config.model.in_channels, out_channels, classes).state_dict()

@@ -26,7 +26,7 @@ from ddpm_ip.config import Config
 from ddpm_ip.errors import CheckpointError, ConfigError, UserError
 from ddpm_ip.files import flush, make_folder, write_json, write_text
 from ddpm_ip.interop import schedulers, unet2d
-from ddpm_ip.interop.card import Exported, card
+from ddpm_ip.interop.card import Exported, card, imported
 from ddpm_ip.interop.diffusers import CONFIG, INDEX, SCHEDULER, WEIGHTS
 from ddpm_ip.interop.unet2d_tensors import tensors_for
 from ddpm_ip.plain import reason, shown
@@ -148,14 +148,6 @@ def header(config: Config, weights: Weights) -> Header:
     return Header(
         config.to_dict(), weights.step, tuple(history), weights.averaged, weights.sha256, imported(weights), __version__
     )
-
-
-def imported(weights: Weights) -> Mapping[str, Any] | None:
-    """Where imported weights came from; None for weights that were trained here from the beginning."""
-    if weights.header is not None:
-        return weights.header.imported
-    found = None if weights.checkpoint is None else weights.checkpoint.meta.get("imported")
-    return found if isinstance(found, Mapping) else None
 
 
 def variance(config: Config) -> str:

@@ -1,7 +1,7 @@
 """The U-Net of the DDPM paper under other people's names: their pieces in order, and ours made of them.
 
-xyfJASON's repository, pytorch-ddpm and pytorch_diffusion have the same network as ``model.name: unet``, up to constants,
-and name its tensors each in its own way. A :class:`Layout` lists the names of its pieces in the order in which they are
+xyfJASON's repository, pytorch-ddpm and pytorch_diffusion have the network of ``model.name: unet``, up to constants, and
+name its tensors each in its own way. A :class:`Layout` lists the names of its pieces in the order in which they are
 run; the sizes follow from the shapes.
 """
 
@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_ip.errors import CheckpointError, ConfigError
+from ddpm_ip.errors import CheckpointError
 from ddpm_ip.interop.base import State
 from ddpm_ip.interop.read import numbers
-from ddpm_ip.nn import UNetConfig
-from ddpm_ip.run.tensors import mismatches, some
 
 GROUPS = 32  # of every norm in all of these
 
@@ -67,7 +65,7 @@ def taken(state: State, layout: Layout, constants: Mapping[str, Any]) -> tuple[d
         constants: keys of the section that no shape tells.
 
     Raises:
-        CheckpointError: tensors are missing, left over, or of shapes that do not go together.
+        CheckpointError: tensors are missing or left over. (Whether the shapes fit is looked at once, for all formats.)
     """
     tensors, ours = numbers(state), {}
     for our, theirs in _pairs(layout):
@@ -83,27 +81,9 @@ def taken(state: State, layout: Layout, constants: Mapping[str, Any]) -> tuple[d
             ours[f"{our}.{kind}"] = torch.cat(parts) if len(parts) > 1 else parts[0]
     if tensors:
         raise CheckpointError(
-            f"{state.origin} holds {min(tensors)} and {len(tensors) - 1} more tensors for which this network has no place"
+            f"{state.origin} holds {min(tensors)} and {len(tensors) - 1} more tensors that this network has no place for"
         )
-    model = {**_sizes(state, layout, ours), **constants}
-    check(state, model, ours)
-    return model, ours
-
-
-def check(state: State, model: Mapping[str, Any], ours: Mapping[str, Tensor]) -> None:
-    """Whether tensors are those of a ``unet`` of these sizes.
-
-    Raises:
-        CheckpointError: says which are not.
-    """
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
-    try:
-        with torch.device("meta"):
-            own = UNetConfig(**settings).build(model["in_channels"], len(ours["conv_out.weight"]), None).state_dict()
-    except ConfigError as error:
-        raise CheckpointError(f"{state.origin} is no network that can be built: {error}") from None
-    if wrong := mismatches(own, ours):
-        raise CheckpointError(f"{state.origin} is not the network that its first tensors tell of:\n{some(wrong)}")
+    return {**_sizes(state, layout, ours), **constants}, ours
 
 
 def _sizes(state: State, layout: Layout, ours: Mapping[str, Tensor]) -> dict[str, Any]:

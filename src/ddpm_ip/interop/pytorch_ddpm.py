@@ -41,7 +41,9 @@ def recognises(names: Collection[str]) -> bool:
 def convert(state: State, given: Mapping[str, Any]) -> Imported:
     """See :meth:`ddpm_ip.interop.base.KeyedFormat.convert`."""
     if any(name.startswith("cond_embedding.") for name in state.tensors):
-        raise CheckpointError(f"{state.origin} is a class-conditional relative of pytorch-ddpm's network, not known here")
+        raise CheckpointError(
+            f"{state.origin} is a class-conditional relative of pytorch-ddpm's network, none of its own"
+        )
     table = state.tensors.get(f"{TIME}.0.weight")
     rest = state._replace(tensors={k: v for k, v in state.tensors.items() if k != f"{TIME}.0.weight"})
     model_open, assumed = left_open("model", {"dropout": 0.1}, given)

@@ -1,9 +1,9 @@
 """Tensors of other people's files, read without trust: ``.pt``, ``.pth``, ``.ckpt``, ``.bin``, ``.safetensors``.
 
 PyTorch's files are zip archives with a pickle, which is a program. Before torch sees it, the archive is measured (what
-it declares is what it has) and the program's opcodes are walked without being run: it may make tensors, and dictionaries
-and lists of them, and nothing else. Then torch reads it with ``weights_only``, and maps the file instead of copying it,
-so that an optimizer's state beside the weights costs nothing.
+it declares is what it has) and the program's opcodes are walked without being run: it may make tensors, and
+dictionaries and lists of them, and nothing else. Then torch reads it with ``weights_only``, and maps the file instead of
+copying it, so that an optimizer's state beside the weights costs nothing.
 """
 
 from __future__ import annotations

@@ -28,12 +28,15 @@ class Identity:
         origin: the file that says so.
         history: the changes of settings, ``{"step": 500, "changes": ["seed: 0 -> 1"]}``, the newest last.
         step: of the checkpoint; None if there is none.
+        imported: of a run that began with weights from elsewhere, where from (:func:`ddpm_ip.interop.program.take`);
+            None of one that began here.
     """
 
     config: Mapping[str, Any]
     origin: Path
     history: tuple[Mapping[str, Any], ...] = ()
     step: int | None = None
+    imported: Mapping[str, Any] | None = None
 
 
 def identity(path: Path) -> Identity:
@@ -78,12 +81,26 @@ def of_meta(meta: Mapping[str, Any], origin: Path) -> Identity | None:
     config, step = meta.get("config"), meta.get("step")
     if not isinstance(config, dict) or type(step) is not int:
         return None
-    return Identity(config, origin, tuple(changes_in(meta)), step)
+    return Identity(config, origin, tuple(changes_in(meta)), step, imported_in(meta))
+
+
+def imported_in(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Where the weights of a checkpoint's run began, if that is elsewhere: format, origin, licence, sha256, ..."""
+    found = meta.get("imported")
+    return found if isinstance(found, dict) else None
+
+
+def told(imported: Mapping[str, Any]) -> str:
+    """In words: ``imported from ckpt.pt (pytorch-ddpm, licence MIT)``."""
+    origin, form, licence = (str(imported.get(k, "unknown"))[:200] for k in ("origin", "format", "licence"))
+    return f"imported from {origin} ({form}, licence {licence})"
 
 
 def of_header(header: Header, origin: Path) -> Identity:
     """What a file of weights says of its run."""
-    return Identity(header.config, origin, tuple(changes_in({"history": list(header.history)})), header.step)
+    return Identity(
+        header.config, origin, tuple(changes_in({"history": list(header.history)})), header.step, header.imported
+    )
 
 
 def changes_in(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -14,7 +14,7 @@ from ddpm_ip.errors import CheckpointError
 from ddpm_ip.files import reading
 from ddpm_ip.run.checkpoint import Checkpoint, find, sha256
 from ddpm_ip.run.header import Header, read_header
-from ddpm_ip.run.identity import Identity, identity, of_header, of_meta
+from ddpm_ip.run.identity import Identity, identity, imported_in, of_header, of_meta
 from ddpm_ip.run.tensors import mismatches, read_tensors, refuse_not_finite, some
 
 log = logging.getLogger("ddpm_ip.sample")
@@ -29,6 +29,7 @@ class Weights(NamedTuple):
         averaged: see :func:`averaged`.
         checkpoint: the checkpoint that they are part of, and its step; None for a file by itself.
         origin: their file or checkpoint, for messages.
+        own: what a source says of itself that is no run of this program (:mod:`ddpm_ip.interop`).
         header: what a file by itself says of them; None if it says nothing.
     """
 
@@ -37,6 +38,7 @@ class Weights(NamedTuple):
     averaged: bool | str
     checkpoint: Checkpoint | None
     origin: str
+    own: Identity | None = None
     header: Header | None = None
 
     @property
@@ -57,7 +59,7 @@ class Weights(NamedTuple):
         """
         if self.header is not None:
             return of_header(self.header, Path(self.origin))
-        own = None if self.checkpoint is None else of_meta(self.checkpoint.meta, self.checkpoint.path)
+        own = self.own if self.checkpoint is None else of_meta(self.checkpoint.meta, self.checkpoint.path)
         return own or identity(path)
 
     def facts(self) -> dict[str, Any]:
@@ -89,12 +91,14 @@ def find_weights(path: Path) -> Weights:
         header = read_header(path)
         known = averaged(path) if header is None else header.averaged
         with reading(path, error=CheckpointError):
-            return Weights(tensors, sha256(path), known, None, str(path), header)
+            return Weights(tensors, sha256(path), known, None, str(path), header=header)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
     found = find(path, ["ema"])
     log.info("weights: the average of %s", found.path)
-    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], averaged(path), found, str(found.path))
+    taken = imported_in(found.meta)
+    kind = averaged(path) if taken is None or found.step else taken.get("averaged", "unknown")
+    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], kind, found, str(found.path))
 
 
 def averaged(path: Path) -> bool | str:

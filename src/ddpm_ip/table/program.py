@@ -29,7 +29,7 @@ from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
 from ddpm_ip.run.checkpoint import find
-from ddpm_ip.run.identity import changes_in, since
+from ddpm_ip.run.identity import changes_in, imported_in, since, told
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.row import ROW
@@ -110,6 +110,8 @@ def table(
         replace(slot, cell=replace(slot.cell, sampling=replace(slot.cell.sampling, block=block))) for slot in slots
     ]
     name = label(config.perturbation) + since(changes_in(meta), "perturbation")
+    if (imported := imported_in(meta)) is not None:
+        name = told(imported) + (f", then {name}" if checkpoint.step else "")
     sheet = Sheet(home, name, {**common, "block": block}, slots, options.columns_are)
     measured = _Measured(images, evaluator, options.keep_images)
     with enough_memory(lambda: _too_large(config, block)):

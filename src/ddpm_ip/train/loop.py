@@ -22,6 +22,7 @@ from ddpm_ip.images import grid, save_png
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder, default_path
+from ddpm_ip.run.identity import imported_in
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview, refuse_too_many
@@ -115,6 +116,8 @@ def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelera
     state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
     if start is not None:
         settled.changes.extend(check_same_data(wanted, images, start))
+        if (imported := imported_in(start.meta)) is not None:
+            state.meta["imported"] = imported
         state.restore(start)
         log.info("continuing from %s at step %d", start.path, state.step)
     return Run(config, folder, images, state, Model(config, state.ema.network, engine), state.step, hooks)

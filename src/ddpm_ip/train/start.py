@@ -23,6 +23,7 @@ from ddpm_ip.places import set_aside
 from ddpm_ip.plain import reason
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.run.identity import imported_in
 from ddpm_ip.run.provenance import earlier, hardware, provenance
 from ddpm_ip.settings import Change, Wanted, changes, continued, understood
 from ddpm_ip.train.run import Run
@@ -171,6 +172,9 @@ def check_same_data(wanted: Wanted, images: ImageSet, start: checkpoint.Checkpoi
     before = start.meta.get("data_fingerprint")
     if before == images.fingerprint:
         return []
+    if before is None and imported_in(start.meta) is not None:
+        log.info("%s was imported, and does not say on which images it was trained", start.path)
+        return []
     if not any(key == "data" or key.startswith("data.") for key in wanted.change):
         raise CheckpointError(
             f"cannot continue {start.path}: the images of {images.name} are not those that it was trained with "
@@ -259,8 +263,8 @@ def _record(run: Run) -> dict[str, Any]:
     if images.bad:
         data["left_out"] = {"count": len(images.bad), "files": [str(bad) for bad in images.bad[:LISTED]]}
     record = {**provenance(), "parameters": _parameters(run.state), "data": data, "from_step": run.start}
-    record |= {key: run.state.meta[key] for key in ("computed", "history")}
-    if run.start and folder.provenance.exists():
+    record |= {key: run.state.meta[key] for key in ("computed", "history", "imported") if key in run.state.meta}
+    if (run.start or "imported" in record) and folder.provenance.exists():
         try:
             record["earlier"] = earlier(read_json(folder.provenance))
         except UserError as error:
