@@ -56,7 +56,7 @@ def read(folder: Path, **given: Any) -> tuple[Config, dict[str, Tensor]]:
     found = convert(folder, given)
     assert found.format == "diffusers"
     assert all(tensor.dtype == torch.float32 for tensor in found.tensors.values())
-    return from_dict({"data": {"name": "digits"}, **found.config}), dict(found.tensors)
+    return from_dict({**found.config, "data": {"name": "digits"}}), dict(found.tensors)
 
 
 def assert_equal(folder: Path, network: UNet2DModel) -> Config:

@@ -142,7 +142,7 @@ def test_what_goes_out_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None
     config = config_of(model, classes, beta_schedule="cosine", objective="pred_v", var_type="fixed_small")
     weights = exported(config, tmp_path / "out")
     found = convert(tmp_path / "out", {})
-    back = from_dict({"data": {"name": "digits"}, **found.config})
+    back = from_dict({**found.config, "data": {"name": "digits"}})
     assert (back.model, back.diffusion, back.classes) == (config.model, config.diffusion, config.classes)
     assert found.tensors.keys() == weights.tensors.keys()
     assert all(torch.equal(found.tensors[key], tensor) for key, tensor in weights.tensors.items())
@@ -177,6 +177,23 @@ def test_a_network_without_an_equal_is_refused_with_the_other_format(
     assert list(tmp_path.iterdir()) == []
     exported(config, tmp_path / "out", format="safetensors")
     assert sorted(contents(tmp_path / "out")) == ["README.md", "model.safetensors"]
+
+
+def test_a_folder_of_diffusers_is_sampled_and_imported(trained: Path, tmp_path: Path) -> None:
+    """Out and in again: the command makes the run's images of it, and a run of it is the same network."""
+    out, run = tmp_path / "out", tmp_path / "again"
+    assert main(["export", str(trained), "-o", str(out)]) == 0
+    assert main(["import", str(out), "-e", str(run)]) == 0
+    images = []
+    for source in (trained, out, run):
+        samples = tmp_path / f"samples-{source.name}"
+        wanted = ["--n_samples", "2", "--save_dir", str(samples), "--respace_steps", "3"]
+        assert main(["sample", "--weights", str(source), *wanted]) == 0
+        images.append({k: v for k, v in contents(samples).items() if k.endswith(".png")})
+    assert images[0] == images[1] == images[2]
+    own, back = ip.load(trained).config, ip.load(run).config
+    assert (back.diffusion, back.data.image_size) == (own.diffusion, 8)
+    assert back.model == own.model
 
 
 # --- one file --------------------------------------------------------------------------------------------------------
