@@ -197,6 +197,11 @@ def test_an_unnamed_section_with_nothing_else_is_the_default(
 
 
 @dataclasses.dataclass(frozen=True)
+class Bare:
+    name: Literal["bare"] = "bare"
+
+
+@dataclasses.dataclass(frozen=True)
 class Wide:
     name: Literal["wide"] = "wide"
     width: int = 1
@@ -217,14 +222,15 @@ class Deep:
         (["heads", "typo"], Wide, Deep),
         (["depth"], Deep, Deep),
         (["depth"], None, None),
-        (["typo"], Deep, None),
+        (["typo"], Deep, Deep),
+        (["typo"], Bare, None),
         ([], Wide, Wide),
         ([], None, None),
     ],
 )
 def test_which_variant_an_unnamed_section_means(keys: list[str], default: type | None, meant: type | None) -> None:
     """So that a file which was written before there was another variant keeps its meaning."""
-    assert config._meant(dict.fromkeys(keys, 1), [Wide, Deep], default) is meant
+    assert config._meant(dict.fromkeys(keys, 1), [Bare, Wide, Deep], default) is meant
 
 
 @pytest.mark.parametrize(

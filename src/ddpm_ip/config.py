@@ -251,7 +251,8 @@ def _meant(value: Mapping[str, Any], variants: Sequence[type], default: type | N
     best = [v for v, n in zip(variants, known, strict=True) if n == max(known)]
     if len(best) == 1:
         return best[0]
-    return default if default in best and (max(known) or not value) else None
+    has_keys = default is not None and len(dataclasses.fields(default)) > 1  # which may be misspelt
+    return default if default in best and (has_keys or not value) else None
 
 
 def _default_of(cls: type, section: str) -> type | None:

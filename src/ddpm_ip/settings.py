@@ -47,6 +47,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "train.n_samples",
         "train.sample_steps",
         "train.eval",
+        "train.gradient_checkpointing",
         "sampling",
         "data.root",  # where the images are; what they are is checked
         "data.cache",

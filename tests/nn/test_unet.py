@@ -143,14 +143,16 @@ def small(**sizes: object) -> UNet:
 
 def test_the_configuration_builds_the_network_of_its_sizes() -> None:
     """Every field reaches the module, and the defaults are the module's."""
-    config = UNetConfig(1, 12, (1, 3, 2), (True, False, True), 3, 2, 0.3, 6)
-    assert all(getattr(config, f.name) != f.default for f in dataclasses.fields(config) if f.name != "name")
+    others = {"padding": "both", "norm_eps": 1e-4, "freq_shift": 0}
+    config = UNetConfig(1, 12, (1, 3, 2), (True, False, True), 3, 2, 0.3, 6, **others)
+    given = [f for f in dataclasses.fields(config) if f.name not in ("name", "head_channels")]  # in place of n_heads
+    assert all(getattr(config, f.name) != f.default for f in given)
     torch.manual_seed(0)
     ours = config.build(5, 7, None)
     torch.manual_seed(0)
     theirs = UNet(
         5, 7, dim=12, dim_mults=(1, 3, 2), use_attn=(True, False, True), num_res_blocks=3, n_heads=2, dropout=0.3,
-        num_groups=6,
+        num_groups=6, **others,
     )  # fmt: skip
     assert str(ours) == str(theirs)
     for (name, mine), (other, their) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
@@ -158,8 +160,12 @@ def test_the_configuration_builds_the_network_of_its_sizes() -> None:
         assert torch.equal(mine, their)
     assert {m.dropout for m in ours.modules() if isinstance(m, ResBlock)} == {0.3}
     assert {m.heads for m in ours.modules() if isinstance(m, AttnBlock)} == {2}
+    assert {m.eps for m in ours.modules() if isinstance(m, nn.GroupNorm)} == {1e-4}
+    wide = dataclasses.replace(config, n_heads=1, head_channels=4).build(5, 7, 3)
+    assert [m.heads for m in wide.modules() if isinstance(m, AttnBlock)] == [3] * 3 + [6] * 3 + [6] + [6] * 4 + [3] * 4
+    assert wide.labels.weight.shape == (3, 48)
     with torch.device("meta"):
-        assert str(UNetConfig().build(3, 3, 10)) == str(UNet(3, 3))
+        assert str(UNetConfig().build(3, 3, None)) == str(UNet(3, 3))
 
 
 @pytest.mark.parametrize(("height", "width", "fits"), [(12, 8, True), (8, 12, True), (8, 10, False), (6, 8, False)])

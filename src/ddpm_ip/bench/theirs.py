@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from ddpm_ip.bench.measure import Step
 from ddpm_ip.config import Config
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.nn import UNetConfig
 
 SCHEDULE_STEPS = 100_000  # of the learning rate's cosine; any number costs the same
 
@@ -96,8 +97,14 @@ def sample(config: Config, evaluations: int, accelerator: Accelerator) -> Step:
 
 
 def _network(config: Config) -> Any:
-    """``UNet2DModel`` as in google/ddpm-cifar10-32, with the sizes of the configuration."""
+    """``UNet2DModel`` as in google/ddpm-cifar10-32, with the sizes of the configuration.
+
+    Raises:
+        ConfigError: the configured network is none that diffusers has.
+    """
     m = config.model
+    if not isinstance(m, UNetConfig):
+        raise ConfigError(f"diffusers has no network like model.name {m.name}: --against plain, or --model.name unet")
     widths = tuple(m.dim * mult for mult in m.dim_mults)
     torch.manual_seed(config.seed)
     return load().UNet2DModel(
@@ -108,12 +115,12 @@ def _network(config: Config) -> Any:
         block_out_channels=widths,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in m.use_attn),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(m.use_attn)),
-        downsample_padding=0,
+        downsample_padding=1 if m.padding == "both" else 0,
         flip_sin_to_cos=False,
-        freq_shift=1,
-        norm_eps=1e-6,
+        freq_shift=m.freq_shift,
+        norm_eps=m.norm_eps,
         norm_num_groups=m.num_groups,
-        attention_head_dim=None if m.n_heads == 1 else widths[-1] // m.n_heads,  # None: one head
+        attention_head_dim=m.head_channels or (None if m.n_heads == 1 else widths[-1] // m.n_heads),  # None: one head
         dropout=m.dropout,
     )
 

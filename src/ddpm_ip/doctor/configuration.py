@@ -122,14 +122,11 @@ def _data(config: Config) -> Iterable[Finding]:
 def _fit(config: Config) -> Iterable[Finding]:
     """Whether images and network go together, as far as the configuration says."""
     channels, height, width = config.shape
-    step = 2 ** (len(config.model.dim_mults) - 1)
-    if height % step or width % step:
-        yield Finding(
-            "problem",
-            "data",
-            f"images of {height}x{width} cannot be halved {len(config.model.dim_mults) - 1} times (model.dim_mults)",
-            f"choose a data.image_size divisible by {step}, or fewer model.dim_mults",
-        )
+    try:
+        config.model.check(height, width)
+    except UserError as error:
+        text, _, advice = str(error).partition(": ")
+        yield Finding("problem", "data", text, advice)
     mode = getattr(config.data, "mode", "auto")
     given = {"gray": 1, "rgb": 3, "rgba": 4}.get(mode, channels)
     if given != channels:

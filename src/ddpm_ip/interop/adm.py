@@ -1,8 +1,8 @@
 """The U-Net of ``openai/guided-diffusion`` and ``openai/improved-diffusion``: ADM, ADM-IP, DDPM-IP's and their kin.
 
-Sizes, classes, a learned variance, whether residual blocks halve, and whether time scales and shifts a norm follow from
-names and shapes. Heads, the order of the attention's channels and the noise schedule do not: they come from what is given, or
-are taken to be those of the published networks of these sizes (:func:`_published`), which is said.
+Sizes, classes, a learned variance, whether residual blocks halve, and whether time scales and shifts a norm follow
+from names and shapes. Heads, the order of the attention's channels and the noise schedule do not: they come from what
+is given, or are taken to be those of the published networks of these sizes (:func:`_published`), which is said.
 """
 
 from __future__ import annotations
@@ -53,8 +53,13 @@ def convert(state: State, given: Mapping[str, Any]) -> Imported:
         typical_model["time_scale"] = 1000 / float(diffusion["total_steps"])
     model_open, assumed = left_open("model", _heads(typical_model, given), given)
     model = {"name": "adm", "in_channels": channels, **asdict(sizes), "norm_eps": 1e-5, **model_open}
-    sections = {"model": model, "diffusion": diffusion, **({} if classes is None else {"classes": {"count": classes}})}
-    return Imported(NAME, sections, ours, state.averaged, (*assumed, *more), (state.path,))
+    sections = {"model": model, "diffusion": diffusion}
+    assumed += more
+    if classes is not None:
+        hidden, more = left_open("classes", {"dropout": 0.0}, given)
+        sections["classes"] = {"count": classes, **hidden}
+        assumed += more
+    return Imported(NAME, sections, ours, state.averaged, tuple(assumed), (state.path,))
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def _renamed(state: State, tensors: dict[str, Tensor], sizes: _Sizes) -> dict[st
         ours["labels.weight"] = tensors.pop("label_emb.weight")
     if tensors:
         raise CheckpointError(
-            f"{state.origin} holds {min(tensors)} and {len(tensors) - 1} more tensors that this network has no place for"
+            f"{state.origin} holds {min(tensors)} and {len(tensors) - 1} more tensors that are no part of this network"
         )
     return ours
 

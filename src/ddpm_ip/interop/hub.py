@@ -45,7 +45,7 @@ def fetched(path: Path) -> Path:
     except Exception as error:  # whatever a network, a proxy or the hub may answer
         said = (reason(error) or type(error).__name__).split("\n")[0][:300]
         raise CheckpointError(
-            f"{shown(path)} does not exist here, nor can it be fetched from the Hugging Face hub under this name: {said}"
+            f"{shown(path)} does not exist here, and cannot be fetched from the Hugging Face hub by this name: {said}"
         ) from None
     kept = [file for file in Path(folder).glob("*") if file.suffix == ".safetensors" or f"*{file.suffix}" in PICKLES]
     return kept[0] if len(kept) == 1 and not (Path(folder) / "config.json").exists() else Path(folder)

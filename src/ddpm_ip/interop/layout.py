@@ -81,7 +81,7 @@ def taken(state: State, layout: Layout, constants: Mapping[str, Any]) -> tuple[d
             ours[f"{our}.{kind}"] = torch.cat(parts) if len(parts) > 1 else parts[0]
     if tensors:
         raise CheckpointError(
-            f"{state.origin} holds {min(tensors)} and {len(tensors) - 1} more tensors that this network has no place for"
+            f"{state.origin} holds {min(tensors)} and {len(tensors) - 1} more tensors that are no part of this network"
         )
     return {**_sizes(state, layout, ours), **constants}, ours
 

@@ -2,8 +2,8 @@
 
 PyTorch's files are zip archives with a pickle, which is a program. Before torch sees it, the archive is measured (what
 it declares is what it has) and the program's opcodes are walked without being run: it may make tensors, and
-dictionaries and lists of them, and nothing else. Then torch reads it with ``weights_only``, and maps the file instead of
-copying it, so that an optimizer's state beside the weights costs nothing.
+dictionaries and lists of them, and nothing else. Then torch reads it with ``weights_only``, and maps the file instead
+of copying it, so that an optimizer's state beside the weights costs nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickletools
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -57,15 +58,14 @@ def states(path: Path) -> list[State]:
             file.seek(start)
             if size > LARGEST:
                 raise ValueError(f"it has {size // MB} MB, more than weights have")
-            packed = head.startswith(b"PK\x03\x04")
-            if packed:
-                _look(file, size)
+            packed = head.startswith(b"PK\x03\x04") and path.suffix != ".safetensors"  # a name that torch, too, goes by
+            sizes = _look(file, size) if packed else Counter()
     except CheckpointError:
         raise
     except Exception as error:  # whatever a forged archive makes its reader raise
         raise CheckpointError(f"{path} cannot be read: {reason(error) or type(error).__name__}") from None
     if packed:
-        found = _unpickled(path, size)
+        found = _unpickled(path)
     elif head[8:9] == b"{" or path.suffix == ".safetensors":
         found = read_tensors(path)
     else:
@@ -73,7 +73,11 @@ def states(path: Path) -> list[State]:
     found_there = list(_walk(found, ""))
     if shadow := _nameless(found):
         found_there.append(("ema.shadow", _named(shadow, [t for _, t in found_there], path)))
+    if isinstance(found, list | tuple) and len(found_there) > 1:  # ermongroup/ddim's: the network, ..., the average
+        found_there[-1] = (f"{found_there[-1][0]}, the average", found_there[-1][1])
     named = sorted(found_there, key=lambda pair: AVERAGE.search(pair[0]) is None)
+    if packed:
+        _refuse_storages(path, sizes, [t for _, tensors in named for t in tensors.values()])
     both = 0 < sum(AVERAGE.search(where) is not None for where, _ in named) < len(named)
     return [State(path, where, _unwrapped(t), _averaged(path, where, both)) for where, t in named]
 
@@ -94,8 +98,11 @@ def numbers(state: State) -> dict[str, Tensor]:
     return {name: t.detach().float().contiguous().clone() for name, t in state.tensors.items()}
 
 
-def _look(file: BinaryIO, size: int) -> None:
+def _look(file: BinaryIO, size: int) -> Counter[int]:
     """Refuses an archive that is not what torch writes, and a program that does more than to make tensors.
+
+    Returns:
+        The sizes of the storages in it, in bytes, and how many there are of each.
 
     Raises:
         CheckpointError: the program would do something else.
@@ -124,6 +131,19 @@ def _look(file: BinaryIO, size: int) -> None:
             f"{path} holds more than tensors: its pickle asks for {named}. Nothing of it was run. {_cure(path)}"
         )
 
+    return Counter(m.file_size for m in members if "/data/" in m.filename)
+
+
+def _refuse_storages(path: Path, sizes: Counter[int], tensors: Iterable[Tensor]) -> None:
+    """Refuses storages that the archive does not hold: torch takes a mapped one as long as the pickle says.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    used = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if t.layout == torch.strided}
+    if Counter(n for n in used.values() if n) - sizes:
+        raise CheckpointError(f"{path} is damaged: its pickle tells of numbers that it does not have")
+
 
 def _strange(program: bytes) -> Iterator[str]:
     """What a pickle calls, or looks up, that makes no tensor; its opcodes are read, and none is run."""
@@ -145,12 +165,12 @@ def _is_harmless(name: str) -> bool:
     return name in _MAKES_TENSORS or is_dtype or _STORAGE.fullmatch(name) is not None
 
 
-def _unpickled(path: Path, size: int) -> Any:
+def _unpickled(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a forged file makes torch raise, in C++, too
         said = (reason(error) or type(error).__name__).split("\n")[0][:300]
-        raise CheckpointError(f"{path} ({size:,} bytes) is damaged: torch cannot read it ({said})") from None
+        raise CheckpointError(f"{path} is damaged: torch cannot read it ({said})") from None
 
 
 def _walk(found: Any, where: str) -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -1,7 +1,7 @@
 """The U-Net of xyfJASON's repository (``xyfJASON/diffusion-models-pytorch``, ``models/unet.py``): ``models.unet.UNet``.
 
 It is the paper's network but for two constants: strided convolutions are padded on all sides, and 1e-5 is added to
-the variance in a norm. Its checkpoints are ``model.pt`` (``{"model": ...}``), ``ema_model.pt`` (the same of the average) and
+the variance in a norm. Its checkpoints are ``model.pt`` (``{"model": ...}``), ``ema_model.pt`` (of the average) and
 ``ema.pt`` (the average as a list); the same tensors as safetensors will do. The middle has one attention head whatever
 ``n_heads`` says, so more than one is refused.
 """

@@ -142,7 +142,7 @@ def check_attention(
     if head_channels is not None and n_heads != 1:
         raise ConfigError(
             f"model.n_heads {n_heads} and model.head_channels {head_channels} both say how many heads attention has: "
-            "leave one out"
+            "set model.head_channels to null, or leave model.n_heads out"
         )
 
 

@@ -96,9 +96,16 @@ def find_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
     found = find(path, ["ema"])
     log.info("weights: the average of %s", found.path)
-    taken = imported_in(found.meta)
-    kind = averaged(path) if taken is None or found.step else taken.get("averaged", "unknown")
-    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], kind, found, str(found.path))
+    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], averaged_in(found), found, str(found.path))
+
+
+def averaged_in(checkpoint: Checkpoint) -> bool | str:
+    """Whether a checkpoint's ``ema`` is an average: it is, unless it was imported and nothing was trained since."""
+    imported = imported_in(checkpoint.meta)
+    if imported is None or checkpoint.step:
+        return True
+    found = imported.get("averaged")
+    return found if isinstance(found, bool) else "unknown"
 
 
 def averaged(path: Path) -> bool | str:

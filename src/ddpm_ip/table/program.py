@@ -33,6 +33,7 @@ from ddpm_ip.run.identity import changes_in, imported_in, since, told
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.row import ROW
+from ddpm_ip.run.weights import averaged_in
 from ddpm_ip.sample.filled import filled, optimised_label, together
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
@@ -96,7 +97,7 @@ def table(
         "metrics": metrics,
         "n_samples": options.n_samples,
         "rounding": "uint8, to nearest",
-        "averaged": True,
+        "averaged": averaged_in(checkpoint),
         "weights": digest,
         **_reference_facts(source, images),
         **_sampling_facts(config, first, accelerator),

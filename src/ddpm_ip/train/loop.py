@@ -20,6 +20,7 @@ from ddpm_ip.engine import start_device, start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError
 from ddpm_ip.images import grid, save_png
 from ddpm_ip.memory import enough_memory
+from ddpm_ip.nn.blocks import recompute_blocks
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder, default_path
 from ddpm_ip.run.identity import imported_in
@@ -281,6 +282,8 @@ def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
     """The state at step 0: network, average and optimizer, on the device."""
     torch.manual_seed(config.seed)
     network = config.build_network().to(accelerator.device)
+    if config.train.gradient_checkpointing:
+        recompute_blocks(network)
     o = config.train.optim
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.name]
     optimizer = kind(network.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
@@ -327,5 +330,6 @@ def _too_large(config: Config, accelerator: Accelerator) -> str:
     return (
         f"there is too little memory to train with {micro} images of {height} x {width} pixels at once. What was "
         f"saved is intact; continue with -r latest and one of: --train.micro_batch {max(1, micro // 2)} (the same "
-        "batch, in more passes), --train.mixed_precision bf16, a smaller --train.batch_size, or a smaller --model.dim"
+        "batch, in more passes), --train.gradient_checkpointing true (slower), --train.mixed_precision bf16, a smaller "
+        "--train.batch_size, or a smaller --model.dim"
     )

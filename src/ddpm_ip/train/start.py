@@ -225,7 +225,7 @@ def announce(run: Run) -> None:
         label(config.perturbation), where_computed(run.engine),
     )  # fmt: skip
     untrained = remaining(config.train.ema_decay, config.train.ema_warmup, config.train.n_steps)
-    if untrained > 0.01:
+    if untrained > 0.01 and "imported" not in state.meta:
         log.warning(
             "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as noise in "
             "samples: lower train.ema_decay (%s)",
