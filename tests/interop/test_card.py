@@ -47,7 +47,14 @@ def test_the_hub_reads_every_number_with_its_protocol(run: Path) -> None:
     weights = find_weights(run).sha256
     numbers = [
         record(weights=weights),
-        record(weights=weights, metric="FID", value=3.5, spread=0.25, extractor="inception", line="of Inception"),
+        record(
+            weights=weights,
+            metric="FID",
+            value=3.5,
+            spread=0.25,
+            extractor="inception",
+            line="of Inception, " + "long " * 100 + "end",
+        ),
         record(weights="0" * 64, value=99.0),
         record(value=98.0),
     ]
@@ -71,7 +78,10 @@ def test_the_hub_reads_every_number_with_its_protocol(run: Path) -> None:
     assert "| FD-pixels | 1.25 | ddim,eta=0 | 10 | quad | 10 | 1 |" in card.text
     assert "| FID | 3.5 ± 0.25 |" in card.text
     assert "1. Protocol: 12 samples \\| digits" in card.text
+    assert "2. Protocol: of Inception, long long " in card.text
+    assert "long long end\n" in card.text
     assert "It is not FID" in card.text
+    assert "u00a0" not in card.text
     assert not re.search("9[89]", "".join(line for line in card.text.splitlines() if line.startswith("| F")))
 
 

@@ -19,7 +19,7 @@ from ddpm_ip import __version__
 from ddpm_ip.config import Config
 from ddpm_ip.metric import find
 from ddpm_ip.perturbation import label
-from ddpm_ip.plain import shown, yaml_text
+from ddpm_ip.plain import visible, yaml_text
 from ddpm_ip.report.evaluated import find_evaluations
 from ddpm_ip.report.reading import PROVENANCE, Problems, json_of, results_of
 from ddpm_ip.run.folder import config_near
@@ -31,6 +31,7 @@ from ddpm_ip.run.weights import Weights
 TASK = "unconditional-image-generation"
 HUB = {"cifar10": "cifar10", "mnist": "mnist"}  # data sets that the hub has under a name
 MOST_RESULTS, MOST_CHANGES = 200, 50
+LONGEST = 2000  # characters of a text from outside
 IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # of a licence, as the hub has them
 
 
@@ -333,4 +334,5 @@ def _licence(imported: Mapping[str, Any] | None) -> str | None:
 
 def _text(value: object) -> str:
     """Anything for a line of Markdown, without its marks, links and HTML."""
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", shown(value))
+    text = visible(str(value)[:LONGEST].replace("\u00a0", " ")).replace("\n", "\\n")
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
