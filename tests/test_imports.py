@@ -88,10 +88,12 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "interop": (
         {"torch", "safetensors"},
-        CORE | PLAIN | {"config", "data", "run", "settings", "translation", "__init__"},
+        CORE | PLAIN | {"config", "data", "metric", "report", "run", "settings", "translation", "__init__"},
     ),
     "interop.hub": ({"huggingface_hub"}, PLAIN),
-    "notebook": ({"torch", "numpy"}, MODEL | {"interop", "run", "settings", "sample", "evaluate", "train"}),
+    "interop.push": ({"huggingface_hub"}, PLAIN),
+    "notebook": ({"torch", "numpy"}, MODEL | {"interop", "run", "settings", "sample", "train"}),
+    "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "notebook"}),
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ddpm_ip.commands import (
     data,
     doctor,
     evaluate,
+    export,
     import_,
     report,
     sample,
@@ -116,6 +117,7 @@ _COMMANDS: dict[str, _Command] = {
         import_.run,
     ),
     "doctor": ("Looks for what is missing or wrong here, and says how to fix it.", doctor.arguments, doctor.run),
+    "export": ("Writes a trained network for diffusers, or as one file, with a card.", export.arguments, export.run),
     "report": ("Writes one HTML page that compares runs.", report.arguments, report.run),
     "bench": ("Measures the speed of this machine, beside plain PyTorch and diffusers.", bench.arguments, bench.run),
 }

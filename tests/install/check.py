@@ -45,7 +45,7 @@ for wanted in importlib.metadata.requires("torch-fidelity") or ():
     print(re.match("[A-Za-z0-9_.-]+", wanted)[0].lower())
 """
 COMMANDS = ("train", "sample", "evaluate", "data", "table", "compare-samplers", "times", "import")
-COMMANDS += ("doctor", "report", "bench")
+COMMANDS += ("export", "doctor", "report", "bench")
 
 
 class Wrong(Exception):

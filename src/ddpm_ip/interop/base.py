@@ -19,7 +19,8 @@ class Imported(NamedTuple):
 
     Attributes:
         format: what the format is called, such as ``guided-diffusion``.
-        config: the sections ``model``, ``diffusion`` and, if it is conditional, ``classes``: plain values.
+        config: the sections ``model``, ``diffusion`` and, if it is conditional, ``classes``: plain values; and ``data``
+            with the ``image_size``, if the source says it.
         tensors: by the names of this program's network, float32, on the CPU.
         averaged: whether they are an average; ``unknown`` where nothing says it.
         assumed: what the source does not say and was assumed, a sentence each, for people.

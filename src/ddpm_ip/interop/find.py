@@ -19,7 +19,7 @@ import torch
 from ddpm_ip.config import Config, from_dict, load, merge
 from ddpm_ip.errors import CheckpointError, ConfigError
 from ddpm_ip.files import read_yaml, reading
-from ddpm_ip.interop import adm, hub, pesser, pytorch_ddpm, read, xyfjason
+from ddpm_ip.interop import adm, diffusers, hub, pesser, pytorch_ddpm, read, xyfjason
 from ddpm_ip.interop.base import Format, Imported, KeyedFormat, sentences
 from ddpm_ip.plain import quoted, shown
 from ddpm_ip.run import weights as own
@@ -32,7 +32,7 @@ from ddpm_ip.translation import in_our_words
 
 log = logging.getLogger("ddpm_ip.interop")
 
-FORMATS: tuple[Format, ...] = ()  # that are known by a folder or a file
+FORMATS: tuple[Format, ...] = (diffusers,)  # that are known by a folder or a file
 KEYED: tuple[KeyedFormat, ...] = (adm, xyfjason, pytorch_ddpm, pesser)  # that are known by the names of tensors
 SIZE = 32  # pixels, of images of which nothing says it
 SECTIONS = ("model", "diffusion", "classes")  # that a source speaks of
@@ -122,7 +122,7 @@ def network(place: Path, said: Mapping[str, Any]) -> Found:
     imported = form.convert(place, said) if form is not None else _by_keys(place, said)
     refuse_not_finite(imported.tensors, place)
     _agree(imported, said, place)
-    assumed, data = list(imported.assumed), _section(said, "data")
+    assumed, data = list(imported.assumed), {**_section(imported.config, "data"), **_section(said, "data")}
     if data.keys() <= {"image_size"}:
         size = imported.image_size
         assumed += [] if data or size else [f"data.image_size is taken to be {SIZE}"]

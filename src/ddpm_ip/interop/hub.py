@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.extras import how_to_install
 from ddpm_ip.plain import reason, shown
+
+log = logging.getLogger("ddpm_ip.interop")
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -37,6 +40,7 @@ def fetched(path: Path) -> Path:
         )
     import huggingface_hub
 
+    log.info("%s is not here: looking for it on the Hugging Face hub", shown(path))
     try:
         client: Any = huggingface_hub
         files = client.HfApi().list_repo_files(name)

@@ -16,6 +16,7 @@ from typing import Any
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import ANY, LARGEST_JSON, read_bytes, read_json, read_yaml
 from ddpm_ip.run.folder import config_near
+from ddpm_ip.run.header import Header, read_header
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,10 @@ def identity(path: Path) -> Identity:
 
     Raises:
         ConfigError: nothing there says it, or only a config.yaml that cannot be read.
+        CheckpointError: a file of weights says it in a way that cannot be read.
     """
+    if path.is_file() and (header := read_header(path)) is not None:
+        return of_header(header, path)
     for folder in _checkpoints(path):
         if (found := of_checkpoint(folder)) is not None:
             return found
@@ -90,6 +94,13 @@ def told(imported: Mapping[str, Any]) -> str:
     """In words: ``imported from ckpt.pt (pytorch-ddpm, licence MIT)``."""
     origin, form, licence = (str(imported.get(k, "unknown"))[:200] for k in ("origin", "format", "licence"))
     return f"imported from {origin} ({form}, licence {licence})"
+
+
+def of_header(header: Header, origin: Path) -> Identity:
+    """What a file of weights says of its run."""
+    return Identity(
+        header.config, origin, tuple(changes_in({"history": list(header.history)})), header.step, header.imported
+    )
 
 
 def changes_in(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.files import reading
 from ddpm_ip.run.checkpoint import Checkpoint, find, sha256
-from ddpm_ip.run.identity import Identity, identity, imported_in, of_meta
+from ddpm_ip.run.header import Header, read_header
+from ddpm_ip.run.identity import Identity, identity, imported_in, of_header, of_meta
 from ddpm_ip.run.tensors import mismatches, read_tensors, refuse_not_finite, some
 
 log = logging.getLogger("ddpm_ip.sample")
@@ -29,6 +30,7 @@ class Weights(NamedTuple):
         checkpoint: the checkpoint that they are part of, and its step; None for a file by itself.
         origin: their file or checkpoint, for messages.
         own: what a source says of itself that is no run of this program (:mod:`ddpm_ip.interop`).
+        header: what a file by itself says of them; None if it says nothing.
     """
 
     tensors: dict[str, Tensor]
@@ -37,9 +39,17 @@ class Weights(NamedTuple):
     checkpoint: Checkpoint | None
     origin: str
     own: Identity | None = None
+    header: Header | None = None
+
+    @property
+    def step(self) -> int | None:
+        """Training steps behind them; None for a file that does not say."""
+        if self.checkpoint is not None:
+            return self.checkpoint.step
+        return None if self.header is None else self.header.step
 
     def trained(self, path: Path) -> Identity:
-        """The run that they are of: their checkpoint says it, or else the folder that they lie in.
+        """The run that they are of: their checkpoint says it, or their own file, or else the folder that they lie in.
 
         Args:
             path: where they were found.
@@ -47,6 +57,8 @@ class Weights(NamedTuple):
         Raises:
             ConfigError: nothing says it.
         """
+        if self.header is not None:
+            return of_header(self.header, Path(self.origin))
         own = self.own if self.checkpoint is None else of_meta(self.checkpoint.meta, self.checkpoint.path)
         return own or identity(path)
 
@@ -66,7 +78,7 @@ def find_weights(path: Path) -> Weights:
 
     Args:
         path: folder of a run (its newest checkpoint whose average is whole and finite), a checkpoint, or a safetensors
-            file.
+            file, whose header may say all that a checkpoint says (:mod:`ddpm_ip.run.header`).
 
     Raises:
         CheckpointError: there are no weights, or they are damaged or not finite.
@@ -76,8 +88,10 @@ def find_weights(path: Path) -> Weights:
             raise CheckpointError(f"{path} is not a .safetensors file; nothing else is read, since it could run code")
         tensors = read_tensors(path)
         refuse_not_finite(tensors, path)
+        header = read_header(path)
+        known = averaged(path) if header is None else header.averaged
         with reading(path, error=CheckpointError):
-            return Weights(tensors, sha256(path), averaged(path), None, str(path))
+            return Weights(tensors, sha256(path), known, None, str(path), header=header)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
     found = find(path, ["ema"])
