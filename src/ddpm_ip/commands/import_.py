@@ -12,8 +12,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         type=Path,
         help="a .pt, .pth, .ckpt, .bin or .safetensors file of guided-diffusion (ADM, DDPM-IP), improved-diffusion, "
-        "xyfJASON's repository, pytorch-ddpm, pytorch_diffusion or ermongroup/ddim; a folder of diffusers; or a name on the "
-        "Hugging Face hub",
+        "xyfJASON's repository, pytorch-ddpm, pytorch_diffusion or ermongroup/ddim; a folder of diffusers; or a name on "
+        "the Hugging Face hub",
     )
     p.add_argument(
         "-e", "--exp_dir", type=Path, required=True, metavar="EXP_DIR", help="the folder, which holds no run yet"

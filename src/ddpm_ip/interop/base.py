@@ -25,7 +25,6 @@ class Imported(NamedTuple):
         averaged: whether they are an average; ``unknown`` where nothing says it.
         assumed: what the source does not say and was assumed, a sentence each, for people.
         files: the files that were read, by which the source is known.
-        image_size: height and width of the images that it was trained on, where the source says them.
     """
 
     format: str
@@ -34,7 +33,6 @@ class Imported(NamedTuple):
     averaged: bool | str
     assumed: tuple[str, ...]
     files: tuple[Path, ...]
-    image_size: int | tuple[int, int] | None = None
 
 
 class State(NamedTuple):

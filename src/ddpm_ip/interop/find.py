@@ -124,9 +124,8 @@ def network(place: Path, said: Mapping[str, Any]) -> Found:
     _agree(imported, said, place)
     assumed, data = list(imported.assumed), {**_section(imported.config, "data"), **_section(said, "data")}
     if data.keys() <= {"image_size"}:
-        size = imported.image_size
-        assumed += [] if data or size else [f"data.image_size is taken to be {SIZE}"]
-        data = {"name": "unknown", "image_size": size or SIZE, **data}
+        assumed += [] if data else [f"data.image_size is taken to be {SIZE}"]
+        data = {"name": "unknown", "image_size": SIZE, **data}
     sections = {k: {**_section(said, k), **imported.config[k]} for k in SECTIONS if k in imported.config}
     tree = {k: v for k, v in said.items() if k not in SECTIONS}
     config = from_dict({**tree, "data": data, **sections}, f"what {shown(place)} and the options say")
