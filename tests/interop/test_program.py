@@ -143,7 +143,7 @@ def test_training_goes_on_from_it(run, tmp_path, capsys):
     assert said.endswith("then input perturbation, γ = 0.1 (since step 0)")
     record = json.loads((folder / "provenance.json").read_text())
     assert record["imported"]["licence"] == "MIT"
-    assert "import" in record["earlier"][0]["command"]
+    assert record["earlier"][0]["imported"] == record["imported"]
     assert all(f.level != "problem" for f in doctor(None, {}, folder) if f.what == "run")
 
 

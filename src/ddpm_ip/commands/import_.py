@@ -12,7 +12,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         type=Path,
         help="a .pt, .pth, .ckpt, .bin or .safetensors file of guided-diffusion (ADM, DDPM-IP), improved-diffusion, "
-        "xyfJASON's repository, pytorch-ddpm, pytorch_diffusion or ermongroup/ddim; a folder of diffusers; or a name on "
+        "xyfJASON's repository, pytorch-ddpm, pytorch_diffusion or ermongroup/ddim; a diffusers folder; or a name on "
         "the Hugging Face hub",
     )
     p.add_argument(
