@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 PLAIN = {"errors", "extras", "plain", "files", "places"}
 CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "objective", "sampler"}
-CORE |= {"errors", "images", "variants"}
+CORE |= {"errors", "images", "learning_rate", "power", "variants"}
 MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "turns"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
@@ -40,7 +40,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "images": ({"torch", "numpy", "PIL"}, PLAIN),
     "draws_kernel": ({"torch", "triton"}, set()),
     "draws": ({"torch"}, {"draws_kernel"}),
-    "ema": ({"torch"}, set()),
+    "ema": ({"torch"}, {"power"}),
+    "power": ({"torch"}, set()),
+    "learning_rate": ({"annotated_types"}, set()),
     "schedule": ({"torch"}, {"errors"}),
     "nn": ({"torch", "annotated_types"}, {"errors"}),
     "nn.fused.launch": ({"torch", "triton"}, set()),
@@ -60,10 +62,15 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images"}),
     "cores": (set(), set()),
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
-    "sections": ({"pydantic"}, {"denoiser", "metric", "sampler", "schedule", "times", "variants", "weighting"}),
+    "sections": (
+        {"pydantic"},
+        {"denoiser", "learning_rate", "metric", "power", "sampler", "schedule", "times", "variants", "weighting"},
+    ),
     "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
-    "run": ({"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "__init__"}),
+    "run": (
+        {"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "power", "__init__"},
+    ),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "settings", "__init__"}),
     "evaluate": (
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
@@ -72,7 +79,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "table": ({"torch", "accelerate", "PIL"}, MODEL | {"run", "settings", "sample", "evaluate", "__init__"}),
     "train": (
         {"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
-        MODEL | {"run", "settings", "sample", "evaluate", "__init__"},
+        MODEL | {"interop", "run", "settings", "sample", "evaluate", "__init__"},
     ),
     "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"cores", "run", "sample", "train", "__init__"}),
     "doctor": ({"torch", "PIL"}, PLAIN | {"config", "data", "ema", "engine", "metric", "run", "evaluate", "__init__"}),

@@ -56,7 +56,7 @@ def line(path: str, value: Any = 1) -> str:
         ("train.ema_gradual", "did you mean train.ema_warmup?"),
         ("data.img_size", "did you mean image_size?"),
         ("diffusion.steps", "did you mean total_steps?"),
-        ("train.ema", "did you mean ema_decay or ema_warmup?"),
+        ("train.ema", "did you mean ema_decay, ema_warmup, ema_power or ema_snapshot_freq?"),
         ("train.batch", "did you mean batch_size or micro_batch?"),
         ("optim", "did you mean train.optim?"),
         ("train.optim.amsgrad", "the keys of train.optim are name, lr"),
@@ -156,7 +156,7 @@ def test_a_message_is_bounded(tree: dict[str, Any]) -> None:
         ("--bacth_size", SAMPLE, None, "did you mean --batch_size?"),
         ("--lr", SAMPLE, None, "there are --config, --weights"),
         ("--zzz", TRAIN, Config, "there are --help, --config"),
-        ("--ema", TRAIN, Config, "did you mean --train.ema_decay or --train.ema_warmup?"),
+        ("--ema", TRAIN, Config, "did you mean --train.ema_decay, --train.ema_warmup, --train.ema_power or"),
         ("--precision", TRAIN, Config, "did you mean --sampling.precision or --train.mixed_precision?"),
         ("--sampler", TRAIN, Config, "did you mean --sampling.sampler.name?"),
         (

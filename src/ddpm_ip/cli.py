@@ -16,6 +16,7 @@ from ddpm_ip.commands import (
     compare_samplers,
     data,
     doctor,
+    ema,
     evaluate,
     export,
     import_,
@@ -56,7 +57,7 @@ def script(command: str) -> int:
 
 
 def _epilog(command: str) -> str | None:
-    return None if command in ("evaluate", "report") else _OVERRIDES
+    return None if command in ("ema", "evaluate", "report") else _OVERRIDES
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -116,6 +117,7 @@ _COMMANDS: dict[str, _Command] = {
         import_.arguments,
         import_.run,
     ),
+    "ema": ("Makes averages of any length of a run's snapshots, after training.", ema.arguments, ema.run),
     "doctor": ("Looks for what is missing or wrong here, and says how to fix it.", doctor.arguments, doctor.run),
     "export": ("Writes a trained network for diffusers, or as one file, with a card.", export.arguments, export.run),
     "report": ("Writes one HTML page that compares runs.", report.arguments, report.run),

@@ -4,6 +4,8 @@
 guided-diffusion and DDPM-IP. A warm-up is an option: ``min(decay, (1 + n) / (10 + n))`` in update ``n``, counted from
 1, as xyfJASON's ``ema_gradual`` has it (after TensorFlow's ``ExponentialMovingAverage``), so that a short run does not
 average its start. (Beware when comparing: diffusers' ``EMAModel`` hides another warm-up in its decay.)
+
+A run may keep several, and those of power functions beside them (:mod:`ddpm_ip.power`).
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from ddpm_ip.power import gamma_of, weight_at
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -32,6 +36,11 @@ class EMA(Generic[Network]):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self._average: list[Tensor] = list(self.network.parameters())
         self._buffers = list(self.network.buffers())
+
+    @property
+    def varies(self) -> bool:
+        """Whether the weight of the network differs between steps."""
+        return self.warmup
 
     def weight(self, step: int) -> float:
         """How much the network counts in the update that follows ``step`` finished steps, in (0, 1]."""
@@ -55,6 +64,29 @@ class EMA(Generic[Network]):
             torch._foreach_lerp_(self._average, current, 1.0 - self.decay if weight is None else weight)
         for mine, theirs in zip(self._buffers, network.buffers(), strict=True):
             mine.copy_(theirs)
+
+
+class PowerEMA(EMA[Network]):
+    """An average with the profile of a power function, whose length is a share of the steps so far.
+
+    Args:
+        network: see :class:`EMA`.
+        sigma_rel: the length, in (0, 0.288).
+
+    Raises:
+        ValueError: there is no such length.
+    """
+
+    def __init__(self, network: Network, sigma_rel: float) -> None:
+        super().__init__(network, 0.0)
+        self.gamma = gamma_of(sigma_rel)
+
+    @property
+    def varies(self) -> bool:
+        return True
+
+    def weight(self, step: int) -> float:
+        return weight_at(self.gamma, step + 1)
 
 
 def decay_at(decay: float, warmup: bool, n: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 
 from ddpm_ip.plain import quoted, shown
 from ddpm_ip.translation import in_our_words
-from ddpm_ip.variants import has_name, sections, variant_name
+from ddpm_ip.variants import HOW_MANY, has_name, sections, variant_name
 
 SURE, LIKELY = 0.8, 0.65  # how alike two names are (difflib), from 0 to 1
 MOST = 40  # mistakes that are told
@@ -135,6 +135,8 @@ def _place(loc: Sequence[Any], root: type) -> tuple[list[str], list[type]]:
     path: list[str] = []
     variants: list[type] = [root]
     for part in loc:
+        if part in HOW_MANY:
+            continue
         by_name = {variant_name(v): v for v in variants} if variants and has_name(variants) else {}
         if part in by_name:
             variants = [by_name[part]]

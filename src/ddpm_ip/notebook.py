@@ -39,16 +39,18 @@ from ddpm_ip.schedule import Schedule
 from ddpm_ip.settings import Wanted
 from ddpm_ip.train import loop
 
-AnyConfig = Config | Mapping[str, Any] | Path | str
+Where = Path | str
+AnyConfig = Config | Mapping[str, Any] | Where
 
 
-def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) -> Run:
+def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float | None = None, **overrides: Any) -> Run:
     """A run that was trained.
 
     Args:
         path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights; or
             a network from elsewhere, as ``ddpm-ip import`` takes it, whose source decides what it says itself.
         config: of the model; by default the settings that the weights were trained with.
+        ema: which average of the run, as ``--ema`` of ``ddpm-ip sample``; by default the first of ``train.ema_decay``.
         overrides: items of the configuration, see :func:`new`.
 
     Raises:
@@ -56,10 +58,11 @@ def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) ->
         ConfigError: there is no configuration, or it cannot be used.
     """
     path = expanded(path)
+    wanted = None if ema is None else str(ema)
     if (place := foreign(path)) is not None:
-        weights = foreign_weights(place, _said(config, overrides))
+        weights = foreign_weights(place, _said(config, overrides), wanted)
         return Run(from_dict(_own(place, weights)), None, weights)
-    weights = find_weights(path)
+    weights = find_weights(path, wanted)
     found = config_near(path)
     source = _own(path, weights) if config is None else config
     run = Run(_configured(source, overrides), None if found is None else found.parent, weights)
@@ -68,12 +71,15 @@ def load(path: Path | str, config: AnyConfig | None = None, **overrides: Any) ->
     return run
 
 
-def new(config: AnyConfig, exp_dir: Path | str | None = None, **overrides: Any) -> Run:
+def new(
+    config: AnyConfig | None = None, exp_dir: Where | None = None, *, init_from: Where | None = None, **overrides: Any
+) -> Run:
     """A run that is to be trained. Nothing is written before :meth:`Run.train`.
 
     Args:
-        config: a YAML file, plain values as they would stand in one, or a :class:`ddpm_ip.config.Config`.
+        config: a YAML file, plain values as in one, or a :class:`ddpm_ip.config.Config`; by default ``init_from``'s.
         exp_dir: where results go; ``runs/exp-{current time}`` by default.
+        init_from: weights that it begins with, as ``--init-from`` of ``ddpm-ip train``.
         overrides: items of the configuration, a section at a time as a mapping or an object:
             ``train={"n_steps": 200, "optim": {"lr": 1e-3}}``, ``perturbation=ip.InputPerturbation(0.15)``, ``seed=1``.
             What a mapping does not name stays. Dotted paths will do, too: ``**{"train.n_steps": 200}``.
@@ -83,7 +89,12 @@ def new(config: AnyConfig, exp_dir: Path | str | None = None, **overrides: Any) 
     """
     folder = None if exp_dir is None else expanded(exp_dir)
     _refuse_used(folder)
-    return Run(_configured(config, overrides), folder, None)
+    source = None if init_from is None else expanded(init_from)
+    if config is None:
+        if source is None:
+            raise ConfigError("new() needs a configuration, or init_from=... to take that of a run")
+        config = _own(source, find_weights(source))
+    return Run(_configured(config, overrides), folder, None, source)
 
 
 def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
@@ -91,7 +102,7 @@ def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
     try:
         return weights.trained(path).config
     except ConfigError as error:
-        raise ConfigError(f'{error}; or give the configuration, as in load(path, config="my.yaml")') from None
+        raise ConfigError(f'{error}; or give the configuration, as in config="my.yaml"') from None
 
 
 def _said(config: AnyConfig | None, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -111,8 +122,8 @@ class Run:
         folder: where its results are; None before it was trained for the first time, and for a file of weights alone.
     """
 
-    def __init__(self, config: Config, folder: Path | None, weights: Weights | None) -> None:
-        self.config, self.folder, self._weights = config, folder, weights
+    def __init__(self, config: Config, folder: Path | None, weights: Weights | None, init_from: Path | None = None):
+        self.config, self.folder, self._weights, self._init_from = config, folder, weights, init_from
         self._resume = str(weights.checkpoint.path) if weights is not None and weights.checkpoint is not None else None
         self._model: Model | None = None
         self._block = 0  # of the samples of this model, where nobody says
@@ -167,7 +178,8 @@ class Run:
         if start is None:
             self._refuse_to_begin()
         with as_before(), _backends_as_before():
-            outcome = loop.train(Wanted(config=config, change=tuple(change)), self.folder, start)
+            wanted = Wanted(config=config, change=tuple(change), init_from=self._init_from if start is None else None)
+            outcome = loop.train(wanted, self.folder, start)
         self.config, self.folder = config, outcome.folder
         self._weights, self._model, self._resume = find_weights(outcome.folder), None, "latest"
         if outcome.signal is not None:

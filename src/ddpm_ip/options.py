@@ -58,6 +58,19 @@ def add_weights(p: argparse.ArgumentParser) -> None:
         help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; or a network from elsewhere, as "
         "`ddpm-ip import` takes it",
     )
+    add_average(p)
+
+
+def add_average(p: argparse.ArgumentParser, several: bool = False) -> None:
+    """Which of a run's averages is meant."""
+    text = "a decay of train.ema_decay, or sigma_rel=0.08: one of any length, of the snapshots of train.ema_power"
+    p.add_argument(
+        "--ema",
+        nargs="+" if several else None,
+        metavar="DECAY|sigma_rel=L",
+        help=f"{'the averages, a table of each and one that compares them' if several else 'the average'}: {text} "
+        "(default: the first of train.ema_decay)",
+    )
 
 
 def add_common(p: argparse.ArgumentParser) -> None:

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ddpm_ip.denoiser import PredictionType
+from ddpm_ip.learning_rate import ConstantRate, RateConfig
 from ddpm_ip.metric import METRICS
+from ddpm_ip.power import LONGEST
 from ddpm_ip.sampler import VarType
 from ddpm_ip.schedule import BetaSchedule, Schedule
 from ddpm_ip.times import TimesConfig, Uniform
-from ddpm_ip.variants import ByName
+from ddpm_ip.variants import ByName, OneOrMore, OneOrSeveral
 from ddpm_ip.weighting import Constant, WeightingConfig
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 NaturalInt = Annotated[int, Field(ge=0, lt=2**31)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MOST_AVERAGES = 16  # each is a copy of the network
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Length = Annotated[float, Field(gt=0, le=LONGEST)]  # sigma_rel
 if TYPE_CHECKING:
     MetricName = str
 else:
@@ -109,8 +113,12 @@ class Train:
         weighting: how much the squared error at each time counts.
         clip_grad_norm: largest gradient norm; null for no limit.
         lr_warmup: steps over which the learning rate rises linearly.
-        ema_decay: of the averaged network.
+        lr_schedule: how it changes after that.
+        ema_decay: of the averaged network. Or of several: the first is the one that is sampled and judged in training.
         ema_warmup: whether that decay rises at first, as min(ema_decay, (1 + n) / (10 + n)) in step n, counted from 1.
+        ema_power: lengths (sigma_rel) of averages by power functions, kept beside it; ``ddpm-ip ema`` makes that of any
+            length of their snapshots. Null for none.
+        ema_snapshot_freq: steps between two snapshots of these.
         print_freq, save_freq, sample_freq: steps between log lines, checkpoints and sample grids (0: no grids).
         n_samples, sample_steps: images of a grid, and the sampling steps spent on it.
         keep_last: newest checkpoints that are kept (at least 2, since the newest may turn out damaged).
@@ -131,8 +139,11 @@ class Train:
     weighting: Annotated[WeightingConfig, ByName()] = field(default_factory=Constant)
     clip_grad_norm: PositiveFloat | None = 1.0
     lr_warmup: NaturalInt = 0
-    ema_decay: Fraction = 0.9999
+    lr_schedule: Annotated[RateConfig, ByName()] = field(default_factory=ConstantRate)
+    ema_decay: Annotated[Fraction | tuple[Fraction, ...], OneOrSeveral()] = 0.9999
     ema_warmup: bool = False
+    ema_power: Annotated[tuple[Length, ...] | None, OneOrMore()] = None
+    ema_snapshot_freq: PositiveInt = 5000
     print_freq: PositiveInt = 400
     save_freq: PositiveInt = 5000
     sample_freq: NaturalInt = 5000
@@ -145,3 +156,17 @@ class Train:
     deterministic: bool = False
     eval: Eval = field(default_factory=Eval)
     optim: Optim = field(default_factory=Optim)
+
+    def __post_init__(self) -> None:
+        """A list of one decay is that decay, so that two configurations that say the same are equal."""
+        for name in ("ema_decay", "ema_power"):
+            given = getattr(self, name)
+            if isinstance(given, tuple) and not 1 <= len(given) == len(set(given)) <= MOST_AVERAGES:
+                raise ValueError(f"{name} must name 1 to {MOST_AVERAGES}, and none twice, got {list(given)[:20]}")
+        if isinstance(self.ema_decay, tuple) and len(self.ema_decay) == 1:
+            object.__setattr__(self, "ema_decay", self.ema_decay[0])
+
+    @property
+    def ema_decays(self) -> tuple[float, ...]:
+        """All of ``ema_decay``, the one that is sampled first."""
+        return self.ema_decay if isinstance(self.ema_decay, tuple) else (self.ema_decay,)

@@ -38,10 +38,11 @@ Kind = Literal["free", "noted", "method"]
 # Sections stand for all that is in them; of two entries that fit a key, the longer counts.
 KINDS: dict[Kind, tuple[str, ...]] = {
     "free": (
-        "train.n_steps",
+        "train.n_steps",  # but the learning rate of `linear` and `cosine` depends on it: a change is warned of
         "train.print_freq",
         "train.save_freq",
         "train.sample_freq",
+        "train.ema_snapshot_freq",
         "train.keep_last",
         "train.keep_every",
         "train.n_samples",
@@ -61,6 +62,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "train.flip",
         "train.clip_grad_norm",
         "train.lr_warmup",
+        "train.lr_schedule",
         "train.optim",
         "train.mixed_precision",
         "train.fast",
@@ -76,6 +78,7 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "perturbation",
         "train.ema_decay",
         "train.ema_warmup",
+        "train.ema_power",
         "train.times",
         "train.weighting",
     ),
@@ -93,12 +96,14 @@ class Wanted:
         options: overrides by dotted path.
         change: keys, or whole sections, of the method that may change in a run that is continued.
         config: a configuration as a whole, in place of file and options; all that it says is meant.
+        init_from: weights that a new run begins with: a run, a checkpoint or a file.
     """
 
     file: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     change: tuple[str, ...] = ()
     config: Config | None = None
+    init_from: Path | None = None
 
     def begun(self) -> Config:
         """The settings of a new run.
@@ -228,11 +233,15 @@ def check_as_trained(config: Config, saved: Mapping[str, Any], where: Path, of: 
         raise CheckpointError(f"{where} does not say with which configuration it was trained")
     found = [c for c in changes(_as_it_is(saved, where), config.to_dict()) if c.kind == "method"]
     if other := [c for c in found if any(_within(c.key, section) for section in of)]:
-        lines = "\n".join(f"  {c.key}: trained with {_shown(c.old)}, asked for is {_shown(c.new)}" for c in other)
         raise ConfigError(
-            f"the weights of {where} were trained by another method than is asked for:\n{lines}\n"
+            f"the weights of {where} were trained by another method than is asked for:\n{as_trained(other)}\n"
             "Leave -c and these options out: the settings of the run are taken"
         )
+
+
+def as_trained(found: Sequence[Change]) -> str:
+    """Differences from the settings that weights were trained with, each on a line of its own."""
+    return "\n".join(f"  {c.key}: trained with {_shown(c.old)}, asked for is {_shown(c.new)}" for c in found)
 
 
 def understood(saved: Mapping[str, Any], where: Path) -> Config:

@@ -25,6 +25,9 @@ class ByName:
         )
 
 
+HOW_MANY = ("(one)", "(several)")  # pydantic's names of the two in its errors; no key is called so
+
+
 @dataclass(frozen=True)
 class OneOrMore:
     """Marks a tuple for pydantic that may be given as its only number: ``Annotated[tuple[int, ...], OneOrMore()]``."""
@@ -33,6 +36,26 @@ class OneOrMore:
         from pydantic_core import core_schema
 
         return core_schema.no_info_before_validator_function(one_or_more, handler(source))
+
+
+@dataclass(frozen=True)
+class OneOrSeveral:
+    """Marks a number for pydantic in whose place a list of them may stand, and stays one.
+
+    As in ``decay: Annotated[Fraction | tuple[Fraction, ...], OneOrSeveral()]``. What is wrong is told of the one that
+    was meant: of the list if it is a list, and else of the number.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        arms = map(handler.generate_schema, get_args(source))
+        return core_schema.tagged_union_schema(dict(zip(HOW_MANY, arms, strict=True)), discriminator=how_many)
+
+
+def how_many(value: Any) -> str:
+    """Which arm of :class:`OneOrSeveral` a value is meant for."""
+    return HOW_MANY[isinstance(value, (list, tuple))]
 
 
 def one_or_more(value: Any) -> Any:

@@ -166,6 +166,13 @@ def test_an_average_that_has_not_forgotten_its_start(tmp_path, trained):
     assert levels(look(folder=trained)["EMA"]) == ["OK"]
 
 
+def test_each_of_several_averages_is_looked_at_and_those_by_power_functions_need_not_be(tmp_path):
+    slow, fast = look(yaml_file(tmp_path, n_steps=40, ema_decay=[0.9, 0.5], ema_power=[0.1]))["EMA"]
+    assert levels([slow, fast]) == ["problem", "OK"]
+    assert slow.text.startswith("the average of decay 0.9 keeps 0.015 of the initial weights")
+    assert fast.text.startswith("the average of decay 0.5 keeps")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_configurations_have_no_trap(path):
     assert levels(look(path)["EMA"]) == ["OK"]

@@ -244,6 +244,25 @@ def test_the_average_warms_up_inside_the_graph(decay: float) -> None:
         torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_several_averages_and_those_of_power_functions_inside_the_graph() -> None:
+    """Each against float64 from the weights of each step, with the shares that its own formula gives."""
+    AcceleratorState._reset_state(True)
+    config = tiny(ema_decay=[0.9, 0.5], ema_power=[0.1], optim={"lr": 1e-2}, lr_schedule={"name": "linear"})
+    state, step = build(config, config.data.open(progress=False), start_engine("bf16"))
+    assert isinstance(step, CapturedStep)
+    seen = [[p.detach().double() for p in state.network.parameters()]]
+    for _ in range(5):
+        step()
+        seen.append([p.detach().double().clone() for p in state.network.parameters()])
+    gamma = state.more["power_1"].gamma
+    power = [0.0] + [(n / 5) ** (gamma + 1) - ((n - 1) / 5) ** (gamma + 1) for n in range(1, 6)]
+    shares = [[d**5] + [(1 - d) * d ** (5 - n) for n in range(1, 6)] for d in (0.9, 0.5)] + [power]
+    for average, own in zip(state.averages, shares, strict=True):
+        for i, found in enumerate(average.network.parameters()):
+            wanted = sum(share * weights[i] for share, weights in zip(own, seen, strict=True))
+            torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_resume_is_bit_exact_with_a_warm_up(tmp_path: Path) -> None:
     config = tiny(deterministic=True, ema_warmup=True)
     train_anew(config, tmp_path / "straight")

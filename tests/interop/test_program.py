@@ -147,6 +147,28 @@ def test_training_goes_on_from_it(run, tmp_path, capsys):
     assert all(f.level != "problem" for f in doctor(None, {}, folder) if f.what == "run")
 
 
+def test_another_run_begins_with_it(theirs, run, tmp_path):
+    """``--init-from``, of the folder and of the file itself: where they are from goes along."""
+    file = tmp_path / "c.yaml"
+    config = identity(run).config
+    few = {"n_steps": 1, "batch_size": 4, "sample_freq": 0}
+    file.write_text(yaml.safe_dump({**config, "data": {"name": "digits"}, "train": few}))
+    for name, source in (("a", run), ("b", theirs)):
+        folder = tmp_path / name
+        assert main(["train", "-c", str(file), "-e", str(folder), "--init-from", str(source)]) == 0
+        kept = identity(folder).imported
+        assert (kept["sha256"], kept["format"]) == (sha256(theirs), "xyfJASON")
+        assert kept["licence"] == ("MIT" if source is run else "unknown")
+        begun, given = (load_file(step_folder(f, 0) / "ema.safetensors") for f in (folder, run))
+        assert all(torch.equal(begun[k], v) for k, v in given.items())
+
+
+def test_a_file_has_no_several_averages(theirs, capsys, tmp_path):
+    command = ["sample", "--weights", str(theirs), "--n_samples", "1", "--save_dir", str(tmp_path / "a")]
+    assert main([*command, "--ema", "0.999"]) == 2
+    assert "no run with several averages" in capsys.readouterr().err
+
+
 def test_a_used_folder_is_not_touched(theirs, run, tmp_path, capsys):
     before = contents(run)
     assert main(["import", str(theirs), "-e", str(run)]) == 2

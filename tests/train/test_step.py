@@ -10,6 +10,7 @@ from tests.train.parts import ByLabel, LossAware
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws
 from ddpm_ip.engine import start_engine
+from ddpm_ip.learning_rate import CosineRate
 from ddpm_ip.nn.ops import Operations
 from ddpm_ip.train.loop import build, fresh_state, make_feed
 from ddpm_ip.train.step import TrainStep
@@ -121,7 +122,14 @@ def plain(config, images):
 
 @pytest.mark.parametrize("micro", [0, 3])
 @pytest.mark.parametrize(
-    "change", [{}, {"times": LossAware()}, {"ema_warmup": True}], ids=["uniform", "loss-aware", "warm-up"]
+    "change",
+    [
+        {},
+        {"times": LossAware()},
+        {"ema_warmup": True},
+        {"ema_decay": (0.9, 0.5), "ema_power": (0.1, 0.05), "lr_schedule": CosineRate()},
+    ],
+    ids=["uniform", "loss-aware", "warm-up", "averages"],
 )
 def test_the_captured_step_does_the_work_of_the_plain_one(captured, change, micro):
     """Every part of the state after three steps, whatever capturing has done meanwhile; labels change each time."""

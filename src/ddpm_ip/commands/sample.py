@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     overrides = options.single_overrides(args, parse_overrides(rest))
     setup(None, os.environ.get("RANK", "0") == "0")
-    weights = find_weights(args.weights, args.config, overrides)
+    weights = find_weights(args.weights, args.config, overrides, args.ema)
     config = configured(weights, args.weights, args.config, overrides)
     names = ("n_samples", "mode", "n_denoise", "n_progressive", "n_interpolate", "input_dir")
     wanted = {name: getattr(args, name) for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ddpm_ip import options
@@ -14,6 +15,7 @@ from ddpm_ip.options import listed
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("-e", "--exp_dir", type=Path, required=True, metavar="EXP_DIR", help="folder of a run")
+    options.add_average(p, several=True)
     add_measuring(p, n_samples=50_000)
     p.add_argument(
         "--grid",
@@ -74,6 +76,7 @@ def measure(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> None:
     config = from_dict(own.config, origin, common)
     reference = load(args.reference).data if args.reference else None
     from ddpm_ip.output import say
+    from ddpm_ip.table.averages import compared, write
     from ddpm_ip.table.layout import as_text
     from ddpm_ip.table.program import table
     from ddpm_ip.table.rows import TableOptions
@@ -86,8 +89,14 @@ def measure(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> None:
     metrics = None if args.metrics is None else listed(" ".join(args.metrics))
     named = ("steps", "evaluations", "n_samples", "seeds", "extractor", "keep_images")
     wanted = TableOptions(samplings, metrics=metrics, sampling=config.sampling, **{n: getattr(args, n) for n in named})
-    grid = table(config, exp_dir, wanted, reference)
-    if os.environ.get("RANK", "0") == "0":
-        folder = exp_dir / "table"
-        files = [f"{folder}/table.txt, .md, .csv, .json", *([write_grid(folder, grid)] if args.grid else [])]
-        say("\n".join([as_text(grid), *files]))
+    averages = list(dict.fromkeys(getattr(args, "ema", None) or [None]))
+    # The first comes last: the table of the newest call, in the folder of all, is that of the newest average.
+    grids = {ema: table(config, exp_dir, replace(wanted, ema=ema), reference) for ema in reversed(averages)}
+    if os.environ.get("RANK", "0") != "0":
+        return
+    folder, grid = exp_dir / "table", grids[averages[0]]
+    files = [f"{folder}/table.txt, .md, .csv, .json", *([write_grid(folder, grid)] if args.grid else [])]
+    say("\n".join([as_text(grids[ema]) for ema in averages] + files))
+    if len(averages) > 1:
+        each = {str(ema): grids[ema] for ema in averages}
+        say("\n".join([compared(each), *map(str, write(folder, each))]))

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     given = argparse.Namespace(**{**vars(args), **own})
     overrides = options.single_overrides(given, parse_overrides(rest))
     setup(None, os.environ.get("RANK", "0") == "0")
-    weights = find_weights(args.weights, args.config, overrides)
+    weights = find_weights(args.weights, args.config, overrides, args.ema)
     config = configured(weights, args.weights, args.config, overrides)
     found = optimise(config, weights, TimesOptions(args.steps, config.sampling, args.n, args.whole, args.out))
     if os.environ.get("RANK", "0") == "0":

@@ -33,6 +33,14 @@ def arguments(p: argparse.ArgumentParser) -> None:
         help="with -r: items of the method that may differ from the run's from now on, as in --change "
         "perturbation.gamma --perturbation.gamma 0.15; others (--train.n_steps 900000) need no such word",
     )
+    p.add_argument(
+        "--init-from",
+        "--init_from",
+        type=Path,
+        metavar="SOURCE",
+        help="begin a new run with the averaged weights of a run or a checkpoint, or with a .safetensors file; without "
+        "-c with the settings of that run and the options given, as in --perturbation.name input",
+    )
     p.add_argument("-ni", "--no_interaction", action="store_true", help="never ask; nothing here does")
 
 
@@ -41,6 +49,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.settings import Wanted
     from ddpm_ip.train.loop import train
 
-    wanted = Wanted(args.config, parse_overrides(rest), tuple(args.change))
+    wanted = Wanted(args.config, parse_overrides(rest), tuple(args.change), init_from=args.init_from)
     outcome = train(wanted, args.exp_dir, args.resume)
     return 0 if outcome.signal is None else 128 + outcome.signal

@@ -38,16 +38,19 @@ def check_configuration(path: Path | str | None, overrides: dict[str, Any], run:
     from ddpm_ip.config import from_dict, load
     from ddpm_ip.run.identity import identity
 
+    begins_with_noise = True
     if path is None:
         assert run is not None
         own = identity(run)
         path = own.origin
         config = from_dict(own.config, f"the configuration in {path}", overrides)
+        begins_with_noise = own.init_from is None
     else:
         config = load(path, overrides)
     yield Finding("OK", "config", f"{path} can be used")
     yield from _data(config)
-    yield from check_average(config, "train.n_steps", config.train.n_steps)
+    if begins_with_noise:
+        yield from check_average(config, "train.n_steps", config.train.n_steps)
     yield from _sampling(config)
     yield from _evaluation(config)
 
@@ -213,20 +216,28 @@ def _first_images(data: Folder | Parquet) -> Iterator[Item]:
 
 
 def check_average(config: Config, name: str, steps: int) -> Iterable[Finding]:
-    """Whether the average has forgotten the initial weights after ``steps``; ``name`` says which steps they are."""
+    """Whether the averages have forgotten the initial weights after ``steps``; ``name`` says which steps they are.
+
+    An average of a power function has none of them, ever.
+    """
+    decays = config.train.ema_decays
+    for decay in decays:
+        which = "the average" if len(decays) == 1 else f"the average of decay {decay}"
+        yield _forgotten(decay, config.train.ema_warmup, which, steps, name)
+
+
+def _forgotten(decay: float, warmup: bool, which: str, steps: int, name: str) -> Finding:
     from ddpm_ip.ema import remaining
 
-    decay, warmup = config.train.ema_decay, config.train.ema_warmup
     share = remaining(decay, warmup, steps)
     how = f"{decay} with warm-up, {steps} steps" if warmup else f"{decay}^{steps}"
-    text = f"the average keeps {share:.2g} of the initial weights ({how}, {name})"
+    text = f"{which} keeps {share:.2g} of the initial weights ({how}, {name})"
     if share <= FORGOTTEN:
-        yield Finding("OK", "EMA", text)
-        return
+        return Finding("OK", "EMA", text)
     needed, fitting = math.ceil(math.log(FORGOTTEN) / math.log(decay)), math.floor(FORGOTTEN ** (1 / steps) * 1e5) / 1e5
     if warmup:
         needed = next(n for n in range(1, needed + 1) if remaining(decay, warmup, n) <= FORGOTTEN)
-    yield Finding(
+    return Finding(
         "problem",
         "EMA",
         f"{text}: its samples look undertrained",

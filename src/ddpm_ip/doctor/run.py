@@ -50,5 +50,6 @@ def check_run(run: Path) -> Iterable[Finding]:
         text = f"settings changed at step {change['step']}: {'; '.join(map(str, change['changes']))}"
         yield Finding("note", "run", text, "say so where its numbers are told")
     config = from_dict(own.config, f"the configuration in {own.origin}")
-    if found.step < config.train.n_steps and own.imported is None:
+    begun_with = own.imported or own.init_from  # what was trained already
+    if found.step < config.train.n_steps and begun_with is None:
         yield from check_average(config, "newest checkpoint", found.step)

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ log = logging.getLogger("ddpm_ip.interop")
 
 FORMATS: tuple[Format, ...] = (diffusers,)  # that are known by a folder or a file
 KEYED: tuple[KeyedFormat, ...] = (adm, xyfjason, pytorch_ddpm, pesser)  # that are known by the names of tensors
+UNKNOWN = "unknown"  # a licence that nobody has said
 SIZE = 32  # pixels, of images of which nothing says it
 SECTIONS = ("model", "diffusion", "classes")  # that a source speaks of
 AVERAGE = "ema_model.pt"  # in a folder that xyfJASON's training wrote
@@ -55,7 +57,9 @@ class Found(NamedTuple):
     assumed: tuple[str, ...]
 
 
-def find_weights(path: Path, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Weights:
+def find_weights(
+    path: Path, file: Path | None = None, overrides: Mapping[str, Any] | None = None, ema: str | None = None
+) -> Weights:
     """The averaged network's weights, from a source of any known kind.
 
     Args:
@@ -63,20 +67,27 @@ def find_weights(path: Path, file: Path | None = None, overrides: Mapping[str, A
             the Hugging Face hub.
         file: a configuration for a foreign network, which decides what its source leaves open.
         overrides: items of it, by dotted path.
+        ema: which average of a run.
 
     Raises:
         CheckpointError: there are no weights, or they are damaged, not finite, or of an unknown kind.
         ConfigError: the configuration contradicts the source.
     """
     place = source(path)
-    return own.find_weights(path) if place is None else foreign_weights(place, given(file, overrides))
+    return own.find_weights(path, ema) if place is None else foreign_weights(place, given(file, overrides), ema)
 
 
-def foreign_weights(place: Path, said: Mapping[str, Any]) -> Weights:
-    """The weights of a foreign network, with its configuration; see :func:`network`."""
+def foreign_weights(place: Path, said: Mapping[str, Any], ema: str | None = None) -> Weights:
+    """The weights of a foreign network, with its configuration; see :func:`network`.
+
+    Raises:
+        ConfigError: also if ``ema`` asks for one of several averages.
+    """
+    if ema is not None:
+        raise ConfigError(f"--ema {ema:.80}: {shown(place)} is of another program, and no run with several averages")
     found = network(place, said)
     tell(found, place)
-    identity = Identity(found.config.to_dict(), place)
+    identity = Identity(found.config.to_dict(), place, imported=about_of(found, str(place)))
     return Weights(dict(found.imported.tensors), found.sha256, found.imported.averaged, None, str(place), identity)
 
 
@@ -87,6 +98,20 @@ def tell(found: Found, place: Path) -> None:
         log.warning(
             "nothing says these of it: %s. Say so with -c or --KEY VALUE if they are not", sentences(found.assumed)
         )
+
+
+def about_of(found: Found, origin: str, licence: str = UNKNOWN) -> dict[str, Any]:
+    """What is kept of where weights are from; ``licence`` as a person knows it."""
+    return {
+        "format": found.imported.format,
+        "origin": origin,
+        "files": [file.name for file in found.imported.files],
+        "sha256": found.sha256,
+        "licence": licence.strip()[:500] or UNKNOWN,
+        "averaged": found.imported.averaged,
+        "assumed": list(found.assumed),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
 
 
 def source(path: Path) -> Path | None:

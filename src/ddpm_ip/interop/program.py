@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ddpm_ip.errors import CheckpointError, ConfigError
 from ddpm_ip.files import write_json, write_yaml
-from ddpm_ip.interop.find import Found, given, network, source, tell
+from ddpm_ip.interop.find import UNKNOWN, about_of, given, network, source, tell
 from ddpm_ip.plain import shown
 from ddpm_ip.run.checkpoint import save
 from ddpm_ip.run.folder import RunFolder
@@ -24,8 +23,6 @@ from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.provenance import provenance
 
 log = logging.getLogger("ddpm_ip.interop")
-
-UNKNOWN = "unknown"
 
 
 def take(
@@ -58,7 +55,7 @@ def take(
         raise CheckpointError(_nothing(path))
     found = network(place, given(file, overrides))
     tell(found, place)
-    about = _about(found, path, licence)
+    about = about_of(found, str(path), licence)
     config = found.config.to_dict()
     with Lock(folder.lock, "importing into"):
         _refuse_used(folder)
@@ -70,20 +67,6 @@ def take(
         write_json(folder.provenance, record)
     log.info("%s: %s", checkpoint, told(about))
     return checkpoint
-
-
-def _about(found: Found, path: Path, licence: str) -> dict[str, Any]:
-    """What is kept of where weights are from."""
-    return {
-        "format": found.imported.format,
-        "origin": str(path),
-        "files": [file.name for file in found.imported.files],
-        "sha256": found.sha256,
-        "licence": licence.strip()[:500] or UNKNOWN,
-        "averaged": found.imported.averaged,
-        "assumed": list(found.assumed),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
 
 
 def _refuse_used(folder: RunFolder) -> None:

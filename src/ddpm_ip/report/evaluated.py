@@ -23,7 +23,8 @@ EVALUATION = "evaluation.json"  # in a folder of samples, or at the end of a nam
 MARK = "sampling.json"  # in a folder of samples
 KEPT = "table/*/images-*"
 MANIFESTS = ("ckpt/*/manifest.json", "best/*/manifest.json")
-NO_SAMPLES = {"ckpt", "best", "tensorboard"}
+AVERAGE = r"ema(_\d+)?\.safetensors"
+NO_SAMPLES = {"ckpt", "best", "snapshots", "tensorboard"}
 MOST_ENTRIES, MOST_FILES = 20_000, 500  # of folders, that are looked at for one run
 LARGEST = 16_000_000  # bytes of a list of evaluations
 
@@ -111,7 +112,8 @@ def _weights(folder: Path) -> Iterator[str]:
     for pattern in MANIFESTS:
         for path in sorted(folder.glob(pattern)):
             try:
-                yield str(read_json(path)["ema.safetensors"]["sha256"])
+                files = read_json(path)
+                yield from (str(files[name]["sha256"]) for name in files if re.fullmatch(AVERAGE, name))
             except (UserError, *UNREADABLE):  # sampling says what is wrong with it
                 continue
 

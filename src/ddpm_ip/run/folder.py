@@ -5,6 +5,7 @@ metrics.jsonl     one line of numbers per log line   tensorboard/   the same for
 ckpt/             checkpoints                        samples/       grids of samples
 evaluations.jsonl what train.eval measured           best/          checkpoint of the best of them
 provenance.json   versions, hardware, command, data  lock           held while a process trains here
+snapshots/        averages of which others are made (:mod:`ddpm_ip.run.snapshots`)
 measured/         what was measured of its weights (:mod:`ddpm_ip.run.measured`)
 """
 
@@ -43,6 +44,10 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.path / "ckpt"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.path / "snapshots"
 
     @property
     def samples(self) -> Path:
@@ -102,12 +107,12 @@ def config_near(weights: Path) -> Path | None:
 
 
 def homes(path: Path) -> list[Path]:
-    """The folders whose run a path may belong to, the nearest first: itself, the next one, and what has it in ckpt/.
+    """The folders whose run a path may belong to, the nearest first: itself, the next, and what has it in ckpt/, ...
 
     No folder further up: whatever run happens to lie there has nothing to do with it.
     """
     near = [path, *path.absolute().parents[:2]]
-    kept = [folder.parent for folder in near if folder.name in ("ckpt", "best")]
+    kept = [folder.parent for folder in near if folder.name in ("ckpt", "best", "snapshots")]
     return [*near[:2], *kept]
 
 

@@ -30,6 +30,7 @@ class Identity:
         step: of the checkpoint; None if there is none.
         imported: of a run that began with weights from elsewhere, where from (:func:`ddpm_ip.interop.program.take`);
             None of one that began here.
+        init_from: whose weights it began with; None if with none.
     """
 
     config: Mapping[str, Any]
@@ -37,6 +38,7 @@ class Identity:
     history: tuple[Mapping[str, Any], ...] = ()
     step: int | None = None
     imported: Mapping[str, Any] | None = None
+    init_from: Mapping[str, Any] | None = None
 
 
 def identity(path: Path) -> Identity:
@@ -81,13 +83,16 @@ def of_meta(meta: Mapping[str, Any], origin: Path) -> Identity | None:
     config, step = meta.get("config"), meta.get("step")
     if not isinstance(config, dict) or type(step) is not int:
         return None
-    return Identity(config, origin, tuple(changes_in(meta)), step, imported_in(meta))
+    return Identity(config, origin, tuple(changes_in(meta)), step, imported_in(meta), _dict(meta.get("init_from")))
 
 
 def imported_in(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Where the weights of a checkpoint's run began, if that is elsewhere: format, origin, licence, sha256, ..."""
-    found = meta.get("imported")
-    return found if isinstance(found, dict) else None
+    return _dict(meta.get("imported"))
+
+
+def _dict(value: Any) -> Mapping[str, Any] | None:
+    return value if isinstance(value, dict) else None
 
 
 def told(imported: Mapping[str, Any]) -> str:

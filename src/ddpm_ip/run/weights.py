@@ -1,8 +1,15 @@
-"""Weights: from a run, a checkpoint or a file, and into a network."""
+"""Weights: from a run, a checkpoint or a file, and into a network.
+
+A run may hold several averages. Which one is meant says a text, ``ema``: ``0.999``, one of the decays of
+``train.ema_decay``; ``sigma_rel=0.08``, an average by a power function that is made of the snapshots of the run
+(:mod:`ddpm_ip.run.snapshots`); by default the first decay.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,11 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ddpm_ip.errors import CheckpointError
+from ddpm_ip.errors import CheckpointError, ConfigError
 from ddpm_ip.files import reading
 from ddpm_ip.run.checkpoint import Checkpoint, find, sha256
 from ddpm_ip.run.header import Header, read_header
 from ddpm_ip.run.identity import Identity, identity, imported_in, of_header, of_meta
+from ddpm_ip.run.snapshots import last, make, name_in
 from ddpm_ip.run.tensors import mismatches, read_tensors, refuse_not_finite, some
 
 log = logging.getLogger("ddpm_ip.sample")
@@ -73,30 +81,41 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
     return found.tensors, found.sha256
 
 
-def find_weights(path: Path) -> Weights:
+def find_weights(path: Path, ema: str | None = None) -> Weights:
     """The averaged network's weights.
 
     Args:
-        path: folder of a run (its newest checkpoint whose average is whole and finite), a checkpoint, or a safetensors
-            file, whose header may say all that a checkpoint says (:mod:`ddpm_ip.run.header`).
+        path: folder of a run (its newest checkpoint whose average is whole and finite), a checkpoint, a snapshot, or a
+            safetensors file, whose header may say all that a checkpoint says (:mod:`ddpm_ip.run.header`).
+        ema: which average; see the top of this file. None for the first.
 
     Raises:
         CheckpointError: there are no weights, or they are damaged or not finite.
+        ConfigError: there is no such average.
     """
     if path.is_file():
+        if ema is not None:
+            raise ConfigError(f"--ema {ema:.80}: {path} is one average, give the folder of a run or a checkpoint")
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} is not a .safetensors file; nothing else is read, since it could run code")
         tensors = read_tensors(path)
         refuse_not_finite(tensors, path)
         header = read_header(path)
-        known = averaged(path) if header is None else header.averaged
+        known = name_in(path) or averaged(path) if header is None else header.averaged
         with reading(path, error=CheckpointError):
             return Weights(tensors, sha256(path), known, None, str(path), header=header)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
+    length = None if ema is None else length_of(ema)
+    if length is not None:
+        return _made(path, length)
     found = find(path, ["ema"])
-    log.info("weights: the average of %s", found.path)
-    return Weights(found.tensors("ema"), found.hashes["ema.safetensors"], averaged_in(found), found, str(found.path))
+    part, said = ("ema", averaged_in(found)) if ema is None else _kept(found, ema)
+    tensors = found.tensors(part)
+    if part != "ema":  # which was looked at
+        refuse_not_finite(tensors, found.path / f"{part}.safetensors")
+    log.info("weights: the average%s of %s", "" if part == "ema" else f" of {said}", found.path)
+    return Weights(tensors, found.hashes[f"{part}.safetensors"], said, found, str(found.path))
 
 
 def averaged_in(checkpoint: Checkpoint) -> bool | str:
@@ -108,9 +127,62 @@ def averaged_in(checkpoint: Checkpoint) -> bool | str:
     return found if isinstance(found, bool) else "unknown"
 
 
+def place(path: Path, ema: str | None = None) -> Path:
+    """The checkpoint or snapshot that :func:`find_weights` takes now; training may write another one at any time."""
+    if ema is None or length_of(ema) is None:
+        return find(path, ["ema"]).path
+    return path if _is_snapshot(path) else last(path)
+
+
+def length_of(ema: str) -> float | None:
+    """The length in ``sigma_rel=0.08``, None of anything else.
+
+    Raises:
+        ConfigError: it is no number.
+    """
+    if not (said := re.fullmatch(r"sigma_rel\s*=(.*)", ema.strip())):
+        return None
+    try:
+        return float(said[1])
+    except ValueError:
+        raise ConfigError(f"--ema {ema:.80}: sigma_rel is a number, as in sigma_rel=0.08") from None
+
+
+def _kept(found: Checkpoint, ema: str) -> tuple[str, bool | str]:
+    """The part of a checkpoint that an average is, and what files say of it: True for the first."""
+    config: Any = found.meta.get("config")
+    decays = config.get("train", {}).get("ema_decay") if isinstance(config, Mapping) else None
+    there: list[Any] = decays if isinstance(decays, list) else [decays]
+    try:
+        i = there.index(float(ema))
+    except ValueError:
+        raise ConfigError(
+            f"--ema {ema:.80}: {found.path} has averages of the decays {', '.join(map(str, there))[:200]}. Of a run "
+            "with snapshots (train.ema_power), --ema sigma_rel=0.08 makes one of any length"
+        ) from None
+    return ("ema", averaged_in(found)) if i == 0 else (f"ema_{i + 1}", f"decay {float(there[i])!r}")
+
+
+def _made(path: Path, length: float) -> Weights:
+    """An average that is made of the snapshots of a run, up to one of them or all."""
+    if _is_snapshot(path):
+        made = make(path.parent.parent, [length], int(path.name.removeprefix("step")))[0]
+    else:
+        made = make(path, [length])[0]
+    log.info("weights: the average of %s, made of %d snapshots (%.1e off)", made.name, len(made.used), made.error)
+    digest = hashlib.sha256(made.to_bytes()).hexdigest()
+    return Weights(made.tensors, digest, made.name, None, str(made.used[-1]))
+
+
+def _is_snapshot(path: Path) -> bool:
+    return path.parent.name == "snapshots" and re.fullmatch(r"step\d+", path.name) is not None
+
+
 def averaged(path: Path) -> bool | str:
     """Whether weights are of the averaged network; of a file that somebody has renamed nobody knows."""
-    return path.is_dir() or {"ema.safetensors": True, "model.safetensors": False}.get(path.name, "unknown")
+    if path.is_dir() or re.fullmatch(r"(ema|ema_\d+|power_\d+)\.safetensors", path.name):
+        return True
+    return False if path.name == "model.safetensors" else "unknown"
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

@@ -108,9 +108,10 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
     """All that the numbers were measured under, as one sentence."""
     p = protocol
     extractor = described(p["extractor"], p["extractor_identity"])
+    which = f" ({p['averaged']})" if isinstance(p.get("averaged"), str) else ""
     return (
         f"{p['n_samples']:,} images a cell, rounded to uint8, against {p['n_reference']:,} of {p['reference']} "
-        f"(SHA-256 {p['reference_sha256'][:12]}); extractor {extractor}; averaged weights {p['weights'][:12]}; "
+        f"(SHA-256 {p['reference_sha256'][:12]}); extractor {extractor}; averaged weights{which} {p['weights'][:12]}; "
         f"{' or '.join(_spacings(protocol))} times; {computed_in_words(p)}"
     )
 

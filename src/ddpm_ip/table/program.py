@@ -28,12 +28,11 @@ from ddpm_ip.images import PICTURES, UInt8, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
-from ddpm_ip.run.checkpoint import find
-from ddpm_ip.run.identity import changes_in, imported_in, since, told
+from ddpm_ip.run.identity import since, told
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.row import ROW
-from ddpm_ip.run.weights import averaged_in
+from ddpm_ip.run.weights import find_weights, place
 from ddpm_ip.sample.filled import filled, optimised_label, together
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
@@ -76,9 +75,9 @@ def table(
     accelerator = sampling_engine(config, options.sampling)
     setup(None, accelerator.is_main_process)
     extractor = find_extractor(options.extractor, accelerator.device)
-    checkpoint = find(from_main(accelerator, find(run, ["ema"]).path), ["ema"])
-    meta, digest = checkpoint.meta, checkpoint.hashes["ema.safetensors"]
-    check_as_trained(config, meta["config"], checkpoint.path, of=KINDS["method"])
+    weights = find_weights(from_main(accelerator, place(run, options.ema)), options.ema)
+    own = weights.trained(run)
+    check_as_trained(config, own.config, own.origin, of=KINDS["method"])
     source = reference or config.data
     with accelerator.main_process_first():
         images = source.open(progress=accelerator.is_main_process)
@@ -88,8 +87,8 @@ def table(
     evaluator = Evaluator(extractor, metrics, accelerator.device)
     evaluator.check(images, options.n_samples)
     with enough_memory(lambda: _too_large(config, options.sampling.block or 64)):
-        model = load_model(config, checkpoint.tensors("ema"), accelerator, str(checkpoint.path))
-        store = Measured.of(digest, checkpoint.path)
+        model = load_model(config, weights.tensors, accelerator, weights.origin)
+        store = Measured.of(weights.sha256, Path(weights.origin))
         slots = options.slots(config, lambda sampling: _filled(sampling, config, store, model))
     first = next(slot.cell.sampling for slot in slots if slot.why_not is None)
     common = {
@@ -97,8 +96,7 @@ def table(
         "metrics": metrics,
         "n_samples": options.n_samples,
         "rounding": "uint8, to nearest",
-        "averaged": averaged_in(checkpoint),
-        "weights": digest,
+        **weights.facts(),
         **_reference_facts(source, images),
         **_sampling_facts(config, first, accelerator),
     }  # and the spacing, of each cell
@@ -110,9 +108,9 @@ def table(
     slots = [
         replace(slot, cell=replace(slot.cell, sampling=replace(slot.cell.sampling, block=block))) for slot in slots
     ]
-    name = label(config.perturbation) + since(changes_in(meta), "perturbation")
-    if (imported := imported_in(meta)) is not None:
-        name = told(imported) + (f", then {name}" if checkpoint.step else "")
+    name = label(config.perturbation) + since(own.history, "perturbation")
+    if own.imported is not None:
+        name = told(own.imported) + (f", then {name}" if own.step else "")
     sheet = Sheet(home, name, {**common, "block": block}, slots, options.columns_are)
     measured = _Measured(images, evaluator, options.keep_images)
     with enough_memory(lambda: _too_large(config, block)):
@@ -148,7 +146,7 @@ class _Measured:
 
 def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[str], None]) -> Grid:
     """Measures the cells that are missing, cheap ones first, so that numbers appear early."""
-    accelerator, weights = model.engine, {"weights": sheet.protocol["weights"], "averaged": True}
+    accelerator, weights = model.engine, {key: sheet.protocol[key] for key in ("weights", "averaged")}
     todo = [cell for cell in sheet.cells if sheet.lacks(cell, with_.keep_images)]
     accelerator.wait_for_everyone()  # whoever looks later must not find what another has made since
     log.info(

@@ -81,6 +81,7 @@ class TableOptions:
         sampling: all else about how the images are made; where its block is open, that of the cells that are there is
             taken, else what the memory holds.
         keep_images: also writes every image, to ``EXP_DIR/table/PROTOCOL/images-...``.
+        ema: which average is sampled, see :func:`ddpm_ip.run.weights.find_weights`; None for the first.
     """
 
     rows: Sequence[Sampling] | None = None
@@ -92,6 +93,7 @@ class TableOptions:
     metrics: Sequence[str] | None = None
     sampling: Sampling = field(default_factory=Sampling)
     keep_images: bool = False
+    ema: str | None = None
 
     @property
     def columns_are(self) -> str:

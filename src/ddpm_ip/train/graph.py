@@ -1,7 +1,7 @@
 """The training step as one CUDA graph: the same arithmetic as :class:`ddpm_ip.train.step.TrainStep`, without Python.
 
-A step reads everything that changes from tensors that stay where they are: its number, the learning rate, the average's
-weight, the images and their labels.
+A step reads everything that changes from tensors that stay where they are: its number, the learning rate, the
+weights of the averages, the images and their labels.
 The graph of one step can then be replayed for every other. The network runs as a
 :class:`ddpm_ip.nn.fused.operations.Shadow` of the float32 parameters, which the optimizer works on.
 
@@ -49,7 +49,8 @@ class CapturedStep:
         self._rows = torch.arange(rows.start, rows.stop, device=device)
         self._step = torch.zeros((), dtype=torch.int64, device=device)
         self._learning_rate = torch.zeros((), device=device)
-        self._average_weight = torch.zeros((), device=device) if state.ema.warmup else None  # else a constant
+        # Of each average; None where it is a constant.
+        self._weights = [torch.zeros((), device=device) if average.varies else None for average in state.averages]
         self._batch = feed.stage(state.step).empty_like()
         self._shadow = Shadow(state.network, compute_type(accelerator))
         self._shadow.module.train()
@@ -73,8 +74,9 @@ class CapturedStep:
         self._batch.copy_(self.feed.stage(step))
         self._step.fill_(step)
         self._learning_rate.fill_(_float32(learning_rate(self.config, step)))
-        if self._average_weight is not None:
-            self._average_weight.fill_(self.state.ema.weight(step))
+        for average, weight in zip(self.state.averages, self._weights, strict=True):
+            if weight is not None:
+                weight.fill_(average.weight(step))
 
     def _work(self) -> tuple[Tensor, Tensor]:
         """One step, in device work only."""
@@ -102,7 +104,8 @@ class CapturedStep:
         self.state.optimizer.step()
         for parameter in self._parameters:
             parameter.grad = None
-        self.state.ema.update(self.state.network, self._average_weight)
+        for average, weight in zip(self.state.averages, self._weights, strict=True):
+            average.update(self.state.network, weight)
         self._shadow.refresh()
         if isinstance(self.state.times, Observer):
             times, each = (self._of_all(torch.cat(some)) for some in zip(*seen, strict=True))

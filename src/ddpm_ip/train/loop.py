@@ -23,11 +23,11 @@ from ddpm_ip.memory import enough_memory
 from ddpm_ip.nn.blocks import recompute_blocks
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder, default_path
-from ddpm_ip.run.identity import imported_in
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview, refuse_too_many
 from ddpm_ip.settings import Wanted
+from ddpm_ip.train import origin
 from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.monitor import Judged, Watch
@@ -46,7 +46,7 @@ from ddpm_ip.train.start import (
     settle,
     take_over,
 )
-from ddpm_ip.train.state import Sums, TrainState
+from ddpm_ip.train.state import Sums, TrainState, further_averages
 from ddpm_ip.train.step import TrainStep, learning_rate, own_rows
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ def train(
         raise ConfigError(f"-r {resume} continues the run in a folder: give that folder with -e")
     if wanted.change and resume is None:
         raise ConfigError("--change is for a run that is continued: say which with -r latest and -e EXP_DIR")
+    if wanted.init_from is not None and resume is not None:
+        raise ConfigError(
+            "--init-from begins a new run, and -r continues one, which has its weights: give one of them. A run that "
+            "was begun with --init-from continues with -r latest alone"
+        )
     wanted.check_change()
     start_device()  # joins the processes; the precision is that of the run, which is still to be found
     is_main = PartialState().is_main_process
@@ -117,23 +122,26 @@ def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelera
     state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
     if start is not None:
         settled.changes.extend(check_same_data(wanted, images, start))
-        if (imported := imported_in(start.meta)) is not None:
-            state.meta["imported"] = imported
+        state.meta |= {key: start.meta[key] for key in ("imported", "init_from") if key in start.meta}
         state.restore(start)
         log.info("continuing from %s at step %d", start.path, state.step)
+    if settled.source is not None:
+        settled.source.give(state, config)
     return Run(config, folder, images, state, Model(config, state.ema.network, engine), state.step, hooks)
 
 
 def _train(run: Run, settled: Settled) -> Outcome:
     if run.is_main:
         run.folder.sweep()
-        for folder in (run.folder.checkpoints, run.folder.best):
+        for folder in (run.folder.checkpoints, run.folder.best, run.folder.snapshots):
             checkpoint.sweep(folder)
     lacks = owed(run, settled)
     if run.is_done and not lacks:  # so what the folder says of the run stays as it is
         log.info("the run is already at step %d of %d: nothing to do", run.state.step, run.config.train.n_steps)
         return Outcome(run.folder.path, run.state.step)
     judge = _judge(run)
+    if settled.source is not None:
+        origin.keep(run)
     if run.is_main:
         announce(run)
     feed = make_feed(run.config, run.images, run.engine)
@@ -170,6 +178,8 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, l
             last = run.is_done or stopping is not None
             if done % t.print_freq == 0 or run.is_done:
                 _report(run, rate, metrics)
+            if t.ema_power is not None and is_due(done, t.ema_snapshot_freq, run.config):
+                _snapshot(run)  # before the checkpoint: after a kill in between it is made again
             if done % t.save_freq == 0 or last:
                 _save(run, watch, must_succeed=last)
                 saved = done
@@ -220,6 +230,18 @@ def _save(run: Run, watch: Watch | None, must_succeed: bool) -> None:
         else:
             _prune(run, watch)
     run.engine.wait_for_everyone()
+
+
+def _snapshot(run: Run) -> None:
+    """Keeps the averages by power functions. Should the disk be full, training continues without this snapshot."""
+    state = run.state
+    powers = {name: part.tensors() for name, part in state.parts.items() if name.startswith("power_")}
+    checkpoint.refuse_diverged(state.step, powers)
+    if run.is_main:
+        try:
+            checkpoint.save(run.folder.snapshots, state.step, powers, state.meta, run.hooks.on_write)
+        except CheckpointError as error:
+            log.error("%s. Training continues without this snapshot", error)
 
 
 def _prune(run: Run, watch: Watch | None) -> None:
@@ -287,9 +309,10 @@ def fresh_state(config: Config, accelerator: Accelerator) -> TrainState:
     o = config.train.optim
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.name]
     optimizer = kind(network.parameters(), lr=o.lr, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
-    average = EMA(network, config.train.ema_decay, config.train.ema_warmup)
+    average = EMA(network, config.train.ema_decays[0], config.train.ema_warmup)
     times = config.train.times.start(config.diffusion.total_steps, accelerator.device)
-    return TrainState(network, average, optimizer, Sums.zero(accelerator.device), accelerator.scaler, times)
+    sums, more = Sums.zero(accelerator.device), further_averages(config, network)
+    return TrainState(network, average, optimizer, sums, accelerator.scaler, times, more)
 
 
 def build(config: Config, images: ImageSet, accelerator: Accelerator) -> tuple[TrainState, Step]:

@@ -44,7 +44,7 @@ def owed(run: Run, settled: Settled) -> Owed:
     same = not any(change.key.startswith(MEASURED) for change in settled.changes)
     if run.is_main and start is not None and start.path.parent == run.folder.checkpoints and same:
         grid = run.folder.samples / f"step{start.step:08d}.png"
-        wanted = start.step > 0 and is_due(start.step, run.config.train.sample_freq, run.config)  # 0: it was imported
+        wanted = start.step > 0 and is_due(start.step, run.config.train.sample_freq, run.config)
         found = [Owed([grid] if wanted and not grid.exists() else [], _unjudged(run.config, run.folder, start.step))]
     broadcast_object_list(found)
     if found[0]:

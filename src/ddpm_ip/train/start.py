@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.identity import imported_in
 from ddpm_ip.run.provenance import earlier, hardware, provenance
 from ddpm_ip.settings import Change, Wanted, changes, continued, understood
+from ddpm_ip.train.origin import Source
 from ddpm_ip.train.run import Run
 from ddpm_ip.train.state import TrainState
+from ddpm_ip.train.step import learning_rate
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -42,11 +44,13 @@ class Settled:
         config: its settings.
         start: the checkpoint that it continues; None at step 0.
         changes: what of the settings is new.
+        source: weights that it begins with, at step 0.
     """
 
     config: Config
     start: checkpoint.Checkpoint | None
     changes: list[Change] = field(default_factory=list)
+    source: Source | None = None
 
 
 def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
@@ -64,11 +68,15 @@ def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
         CheckpointError: there is no whole checkpoint where one should be.
     """
     start = find_start(folder, resume)
+    if wanted.init_from is not None:
+        source = Source.find(wanted.init_from)
+        return Settled(source.settings(wanted), None, source=source)
     if start is not None:
         saved = start.meta.get("config")
         if not isinstance(saved, Mapping):
             raise CheckpointError(f"{start.path}: meta.json holds no configuration, so it cannot be continued")
         config, changed = continued(wanted, saved, start.path)
+        _refuse_other_powers(config, changed, start)
         if folder.config.is_file() and start.path.is_relative_to(folder.path):
             _mention_edits(folder.config, saved)
         return Settled(config, start, changed)
@@ -80,6 +88,20 @@ def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
             f"{folder.path} holds no run to continue: look at -e, or give a configuration with -c to start one there"
         )
     return Settled(wanted.begun(), None)
+
+
+def _refuse_other_powers(config: Config, changed: Sequence[Change], start: checkpoint.Checkpoint) -> None:
+    """An average by a power function is one of all steps: it can end, and not begin or change on the way.
+
+    Raises:
+        ConfigError: it would.
+    """
+    if start.step and config.train.ema_power is not None and any(c.key == "train.ema_power" for c in changed):
+        raise ConfigError(
+            f"train.ema_power cannot change at step {start.step}: these averages are of all steps since the first. "
+            "Leave it out, or end them with --train.ema_power null --change train.ema_power, or begin a new run with "
+            f"these weights: --init-from {start.path}"
+        )
 
 
 def find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint | None:
@@ -204,13 +226,19 @@ def note_changes(run: Run, settled: Settled, captured: bool) -> None:
         "device": engine.device.type,
         "step": "captured" if captured else "plain",
     }
-    meta["history"] = []
+    meta.setdefault("history", [])
     if start is None:
         return
     before = start.meta.get("computed", {})
     new = [*settled.changes, *(Change(k, before[k], v) for k, v in meta["computed"].items() if before.get(k, v) != v)]
     for change in new:
         log.info("continuing with a changed setting, %s", change)
+        if change.key == "train.n_steps" and run.config.train.lr_schedule.falls_to_end:
+            log.warning(
+                "the learning rate falls until train.n_steps, which is another: it goes on at %.3g, and the run is not "
+                "the one that would have had so many steps from the start",
+                learning_rate(run.config, start.step),
+            )  # fmt: skip
     entry = {"step": start.step, "changes": [str(change) for change in new]}
     meta["history"] = [*start.meta.get("history", []), *([entry] if new else [])]
 
@@ -224,13 +252,14 @@ def announce(run: Run) -> None:
         images.name, len(images), *images.shape, f"{_parameters(state):,}",
         label(config.perturbation), where_computed(run.engine),
     )  # fmt: skip
-    untrained = remaining(config.train.ema_decay, config.train.ema_warmup, config.train.n_steps)
-    if untrained > 0.01 and "imported" not in state.meta:
-        log.warning(
-            "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as noise in "
-            "samples: lower train.ema_decay (%s)",
-            config.train.n_steps, 100 * untrained, config.train.ema_decay,
-        )  # fmt: skip
+    for decay in config.train.ema_decays:
+        untrained = remaining(decay, config.train.ema_warmup, config.train.n_steps)
+        if untrained > 0.01 and not {"imported", "init_from"} & state.meta.keys():
+            log.warning(
+                "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as "
+                "noise in samples: lower train.ema_decay (%s)",
+                config.train.n_steps, 100 * untrained, decay,
+            )  # fmt: skip
     if not folder.config.exists():
         write_yaml(folder.config, config.to_dict())
 
@@ -241,7 +270,8 @@ def take_over(run: Run) -> None:
     A start that takes no step (the run is complete, the GPU is too small) leaves what the folder says as it is.
     Checkpoints of later steps, which an earlier process made, are set aside.
     """
-    checkpoint.set_aside(run.folder.checkpoints, run.state.step - 1)
+    for folder in (run.folder.checkpoints, run.folder.snapshots):
+        checkpoint.set_aside(folder, run.state.step - 1)
     try:
         write_yaml(run.folder.config, run.config.to_dict())
         write_json(run.folder.provenance, _record(run))
@@ -263,7 +293,8 @@ def _record(run: Run) -> dict[str, Any]:
     if images.bad:
         data["left_out"] = {"count": len(images.bad), "files": [str(bad) for bad in images.bad[:LISTED]]}
     record = {**provenance(), "parameters": _parameters(run.state), "data": data, "from_step": run.start}
-    record |= {key: run.state.meta[key] for key in ("computed", "history", "imported") if key in run.state.meta}
+    named = ("imported", "init_from", "computed", "history")
+    record |= {key: run.state.meta[key] for key in named if key in run.state.meta}
     if (run.start or "imported" in record) and folder.provenance.exists():
         try:
             record["earlier"] = earlier(read_json(folder.provenance))

@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ddpm_ip.ema import EMA
+from ddpm_ip.config import Config
+from ddpm_ip.ema import EMA, PowerEMA
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.plain import reason
 from ddpm_ip.run.checkpoint import Checkpoint
@@ -54,6 +55,16 @@ class Weights:
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         load_weights(self.network, tensors, "this checkpoint")
+
+
+@dataclass(frozen=True)
+class Averaged(Weights):
+    """An average beside the one that is sampled; one that a checkpoint lacks begins with the network as it stands."""
+
+    trained: nn.Module
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        super().load(tensors or dict(self.trained.state_dict()))
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,7 @@ class TrainState:
     sums: Sums
     scaler: torch.amp.GradScaler | None = None
     times: TimeSampler = field(default_factory=Uniform)
+    more: Mapping[str, EMA[nn.Module]] = field(default_factory=dict)  # further averages, by the name of their part
     step: int = 0
     meta: dict[str, Any] = field(default_factory=dict)  # configuration, data, versions: written, not read back
     parts: dict[str, Part] = field(init=False)
@@ -141,6 +153,7 @@ class TrainState:
             "model": Weights(self.network),
             "ema": Weights(self.ema.network),
             "optimizer": Moments(self.optimizer),
+            **{name: Averaged(average.network, self.network) for name, average in self.more.items()},
         }
         if isinstance(self.times, Part):
             self.parts["times"] = self.times
@@ -149,6 +162,11 @@ class TrainState:
                 f"{type(self.times).__name__} learns from the losses, but has no tensors() and load(): a run could not "
                 "continue where it stopped (see ddpm_ip.train.state.Part)"
             )
+
+    @property
+    def averages(self) -> list[EMA[nn.Module]]:
+        """All that a step updates, the one that is sampled first."""
+        return [self.ema, *self.more.values()]
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """The tensors of a checkpoint, by part."""
@@ -195,6 +213,15 @@ class TrainState:
         if self.scaler is not None and meta.get("scaler"):
             self.scaler.load_state_dict(meta["scaler"])
         self.step = step
+
+
+def further_averages(config: Config, network: nn.Module) -> dict[str, EMA[nn.Module]]:
+    """The averages beside the first, by the name of their part: ``ema_2``, ...; ``power_1``, ..."""
+    t = config.train
+    decays: dict[str, EMA[nn.Module]] = {
+        f"ema_{i}": EMA(network, decay, t.ema_warmup) for i, decay in enumerate(t.ema_decays[1:], 2)
+    }
+    return decays | {f"power_{i}": PowerEMA(network, length) for i, length in enumerate(t.ema_power or (), 1)}
 
 
 def _load(part: Part, tensors: Mapping[str, Tensor]) -> None:

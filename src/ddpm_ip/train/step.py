@@ -63,7 +63,8 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, state.step)
         if self._optimize():
-            state.ema.update(state.network, state.ema.weight(state.step))
+            for average in state.averages:
+                average.update(state.network, average.weight(state.step))
         if isinstance(state.times, Observer):
             times, each = (self.accelerator.gather(torch.cat(some)) for some in zip(*seen, strict=True))
             state.times.observe(times, each)
@@ -94,6 +95,7 @@ def own_rows(config: Config, accelerator: Accelerator) -> range:
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """The learning rate of the step that follows ``step`` finished ones: a linear rise, then constant."""
-    warmup = config.train.lr_warmup
-    return config.train.optim.lr * min(1.0, (step + 1) / warmup if warmup else 1.0)
+    """The learning rate of the step that follows ``step`` finished ones: a linear rise, times ``train.lr_schedule``."""
+    t = config.train
+    rising = t.optim.lr * min(1.0, (step + 1) / t.lr_warmup if t.lr_warmup else 1.0)
+    return rising * t.lr_schedule.factor(step, t.lr_warmup, t.n_steps)
