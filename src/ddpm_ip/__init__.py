@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0.dev0"
 
 _MODULES = {
-    "notebook": ("Run", "load", "measure", "new"),
+    "notebook": ("Run", "load", "new"),
+    "judging": ("measure",),
     "sample.samples": ("Samples",),
     "run.record": ("Evaluation",),
     "config": ("Config",),
@@ -71,9 +72,9 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.denoiser import Denoiser as Denoiser
     from ddpm_ip.denoiser import Prediction as Prediction
     from ddpm_ip.errors import UserError as UserError
+    from ddpm_ip.judging import measure as measure
     from ddpm_ip.notebook import Run as Run
     from ddpm_ip.notebook import load as load
-    from ddpm_ip.notebook import measure as measure
     from ddpm_ip.notebook import new as new
     from ddpm_ip.objective import Objective as Objective
     from ddpm_ip.perturbation import InputPerturbation as InputPerturbation

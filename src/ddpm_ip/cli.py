@@ -11,7 +11,21 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ddpm_ip import __version__
-from ddpm_ip.commands import bench, compare_samplers, data, doctor, ema, evaluate, report, sample, table, times, train
+from ddpm_ip.commands import (
+    bench,
+    compare_samplers,
+    data,
+    doctor,
+    ema,
+    evaluate,
+    export,
+    import_,
+    report,
+    sample,
+    table,
+    times,
+    train,
+)
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.parser import Parser
 from ddpm_ip.signals import PREEMPTION, handled
@@ -98,8 +112,14 @@ _COMMANDS: dict[str, _Command] = {
         compare_samplers.run,
     ),
     "times": ("Finds the best times of a few steps, for `--spacing optimised`.", times.arguments, times.run),
+    "import": (
+        "Makes a run of a network from elsewhere, so that every other command works on it.",
+        import_.arguments,
+        import_.run,
+    ),
     "ema": ("Makes averages of any length of a run's snapshots, after training.", ema.arguments, ema.run),
     "doctor": ("Looks for what is missing or wrong here, and says how to fix it.", doctor.arguments, doctor.run),
+    "export": ("Writes a trained network for diffusers, or as one file, with a card.", export.arguments, export.run),
     "report": ("Writes one HTML page that compares runs.", report.arguments, report.run),
     "bench": ("Measures the speed of this machine, beside plain PyTorch and diffusers.", bench.arguments, bench.run),
 }

@@ -1,4 +1,4 @@
-"""The package from Python: a run is loaded or begun, trained, sampled and measured, by the same code as the commands.
+"""The package from Python: a run is loaded or begun, trained, sampled and exported, by the same code as the commands.
 
 What is public of it is listed in ``ddpm_ip/__init__.py``; ten lines of its use are there and in the README.
 """
@@ -17,21 +17,17 @@ import torch
 
 from ddpm_ip import config as configuration
 from ddpm_ip.config import Config, from_dict, merge
-from ddpm_ip.data import ImageSet
 from ddpm_ip.denoiser import Denoiser
-from ddpm_ip.engine import start_device
 from ddpm_ip.errors import ConfigError, DataError
-from ddpm_ip.evaluate.evaluate import Reference, evaluate
-from ddpm_ip.evaluate.features import Extractor, find_extractor
-from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
-from ddpm_ip.evaluate.program import find_reference
 from ddpm_ip.images import UInt8, to_unit
-from ddpm_ip.metric import usual
+from ddpm_ip.interop.export import ExportOptions, export
+from ddpm_ip.interop.find import foreign_weights, given
+from ddpm_ip.interop.find import source as foreign
 from ddpm_ip.places import expanded
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
 from ddpm_ip.run.measured import Measured
-from ddpm_ip.run.record import Evaluation, flatten
+from ddpm_ip.run.record import flatten
 from ddpm_ip.run.weights import Weights, find_weights
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
@@ -51,7 +47,8 @@ def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float 
     """A run that was trained.
 
     Args:
-        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights.
+        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights; or
+            a network from elsewhere, as ``ddpm-ip import`` takes it, whose source decides what it says itself.
         config: of the model; by default the settings that the weights were trained with.
         ema: which average of the run, as ``--ema`` of ``ddpm-ip sample``; by default the first of ``train.ema_decay``.
         overrides: items of the configuration, see :func:`new`.
@@ -61,7 +58,11 @@ def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float 
         ConfigError: there is no configuration, or it cannot be used.
     """
     path = expanded(path)
-    weights = find_weights(path, None if ema is None else str(ema))
+    wanted = None if ema is None else str(ema)
+    if (place := foreign(path)) is not None:
+        weights = foreign_weights(place, _said(config, overrides), wanted)
+        return Run(from_dict(_own(place, weights)), None, weights)
+    weights = find_weights(path, wanted)
     found = config_near(path)
     source = _own(path, weights) if config is None else config
     run = Run(_configured(source, overrides), None if found is None else found.parent, weights)
@@ -104,6 +105,15 @@ def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
         raise ConfigError(f'{error}; or give the configuration, as in config="my.yaml"') from None
 
 
+def _said(config: AnyConfig | None, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of a foreign network."""
+    changes = flatten(_plain(overrides))
+    if isinstance(config, str | Path):
+        return given(expanded(config), changes)
+    tree = config.to_dict() if isinstance(config, Config) else config or {}
+    return merge(merge({}, flatten(_plain(tree))), given(None, changes))
+
+
 class Run:
     """A run as it stands at a step: configuration, folder, averaged network; made by :func:`load` and :func:`new`.
 
@@ -124,10 +134,8 @@ class Run:
 
     @property
     def step(self) -> int | None:
-        """Training steps behind the weights; 0 before training, None for a file of weights, which does not say."""
-        if self._weights is None:
-            return 0
-        return None if self._weights.checkpoint is None else self._weights.checkpoint.step
+        """Training steps behind the weights; 0 before training, None for a file of weights that does not say."""
+        return 0 if self._weights is None else self._weights.step
 
     @property
     def schedule(self) -> Schedule:
@@ -239,6 +247,23 @@ class Run:
             raise DataError(f"noise to start with is float32 (N, {size}); this is {noise.dtype} {tuple(noise.shape)}")
         return images_from(generator, noise.float(), torch.arange(len(noise), device=generator.model.device))
 
+    def export(self, path: Path | str, format: str = "diffusers", licence: str | None = None) -> Path:
+        """Writes the averaged network for other programs, as ``ddpm-ip export`` does.
+
+        Args:
+            path: a folder; new, or empty.
+            format: ``diffusers``, a DDPMPipeline; or ``safetensors``, one file that :func:`load` takes alone.
+            licence: of the weights, for the card.
+
+        Raises:
+            UserError: it was not trained yet, the folder is used or cannot be written, or diffusers has no such
+                network.
+        """
+        if self._weights is None:
+            raise _untrained()
+        options = ExportOptions(format, licence)  # type: ignore[arg-type]  # which it checks
+        return export(self.config, self._weights, Path(self._weights.origin), expanded(path), options)
+
     def _wanted(self, settings: Mapping[str, Any], given: bool = False) -> tuple[Model, Sampling]:
         """The model and how it is sampled, with nothing left open; of images or noise that are given, if they are."""
         sampling = _sampling(self.config.sampling, settings)
@@ -252,7 +277,7 @@ class Run:
     def _sampled(self, sampling: Sampling) -> Model:
         """The model, made once for all samples of these weights, so that a GPU captures its graphs once."""
         if self._weights is None:
-            raise ConfigError("this run has no weights yet: train it first, run.train()")
+            raise _untrained()
         engine = sampling_engine(self.config, sampling)
         if self._model is None:
             found = self._weights.checkpoint
@@ -271,65 +296,8 @@ class Run:
         _refuse_used(self.folder)
 
 
-def measure(
-    samples: Samples | UInt8 | torch.Tensor | Path | str,
-    reference: Run | ImageSet | Path | str,
-    features: Extractor | str = "inception",
-    metrics: Sequence[str] | None = None,
-    n: int | None = None,
-) -> Evaluation:
-    """Compares samples with real images, as ``ddpm-ip evaluate`` does.
-
-    Args:
-        samples: of a run; or ``uint8`` (N, C, H, W); or a folder of PNG files, an ``.npz``, ``.npy`` or Parquet file.
-        reference: a name (``cifar10-train``, ``digits``, ...), a folder, a file, or a configuration's ``.yaml``, see
-            :func:`ddpm_ip.evaluate.program.find_reference`; a set of images; or a run, for its training images.
-        features: an extractor (:class:`ddpm_ip.evaluate.features.Extractor`) or the name of one: ``inception``,
-            ``pixels``, ``dinov2-vit-l-14``, ``package.module:object``, ...
-        metrics: of ``fid``, ``isc``, ``kid``, ``prc``, ``sfid``; by default ``fid``, of Inception ``isc``, too.
-        n: how many samples, the first; by default all.
-
-    Returns:
-        The numbers (``values``), what they depend on (``protocol``), and what to beware of (``warnings``); ``print``
-        shows them all.
-
-    Raises:
-        UserError: the samples, the reference or the extractor are of no use.
-    """
-    device = start_device()
-    source = _source(samples)
-    extractor = find_extractor(features, device) if isinstance(features, str) else features
-    if isinstance(extractor, type) or not isinstance(extractor, Extractor):
-        raise ConfigError(f"features must be the name of an extractor, or one (docs/EVALUATION.md), not {features!r}")
-    if metrics is None:
-        metrics = usual(extractor.name)
-    return evaluate(
-        source,
-        _reference(reference, source.shape),
-        extractor=extractor,
-        metrics=[metrics] if isinstance(metrics, str) else metrics,
-        n_images=n,
-        device=device,
-    )
-
-
-def _source(samples: Samples | UInt8 | torch.Tensor | Path | str) -> Source:
-    if isinstance(samples, Samples):
-        return from_pixels("samples", samples.images, samples.facts)
-    if isinstance(samples, (str, Path)):
-        return open_samples(expanded(samples))
-    array = samples.cpu().numpy() if isinstance(samples, torch.Tensor) else samples
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4:
-        kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise DataError(f"samples come as uint8 (N, C, H, W), as a path, or from run.sample(); these are {kind}")
-    return from_pixels("samples", array)
-
-
-def _reference(reference: Run | ImageSet | Path | str, shape: tuple[int, int, int] | None) -> Reference:
-    if isinstance(reference, ImageSet):
-        return reference
-    data = reference.config.data if isinstance(reference, Run) else find_reference(str(reference), None, shape)
-    return data.open()
+def _untrained() -> ConfigError:
+    return ConfigError("this run has no weights yet: train it first, run.train()")
 
 
 def _configured(source: AnyConfig, overrides: Mapping[str, Any]) -> Config:

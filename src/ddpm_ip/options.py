@@ -56,7 +56,8 @@ def add_weights(p: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         required=True,
-        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file",
+        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; or a network from elsewhere, as "
+        "`ddpm-ip import` takes it",
     )
     add_average(p)
 

@@ -42,7 +42,7 @@ def packages(*sections: str) -> set[str]:
 
 def test_nothing_is_imported_that_nobody_asked_for():
     """And an extra only where it is used; Triton by the modules of kernels, which are such places."""
-    needed, extras = packages("dependencies"), packages("log", "plot", "parquet", "eval", "dev") | OPTIONAL
+    needed, extras = packages("dependencies"), packages("log", "plot", "parquet", "hub", "eval", "dev") | OPTIONAL
     strangers, early = {}, {}
     for path in sorted(PACKAGE.rglob("*.py")):
         tree, name = ast.parse(path.read_text(encoding="utf-8")), str(path.relative_to(PACKAGE))

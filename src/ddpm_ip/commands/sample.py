@@ -39,13 +39,13 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import parse_overrides
+    from ddpm_ip.interop.find import find_weights
     from ddpm_ip.run.log import setup
-    from ddpm_ip.run.weights import find_weights
     from ddpm_ip.sample.program import SampleOptions, configured, sample
 
     overrides = options.single_overrides(args, parse_overrides(rest))
     setup(None, os.environ.get("RANK", "0") == "0")
-    weights = find_weights(args.weights, args.ema)
+    weights = find_weights(args.weights, args.config, overrides, args.ema)
     config = configured(weights, args.weights, args.config, overrides)
     names = ("n_samples", "mode", "n_denoise", "n_progressive", "n_interpolate", "input_dir")
     wanted = {name: getattr(args, name) for name in names}

@@ -32,9 +32,9 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import parse_overrides
+    from ddpm_ip.interop.find import find_weights
     from ddpm_ip.output import say
     from ddpm_ip.run.log import setup
-    from ddpm_ip.run.weights import find_weights
     from ddpm_ip.sample.optimised import TimesOptions, optimise
     from ddpm_ip.sample.program import configured
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     given = argparse.Namespace(**{**vars(args), **own})
     overrides = options.single_overrides(given, parse_overrides(rest))
     setup(None, os.environ.get("RANK", "0") == "0")
-    weights = find_weights(args.weights, args.ema)
+    weights = find_weights(args.weights, args.config, overrides, args.ema)
     config = configured(weights, args.weights, args.config, overrides)
     found = optimise(config, weights, TimesOptions(args.steps, config.sampling, args.n, args.whole, args.out))
     if os.environ.get("RANK", "0") == "0":

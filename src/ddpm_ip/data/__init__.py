@@ -15,7 +15,8 @@ from ddpm_ip.data.folder import Folder
 from ddpm_ip.data.imageset import ImageSet
 from ddpm_ip.data.mnist import Mnist
 from ddpm_ip.data.parquet import Parquet
+from ddpm_ip.data.unknown import Unknown
 
-DataConfig = Union[Digits, Cifar10, Mnist, Folder, Parquet, Npz]  # noqa: UP007  (the variants, told apart by `name`)
+DataConfig = Union[Digits, Cifar10, Mnist, Folder, Parquet, Npz, Unknown]  # noqa: UP007  (the variants, told apart by `name`)
 
-__all__ = ["BadImage", "Cifar10", "DataConfig", "Digits", "Folder", "ImageSet", "Mnist", "Npz", "Parquet"]
+__all__ = ["BadImage", "Cifar10", "DataConfig", "Digits", "Folder", "ImageSet", "Mnist", "Npz", "Parquet", "Unknown"]

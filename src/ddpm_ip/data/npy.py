@@ -190,11 +190,11 @@ def archive(path: Path) -> Iterator[Archive]:
         n_bytes = file.seek(0, 2)
         if not zipfile.is_zipfile(file):
             raise ValueError("an .npz file is a zip archive, and this is none")
-        with zipfile.ZipFile(_Blocks(file)) as packed:
+        with zipfile.ZipFile(Blocks(file)) as packed:
             yield Archive(packed, n_bytes)
 
 
-class _Blocks(io.BufferedIOBase):
+class Blocks(io.BufferedIOBase):
     """A file of which no large part is read at once: ``zipfile`` reads a table of contents of any declared size."""
 
     def __init__(self, file: BinaryIO) -> None:

@@ -130,7 +130,14 @@ def _data(config: Config) -> Iterable[Finding]:
     data = config.data
     root = getattr(data, "root", None)
     place = Path(os.path.expanduser(root)) if root is not None else None
-    if place is None:
+    if data.name == "unknown":
+        yield Finding(
+            "note",
+            "data",
+            "nothing says on which images the network was trained",
+            "--data.name and --data.root, with --change data to train on; a table takes --reference CONFIG",
+        )
+    elif place is None:
         yield Finding("OK", "data", f"{data.name}, in the package")
     elif place.is_dir() and not any(place.iterdir()):
         if getattr(data, "download", False):

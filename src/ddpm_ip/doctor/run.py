@@ -14,7 +14,7 @@ def check_run(run: Path) -> Iterable[Finding]:
     """Whether the newest checkpoint of a run is whole, and whether the average in it has forgotten its start."""
     from ddpm_ip.config import from_dict
     from ddpm_ip.run.checkpoint import newest
-    from ddpm_ip.run.identity import of_meta
+    from ddpm_ip.run.identity import of_meta, told
 
     if not run.is_dir():
         yield Finding("problem", "run", f"{run} does not exist", "give the folder that training wrote (its EXP_DIR)")
@@ -42,9 +42,14 @@ def check_run(run: Path) -> Iterable[Finding]:
     own = of_meta(found.meta, found.path)
     if own is None:
         return
+    if own.imported is not None:
+        yield Finding(
+            "note", "run", f"its first weights were {told(own.imported)}", "say so where its numbers are told"
+        )
     for change in own.history:
         text = f"settings changed at step {change['step']}: {'; '.join(map(str, change['changes']))}"
         yield Finding("note", "run", text, "say so where its numbers are told")
     config = from_dict(own.config, f"the configuration in {own.origin}")
-    if found.step < config.train.n_steps and own.init_from is None:  # else what it began with was trained
+    begun_with = own.imported or own.init_from  # what was trained already
+    if found.step < config.train.n_steps and begun_with is None:
         yield from check_average(config, "newest checkpoint", found.step)

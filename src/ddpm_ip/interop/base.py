@@ -1,12 +1,13 @@
 """What a foreign format has to say for itself.
 
 A format is a module of this room with two functions: ``recognises(path) -> bool``, which looks at names and keys alone
-and runs nothing of what it finds, and ``convert(path, given) -> Imported``.
+and runs nothing of what it finds, and ``convert(path, given) -> Imported``. One that is known by the names of its
+tensors alone, in whichever file they lie, has the same two of a :class:`State` (:class:`KeyedFormat`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +19,8 @@ class Imported(NamedTuple):
 
     Attributes:
         format: what the format is called, such as ``guided-diffusion``.
-        config: the sections ``model``, ``diffusion`` and, if it is conditional, ``classes``: plain values.
+        config: the sections ``model``, ``diffusion`` and, if it is conditional, ``classes``: plain values; and ``data``
+            with the ``image_size``, if the source says it.
         tensors: by the names of this program's network, float32, on the CPU.
         averaged: whether they are an average; ``unknown`` where nothing says it.
         assumed: what the source does not say and was assumed, a sentence each, for people.
@@ -31,6 +33,27 @@ class Imported(NamedTuple):
     averaged: bool | str
     assumed: tuple[str, ...]
     files: tuple[Path, ...]
+
+
+class State(NamedTuple):
+    """Tensors by name that were found in a file.
+
+    Attributes:
+        path: the file.
+        where: their place in it, such as ``ema_model``; empty if they are all of it.
+        tensors: on the CPU, of any floating kind; prefixes of wrappers (``module.``) are taken off.
+        averaged: whether they are an average, as far as their place and the file's name tell.
+    """
+
+    path: Path
+    where: str
+    tensors: Mapping[str, Tensor]
+    averaged: bool | str
+
+    @property
+    def origin(self) -> str:
+        """For messages."""
+        return f"{self.path} ({self.where})" if self.where else str(self.path)
 
 
 class Format(Protocol):
@@ -52,3 +75,61 @@ class Format(Protocol):
             CheckpointError: it cannot be used; says which key and why.
         """
         ...
+
+
+class KeyedFormat(Protocol):
+    """A module that reads a format that the names of its tensors tell."""
+
+    NAME: str
+    """What the format is called."""
+    KEYS: str
+    """What its names look like, for messages."""
+
+    def recognises(self, names: Collection[str]) -> bool:
+        """Whether tensors of these names are of this format."""
+        ...
+
+    def convert(self, state: State, given: Mapping[str, Any]) -> Imported:
+        """The network of these tensors.
+
+        Args:
+            state: what :meth:`recognises` has recognised.
+            given: see :meth:`Format.convert`.
+
+        Raises:
+            CheckpointError: it cannot be used; says which key and why.
+        """
+        ...
+
+
+DIFFUSION: Mapping[str, Any] = {
+    "total_steps": 1000,
+    "beta_schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "objective": "pred_eps",
+    "var_type": "fixed_large",
+}
+"""The paper's (Ho et al. 2020, arXiv 2006.11239), which most formats leave to their reader."""
+
+
+def left_open(section: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a source does not say of a section: as given, or else assumed.
+
+    Args:
+        section: its name.
+        defaults: what is assumed, by key.
+        given: see :meth:`Format.convert`.
+
+    Returns:
+        The values by key, and a sentence for each that was assumed.
+    """
+    said = given.get(section)
+    said = said if isinstance(said, Mapping) else {}
+    values = {key: said.get(key, value) for key, value in defaults.items()}
+    return values, [f"{section}.{key} is taken to be {values[key]}" for key in defaults if key not in said]
+
+
+def sentences(assumed: Sequence[str]) -> str:
+    """What was assumed, for a log."""
+    return "; ".join(assumed)

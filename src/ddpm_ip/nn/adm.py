@@ -59,6 +59,8 @@ class ADMConfig:
         scale_shift_norm: time and class scale and shift the second norm's output; else they shift its input.
         attention_order: how the channels of queries, keys and values lie in a checkpoint: ``legacy`` head by head,
             ``new`` all queries first. It changes nothing for a network that starts from scratch.
+        time_scale: what times are multiplied by before they are embedded; improved-diffusion's ``rescale_timesteps`` is
+            ``1000 / diffusion.total_steps``.
     """
 
     name: Literal["adm"] = field(default="adm", kw_only=True)
@@ -75,6 +77,7 @@ class ADMConfig:
     resblock_updown: bool = True
     scale_shift_norm: bool = True
     attention_order: Literal["legacy", "new"] = "new"
+    time_scale: Annotated[float, Gt(0), Le(1000)] = 1.0
 
     def build(self, channels: int, out_channels: int, classes: int | None) -> ADM:
         """A fresh network; ``classes`` adds their embedding and changes no other weight.
@@ -203,7 +206,7 @@ class ADM(Block):
 
     def _conditions(self, t: Tensor, cond: Cond | None) -> list[Condition]:
         """Time and class as every residual block sees them, in the order in which they are run."""
-        emb = embedding(self, time_embedding(t, self.config.dim), cond)
+        emb = embedding(self, time_embedding(t, self.config.dim, self.config.time_scale), cond)
         blocks = [m for m in self.modules() if isinstance(m, ADMResBlock)]
         layers, convs = [b.emb for b in blocks], [b.conv1 for b in blocks]
         if not self.config.scale_shift_norm:
@@ -252,11 +255,11 @@ class ADMResBlock(Residual):
         return self.ops.conv_residual(y, self.conv2, x, self.shortcut), again
 
 
-def time_embedding(t: Tensor, dim: int) -> Tensor:
-    """Cosines, then sines of ``t`` (B,) at the frequencies ``10000^(-i / (dim / 2))``, float32 (B, dim)."""
+def time_embedding(t: Tensor, dim: int, scale: float = 1.0) -> Tensor:
+    """Cosines, then sines of ``scale t`` (B,) at the frequencies ``10000^(-i / (dim / 2))``, float32 (B, dim)."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
-    angles = t.float()[:, None] * frequencies[None, :]
+    angles = (scale * t.float())[:, None] * frequencies[None, :]
     return torch.cat((angles.cos(), angles.sin()), dim=1)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddpm_ip.report.markup import sentence_list
 from ddpm_ip.report.run import Run
-from ddpm_ip.run.identity import since
+from ddpm_ip.run.identity import since, told
 from ddpm_ip.run.record import flatten
 
 ABSENT = "–"
@@ -52,8 +52,11 @@ def grouped(number: int) -> str:
 
 
 def describe(run: Run) -> str:
-    """What kind of training a run is: plain DDPM, or input perturbation of which strength; since when."""
-    return _kind(run) + since(run.history, "perturbation")
+    """What kind of training a run is: plain DDPM, or input perturbation of which strength; since when; or imported."""
+    trained = _kind(run) + since(run.history, "perturbation")
+    if run.imported is None:
+        return trained
+    return told(run.imported) + ("" if not run.step else f", then {trained}")
 
 
 _USUAL = {"until": None, "anneal": "none", "random": False, "probability": 1, "target": "clean"}  # of a perturbation
@@ -108,6 +111,8 @@ def other_differences(runs: Sequence[Run]) -> list[str]:
 
 
 def _training(run: Run) -> str:
+    if run.imported is not None and not run.step:
+        return ""
     steps, data = run.settings.get("train.n_steps"), run.settings.get("data.name")
     length = f", trained for {show(steps)} steps" if steps is not None else ""
     return length + (f" on {show(data)}" if data and length else "")

@@ -49,6 +49,8 @@ class Run:
         name: what the report calls the run; unique within a report.
         config: the settings that the newest checkpoint was made with, nested; empty if nothing says them.
         history: the changes of settings on the way, as :class:`ddpm_ip.run.identity.Identity` has them.
+        imported: where its first weights are from, if they are from elsewhere; as there.
+        step: of the newest checkpoint; None if there is none.
         metrics: logged lines in the order of their step; after a resume, the newer line of a step counts. What was
             measured by ``train.eval`` stands in the line of its step, under the name of the metric.
         evaluations: of ``train.eval``, those of the newest curve, in order, with ``values``, ``protocol`` and
@@ -68,6 +70,8 @@ class Run:
     name: str
     config: Mapping[str, Any]
     history: tuple[Mapping[str, Any], ...] = ()
+    imported: Mapping[str, Any] | None = None
+    step: int | None = None
     metrics: tuple[Mapping[str, Any], ...] = ()
     evaluations: tuple[Mapping[str, Any], ...] = ()
     results: tuple[Record, ...] = ()
@@ -107,6 +111,8 @@ class Run:
             name=folder.name or "run",
             config=own.config,
             history=own.history,
+            imported=own.imported,
+            step=own.step,
             metrics=joined(lines_of(folder / METRICS, {}, problems), evaluations),
             evaluations=tuple(evaluations),
             results=(*evaluated.records, *results),

@@ -16,6 +16,7 @@ from typing import Any
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import ANY, LARGEST_JSON, read_bytes, read_json, read_yaml
 from ddpm_ip.run.folder import config_near
+from ddpm_ip.run.header import Header, read_header
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Identity:
         origin: the file that says so.
         history: the changes of settings, ``{"step": 500, "changes": ["seed: 0 -> 1"]}``, the newest last.
         step: of the checkpoint; None if there is none.
+        imported: of a run that began with weights from elsewhere, where from (:func:`ddpm_ip.interop.program.take`);
+            None of one that began here.
         init_from: whose weights it began with; None if with none.
     """
 
@@ -34,6 +37,7 @@ class Identity:
     origin: Path
     history: tuple[Mapping[str, Any], ...] = ()
     step: int | None = None
+    imported: Mapping[str, Any] | None = None
     init_from: Mapping[str, Any] | None = None
 
 
@@ -45,7 +49,10 @@ def identity(path: Path) -> Identity:
 
     Raises:
         ConfigError: nothing there says it, or only a config.yaml that cannot be read.
+        CheckpointError: a file of weights says it in a way that cannot be read.
     """
+    if path.is_file() and (header := read_header(path)) is not None:
+        return of_header(header, path)
     for folder in _checkpoints(path):
         if (found := of_checkpoint(folder)) is not None:
             return found
@@ -76,8 +83,29 @@ def of_meta(meta: Mapping[str, Any], origin: Path) -> Identity | None:
     config, step = meta.get("config"), meta.get("step")
     if not isinstance(config, dict) or type(step) is not int:
         return None
-    begun = meta.get("init_from")
-    return Identity(config, origin, tuple(changes_in(meta)), step, begun if isinstance(begun, dict) else None)
+    return Identity(config, origin, tuple(changes_in(meta)), step, imported_in(meta), _dict(meta.get("init_from")))
+
+
+def imported_in(meta: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Where the weights of a checkpoint's run began, if that is elsewhere: format, origin, licence, sha256, ..."""
+    return _dict(meta.get("imported"))
+
+
+def _dict(value: Any) -> Mapping[str, Any] | None:
+    return value if isinstance(value, dict) else None
+
+
+def told(imported: Mapping[str, Any]) -> str:
+    """In words: ``imported from ckpt.pt (pytorch-ddpm, licence MIT)``."""
+    origin, form, licence = (str(imported.get(k, "unknown"))[:200] for k in ("origin", "format", "licence"))
+    return f"imported from {origin} ({form}, licence {licence})"
+
+
+def of_header(header: Header, origin: Path) -> Identity:
+    """What a file of weights says of its run."""
+    return Identity(
+        header.config, origin, tuple(changes_in({"history": list(header.history)})), header.step, header.imported
+    )
 
 
 def changes_in(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -12,10 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ddpm_ip.errors import CheckpointError
-from ddpm_ip.files import MB
 from ddpm_ip.plain import reason
+from ddpm_ip.run.header import LARGEST_HEADER
 
-LARGEST_HEADER = 10 * MB  # bytes; of a network with 1,000 tensors it has 0.1 MB
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 KINDS = (*FLOATS, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)  # of numbers in a state
 

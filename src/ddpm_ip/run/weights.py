@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ddpm_ip.errors import CheckpointError, ConfigError
 from ddpm_ip.files import reading
 from ddpm_ip.run.checkpoint import Checkpoint, find, sha256
-from ddpm_ip.run.identity import Identity, identity, of_meta
+from ddpm_ip.run.header import Header, read_header
+from ddpm_ip.run.identity import Identity, identity, imported_in, of_header, of_meta
 from ddpm_ip.run.snapshots import last, make, name_in
 from ddpm_ip.run.tensors import mismatches, read_tensors, refuse_not_finite, some
 
@@ -36,6 +37,8 @@ class Weights(NamedTuple):
         averaged: see :func:`averaged`.
         checkpoint: the checkpoint that they are part of, and its step; None for a file by itself.
         origin: their file or checkpoint, for messages.
+        own: what a source says of itself that is no run of this program (:mod:`ddpm_ip.interop`).
+        header: what a file by itself says of them; None if it says nothing.
     """
 
     tensors: dict[str, Tensor]
@@ -43,9 +46,18 @@ class Weights(NamedTuple):
     averaged: bool | str
     checkpoint: Checkpoint | None
     origin: str
+    own: Identity | None = None
+    header: Header | None = None
+
+    @property
+    def step(self) -> int | None:
+        """Training steps behind them; None for a file that does not say."""
+        if self.checkpoint is not None:
+            return self.checkpoint.step
+        return None if self.header is None else self.header.step
 
     def trained(self, path: Path) -> Identity:
-        """The run that they are of: their checkpoint says it, or else the folder that they lie in.
+        """The run that they are of: their checkpoint says it, or their own file, or else the folder that they lie in.
 
         Args:
             path: where they were found.
@@ -53,7 +65,9 @@ class Weights(NamedTuple):
         Raises:
             ConfigError: nothing says it.
         """
-        own = None if self.checkpoint is None else of_meta(self.checkpoint.meta, self.checkpoint.path)
+        if self.header is not None:
+            return of_header(self.header, Path(self.origin))
+        own = self.own if self.checkpoint is None else of_meta(self.checkpoint.meta, self.checkpoint.path)
         return own or identity(path)
 
     def facts(self) -> dict[str, Any]:
@@ -72,7 +86,7 @@ def find_weights(path: Path, ema: str | None = None) -> Weights:
 
     Args:
         path: folder of a run (its newest checkpoint whose average is whole and finite), a checkpoint, a snapshot, or a
-            safetensors file.
+            safetensors file, whose header may say all that a checkpoint says (:mod:`ddpm_ip.run.header`).
         ema: which average; see the top of this file. None for the first.
 
     Raises:
@@ -86,20 +100,31 @@ def find_weights(path: Path, ema: str | None = None) -> Weights:
             raise CheckpointError(f"{path} is not a .safetensors file; nothing else is read, since it could run code")
         tensors = read_tensors(path)
         refuse_not_finite(tensors, path)
+        header = read_header(path)
+        known = name_in(path) or averaged(path) if header is None else header.averaged
         with reading(path, error=CheckpointError):
-            return Weights(tensors, sha256(path), name_in(path) or averaged(path), None, str(path))
+            return Weights(tensors, sha256(path), known, None, str(path), header=header)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
     length = None if ema is None else length_of(ema)
     if length is not None:
         return _made(path, length)
     found = find(path, ["ema"])
-    part, said = ("ema", True) if ema is None else _kept(found, ema)
+    part, said = ("ema", averaged_in(found)) if ema is None else _kept(found, ema)
     tensors = found.tensors(part)
     if part != "ema":  # which was looked at
         refuse_not_finite(tensors, found.path / f"{part}.safetensors")
-    log.info("weights: the average%s of %s", "" if said is True else f" of {said}", found.path)
+    log.info("weights: the average%s of %s", "" if part == "ema" else f" of {said}", found.path)
     return Weights(tensors, found.hashes[f"{part}.safetensors"], said, found, str(found.path))
+
+
+def averaged_in(checkpoint: Checkpoint) -> bool | str:
+    """Whether a checkpoint's ``ema`` is an average: it is, unless it was imported and nothing was trained since."""
+    imported = imported_in(checkpoint.meta)
+    if imported is None or checkpoint.step:
+        return True
+    found = imported.get("averaged")
+    return found if isinstance(found, bool) else "unknown"
 
 
 def place(path: Path, ema: str | None = None) -> Path:
@@ -135,7 +160,7 @@ def _kept(found: Checkpoint, ema: str) -> tuple[str, bool | str]:
             f"--ema {ema:.80}: {found.path} has averages of the decays {', '.join(map(str, there))[:200]}. Of a run "
             "with snapshots (train.ema_power), --ema sigma_rel=0.08 makes one of any length"
         ) from None
-    return ("ema", True) if i == 0 else (f"ema_{i + 1}", f"decay {float(there[i])!r}")
+    return ("ema", averaged_in(found)) if i == 0 else (f"ema_{i + 1}", f"decay {float(there[i])!r}")
 
 
 def _made(path: Path, length: float) -> Weights:

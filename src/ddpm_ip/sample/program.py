@@ -124,7 +124,7 @@ def configured(weights: Weights, path: Path, file: Path | None, overrides: Mappi
         if file is None:
             raise ConfigError(f"{error}; or give the configuration with -c") from None
         return load(file, overrides)
-    if file is None:
+    if file is None or weights.own is not None:  # a foreign network's was made with the file
         config = from_dict(own.config, f"the configuration in {own.origin}", overrides)
     else:
         config = load(file, overrides)

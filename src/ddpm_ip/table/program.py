@@ -28,7 +28,7 @@ from ddpm_ip.images import PICTURES, UInt8, by_class, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
-from ddpm_ip.run.identity import since
+from ddpm_ip.run.identity import since, told
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.row import ROW
@@ -109,6 +109,8 @@ def table(
         replace(slot, cell=replace(slot.cell, sampling=replace(slot.cell.sampling, block=block))) for slot in slots
     ]
     name = label(config.perturbation) + since(own.history, "perturbation")
+    if own.imported is not None:
+        name = told(own.imported) + (f", then {name}" if own.step else "")
     sheet = Sheet(home, name, {**common, "block": block}, slots, options.columns_are)
     measured = _Measured(images, evaluator, options.keep_images)
     with enough_memory(lambda: _too_large(config, block)):

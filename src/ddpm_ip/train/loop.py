@@ -122,7 +122,7 @@ def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelera
     state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
     if start is not None:
         settled.changes.extend(check_same_data(wanted, images, start))
-        state.meta |= {key: start.meta[key] for key in ("init_from",) if key in start.meta}
+        state.meta |= {key: start.meta[key] for key in ("imported", "init_from") if key in start.meta}
         state.restore(start)
         log.info("continuing from %s at step %d", start.path, state.step)
     if settled.source is not None:

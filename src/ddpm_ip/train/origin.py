@@ -16,9 +16,10 @@ from typing import Any
 
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.errors import CheckpointError, ConfigError, UserError
+from ddpm_ip.interop.find import find_weights
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.identity import Identity
-from ddpm_ip.run.weights import Weights, find_weights, load_weights
+from ddpm_ip.run.weights import Weights, load_weights
 from ddpm_ip.settings import MAKES_IMAGES, Change, Wanted, as_trained, changes, understood
 from ddpm_ip.train.run import Run
 from ddpm_ip.train.state import TrainState
@@ -85,6 +86,8 @@ class Source:
             )
         facts = self.facts()
         state.meta["init_from"] = facts
+        if self.trained is not None and self.trained.imported is not None:  # with its licence
+            state.meta["imported"] = dict(self.trained.imported)
         step = f" at step {facts['step']}" if "step" in facts else ""
         told = f"weights: initial -> those of {facts['path']}{step} (SHA-256 {facts['sha256'][:12]})"
         state.meta["history"] = [{"step": 0, "changes": [told]}]

@@ -24,6 +24,7 @@ from ddpm_ip.places import set_aside
 from ddpm_ip.plain import reason
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
+from ddpm_ip.run.identity import imported_in
 from ddpm_ip.run.provenance import earlier, hardware, provenance
 from ddpm_ip.schedule import too_little_noise
 from ddpm_ip.settings import Change, Wanted, changes, continued, understood
@@ -197,6 +198,9 @@ def check_same_data(wanted: Wanted, images: ImageSet, start: checkpoint.Checkpoi
     before = start.meta.get("data_fingerprint")
     if before == images.fingerprint:
         return []
+    if before is None and imported_in(start.meta) is not None:
+        log.info("%s was imported, and does not say on which images it was trained", start.path)
+        return []
     if not any(key == "data" or key.startswith("data.") for key in wanted.change):
         raise CheckpointError(
             f"cannot continue {start.path}: the images of {images.name} are not those that it was trained with "
@@ -254,7 +258,7 @@ def announce(run: Run) -> None:
     )  # fmt: skip
     for decay in config.train.ema_decays:
         untrained = remaining(decay, config.train.ema_warmup, config.train.n_steps)
-        if untrained > 0.01 and "init_from" not in state.meta:
+        if untrained > 0.01 and not {"imported", "init_from"} & state.meta.keys():
             log.warning(
                 "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as "
                 "noise in samples: lower train.ema_decay (%s)",
@@ -301,8 +305,9 @@ def _record(run: Run) -> dict[str, Any]:
     if images.bad:
         data["left_out"] = {"count": len(images.bad), "files": [str(bad) for bad in images.bad[:LISTED]]}
     record = {**provenance(), "parameters": _parameters(run.state), "data": data, "from_step": run.start}
-    record |= {key: run.state.meta[key] for key in ("init_from", "computed", "history") if key in run.state.meta}
-    if run.start and folder.provenance.exists():
+    named = ("imported", "init_from", "computed", "history")
+    record |= {key: run.state.meta[key] for key in named if key in run.state.meta}
+    if (run.start or "imported" in record) and folder.provenance.exists():
         try:
             record["earlier"] = earlier(read_json(folder.provenance))
         except UserError as error:

@@ -1,0 +1,55 @@
+"""Writes a trained network for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "source",
+        type=Path,
+        metavar="RUN",
+        help="folder of a run (its newest EMA), a checkpoint, a file of weights, or a network "
+        "from elsewhere, as `ddpm-ip import` takes it",
+    )
+    p.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="the folder to write; new, or empty")
+    p.add_argument("-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run")
+    p.add_argument(
+        "--format",
+        choices=("diffusers", "safetensors"),
+        default="diffusers",
+        help="a DDPMPipeline that diffusers loads, or one file with its configuration in the header, which "
+        "`ddpm-ip sample --weights FILE` takes alone (default: %(default)s)",
+    )
+    p.add_argument(
+        "--licence",
+        metavar="TEXT",
+        help="of the weights, for the card, such as apache-2.0 or cc-by-nc-4.0 (default: that of imported weights, or "
+        "unknown)",
+    )
+    p.add_argument("--push", metavar="NAME", help="upload the folder to huggingface.co as the model USER/MODEL, too")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.config import parse_overrides
+    from ddpm_ip.interop.export import ExportOptions, export, refuse_used
+    from ddpm_ip.interop.find import find_weights
+    from ddpm_ip.interop.push import push, refuse_without_hub
+    from ddpm_ip.output import say
+    from ddpm_ip.run.log import setup
+    from ddpm_ip.sample.program import configured
+
+    overrides = parse_overrides(rest)
+    refuse_used(args.out)
+    if args.push:
+        refuse_without_hub()
+    setup(None, True)
+    weights = find_weights(args.source, args.config, overrides)
+    config = configured(weights, args.source, args.config, overrides)
+    name = args.push.rpartition("/")[2] if args.push else None
+    say(str(export(config, weights, args.source, args.out, ExportOptions(args.format, args.licence, name))))
+    if args.push:
+        say(push(args.out, args.push))
+    return 0
