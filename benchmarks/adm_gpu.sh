@@ -5,7 +5,7 @@
 #
 #   bash benchmarks/adm_gpu.sh train STEPS [KEY VALUE ...]   # both networks; a second call with more STEPS continues
 #   bash benchmarks/adm_gpu.sh score SECONDS                 # 2,000 images of each row of samplers.py's list, then 10,000 of the best
-#   bash benchmarks/adm_gpu.sh imported SECONDS              # one of them to diffusers, back by `ddpm-ip import`, sampled and measured
+#   bash benchmarks/adm_gpu.sh imported                      # the network of samplers_gpu.sh through export, import, sample, table
 set -u
 KEEP=${KEEP:?the folder of data and results, see above}
 HERE=$(dirname "$0")
@@ -40,10 +40,19 @@ score)
     ) > $KEEP/score_$g.log 2>&1 &
   done; wait; tail -3 $KEEP/score_?.log ;;
 imported)
+  # the network of samplers_gpu.sh to a diffusers folder, back by `ddpm-ip import`, and both through sample and table
   export CUDA_VISIBLE_DEVICES=0
-  run=$KEEP/adm_gamma_0.15
-  command export ${SOURCE:-$run} -o $KEEP/exported --licence unknown && command import $KEEP/exported -e $KEEP/imported --licence unknown
-  command sample --weights $KEEP/imported --n_samples 64 --save_dir $KEEP/imported_samples --sampler dpm_solver --steps 10
-  command table $KEEP/imported --rows dpm_solver@logsnr --steps 10 --n_samples 2000 --extractor c56:C56 --reference $KEEP/data --metrics fid isc ;;
+  config=$KEEP/cifar10_ip_19k.yaml
+  rows="--rows dpm_solver@logsnr fixed_small --steps 10 50 --n_samples 2000 --extractor c56:C56 --metrics fid isc --batch_size 1000"
+  command export $KEEP/cifar10_ip_19k.safetensors -c $config -o $KEEP/exported
+  command import $KEEP/exported -e $KEEP/imported --licence unknown
+  for weights in "$KEEP/cifar10_ip_19k.safetensors -c $config" $KEEP/imported; do
+    name=$(basename ${weights%% *})
+    command sample --weights $weights --n_samples 1000 --save_dir $KEEP/of_$name.npz --batch_size 1000 --sampler dpm_solver --spacing logsnr --steps 10
+  done
+  python3 -c "import numpy as np, sys; a, b = (np.load(f)['images'].astype(int) for f in sys.argv[1:]); d = abs(a - b); print('images apart, gray levels: mean', d.mean(), 'most', d.max())" \
+    $KEEP/of_cifar10_ip_19k.safetensors.npz $KEEP/of_imported.npz
+  printf 'data: {name: parquet, root: %s, image_size: 32}\n' $KEEP/data > $KEEP/reference.yaml
+  command table -e $KEEP/imported $rows --reference $KEEP/reference.yaml ;;
 esac
 echo "$1: $SECONDS s"
