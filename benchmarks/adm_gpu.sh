@@ -55,4 +55,4 @@ imported)
   printf 'data: {name: parquet, root: %s, image_size: 32}\n' $KEEP/data > $KEEP/reference.yaml
   command table -e $KEEP/imported $rows --reference $KEEP/reference.yaml ;;
 esac
-echo "$1: $SECONDS s"
+echo "$SECONDS s"
