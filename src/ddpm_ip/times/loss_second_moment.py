@@ -11,7 +11,7 @@ rows, the last 10 count) are those of the authors' code, which calls it "loss-se
 
 What is known: the paper needs it to train the bound alone (``train.loss: vlb``), whose terms differ by orders of
 magnitude, and finds no gain for the hybrid loss; the commands of DDPM-IP's authors use it with the hybrid loss all the
-same. With T = 1000 and a batch of 128, 10 losses of every time take some 150 steps.
+same. With T = 1000 and a batch of 128, 10 losses of every time take some 200 steps.
 """
 
 from __future__ import annotations
