@@ -554,7 +554,7 @@ def test_two_gpus_train_as_one(tmp_path: Path, more: dict[str, Any]) -> None:
     if not more:
         assert apart.max() < 1e-3
         return
-    # A rounding of the losses can move a time that follows from them, and with it the loss of a row and what comes after
+    # A rounding of the losses can move a time that follows from them, and with it the loss of a row and what follows
     assert (apart < 1e-3).mean() > 0.9, f"losses of one and of two GPUs are apart: {apart.tolist()}"
     assert apart.max() < 0.1
 
