@@ -1,6 +1,6 @@
 """What gradient checkpointing saves: bytes that one image leaves for the backward pass, plain path, float32, on a CPU.
 
-    python benchmarks/kept_activations.py --out benchmarks/results/NAME.json
+python benchmarks/kept_activations.py --out benchmarks/results/NAME.json
 """
 
 from __future__ import annotations

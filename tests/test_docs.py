@@ -1,6 +1,9 @@
 """What pages say is so. The Python of the README and of docs/*.md runs as it is written: each page's blocks in order,
-as one program. Commands are read by the parsers, as far as to how images would be made. Links lead somewhere, and
-docs/samplers.md has every sampler, correction and spacing with its settings and their defaults.
+as one program. Commands are read by the parsers, as far as to how images would be made. Links lead somewhere.
+
+docs/samplers.md has every sampler, correction and spacing with its settings and their defaults, docs/training.md every
+perturbation, time sampler, weighting and learning-rate schedule, docs/networks.md every key of a network. Where any
+page gives a key of the configuration with its default, the default is that.
 """
 
 import dataclasses
@@ -12,16 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.tiny import ROOT, finish, start, tree
 
 from ddpm_ip import cli, options
-from ddpm_ip.config import from_dict, parse_overrides
+from ddpm_ip.config import Config, from_dict, load, parse_overrides
+from ddpm_ip.learning_rate import RateConfig
+from ddpm_ip.nn import ADMConfig, UNetConfig
 from ddpm_ip.parser import Parser
+from ddpm_ip.perturbation import Perturbation
+from ddpm_ip.plain import parse_yaml
 from ddpm_ip.sampler import AnySampler
 from ddpm_ip.sampler.correction import AnyCorrection
 from ddpm_ip.sampler.spacing import parsed
+from ddpm_ip.settings import keys
 from ddpm_ip.table.rows import TableOptions
-from ddpm_ip.variants import variant_name, variants
+from ddpm_ip.times import TimesConfig
+from ddpm_ip.variants import sections, variant_name, variants
+from ddpm_ip.weighting import WeightingConfig
 
 NOT_RUN = "<!-- not run -->"  # on a line above a block that cannot be run, such as one that shows a pattern
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -109,16 +120,20 @@ def read(command: str, words: list[str]) -> None:
         wanted = TableOptions([configured({**common, **row}).sampling for row in rows], args.steps, args.evaluations)
         assert all(slot.why_not is None for slot in wanted.slots(configured(common)))
     elif command == "train":
-        configured(parse_overrides(rest))
+        given = parse_overrides(rest)
+        if args.config is not None and (ROOT / args.config).is_file():
+            load(ROOT / args.config, without_data(given))
+        else:
+            configured(given)
 
 
 def configured(overrides: Mapping[str, Any]) -> Any:
-    about = ("data.", "reference")  # whose files are not here
-    return from_dict(
-        {**tree(), "classes": {"count": 1000}},
-        "a page",
-        {k: v for k, v in overrides.items() if not k.startswith(about)},
-    )
+    return from_dict({**tree(), "classes": {"count": 1000}}, "a page", without_data(overrides))
+
+
+def without_data(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Options but for those about data, whose files are not here."""
+    return {k: v for k, v in overrides.items() if not k.startswith(("data.", "reference"))}
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
@@ -167,13 +182,39 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target.read_text(encoding="utf-8")), link
 
 
-METHODS = (ROOT / "docs/samplers.md").read_text(encoding="utf-8")
+METHODS, TRAINING = ((ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in ("samplers", "training"))
+TABLES = {
+    "Perturbation": Perturbation,
+    "Times": TimesConfig,
+    "Weightings": WeightingConfig,
+    "Learning rate": RateConfig,
+}
+
+
+def section(text: str, title: str) -> str:
+    """What stands under a heading, as far as the next one of its kind."""
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, title
+    return found[1]
 
 
 @pytest.mark.parametrize("method", [*variants(AnySampler), *variants(AnyCorrection)], ids=variant_name)
 def test_the_page_of_samplers_has_every_setting_with_its_default(method: type) -> None:
+    check_settings(METHODS, method)
+
+
+@pytest.mark.parametrize("title", TABLES)
+def test_the_page_of_training_has_every_setting_with_its_default(title: str) -> None:
+    told = section(TRAINING, title)
+    for method in variants(TABLES[title]):
+        check_settings(told, method)
+    names = re.findall(r"^\| `(\w+)` \|", told, re.MULTILINE)
+    assert names == [variant_name(method) for method in variants(TABLES[title])]
+
+
+def check_settings(text: str, method: type) -> None:
     """A row begins with the name; each setting is followed by its default in brackets, which may be in other words."""
-    rows = re.findall(rf"^\| `{variant_name(method)}` \|.*(?:\n\| \.\.\. .*)*", METHODS, re.MULTILINE)
+    rows = re.findall(rf"^\| `{variant_name(method)}` \|.*(?:\n\| \.\.\. .*)*", text, re.MULTILINE)
     assert len(rows) == 1
     for field in dataclasses.fields(method):
         if field.name == "name":
@@ -185,6 +226,76 @@ def test_the_page_of_samplers_has_every_setting_with_its_default(method: type) -
         assert told, f"{field.name} has no default"
         shown = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default}"
         assert told[1] in (shown, shown.removesuffix(".0"), f"{field.default:g}" if shown[0].isdigit() else shown)
+
+
+@pytest.mark.parametrize(("title", "network"), [("DDPM's U-Net", UNetConfig), ("ADM's U-Net", ADMConfig)])
+def test_the_page_of_networks_has_every_key_with_its_default(title: str, network: type) -> None:
+    page = section((ROOT / "docs/networks.md").read_text(encoding="utf-8"), title)
+    told = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", page, re.MULTILINE))
+    found = {field.name: plain(field.default) for field in dataclasses.fields(network) if field.name != "name"}
+    assert {key: value(cell) for key, cell in told.items()} == found
+
+
+def test_the_page_of_networks_counts_parameters_and_steps() -> None:
+    told = re.findall(r"^\| (\[\w+\]\(\.\./configs.*)", (ROOT / "docs/networks.md").read_text(encoding="utf-8"), re.M)
+    rows = [[cell.strip() for cell in row.split("|")] for row in told]
+    listed = {name: row for row in rows for name in re.findall(r"\[(\w+)\]", row[0])}
+    assert set(listed) == {path.stem for path in (ROOT / "configs").glob("*.yaml")}
+    for name, (names, _, network, count, gamma, size, _) in listed.items():
+        config = load(ROOT / f"configs/{name}.yaml")
+        assert network == config.model.name
+        assert gamma == f"{getattr(config.perturbation, 'gamma', 0):g}"
+        steps = [f"{config.train.batch_size} x {config.train.n_steps // 1000:,}k"]
+        place = re.findall(r"\[(\w+)\]", names).index(name)
+        assert steps[0] in size.split(", ")[min(place, size.count(", "))]
+        with torch.device("meta"):
+            built = sum(p.numel() for p in config.build_network().parameters())
+        assert f"{built:,}" in count
+
+
+KEYS = {key for key in keys() if "." in key}
+
+
+def plain(given: Any) -> Any:
+    """A default as YAML has it."""
+    return [plain(each) for each in given] if isinstance(given, tuple) else given
+
+
+def value(cell: str) -> Any:
+    """What a cell says is the default: YAML, in any case of marks; a number as a number."""
+    found = parse_yaml(cell.replace("`", ""), "a page")
+    return float(found) if isinstance(found, str) and re.fullmatch(r"\d+e-?\d+", found) else found
+
+
+def defaults(key: str) -> list[Any]:
+    """Of a key of the configuration, in all variants of its section."""
+    *path, last = key.split(".")
+    classes: list[type] = [Config]
+    for name in path:
+        classes = [inner for cls in classes for inner in sections(cls).get(name, [])]
+    found = [field for cls in classes for field in dataclasses.fields(cls) if field.name == last]
+    made = [f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in found]
+    return [plain(default) for default in made if default is not dataclasses.MISSING]
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_the_defaults_of_keys_on_a_page_are_those_of_the_configuration(page: Path) -> None:
+    """Of a table whose second column is called so, the rows that begin with keys and go on with as many values."""
+    tables = re.findall(r"^\| \S[^|]* \| default \|.*\n((?:\|.*\n)+)", page.read_text(encoding="utf-8"), re.M)
+    for names, cell in re.findall(r"^\| ((?:`[\w.]+`(?:, )?)+) \| (.*?) \|", "".join(tables), re.M):
+        named = re.findall(r"`([\w.]+)`", names)
+        told = [cell] if len(named) == 1 else cell.split(", ")
+        if set(named) <= KEYS and len(named) == len(told) and "`data." not in names:
+            for key, text in zip(named, told, strict=True):
+                if (found := defaults(key)) and not key.endswith(".name"):
+                    assert value(text) in found, key
+
+
+def test_the_table_of_keys_has_every_key_of_the_method() -> None:
+    page = (ROOT / "docs/DDPM-IP.md").read_text(encoding="utf-8")
+    own = ("train.times.", "train.weighting.", "train.lr_schedule.", "sampling.", "data.", "model.")
+    missing = [key for key in KEYS if not key.startswith(own) and f"`{key}`" not in page and not key.endswith(".name")]
+    assert missing == []
 
 
 def test_the_page_of_samplers_has_every_spacing() -> None:
