@@ -182,6 +182,16 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target.read_text(encoding="utf-8")), link
 
 
+def test_files_of_results_are_there_and_listed() -> None:
+    """Names of records on the pages, and the table of benchmarks/README.md, which has each of them."""
+    there = {path.name for path in (ROOT / "benchmarks/results").glob("*.json")}
+    named = {page: set(re.findall(r"`(?:benchmarks/results/)?(\w+\.json)`", page.read_text())) for page in ALL_PAGES}
+    places = re.compile(r"(cpu|h\d+(x\d)?)_\w+\.json")
+    assert {name for names in named.values() for name in names if places.fullmatch(name)} <= there
+    listed = set(re.findall(r"`(\w+\.json)`", (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")))
+    assert there - listed == set()
+
+
 METHODS, TRAINING = ((ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in ("samplers", "training"))
 TABLES = {
     "Perturbation": Perturbation,
