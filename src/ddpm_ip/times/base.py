@@ -10,6 +10,7 @@ A variant of ``train.times`` is a frozen dataclass with its settings, whose ``st
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +19,9 @@ from torch import Tensor
 
 from ddpm_ip.draws import Draws, Stream
 
+log = logging.getLogger("ddpm_ip.train")
+
+LARGE = 1e4  # importance weight; of 1000 times such a one is drawn once in 80,000 steps of 128 images
 _UNIT = 2.0**52  # of cumulative probabilities as whole numbers
 
 
@@ -72,9 +76,11 @@ def cumulative(p: Tensor) -> Tensor:
 def drawn(draws: Draws, sums: Tensor) -> Tensor:
     """Times with the probabilities whose :func:`cumulative` sums are given, int64 (B,) in [0, T).
 
-    A time is the number of sums that a uniform number reaches (inversion of the distribution function).
+    A time is the number of sums that a uniform number reaches (inversion of the distribution function). The number has
+    52 bits, of two words: of 32 alone a time of probability 10^-9 would come too often or never.
     """
-    uniform = draws.bits(Stream.TIME, 1)[:, 0].double() * (sums[-1].double() * 2.0**-32)
+    high, low = draws.bits(Stream.TIME, 2).unbind(1)
+    uniform = ((high << 20) + (low >> 12)).double() * (sums[-1].double() / _UNIT)
     return torch.searchsorted(sums, uniform.long(), right=True)
 
 
@@ -92,8 +98,19 @@ class Table:
 
     @classmethod
     def of(cls, p: Tensor, reweigh: bool, device: torch.device) -> Table:
-        """The sampler of probabilities float64 (T,) on the CPU, with weights ``1 / (T p)`` if ``reweigh``, else 1."""
+        """The sampler of probabilities float64 (T,) on the CPU, with weights ``1 / (T p)`` if ``reweigh``, else 1.
+
+        Weights beyond :data:`LARGE` are warned of.
+        """
         importance = 1 / (len(p) * p) if reweigh else torch.ones_like(p)
+        if float(importance.max()) > LARGE:
+            log.warning(
+                "train.times with reweigh: the loss at time %d counts %.1g times, and is drawn as seldom; %.2g %% of all "
+                "times count more than %.0g times. The loss will leap there: leave train.times.reweigh false, or choose "
+                "a wider distribution",
+                int(importance.argmax()), float(importance.max()),
+                100 * float((importance > LARGE).double().mean()), LARGE,
+            )  # fmt: skip
         return cls(cumulative(p).to(device), importance.float().to(device))
 
     def draw(self, draws: Draws, total_steps: int) -> tuple[Tensor, Tensor]:
