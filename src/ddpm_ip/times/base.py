@@ -10,7 +10,6 @@ A variant of ``train.times`` is a frozen dataclass with its settings, whose ``st
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,8 +17,6 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.draws import Draws, Stream
-
-log = logging.getLogger("ddpm_ip.train")
 
 LARGE = 1e4  # importance weight; of 1000 times such a one is drawn once in 80,000 steps of 128 images
 _UNIT = 2.0**52  # of cumulative probabilities as whole numbers
@@ -98,22 +95,22 @@ class Table:
 
     @classmethod
     def of(cls, p: Tensor, reweigh: bool, device: torch.device) -> Table:
-        """The sampler of probabilities float64 (T,) on the CPU, with weights ``1 / (T p)`` if ``reweigh``, else 1.
-
-        Weights beyond :data:`LARGE` are warned of.
-        """
+        """The sampler of probabilities float64 (T,) on the CPU, with weights ``1 / (T p)`` if ``reweigh``, else 1."""
         importance = 1 / (len(p) * p) if reweigh else torch.ones_like(p)
-        if float(importance.max()) > LARGE:
-            log.warning(
-                "train.times with reweigh: the loss at time %d counts %.1g times, and is drawn as seldom; %.2g %% of all "
-                "times count more than %.0g times. The loss will leap there: leave train.times.reweigh false, or choose "
-                "a wider distribution",
-                int(importance.argmax()), float(importance.max()),
-                100 * float((importance > LARGE).double().mean()), LARGE,
-            )  # fmt: skip
         return cls(cumulative(p).to(device), importance.float().to(device))
 
     def draw(self, draws: Draws, total_steps: int) -> tuple[Tensor, Tensor]:
         """See :meth:`TimeSampler.draw`."""
         t = drawn(draws, self.sums)
         return t, self.importance[t]
+
+    def leaps(self) -> str:
+        """What there is to say of weights beyond :data:`LARGE`; empty if there are none."""
+        most, t = self.importance.max(dim=0)
+        if most <= LARGE:
+            return ""
+        return (
+            f"train.times with reweigh: the loss at time {int(t)} counts {float(most):.1g} times, and is drawn as "
+            f"seldom ({int((self.importance > LARGE).sum())} of {len(self.importance)} times count more than {LARGE:.0f} "
+            "times). The loss will leap there: leave train.times.reweigh false, or choose a wider distribution"
+        )
