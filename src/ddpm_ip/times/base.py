@@ -109,8 +109,9 @@ class Table:
         most, t = self.importance.max(dim=0)
         if most <= LARGE:
             return ""
+        seldom = int((self.importance > LARGE).sum())
         return (
             f"train.times with reweigh: the loss at time {int(t)} counts {float(most):.1g} times, and is drawn as "
-            f"seldom ({int((self.importance > LARGE).sum())} of {len(self.importance)} times count more than {LARGE:.0f} "
-            "times). The loss will leap there: leave train.times.reweigh false, or choose a wider distribution"
+            f"seldom ({seldom} of {len(self.importance)} times count more than {LARGE:.0f} times). The loss will leap "
+            "there: leave train.times.reweigh false, or choose a wider distribution"
         )
