@@ -267,6 +267,11 @@ def announce(run: Run) -> None:
             )  # fmt: skip
     if said := too_little_noise(config.diffusion.schedule):
         log.warning("%s", said)
+    if config.train.loss == "vlb" and label(config.perturbation) != "DDPM":
+        log.warning(
+            "train.loss vlb asks for the noise eps + gamma xi of a perturbed input, not for the clean eps: this is not "
+            "DDPM-IP, which is of train.loss simple"
+        )
     if isinstance(state.times, Table) and (said := state.times.leaps()):
         log.warning("%s", said)
     if (
