@@ -94,6 +94,21 @@ def test_the_minimiser_is_epsilon_scaling_with_a_time_shift() -> None:
     assert (best_k(gamma) < best_k(0.0)).all()
 
 
+def test_of_the_bound_alone_the_minimiser_is_not_shrunk() -> None:
+    """From t = 1 on it is Cov(y, eps + gamma xi) / Var(y), that of a network which is asked for all of the noise."""
+    n, gamma = 4096, 0.6
+
+    def pull(k: Tensor) -> Tensor:
+        network, draws = Linear(k), Draws(4, 2, torch.arange(n))
+        objective = Objective(InputPerturbation(gamma=gamma), loss="vlb")
+        objective(Denoiser(network, SCHEDULE), gaussian_data(n).clamp(-1, 1), draws).per_sample.mean().backward()
+        return network.k.grad[1:].abs()
+
+    variance, bar = float(gaussian_data(n).clamp(-1, 1).var()), SCHEDULE.alpha_bars()
+    slope = (1 - bar).sqrt() / (bar * variance + (1 - bar) * (1 + gamma**2))
+    assert (pull(((1 + gamma**2) * slope).float()) < 0.1 * pull(slope.float())).all()
+
+
 # --- times and weights -----------------------------------------------------------------------------------------------
 
 

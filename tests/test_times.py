@@ -14,7 +14,7 @@ from torch import Tensor
 from ddpm_ip.draws import Draws, Stream
 from ddpm_ip.errors import CheckpointError, ConfigError
 from ddpm_ip.schedule import Schedule
-from ddpm_ip.times import Lognormal, LossSecondMoment, Observer, Skewed, TimesConfig, Uniform
+from ddpm_ip.times import Lognormal, LossSecondMoment, Observer, Skewed, Table, TimesConfig, Uniform
 from ddpm_ip.times.loss_second_moment import History
 
 CPU = torch.device("cpu")
@@ -93,6 +93,36 @@ def test_reweighing_gives_uniform_means(times: Lognormal | Skewed) -> None:
     found = torch.zeros(50).index_add_(0, t, importance) / len(t)
     torch.testing.assert_close(found[seen], torch.full((50,), 1 / 50)[seen], rtol=0.15, atol=0)
     assert seen.sum() > 20
+
+
+class Words:
+    """Draws whose words are given."""
+
+    def __init__(self, words: list[tuple[int, int]]) -> None:
+        self.words = torch.tensor(words)
+
+    def bits(self, stream: Stream, n: int) -> Tensor:
+        assert stream is Stream.TIME
+        return self.words[:, :n]
+
+
+def test_a_rare_time_is_drawn_as_seldom_as_is_said() -> None:
+    """Of probability 2^-40, between two others: by the place of uniform numbers of 52 bits, in whole numbers."""
+    rare, half = 2.0**-40, 2**51
+    table = Table.of(torch.tensor([0.5, rare, 0.5 - rare], dtype=torch.float64), True, CPU)
+    numbers = [0, half - 1, half, half + 2**12 - 1, half + 2**12, 2**52 - 1]
+    t, importance = table.draw(Words([(u >> 20, (u & 0xFFFFF) << 12) for u in numbers]), 3)
+    assert t.tolist() == [0, 0, 1, 1, 2, 2]
+    torch.testing.assert_close(importance[2:4], torch.full((2,), 2.0**40 / 3))
+
+
+def test_weights_that_leap_are_told_of() -> None:
+    """On the cosine schedule the last time has a probability of some 10^-15; without weights nothing leaps."""
+    for quiet in (Skewed(reweigh=True), Skewed(8, 1), Lognormal()):
+        assert quiet.start(Schedule(1000, "cosine"), CPU).leaps() == ""
+    said = Lognormal(reweigh=True).start(Schedule(1000, "cosine"), CPU).leaps()
+    assert "the loss at time 999 counts 4e+11 times" in said
+    assert "of 1000 times" in said
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ noise at gamma 0.1. With ``vb_input: clean`` it sees the true ``x_t``, for one m
 The bound may also be the whole loss, ``T`` times it (``loss: vlb``; "rescaled KL" in that code), from which the mean
 learns, too. It has better likelihoods and worse images, and is noisy: train it with
 ``train.times.name: loss_second_moment``. A variance that is not learned is the fixed one, and the bound a weighting of
-the squared error.
+the squared error. Input perturbation is another method there: the mean of the perturbed ``y_t`` is compared with that
+which the true ``x_0`` gives, so the noise that is asked for is ``eps + gamma xi`` (that code would do the same).
 """
 
 from __future__ import annotations

@@ -108,6 +108,21 @@ def test_another_last_step_is_told_where_the_rate_falls_to_it(tmp_path, name, wa
     assert meta["history"][-1]["changes"] == ["train.n_steps: 2 -> 4"]
 
 
+@pytest.mark.parametrize("reweigh", [False, True])
+def test_importance_weights_that_leap_are_told_of_once(tmp_path, reweigh):
+    config = merge(
+        tree(n_steps=1, times={"name": "lognormal", "reweigh": reweigh}), {"diffusion.beta_schedule": "cosine"}
+    )
+    run(from_dict(config), tmp_path)
+    assert (tmp_path / "log.txt").read_text().count("The loss will leap there") == reweigh
+
+
+@pytest.mark.parametrize(("gamma", "told"), [(0.1, True), (0.0, False)])
+def test_the_bound_alone_of_a_perturbed_input_is_told_to_be_another_method(tmp_path, gamma, told):
+    run(from_dict(merge(tree(n_steps=1, loss="vlb"), {"perturbation.gamma": gamma})), tmp_path)
+    assert ("this is not DDPM-IP" in (tmp_path / "log.txt").read_text()) is told
+
+
 def test_a_full_disk_costs_a_snapshot_and_no_run(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/snapshots").write_text("a file where the folder should be")

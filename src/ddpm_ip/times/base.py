@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ddpm_ip.draws import Draws, Stream
 
+LARGE = 1e4  # importance weight; of 1000 times such a one is drawn once in 80,000 steps of 128 images
 _UNIT = 2.0**52  # of cumulative probabilities as whole numbers
 
 
@@ -72,9 +73,11 @@ def cumulative(p: Tensor) -> Tensor:
 def drawn(draws: Draws, sums: Tensor) -> Tensor:
     """Times with the probabilities whose :func:`cumulative` sums are given, int64 (B,) in [0, T).
 
-    A time is the number of sums that a uniform number reaches (inversion of the distribution function).
+    A time is the number of sums that a uniform number reaches (inversion of the distribution function). The number has
+    52 bits, of two words: of 32 alone a time of probability 10^-9 would come too often or never.
     """
-    uniform = draws.bits(Stream.TIME, 1)[:, 0].double() * (sums[-1].double() * 2.0**-32)
+    high, low = draws.bits(Stream.TIME, 2).unbind(1)
+    uniform = ((high << 20) + (low >> 12)).double() * (sums[-1].double() / _UNIT)
     return torch.searchsorted(sums, uniform.long(), right=True)
 
 
@@ -100,3 +103,15 @@ class Table:
         """See :meth:`TimeSampler.draw`."""
         t = drawn(draws, self.sums)
         return t, self.importance[t]
+
+    def leaps(self) -> str:
+        """What there is to say of weights beyond :data:`LARGE`; empty if there are none."""
+        most, t = self.importance.max(dim=0)
+        if most <= LARGE:
+            return ""
+        seldom = int((self.importance > LARGE).sum())
+        return (
+            f"train.times with reweigh: the loss at time {int(t)} counts {float(most):.1g} times, and is drawn as "
+            f"seldom ({seldom} of {len(self.importance)} times count more than {LARGE:.0f} times). The loss will leap "
+            "there: leave train.times.reweigh false, or choose a wider distribution"
+        )

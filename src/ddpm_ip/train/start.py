@@ -28,6 +28,7 @@ from ddpm_ip.run.identity import imported_in
 from ddpm_ip.run.provenance import earlier, hardware, provenance
 from ddpm_ip.schedule import too_little_noise
 from ddpm_ip.settings import Change, Wanted, changes, continued, understood
+from ddpm_ip.times import Table
 from ddpm_ip.train.origin import Source
 from ddpm_ip.train.run import Run
 from ddpm_ip.train.state import TrainState
@@ -265,6 +266,13 @@ def announce(run: Run) -> None:
                 config.train.n_steps, 100 * untrained, decay,
             )  # fmt: skip
     if said := too_little_noise(config.diffusion.schedule):
+        log.warning("%s", said)
+    if config.train.loss == "vlb" and label(config.perturbation) != "DDPM":
+        log.warning(
+            "train.loss vlb asks for the noise eps + gamma xi of a perturbed input, not for the clean eps: this is not "
+            "DDPM-IP, which is of train.loss simple"
+        )
+    if isinstance(state.times, Table) and (said := state.times.leaps()):
         log.warning("%s", said)
     if (
         config.classes is not None

@@ -3,10 +3,10 @@ r"""Classifier-free guidance: the network is asked with the class and without, a
     eps <- eps_u + scale (eps_c - eps_u),    x_0 likewise,    start >= t >= stop
 
 Ho & Salimans 2022, "Classifier-free diffusion guidance" (arXiv 2207.12598, equation 6), whose ``w`` is ``scale - 1``;
-``scale`` is that of diffusers, of GLIDE and of xyfJASON's repository (``guidance_scale``). 0 is the prediction without
-a class, 1 that with it, to the last bit. Since ``x_0`` and ``eps`` are linear in each other with the same weights
-everywhere, guiding one guides the other, whatever the network predicts. A learned variance is that of the conditional
-prediction, as in GLIDE (Nichol et al. 2022, arXiv 2112.10741).
+``scale`` is that of diffusers, of GLIDE and of xyfJASON's repository (``guidance_scale``). 1 is the prediction with the
+class, to the last bit, and 0 that without, to rounding. Since ``x_0`` and ``eps`` are linear in each other with the
+same weights everywhere, guiding one guides the other, whatever the network predicts. A learned variance is that of the
+conditional prediction, as in GLIDE (Nichol et al. 2022, arXiv 2112.10741).
 
 A larger scale buys likeness to the class with variety: the paper's best FID on ImageNet has a scale of 1.1 to 1.3, and
 its best inception score 5 or more. At high noise guidance mostly removes variety, and at low noise it does next to
