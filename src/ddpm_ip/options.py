@@ -109,6 +109,7 @@ def add_guidance(p: argparse.ArgumentParser) -> None:
     """A short way to write the correction ``guidance``."""
     p.add_argument(
         "--guidance",
+        "--guidance_scale",
         type=float,
         metavar="SCALE",
         help="of a class-conditional model: the correction guidance, before all others, with eps_u + SCALE (eps_c - "

@@ -28,6 +28,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--licence",
+        "--license",
         metavar="TEXT",
         help="of the weights, for the card, such as apache-2.0 or cc-by-nc-4.0 (default: that of imported weights, or "
         "unknown)",
