@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.nn.guided import Guided, Sizes, same_names
+from tests.nn.test_unet import randomise
 from tests.tiny import ROOT
 from torch import Tensor, nn
 
@@ -20,15 +21,6 @@ from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.unet import AttnBlock
 
 SMALL = Sizes(num_channels=32, channel_mult=(1, 2), groups=8)
-
-
-def randomise(net: nn.Module, seed: int) -> None:
-    """Every parameter random: nothing hides behind a zero initialisation or a neutral norm."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in net.parameters():
-            scale = p[0].numel() ** -0.5 if p.ndim > 1 else 0.3
-            p.copy_(torch.randn(p.shape, generator=generator) * scale + (p.ndim == 1) * 0.5)
 
 
 def config_of(sizes: Sizes, **others: Any) -> ADMConfig:
