@@ -17,11 +17,11 @@ from tests.sampler.oracle import gaussian_moments
 from tests.sampler.tables import slopes
 
 from ddpm_ip.config import from_dict
-from ddpm_ip.options import sampler_overrides
 from ddpm_ip.run.provenance import provenance
 from ddpm_ip.sampler import AnySampler
 from ddpm_ip.sampler.spacing import times_of
 from ddpm_ip.schedule import Schedule
+from ddpm_ip.texts import sampler_overrides
 
 DEVIATION = 0.5  # of the data
 STEPS = (5, 6, 10, 20, 50)

@@ -36,7 +36,7 @@ import torch
 from c56 import C56
 from cifar_features import class_score
 
-from ddpm_ip import options
+from ddpm_ip import texts
 from ddpm_ip.config import Config, from_dict, load
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.run.measured import Measured
@@ -165,9 +165,9 @@ class Cell:
         Raises:
             ConfigError: there is no such sampling.
         """
-        overrides: dict[str, Any] = options.sampler_overrides(self.sampler)
+        overrides: dict[str, Any] = texts.sampler_overrides(self.sampler)
         overrides["sampling.corrections"] = [
-            options.variant(c, "--corrections") for c in self.corrections.split("+") if c
+            texts.variant(c, "--corrections") for c in self.corrections.split("+") if c
         ]
         if self.unusual:
             key, _, value = self.unusual.partition("=")

@@ -47,7 +47,7 @@ def bound_term(
     log_variance = prediction.variance_fraction * log_large + (1 - prediction.variance_fraction) * log_small
     kl = gaussian_kl(true_mean, log_small, mean, log_variance)
     nll = -discretized_log_likelihood(x0, mean, 0.5 * log_variance)
-    return torch.where(t == 0, _mean(nll), _mean(kl)) / math.log(2.0)
+    return torch.where(t == 0, mean_of_each(nll), mean_of_each(kl)) / math.log(2.0)
 
 
 def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
@@ -76,7 +76,8 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_deviation: Tensor) -
     return torch.log((upper - lower).clamp(min=1e-12))
 
 
-def _mean(x: Tensor) -> Tensor:
+def mean_of_each(x: Tensor) -> Tensor:
+    """(B, ...) -> (B,), over all but the first."""
     return x.flatten(1).mean(dim=1)
 
 

@@ -21,6 +21,7 @@ from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.images import UInt8, to_unit
 from ddpm_ip.interop.export import ExportOptions, export
+from ddpm_ip.interop.find import find_weights as any_weights
 from ddpm_ip.interop.find import foreign_weights, given
 from ddpm_ip.interop.find import source as foreign
 from ddpm_ip.places import expanded
@@ -93,7 +94,7 @@ def new(
     if config is None:
         if source is None:
             raise ConfigError("new() needs a configuration, or init_from=... to take that of a run")
-        config = _own(source, find_weights(source))
+        config = _own(source, any_weights(source))
     return Run(_configured(config, overrides), folder, None, source)
 
 

@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_ip.bound import bound_term, discretized_log_likelihood, gaussian_kl
+from ddpm_ip.bound import bound_term, discretized_log_likelihood, gaussian_kl, mean_of_each
 from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.draws import Draws
 from ddpm_ip.nn.network import Cond
@@ -107,7 +107,7 @@ class Objective:
             strength = self.perturbation.strength(draws, t, schedule)
             image, bounded = self.perturbation.consistent(x0, noise - eps, strength, (alpha, sigma))
             weight = bounded * weight
-        terms = {"mse": _mean((prediction.output - denoiser.target(image, eps, t)) ** 2)}
+        terms = {"mse": mean_of_each((prediction.output - denoiser.target(image, eps, t)) ** 2)}
         loss = weight * terms["mse"]
         if prediction.variance_fraction is not None:
             seen = yt
@@ -124,7 +124,3 @@ class Objective:
             return prediction
         large = t > 0 if self.fixed == "fixed_large" else torch.zeros_like(t)
         return prediction._replace(variance_fraction=expand_like(large.float(), prediction.x0))
-
-
-def _mean(x: Tensor) -> Tensor:
-    return x.flatten(1).mean(dim=1)

@@ -23,7 +23,7 @@ from ddpm_ip.report.run import Run
 from ddpm_ip.report.training import series_of
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
-from ddpm_ip.run.weights import read_weights
+from ddpm_ip.run.weights import find_weights
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.train.loop import Hooks, train
 from ddpm_ip.train.monitor import Watch
@@ -64,7 +64,7 @@ def test_a_value_is_that_of_the_averaged_weights(tmp_path):
     run = judged(tmp_path / "run", keep_last=3)
     config = tiny(**RUN, eval=EVAL)
     network = config.build_network().eval()
-    network.load_state_dict(read_weights(run / "ckpt" / "step00000004")[0])
+    network.load_state_dict(find_weights(run / "ckpt" / "step00000004").tensors)
     from ddpm_ip.engine import start_engine
 
     again = Judge(config, config.data.open(progress=False), Model(config, network, start_engine(None)))()
@@ -78,8 +78,8 @@ def test_the_best_weights_are_kept_and_can_be_sampled_from(tmp_path):
     found = checkpoint.find(run / "best")
     assert found.step == best_step
     assert len(list((run / "best").glob("step*"))) == 1
-    ema, _ = read_weights(run / "best")
-    assert all(torch.equal(v, ema[k]) for k, v in read_weights(run / "ckpt" / f"step{best_step:08d}")[0].items())
+    ema = find_weights(run / "best").tensors
+    assert all(torch.equal(v, ema[k]) for k, v in find_weights(run / "ckpt" / f"step{best_step:08d}").tensors.items())
 
 
 def test_training_is_not_disturbed(tmp_path):

@@ -9,9 +9,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from tests.interop.test_export import config_of, exported
-from tests.tiny import ROOT, resign, tree
+from tests.tiny import ROOT, resign, tiny, tree
+from tests.tiny import run as briefly
 
 from ddpm_ip.cli import main
 from ddpm_ip.files import write_rows
@@ -105,13 +107,29 @@ def test_what_it_is_and_how_it_was_trained(run: Path) -> None:
     provenance = json.loads((run / "provenance.json").read_text())
     assert card.data.license == "mit"
     for told in (
-        "**DDPM-IP, gamma 0.1 (since step 4)**, after 6 steps", "input, gamma 0.1", "average (decay 0.9)",
+        ", then DDPM-IP, gamma 0.1 (since step 4)**, after 6 steps", "input, gamma 0.1", "average (decay 0.9)",
         meta["data_fingerprint"], weights.sha256, provenance["hardware"], f"torch {provenance['versions']['torch']}",
         "imported", "format: guided-diffusion", "from step 4: perturbation.gamma: 0.3 -\\> 0.1", "Nothing was measured",
         "learning rate 0.01", "batches of 8 images", "images of 8 x 8 px with 1 channel:", "gamma: 0.1",
     ):  # fmt: skip
         assert told in card.text, told
     assert card.data.eval_results is None
+
+
+def test_which_average_was_exported(tmp_path: Path) -> None:
+    """Of several averages the chosen one goes out, and card and header say which."""
+    run = tmp_path / "run"
+    briefly(tiny(n_steps=4, save_freq=4, ema_decay=[0.9, 0.5], ema_power=[0.1, 0.2], ema_snapshot_freq=2), run)
+    for i, (ema, said) in enumerate(
+        [(None, "average (decay 0.9)"), ("0.5", "average (decay 0.5)"), ("sigma_rel=0.15", "average (sigma_rel=0.15, ")]
+    ):
+        out, chosen = tmp_path / f"out{i}", ["--ema", ema] if ema else []
+        card = card_of(run, out, "--format", "safetensors", *chosen)
+        assert said in card.text.replace("\\", "")
+        assert "average with decay 0.9 and 0.5" in card.text
+        wanted, found = find_weights(run, ema), find_weights(out / "model.safetensors")
+        assert found.averaged == wanted.averaged
+        assert all(torch.equal(tensor, found.tensors[key]) for key, tensor in wanted.tensors.items())
 
 
 @pytest.mark.parametrize(

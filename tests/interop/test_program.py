@@ -89,6 +89,7 @@ def test_images_are_the_same_from_the_file_and_from_the_run(theirs, run, tmp_pat
     loaded = ddpm_ip.load(theirs, **{"data.image_size": 8, "diffusion.total_steps": 20})
     images = loaded.sample(2, steps=3, block=2).images
     assert (images == ddpm_ip.load(run).sample(2, steps=3, block=2).images).all()
+    assert ddpm_ip.new(init_from=theirs).config.model == loaded.config.model
     facts = json.loads((tmp_path / "a" / "sampling.json").read_text())
     assert facts["weights"] == sha256(theirs)
     assert facts["averaged"] is True

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.nn.guided import Guided, Sizes, same_names
+from tests.nn.test_unet import randomise
 from tests.tiny import ROOT
 from torch import Tensor, nn
 
@@ -20,15 +21,6 @@ from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.unet import AttnBlock
 
 SMALL = Sizes(num_channels=32, channel_mult=(1, 2), groups=8)
-
-
-def randomise(net: nn.Module, seed: int) -> None:
-    """Every parameter random: nothing hides behind a zero initialisation or a neutral norm."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in net.parameters():
-            scale = p[0].numel() ** -0.5 if p.ndim > 1 else 0.3
-            p.copy_(torch.randn(p.shape, generator=generator) * scale + (p.ndim == 1) * 0.5)
 
 
 def config_of(sizes: Sizes, **others: Any) -> ADMConfig:
@@ -126,7 +118,7 @@ def test_the_network_of_the_cifar10_recipe_has_as_many_parameters_as_the_publish
 
 
 def test_every_size_reaches_the_network() -> None:
-    config = ADMConfig(1, 16, (1, 0.5), (True, False), 2, 2, None, 0.1, 4, 1e-3, False, False, "legacy")
+    config = ADMConfig(1, 16, (1, 0.5), (True, False), 2, 2, None, 0.1, 4, 1e-3, False, False, "legacy", 0.5)
     assert all(getattr(config, f.name) != f.default for f in dataclasses.fields(config) if f.name != "name")
     net = config.build(5, 7, 3)
     assert (net.conv_in.in_channels, net.conv_out.out_channels, net.labels.num_embeddings) == (5, 7, 3)
@@ -139,6 +131,12 @@ def test_every_size_reaches_the_network() -> None:
         *[(4, False)] * 2, (2, False), *[(4, False)] * 3
     ]  # fmt: skip
     assert by_width.labels is None
+    unscaled = dataclasses.replace(config, time_scale=1.0).build(5, 7, 3).eval()
+    randomise(net.eval(), 0)
+    unscaled.load_state_dict(net.state_dict())
+    x, t = torch.randn(2, 5, 4, 4), torch.tensor([3, 700])
+    assert torch.equal(net(x, t), unscaled(x, t / 2))
+    assert not torch.equal(net(x, t), unscaled(x, t))
 
 
 def small(classes: int | None = None, **sizes: Any) -> ADM:

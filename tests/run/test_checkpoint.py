@@ -12,7 +12,7 @@ from tests.tiny import FILES, ROOT, resign
 
 from ddpm_ip.errors import CheckpointError, Diverged
 from ddpm_ip.run import checkpoint
-from ddpm_ip.run.weights import find_weights, load_weights, read_weights
+from ddpm_ip.run.weights import find_weights, load_weights
 
 PARTS = ("model", "ema", "optimizer")
 
@@ -92,7 +92,7 @@ def test_the_manifest_says_which_parts_there_are(tmp_path):
         with pytest.raises(CheckpointError, match=rf"step00000001 holds no {name}, only model, times"):
             found.tensors(name)
     with pytest.raises(CheckpointError, match="holds no ema"):
-        read_weights(path)
+        find_weights(path)
     (path / "times.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"times\.safetensors is missing"):
         checkpoint.read(path)

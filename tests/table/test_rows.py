@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny import tiny, with_classes
 
-from ddpm_ip import options
+from ddpm_ip import options, texts
 from ddpm_ip.commands.compare_samplers import every_sampler
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.errors import ConfigError
@@ -143,7 +143,7 @@ def test_what_is_no_row_is_told(words: str, message: str) -> None:
 
 
 def test_brackets_and_exponents_are_not_taken_apart() -> None:
-    assert options.row_overrides("a,x=[1,2+3],y=1e+5+b,z=-2.5E+3+c@d,rho=7") == {
+    assert texts.row_overrides("a,x=[1,2+3],y=1e+5+b,z=-2.5E+3+c@d,rho=7") == {
         "sampling.sampler.name": "a",
         "sampling.sampler.x": [1, "2+3"],
         "sampling.sampler.y": 1e5,

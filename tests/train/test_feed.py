@@ -12,7 +12,7 @@ from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws
 from ddpm_ip.images import to_unit
 from ddpm_ip.train import feed as module
-from ddpm_ip.train.feed import Feed, throughput
+from ddpm_ip.train.feed import Feed
 
 N, BATCH = 50, 16
 STEPS = {
@@ -126,10 +126,6 @@ def test_closing_twice_ends_the_thread_once(make):
     feed.close()
     feed.close()
     assert feeding() == before
-
-
-def test_the_rate_is_measured(make):
-    assert throughput(make(), 3) > 0
 
 
 class Broken:

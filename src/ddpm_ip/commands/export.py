@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddpm_ip import options
+
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
@@ -16,6 +18,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="the folder to write; new, or empty")
     p.add_argument("-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run")
+    options.add_average(p)
     p.add_argument(
         "--format",
         choices=("diffusers", "safetensors"),
@@ -25,6 +28,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--licence",
+        "--license",
         metavar="TEXT",
         help="of the weights, for the card, such as apache-2.0 or cc-by-nc-4.0 (default: that of imported weights, or "
         "unknown)",
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.push:
         refuse_without_hub()
     setup(None, True)
-    weights = find_weights(args.source, args.config, overrides)
+    weights = find_weights(args.source, args.config, overrides, args.ema)
     config = configured(weights, args.source, args.config, overrides)
     name = args.push.rpartition("/")[2] if args.push else None
     say(str(export(config, weights, args.source, args.out, ExportOptions(args.format, args.licence, name))))

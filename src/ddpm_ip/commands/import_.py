@@ -25,7 +25,9 @@ def arguments(p: argparse.ArgumentParser) -> None:
         metavar="CONFIG",
         help="YAML file, for what the source does not say: noise schedule, heads, size of the images, training",
     )
-    p.add_argument("--licence", default="unknown", metavar="TEXT", help="of the weights, as you know it; it is kept")
+    p.add_argument(
+        "--licence", "--license", default="unknown", metavar="TEXT", help="of the weights, as you know it; it is kept"
+    )
     for name in ("n_heads", "head_channels"):
         p.add_argument(f"--{name}", type=int, metavar="N", help=f"the same as --model.{name}")
     p.add_argument("--attention_order", choices=("legacy", "new"), help="the same as --model.attention_order")

@@ -38,7 +38,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--init_from",
         type=Path,
         metavar="SOURCE",
-        help="begin a new run with the averaged weights of a run or a checkpoint, or with a .safetensors file; without "
+        help="begin a new run with the averaged weights of a run or a checkpoint, with a .safetensors file, or with a "
+        "network from elsewhere, as `ddpm-ip import` takes it; without "
         "-c with the settings of that run and the options given, as in --perturbation.name input",
     )
     p.add_argument("-ni", "--no_interaction", action="store_true", help="never ask; nothing here does")

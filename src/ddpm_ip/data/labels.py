@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from ddpm_ip.data.imageset import Int64
 from ddpm_ip.data.source import opened, refusing
 from ddpm_ip.errors import DataError
 from ddpm_ip.plain import quoted, reason, shown
@@ -28,9 +28,6 @@ FILE_COLUMNS = frozenset({"file", "files", "filename", "file_name", "path", "ima
 LABEL_COLUMNS = frozenset({"label", "labels", "class", "class_id", "class_name", "category", "target", "y"})
 DELIMITERS = ("\t", ",", ";")
 _WHOLE = re.compile(r"([+-]?\d{1,30})(?:\.0*)?", re.ASCII)  # pandas writes 3 as 3.0 once a value is missing
-
-
-Int64 = npt.NDArray[np.int64]
 
 
 class Labels(NamedTuple):

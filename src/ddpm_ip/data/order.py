@@ -10,12 +10,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
-Int64 = npt.NDArray[np.int64]
+from ddpm_ip.data.imageset import Int64
 
 
-def order(seed: int, counters: npt.NDArray[np.int64], n: int) -> Int64:
+def order(seed: int, counters: Int64, n: int) -> Int64:
     """The image indices at the given places of the endless stream of samples.
 
     Args:

@@ -14,7 +14,7 @@ def check_run(run: Path) -> Iterable[Finding]:
     """Whether the newest checkpoint of a run is whole, and whether the average in it has forgotten its start."""
     from ddpm_ip.config import from_dict
     from ddpm_ip.run.checkpoint import newest
-    from ddpm_ip.run.identity import of_meta, told
+    from ddpm_ip.run.identity import of_meta, origin_in_words
 
     if not run.is_dir():
         yield Finding("problem", "run", f"{run} does not exist", "give the folder that training wrote (its EXP_DIR)")
@@ -44,7 +44,10 @@ def check_run(run: Path) -> Iterable[Finding]:
         return
     if own.imported is not None:
         yield Finding(
-            "note", "run", f"its first weights were {told(own.imported)}", "say so where its numbers are told"
+            "note",
+            "run",
+            f"its first weights were {origin_in_words(own.imported)}",
+            "say so where its numbers are told",
         )
     for change in own.history:
         text = f"settings changed at step {change['step']}: {'; '.join(map(str, change['changes']))}"

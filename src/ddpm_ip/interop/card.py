@@ -23,7 +23,7 @@ from ddpm_ip.plain import visible, yaml_text
 from ddpm_ip.report.evaluated import find_evaluations
 from ddpm_ip.report.reading import PROVENANCE, Problems, json_of, results_of
 from ddpm_ip.run.folder import config_near
-from ddpm_ip.run.identity import changes_in, imported_in, since
+from ddpm_ip.run.identity import changes_in, imported_in, method
 from ddpm_ip.run.provenance import earlier
 from ddpm_ip.run.record import Record
 from ddpm_ip.run.weights import Weights
@@ -181,22 +181,18 @@ def _given(**values: Any) -> dict[str, Any]:
 
 def _what_it_is(config: Config, weights: Weights, facts: Facts, about: Exported) -> Iterator[str]:
     channels, height, width = config.shape
-    method = label(config.perturbation) + since(facts.history, "perturbation")
+    name = method(label(config.perturbation), facts.history, facts.imported, weights.step)
     kind = "class-conditional diffusion model" if config.classes else "diffusion model"
     yield (
         f"A {kind} of images of {width} x {height} px with {channels} channel{'s' * (channels != 1)}: "
-        f"**{_text(method)}**, {_steps(weights)}, made with [ddpm-ip](https://pypi.org/project/ddpm-ip) {__version__}."
+        f"**{_text(name)}**, {_steps(weights)}, made with [ddpm-ip](https://pypi.org/project/ddpm-ip) {__version__}."
     )
-    averaged = {
-        "True": f"an exponential moving average (decay {config.train.ema_decay:g})",
-        "False": "those of the last step, not an average",
-    }.get(str(weights.averaged), "not known to be an average")
     d = config.diffusion
     licence = about.licence or _licence(facts.imported) or "unknown"
     rows = {
-        "Method": method,
+        "Method": name,
         "Input perturbation": _perturbation(config),
-        "Weights": averaged,
+        "Weights": _averaged(config, weights, facts),
         "Training steps": "unknown" if weights.step is None else f"{weights.step:,}",
         "Data": config.data.name,
         "Fingerprint of the data": _fingerprint(weights, facts),
@@ -207,6 +203,16 @@ def _what_it_is(config: Config, weights: Weights, facts: Facts, about: Exported)
         "SHA-256 of the weights that it is made from": weights.sha256,
     }
     yield "\n".join(["| | |", "|---|---|", *(f"| {_text(k)} | {_text(v)} |" for k, v in rows.items() if v)])
+
+
+def _averaged(config: Config, weights: Weights, facts: Facts) -> str:
+    """Whether they are an average, and which."""
+    if weights.averaged is True:
+        ours = facts.imported is None or weights.step
+        return "an exponential moving average" + (f" (decay {config.train.ema_decays[0]:g})" if ours else "")
+    if weights.averaged is False:
+        return "those of the last step, not an average"
+    return "not known to be an average" if weights.averaged == "unknown" else f"an average ({weights.averaged})"
 
 
 def _steps(weights: Weights) -> str:
@@ -274,7 +280,8 @@ def _training(config: Config, weights: Weights, facts: Facts) -> Iterator[str]:
         optim = t.optim
         lines += [f"{_text(optim.name)}, learning rate {optim.lr:g}, {t.lr_warmup} steps of warm-up"]
         lines += [f"batches of {t.batch_size} images{', mirrored at random' if t.flip else ''}, seed {config.seed}"]
-        lines += [f"moving average with decay {t.ema_decay:g}", f"perturbation: {_text(_perturbation(config))}"]
+        decays = " and ".join(f"{decay:g}" for decay in t.ema_decays)
+        lines += [f"moving average with decay {decays}", f"perturbation: {_text(_perturbation(config))}"]
     for key in ("hardware", "versions", "command"):
         told = dict.fromkeys(_value(one[key]) for one in facts.provenance if one.get(key))
         lines += [f"{key}: {_text(' / '.join(list(told)[:5]))}"] if told else []

@@ -18,7 +18,7 @@ from ddpm_ip.interop.find import UNKNOWN, about_of, given, network, source, tell
 from ddpm_ip.plain import shown
 from ddpm_ip.run.checkpoint import save
 from ddpm_ip.run.folder import RunFolder
-from ddpm_ip.run.identity import told
+from ddpm_ip.run.identity import origin_in_words
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.provenance import provenance
 
@@ -65,7 +65,7 @@ def take(
         write_yaml(folder.config, config)
         record = {**provenance(), "parameters": sum(t.numel() for t in tensors.values()), "imported": about}
         write_json(folder.provenance, record)
-    log.info("%s: %s", checkpoint, told(about))
+    log.info("%s: %s", checkpoint, origin_in_words(about))
     return checkpoint
 
 

@@ -11,7 +11,6 @@ implementation (openai/guided-diffusion, MIT), so its weights give its output.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn.blocks import (
     AttnBlock,
-    Block,
     Downsample,
     Residual,
     Upsample,
@@ -34,6 +32,7 @@ from ddpm_ip.nn.blocks import (
 from ddpm_ip.nn.labels import LabelEmbedding
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.ops import Modulation, Sources
+from ddpm_ip.nn.ushape import Parts, UShape
 
 Condition = tuple[Tensor, Modulation | None]  # what a residual block's second norm takes, before it and after
 Resample = Literal["down", "up"]
@@ -119,7 +118,7 @@ class ADMConfig:
         return int((10 * most + skips) * element_size)
 
 
-class ADM(Block):
+class ADM(UShape):
     """``(x, t, cond) -> prediction``.
 
     Args:
@@ -133,12 +132,8 @@ class ADM(Block):
     """
 
     def __init__(self, config: ADMConfig, in_channels: int, out_channels: int, classes: int | None = None) -> None:
-        super().__init__()
         check_attention(config.use_attn, config.dim_mults, config.n_heads, config.head_channels)
         widths = config.widths()
-        levels = list(zip(widths, config.use_attn, strict=True))
-        self.config, self.halvings = config, len(widths) - 1
-        emb = 4 * config.dim
 
         def res(cin: int, cout: int, resample: Resample | None = None) -> ADMResBlock:
             return ADMResBlock(config, cin, cout, resample)
@@ -149,62 +144,21 @@ class ADM(Block):
             n, by_head = heads(c, config.n_heads, config.head_channels), config.attention_order == "legacy"
             return AttnBlock(c, n, config.num_groups, config.norm_eps, by_head)
 
-        self.time = nn.Sequential(nn.Linear(config.dim, emb), nn.SiLU(), nn.Linear(emb, emb))
-        self.conv_in = nn.Conv2d(in_channels, widths[0], 3, padding=1)
-        skips, c = [widths[0]], widths[0]
-        self.down = nn.ModuleList()
-        for i, (width, wanted) in enumerate(levels):
-            for _ in range(config.num_res_blocks):
-                self.down.append(nn.ModuleList([res(c, width), attn(width, wanted)]))
-                c = width
-                skips.append(c)
-            if i < self.halvings:
-                self.down.append(res(c, c, "down") if config.resblock_updown else Downsample(c, "both"))
-                skips.append(c)
-        self.middle = nn.ModuleList([res(c, c), attn(c, True), res(c, c)])
-        self.up = nn.ModuleList()
-        for i, (width, wanted) in reversed(list(enumerate(levels))):
-            for _ in range(config.num_res_blocks + 1):
-                self.up.append(nn.ModuleList([res(c + skips.pop(), width), attn(width, wanted)]))
-                c = width
-            if i > 0:
-                self.up.append(res(c, c, "up") if config.resblock_updown else Upsample(c))
-        self.norm_out = nn.GroupNorm(config.num_groups, c, eps=config.norm_eps)
-        self.conv_out = nn.Conv2d(c, out_channels, 3, padding=1)
+        def down(c: int) -> nn.Module:
+            return res(c, c, "down") if config.resblock_updown else Downsample(c, "both")
+
+        def up(c: int) -> nn.Module:
+            return res(c, c, "up") if config.resblock_updown else Upsample(c)
+
+        parts = Parts(res, attn, down, up, lambda c: nn.GroupNorm(config.num_groups, c, eps=config.norm_eps))
+        levels = list(zip(widths, config.use_attn, strict=True))
+        super().__init__((in_channels, out_channels), config.dim, widths[0], levels, config.num_res_blocks, parts)
+        self.config = config
         _zero_last_layers(self)
-        self.labels = None if classes is None else LabelEmbedding(classes, emb)
+        self.labels = None if classes is None else LabelEmbedding(classes, 4 * config.dim)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
-        """Predicts.
-
-        Args:
-            x: (B, in_channels, H, W), H and W divisible by 2 for every halving.
-            t: times (B,), whole or fractional.
-            cond: the classes; without them the network says what it says of the label -1. An unconditional network
-                does not look at it.
-
-        Returns:
-            (B, out_channels, H, W).
-        """
-        check_halvings(x.shape[-2], x.shape[-1], self.halvings)
-        conditions = iter(self._conditions(t, cond))  # a residual block takes the next one
-        h = self.ops.conv(x.contiguous(memory_format=torch.channels_last), self.conv_in)  # (B, widths[0], H, W)
-        skips = []  # what goes into every part of the way down is joined to what comes out on the way up
-        for module in self.down:
-            h, skip = _part(module, (h,), conditions)
-            skips.append(skip)
-        first, attn, second = self.middle
-        h, skip = first((h,), *next(conditions))  # (B, widths[-1], H / 2^halvings, W / 2^halvings)
-        skips.append(skip)
-        h, _ = second((attn(h),), *next(conditions))
-        for module in self.up:
-            joined = (h, skips.pop()) if isinstance(module, nn.ModuleList) else (h,)
-            h = module(h) if isinstance(module, Upsample) else _part(module, joined, conditions)[0]
-        y, _, _ = self.ops.norm_silu((h,), self.norm_out)
-        return self.ops.conv(y, self.conv_out)
-
-    def _conditions(self, t: Tensor, cond: Cond | None) -> list[Condition]:
+    def conditions(self, t: Tensor, cond: Cond | None) -> list[Condition]:
         """Time and class as every residual block sees them, in the order in which they are run."""
         emb = embedding(self, time_embedding(t, self.config.dim, self.config.time_scale), cond)
         blocks = [m for m in self.modules() if isinstance(m, ADMResBlock)]
@@ -213,17 +167,6 @@ class ADM(Block):
             return [(shift, None) for shift in self.ops.shifts(emb, layers, convs)]
         shifts = [conv.bias for conv in convs if conv.bias is not None]
         return list(zip(shifts, self.ops.modulations(emb, layers), strict=True))
-
-
-def _part(module: nn.Module, x: Sources, conditions: Iterator[Condition]) -> tuple[Tensor, Tensor]:
-    """A part of the way down or up, and what went in: a residual block and its attention, or a change of size."""
-    if isinstance(module, Downsample):
-        return module(x[0])  # type: ignore[no-any-return]
-    if isinstance(module, ADMResBlock):
-        return module(x, *next(conditions))  # type: ignore[no-any-return]
-    res, attn = module.children()
-    h, again = res(x, *next(conditions))
-    return attn(h), again
 
 
 class ADMResBlock(Residual):

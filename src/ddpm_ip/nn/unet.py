@@ -12,7 +12,7 @@ has the cosines before the sines: an order of the columns of ``time.0.weight``).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 
@@ -36,6 +36,7 @@ from ddpm_ip.nn.blocks import (
 from ddpm_ip.nn.labels import LabelEmbedding
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.nn.ops import Sources
+from ddpm_ip.nn.ushape import Parts, UShape
 
 __all__ = ["AttnBlock", "Block", "Downsample", "ResBlock", "UNet", "UNetConfig", "Upsample", "time_embedding"]
 
@@ -98,7 +99,7 @@ class UNetConfig:
         return 10 * height * width * self.dim * max(self.dim_mults) * element_size
 
 
-class UNet(Block):
+class UNet(UShape):
     """``(x, t) -> prediction``: a U-Net with residual blocks, attention and a time embedding.
 
     Args:
@@ -130,87 +131,33 @@ class UNet(Block):
         freq_shift: int = 1,
         classes: int | None = None,
     ) -> None:
-        super().__init__()
         check_attention(use_attn, dim_mults, n_heads, head_channels)
         widths = [dim * m for m in dim_mults]
         if bad := [c for c in widths if c % num_groups or c % n_heads]:
             raise ConfigError(f"model width {bad[0]} is not divisible by num_groups {num_groups} and n_heads {n_heads}")
-        self.halvings = len(dim_mults) - 1
-        self.dim, self.freq_shift = dim, freq_shift
-        emb = 4 * dim
-
-        def res(cin: int, cout: int) -> ResBlock:
-            return ResBlock(cin, cout, emb, dropout, num_groups, norm_eps)
 
         def attn(c: int, wanted: bool) -> nn.Module:
             return AttnBlock(c, heads(c, n_heads, head_channels), num_groups, norm_eps) if wanted else nn.Identity()
 
-        self.time = nn.Sequential(nn.Linear(dim, emb), nn.SiLU(), nn.Linear(emb, emb))
-        self.conv_in = nn.Conv2d(in_channels, dim, 3, padding=1)
-        skips, c = [dim], dim
-        self.down = nn.ModuleList()
-        for i, (width, wanted) in enumerate(zip(widths, use_attn, strict=True)):
-            for _ in range(num_res_blocks):
-                self.down.append(nn.ModuleList([res(c, width), attn(width, wanted)]))
-                c = width
-                skips.append(c)
-            if i < self.halvings:
-                self.down.append(Downsample(c, padding))
-                skips.append(c)
-        self.middle = nn.ModuleList([res(c, c), attn(c, True), res(c, c)])
-        self.up = nn.ModuleList()
-        for i, (width, wanted) in reversed(list(enumerate(zip(widths, use_attn, strict=True)))):
-            for _ in range(num_res_blocks + 1):
-                self.up.append(nn.ModuleList([res(c + skips.pop(), width), attn(width, wanted)]))
-                c = width
-            if i > 0:
-                self.up.append(Upsample(c))
-        self.norm_out = nn.GroupNorm(num_groups, c, eps=norm_eps)
-        self.conv_out = nn.Conv2d(c, out_channels, 3, padding=1)
+        parts = Parts(
+            res=lambda cin, cout: ResBlock(cin, cout, 4 * dim, dropout, num_groups, norm_eps),
+            attn=attn,
+            down=lambda c: Downsample(c, padding),
+            up=Upsample,
+            norm=lambda c: nn.GroupNorm(num_groups, c, eps=norm_eps),
+        )
+        levels = list(zip(widths, use_attn, strict=True))
+        super().__init__((in_channels, out_channels), dim, dim, levels, num_res_blocks, parts)
+        self.dim, self.freq_shift = dim, freq_shift
         _initialise(self)
-        self.labels = None if classes is None else LabelEmbedding(classes, emb)
+        self.labels = None if classes is None else LabelEmbedding(classes, 4 * dim)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor, t: Tensor, cond: Cond | None = None) -> Tensor:
-        """Predicts.
-
-        Args:
-            x: (B, in_channels, H, W), H and W divisible by 2 for every halving.
-            t: times (B,), whole or fractional.
-            cond: the classes; without them the network says what it says of the label -1. An unconditional network
-                does not look at it.
-
-        Returns:
-            (B, out_channels, H, W).
-        """
-        check_halvings(x.shape[-2], x.shape[-1], self.halvings)
-        shifts = iter(self._shifts(t, cond))  # a residual block takes the next one, (B, its width)
-        h = self.ops.conv(x.contiguous(memory_format=torch.channels_last), self.conv_in)  # (B, dim, H, W)
-        skips = []  # what goes into every part of the way down is joined to what comes out on the way up
-        for module in self.down:
-            h, skip = module(h) if isinstance(module, Downsample) else _block(module, (h,), shifts)
-            skips.append(skip)
-        first, attn, second = self.middle
-        h, skip = first((h,), next(shifts))  # (B, dim_mults[-1] dim, H / 2^halvings, W / 2^halvings)
-        skips.append(skip)
-        h, _ = second((attn(h),), next(shifts))
-        for module in self.up:
-            h = module(h) if isinstance(module, Upsample) else _block(module, (h, skips.pop()), shifts)[0]
-        y, _, _ = self.ops.norm_silu((h,), self.norm_out)
-        return self.ops.conv(y, self.conv_out)
-
-    def _shifts(self, t: Tensor, cond: Cond | None) -> list[Tensor]:
+    def conditions(self, t: Tensor, cond: Cond | None) -> list[tuple[Tensor]]:
         """The time embedding as every residual block sees it, in the order in which they are run."""
         emb = embedding(self, time_embedding(t, self.dim, self.freq_shift), cond)
         blocks = [m for m in self.modules() if isinstance(m, ResBlock)]
-        return self.ops.shifts(emb, [b.emb for b in blocks], [b.conv1 for b in blocks])
-
-
-def _block(pair: nn.Module, x: Sources, shifts: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """A residual block and its attention, if it has any; and what went in."""
-    res, attn = pair.children()
-    h, again = res(x, next(shifts))
-    return attn(h), again
+        return [(shift,) for shift in self.ops.shifts(emb, [b.emb for b in blocks], [b.conv1 for b in blocks])]
 
 
 class ResBlock(Residual):

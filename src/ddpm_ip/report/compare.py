@@ -8,7 +8,7 @@ from typing import Any
 
 from ddpm_ip.report.markup import sentence_list
 from ddpm_ip.report.run import Run
-from ddpm_ip.run.identity import since, told
+from ddpm_ip.run.identity import method
 from ddpm_ip.run.record import flatten
 
 ABSENT = "–"
@@ -53,10 +53,7 @@ def grouped(number: int) -> str:
 
 def describe(run: Run) -> str:
     """What kind of training a run is: plain DDPM, or input perturbation of which strength; since when; or imported."""
-    trained = _kind(run) + since(run.history, "perturbation")
-    if run.imported is None:
-        return trained
-    return told(run.imported) + ("" if not run.step else f", then {trained}")
+    return method(_kind(run), run.history, run.imported, run.step)
 
 
 _USUAL = {"until": None, "anneal": "none", "random": False, "probability": 1, "target": "clean"}  # of a perturbation

@@ -7,7 +7,7 @@ The header of a safetensors file has room for texts (``__metadata__``). ``ddpm-i
     ddpm_ip.config      the configuration that the weights were trained with
     ddpm_ip.step        optimizer steps behind them
     ddpm_ip.history     how the configuration changed on the way
-    ddpm_ip.averaged    whether they are an average: true, false or unknown
+    ddpm_ip.averaged    whether they are an average: true, false or unknown; of several averages, which
     ddpm_ip.weights     SHA-256 of the file that they were taken from
     ddpm_ip.imported    where imported weights came from
 
@@ -36,7 +36,7 @@ class Header(NamedTuple):
         config: the settings that they were trained with, plain values.
         step: optimizer steps behind them; None if it is not known.
         history: changes of the settings, as :class:`ddpm_ip.run.identity.Identity` has them.
-        averaged: whether they are an average, or ``unknown``.
+        averaged: whether they are an average, and of several which, or ``unknown``.
         weights: SHA-256 of the file that they were taken from.
         imported: where imported weights came from; None for weights that were trained here.
         version: of the package that wrote it.
@@ -86,7 +86,9 @@ def read_header(path: Path) -> Header | None:
             raise TypeError("the configuration in its header is no object of keys and values")
         if step is not None and (type(step) is not int or step < 0):
             raise TypeError(f"its header has the step {quoted(step)}")
-        averaged: bool | str = {"true": True, "false": False}.get(found.get("averaged", ""), "unknown")
+        said = found.get("averaged", "")
+        which = said if 0 < len(said) <= 100 and said.isprintable() else "unknown"
+        averaged: bool | str = {"true": True, "false": False}.get(which, which)
         return Header(
             config,
             step,

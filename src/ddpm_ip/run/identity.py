@@ -95,10 +95,23 @@ def _dict(value: Any) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def told(imported: Mapping[str, Any]) -> str:
-    """In words: ``imported from ckpt.pt (pytorch-ddpm, licence MIT)``."""
+def origin_in_words(imported: Mapping[str, Any]) -> str:
+    """``imported from ckpt.pt (pytorch-ddpm, licence MIT)``."""
     origin, form, licence = (str(imported.get(k, "unknown"))[:200] for k in ("origin", "format", "licence"))
     return f"imported from {origin} ({form}, licence {licence})"
+
+
+def method(
+    trained: str, history: Iterable[Mapping[str, Any]], imported: Mapping[str, Any] | None, step: int | None
+) -> str:
+    """What a run is called in tables, reports and cards: how it is trained, since when, and from which weights on.
+
+    Args:
+        trained: what its perturbation is called.
+        history: see :class:`Identity`; so are ``imported`` and ``step``.
+    """
+    said = trained + since(history, "perturbation")
+    return said if imported is None else origin_in_words(imported) + (f", then {said}" if step else "")
 
 
 def of_header(header: Header, origin: Path) -> Identity:

@@ -75,12 +75,6 @@ class Weights(NamedTuple):
         return {"weights": self.sha256, "averaged": self.averaged}
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The averaged network's tensors, and the SHA-256 of their file; see :func:`find_weights`."""
-    found = find_weights(path)
-    return found.tensors, found.sha256
-
-
 def find_weights(path: Path, ema: str | None = None) -> Weights:
     """The averaged network's weights.
 

@@ -58,24 +58,19 @@ def lay_out(
     settings = [{"spacing": protocol["spacing"], "why_not": None, "column": s["steps"], **s} for s in settings]
     measured = [{"spacing": protocol["spacing"], "identity": identity, **c} for c in measured]
     columns, seeds = (_unique(s[key] for s in settings) for key in ("column", "seed"))
-    rows = dict(zip(labels(settings), settings, strict=True))
+    rows, places = _rows(settings)
     found = {place_key(c): _records(c, protocol) for c in measured}
-    metrics = _unique(metric for cell in found.values() for metric in cell)
-    known = _published(protocol, list(rows.values()), columns)
-    published = [entry for entry in known if entry["n_samples"] == protocol["n_samples"]]
-    places: dict[tuple[str, Any], list[str]] = {}
-    for label, s in zip(labels(settings), settings, strict=True):
-        places.setdefault((label, s["column"]), []).append(place_key(s))
+    published, others = _published(protocol, list(rows.values()), columns)
 
     def cell(metric: str, label: str, column: Any) -> Cell:
         keys = places.get((label, column), [])
         return _cell([found.get(key, {}).get(metric) for key in keys]) if len(keys) == len(seeds) else None
 
-    blocks = []
-    for metric in metrics:
+    def block(metric: str) -> dict[str, Any]:
         ours = [_own_row(label, s, [cell(metric, label, k) for k in columns]) for label, s in rows.items()]
-        theirs = _published_rows(published, metric, columns, protocol)
-        blocks.append({"metric": metric, "decimals": _decimals(ours), "rows": [*ours, *theirs]})
+        rows_of_all = [*ours, *_published_rows(published, metric, columns, protocol)]
+        return {"metric": metric, "decimals": _decimals(ours), "rows": rows_of_all}
+
     return {
         "method": method,
         "protocol_id": identity,
@@ -83,17 +78,29 @@ def lay_out(
         "steps": columns,
         "columns": "steps",
         "seeds": seeds,
-        "blocks": blocks,
+        "blocks": [block(metric) for metric in _unique(metric for cell in found.values() for metric in cell)],
         "notes": [
             *_notes(settings, len(measured), seeds),
             *_notes_on_evaluations(rows, places, found),
             *_notes_on_metrics(found, len(seeds)),
-            *_unique(f"Warning: {text}" for cell in measured for text in cell["warnings"]),
-            *_notes_on_published(protocol, published, bool(known)),
+            *_unique(f"Warning: {text}" for c in measured for text in c["warnings"]),
+            *_notes_on_published(protocol, published, others),
         ],
         "results": [record.to_dict() for cell in found.values() for record in cell.values()],
         "protocol": {**protocol, "evaluation": _evaluation(measured)},
     }
+
+
+def _rows(
+    settings: Sequence[Mapping[str, Any]],
+) -> tuple[dict[str, Mapping[str, Any]], dict[tuple[str, Any], list[str]]]:
+    """A setting of each row, by its label; and the keys of the cells of a row and column, one a seed."""
+    rows: dict[str, Mapping[str, Any]] = {}
+    places: dict[tuple[str, Any], list[str]] = {}
+    for label, s in zip(labels(settings), settings, strict=True):
+        rows[label] = s
+        places.setdefault((label, s["column"]), []).append(place_key(s))
+    return rows, places
 
 
 def place_key(place: Mapping[str, Any]) -> str:
@@ -233,13 +240,13 @@ def _number(value: float, spread: float | None, seeds: int, mark: str = "") -> d
 
 def _published(
     protocol: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], steps: Sequence[int | str]
-) -> list[Mapping[str, Any]]:
-    """What others measured with the same extractor, data and variance, of any number of images."""
+) -> tuple[list[Mapping[str, Any]], bool]:
+    """What others measured with the same extractor, data and variance; and whether of another number of images, too."""
     labels_of = ((row["sampler"].get("var_type"), row_label(brief(row))) for row in rows)
     variances = _unique(variance for variance, label in labels_of if label == variance)
     entries = json.loads(files("ddpm_ip.table").joinpath("published.json").read_text(encoding="utf-8"))
     same = ("extractor", "data", "image_size")
-    return [
+    known = [
         entry
         for variance in variances
         for entry in entries
@@ -247,6 +254,8 @@ def _published(
         and all(entry[key] == protocol[key] for key in same)
         and any(str(k) in entry["values"] for k in steps)
     ]
+    published = [entry for entry in known if entry["n_samples"] == protocol["n_samples"]]
+    return published, len(published) < len(known)
 
 
 def _sources(published: Sequence[Mapping[str, Any]]) -> list[Source]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from ddpm_ip.images import PICTURES, UInt8, by_class, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import chosen, usual
 from ddpm_ip.perturbation import label
-from ddpm_ip.run.identity import since, told
+from ddpm_ip.run.identity import method
 from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.row import ROW
@@ -40,7 +40,7 @@ from ddpm_ip.sampler.sampling import Computed, Sampling
 from ddpm_ip.sampler.spacing import OPTIMISED, shown
 from ddpm_ip.settings import KINDS, check_as_trained
 from ddpm_ip.table.layout import Grid
-from ddpm_ip.table.rows import TableOptions
+from ddpm_ip.table.rows import Slot, TableOptions
 from ddpm_ip.table.sheet import Sheet, block_used
 
 log = logging.getLogger("ddpm_ip.table")
@@ -90,7 +90,6 @@ def table(
         model = load_model(config, weights.tensors, accelerator, weights.origin)
         store = Measured.of(weights.sha256, Path(weights.origin))
         slots = options.slots(config, lambda sampling: _filled(sampling, config, store, model))
-    first = next(slot.cell.sampling for slot in slots if slot.why_not is None)
     common = {
         **_extractor_facts(extractor),
         "metrics": metrics,
@@ -98,20 +97,15 @@ def table(
         "rounding": "uint8, to nearest",
         **weights.facts(),
         **_reference_facts(source, images),
-        **_sampling_facts(config, first, accelerator),
+        **_sampling_facts(config, slots, accelerator),
     }  # and the spacing, of each cell
-    home = run / "table"
-    wanted = options.sampling.block
     spacings = dict.fromkeys(slot.spacing for slot in slots if slot.why_not is None)
-    used = (block_used(home, {**common, "spacing": spacing}) for spacing in spacings)
-    block = from_main(accelerator, wanted or next(filter(None, used), None) or default_block(config, accelerator))
-    slots = [
-        replace(slot, cell=replace(slot.cell, sampling=replace(slot.cell.sampling, block=block))) for slot in slots
-    ]
-    name = label(config.perturbation) + since(own.history, "perturbation")
-    if own.imported is not None:
-        name = told(own.imported) + (f", then {name}" if own.step else "")
-    sheet = Sheet(home, name, {**common, "block": block}, slots, options.columns_are)
+    used = (block_used(run / "table", {**common, "spacing": spacing}) for spacing in spacings)
+    wanted = options.sampling.block or next(filter(None, used), None) or default_block(config, accelerator)
+    block = from_main(accelerator, wanted)
+    slots = [slot.with_block(block) for slot in slots]
+    name = method(label(config.perturbation), own.history, own.imported, own.step)
+    sheet = Sheet(run / "table", name, {**common, "block": block}, slots, options.columns_are)
     measured = _Measured(images, evaluator, options.keep_images)
     with enough_memory(lambda: _too_large(config, block)):
         return _measure(sheet, measured, model, on_cell)
@@ -197,8 +191,9 @@ def _reference_facts(source: DataConfig, images: ImageSet) -> dict[str, Any]:
     }
 
 
-def _sampling_facts(config: Config, sampling: Sampling, accelerator: Accelerator) -> dict[str, Any]:
+def _sampling_facts(config: Config, slots: Sequence[Slot], accelerator: Accelerator) -> dict[str, Any]:
     """What the images of all cells have in common, but for the block."""
+    sampling = next(slot.cell.sampling for slot in slots if slot.why_not is None)
     fast = why_not_fast(config.train.fast, accelerator) is None
     computed = Computed(accelerator.mixed_precision, fast, accelerator.device.type)
     facts = replace(sampling, block=1).facts(config.to_dict()["diffusion"], computed)

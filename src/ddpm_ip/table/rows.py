@@ -48,6 +48,10 @@ class Slot:
     spacing: str
     why_not: str | None = None
 
+    def with_block(self, block: int) -> Slot:
+        """The same with so many images at once."""
+        return replace(self, cell=replace(self.cell, sampling=replace(self.cell.sampling, block=block)))
+
 
 Fill = Callable[[Sampling], tuple[Sampling, str]]
 

@@ -6,7 +6,6 @@ the batch of the next step is gathered by a thread while the device is busy, and
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -167,19 +166,3 @@ class _Streamed:
         current.wait_stream(self._stream)
         batch.record_stream(current)
         return batch
-
-
-def throughput(feed: Feed, steps: int) -> float:
-    """Images a second that a feed can stage when nothing else is to be done.
-
-    Args:
-        feed: what to measure.
-        steps: how many steps to stage, at least 1; one more is staged before the clock starts.
-    """
-    pixels = feed.stage(0).pixels
-    start = time.perf_counter()
-    for step in range(1, steps + 1):
-        pixels = feed.stage(step).pixels
-    if pixels.is_cuda:
-        torch.cuda.synchronize(pixels.device)
-    return steps * len(pixels) / (time.perf_counter() - start)
