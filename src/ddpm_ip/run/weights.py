@@ -105,7 +105,10 @@ def find_weights(path: Path, ema: str | None = None) -> Weights:
         with reading(path, error=CheckpointError):
             return Weights(tensors, sha256(path), known, None, str(path), header=header)
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
+        raise CheckpointError(
+            f"{path} does not exist: give the folder of a run, a checkpoint, a .safetensors file, or a network from "
+            "elsewhere that `ddpm-ip import` takes"
+        )
     length = None if ema is None else length_of(ema)
     if length is not None:
         return _made(path, length)
