@@ -68,6 +68,7 @@ def test_guidance_in_short_is_the_first_correction_and_keeps_its_interval() -> N
 def test_the_words_of_an_option(words: list[str], found: list[int | str] | None) -> None:
     parser = argparse.ArgumentParser()
     options.add_single(parser)
+    options.add_common(parser)
     assert options.common_overrides(parser.parse_args(["--class", *words]), {})["sampling.classes"] == found
 
 
@@ -75,5 +76,6 @@ def test_the_words_of_an_option(words: list[str], found: list[int | str] | None)
 def test_a_word_that_is_no_class_is_told(words: list[str]) -> None:
     parser = argparse.ArgumentParser()
     options.add_single(parser)
+    options.add_common(parser)
     with pytest.raises(ConfigError, match=f"--class '{words[-1]}': a class is its number"):
         options.common_overrides(parser.parse_args(["--class", *words]), {})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.extras import how_to_install
 from ddpm_ip.plain import reason, shown
+
+NAMES = re.compile(r"(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)  # of models there
 
 
 def refuse_to_push(name: str) -> None:
@@ -16,15 +19,11 @@ def refuse_to_push(name: str) -> None:
         ConfigError: huggingface_hub is not installed, or no model can have this name.
     """
     try:
-        from huggingface_hub.utils import validate_repo_id
+        import huggingface_hub  # noqa: F401
     except ImportError:
         raise ConfigError(f"--push needs huggingface_hub: {how_to_install('hub')}, or leave --push out") from None
-    try:
-        validate_repo_id(name)
-    except ValueError:
-        raise ConfigError(
-            f"--push {name!r:.120}: a model is called USER/MODEL, of letters, digits, -, _ and ."
-        ) from None
+    if not NAMES.fullmatch(name):
+        raise ConfigError(f"--push {name!r:.120}: a model is called USER/MODEL, of letters, digits, -, _ and .")
 
 
 def push(folder: Path, name: str) -> str:

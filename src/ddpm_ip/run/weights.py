@@ -117,7 +117,8 @@ def find_weights(path: Path, ema: str | None = None) -> Weights:
     tensors = found.tensors(part)
     if part != "ema":  # which was looked at
         refuse_not_finite(tensors, found.path / f"{part}.safetensors")
-    log.info("weights: the average%s of %s", "" if part == "ema" else f" of {said}", found.path)
+    which = {True: "the average of ", False: "", "unknown": ""}.get(said, f"the average of {said} of ")
+    log.info("weights: %s%s", which, found.path)
     return Weights(tensors, found.hashes[f"{part}.safetensors"], said, found, str(found.path))
 
 
