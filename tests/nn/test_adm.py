@@ -126,7 +126,7 @@ def test_the_network_of_the_cifar10_recipe_has_as_many_parameters_as_the_publish
 
 
 def test_every_size_reaches_the_network() -> None:
-    config = ADMConfig(1, 16, (1, 0.5), (True, False), 2, 2, None, 0.1, 4, 1e-3, False, False, "legacy")
+    config = ADMConfig(1, 16, (1, 0.5), (True, False), 2, 2, None, 0.1, 4, 1e-3, False, False, "legacy", 0.25)
     assert all(getattr(config, f.name) != f.default for f in dataclasses.fields(config) if f.name != "name")
     net = config.build(5, 7, 3)
     assert (net.conv_in.in_channels, net.conv_out.out_channels, net.labels.num_embeddings) == (5, 7, 3)
@@ -205,6 +205,7 @@ def test_weights_and_activations_are_channels_last() -> None:
 def test_it_says_which_images_it_can_halve(height: int, width: int, fits: bool) -> None:
     """Before the network is built, and in agreement with what the network accepts."""
     sizes = {"dim": 8, "dim_mults": (1, 1, 2), "use_attn": (False,) * 3, "num_res_blocks": 1, "num_groups": 4}
+    sizes["head_channels"] = 8
     config = ADMConfig(**sizes)
     for ask in (lambda: config.check(height, width), lambda: run(config, height, width)):
         with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match=rf"{height}x{width}.*by 4"):
