@@ -196,3 +196,17 @@ def test_a_word_in_place_of_a_list() -> None:
 def test_upper_case_is_no_other_name() -> None:
     (_, text) = lines({"data": {"name": "CIFAR10"}})
     assert text.endswith("unknown name 'CIFAR10'; did you mean cifar10?")
+
+
+def test_an_item_of_a_list_is_told_by_its_value() -> None:
+    (said,) = lines({}, train__ema_power=[0.05, 0.5])[1:]
+    assert said.startswith("  --train.ema_power: input should be less than or equal to 0.288")
+    assert said.endswith("got 0.5")
+
+
+def test_a_section_that_gets_another_name_begins_anew_and_it_is_told() -> None:
+    tree = {"data": {"name": "folder", "root": "images", "image_size": 8}}
+    (said,) = lines(tree, data__name="parquet", data__root="a.parquet")[1:]
+    assert said.startswith(
+        "  --data.name: data.image_size: not given, but needed; another name begins its section anew"
+    )

@@ -83,7 +83,10 @@ def by_origin(mistakes: Sequence[Mistake], origin: str, written: Mapping[str, st
         line = f"{mistake.key}: {mistake.text}"
         if option is not None:
             word = mistake.key if option == f"{mistake.key}.name" == written[option] else written[option]  # all of it
-            line = f"--{shown(word)}: {mistake.text if f'{option}.'.startswith(f'{mistake.key}.') else line}"
+            item = mistake.key.removeprefix(f"{option}.").isdigit()  # of a list, which its value tells
+            anew = option.endswith(".name") and mistake.text == MISSING
+            line += "; another name begins its section anew, without what the file says there" if anew else ""
+            line = f"--{shown(word)}: {mistake.text if item or f'{option}.'.startswith(f'{mistake.key}.') else line}"
         told.setdefault(origin if option is None else "the options given", []).append(line)
     lines = []
     for where, found in told.items():

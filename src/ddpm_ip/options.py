@@ -253,6 +253,15 @@ def single_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     return found
 
 
+def _class(word: str, words: Sequence[str]) -> int | str:
+    """A word of ``--class`` as the configuration has it."""
+    if re.fullmatch("-?[0-9]{1,18}", word):
+        return int(word)
+    if word == "none" or [*words] == [BALANCED]:
+        return word
+    raise ConfigError(f"--class {word!r:.80}: a class is its number, from 0, or none; balanced stands alone, for all")
+
+
 def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[str, Any]:
     """Overrides of the configuration by the options of :func:`add_common`; see :func:`single_overrides`."""
     found = {(f"sampling.{key}" if key.startswith("sampler.") else key): value for key, value in rest.items()}
@@ -261,7 +270,7 @@ def common_overrides(args: argparse.Namespace, rest: Mapping[str, Any]) -> dict[
     spacing = None if args.spacing == "none" else args.spacing
     named = {"clip": args.clip, "spacing": spacing, "block": args.batch_size, "afs": args.afs}
     if args.classes is not None:
-        words = [int(word) if re.fullmatch("-?[0-9]+", word) else word for word in args.classes]
+        words = [_class(word, args.classes) for word in args.classes]
         add_once(found, {"sampling.classes": None if words == [BALANCED] else words})
     if args.denoise_to_zero is not None:
         named["denoise_to_zero"] = args.denoise_to_zero == "true"

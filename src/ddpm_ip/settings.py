@@ -244,7 +244,7 @@ def check_as_trained(config: Config, saved: Mapping[str, Any], where: Path, of: 
 
 def as_trained(found: Sequence[Change]) -> str:
     """Differences from the settings that weights were trained with, each on a line of its own."""
-    return "\n".join(f"  {c.key}: trained with {_shown(c.old)}, asked for is {_shown(c.new)}" for c in found)
+    return "\n".join(f"  {c.key}: trained with {_shown(c.old)}, asked for is {_shown(c.new)}" for c in _told(found))
 
 
 def understood(saved: Mapping[str, Any], where: Path) -> Config:
@@ -297,7 +297,7 @@ def _other_file(file: Path, strays: Sequence[Change], where: Path) -> str:
 
 
 def _other_method(refused: Sequence[Change], where: Path) -> str:
-    lines = "\n".join(f"  {c.key}: the run has {_shown(c.old)}, asked for is {_shown(c.new)}" for c in refused)
+    lines = "\n".join(f"  {c.key}: the run has {_shown(c.old)}, asked for is {_shown(c.new)}" for c in _told(refused))
     named = " ".join(dict.fromkeys(c.key for c in refused))
     return (
         f"{where} was trained by another method than is asked for, and nothing was touched:\n{lines}\n"
@@ -313,6 +313,11 @@ def _meant(named: str) -> list[str]:
 
 def _within(key: str, section: str) -> bool:
     return key == section or key.startswith(f"{section}.")
+
+
+def _told(found: Sequence[Change]) -> list[Change]:
+    """Those that tell a person something: of a section that one side leaves out the keys do, and its null does not."""
+    return [c for c in found if not all(value is None or value is _MISSING for value in (c.old, c.new))] or list(found)
 
 
 def _shown(value: Any) -> str:

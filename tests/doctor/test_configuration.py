@@ -150,6 +150,21 @@ def test_images_and_network_that_do_not_go_together(tmp_path):
     assert text == "data.mode rgba gives 4 channels, model.in_channels is 1"
 
 
+@pytest.mark.parametrize("name", ["unet", "adm"])
+def test_a_network_that_there_cannot_be(tmp_path, name):
+    sizes = {"name": name, "in_channels": 1, "dim": 8, "dim_mults": [1, 2], "use_attn": [False, True], "num_groups": 4}
+    config = yaml_file(tmp_path, {**sizes, "head_channels": 5})
+    (finding,) = [found for found in look(config)["data"] if found.level == "problem"]
+    assert finding.text == "model width 16, which has attention, is not divisible by head_channels 5"
+
+
+def test_an_imported_network_with_classes_is_no_problem(tmp_path):
+    """Of which images it was trained on nothing is known, and so neither of their labels."""
+    found = look(yaml_file(tmp_path), **{"data.name": "unknown", "data.image_size": 8, "classes.count": 10})
+    assert "classes" not in found
+    assert levels(found["data"])[0] == "note"
+
+
 def test_a_gray_reference(tmp_path):
     texts = [finding.text for finding in look(yaml_file(tmp_path))["data"]]
     assert any("gray" in text for text in texts)

@@ -126,7 +126,7 @@ def test_a_network_by_itself_takes_what_is_given(tmp_path: Path) -> None:
 )
 def test_the_schedule_is_the_same(settings: dict[str, Any]) -> None:
     scheduler = DDPMScheduler(num_train_timesteps=200, **settings)
-    section, _ = section_of(scheduler.config, False, "here")
+    section, _, _ = section_of(scheduler.config, False, "here")
     kind = [section[key] for key in ("total_steps", "beta_schedule", "beta_start", "beta_end")]
     torch.testing.assert_close(Schedule(*kind).betas().float(), scheduler.betas, atol=1e-6, rtol=1e-5)
     config = from_dict({"data": {"name": "digits"}, "diffusion": section})
@@ -137,11 +137,13 @@ def test_the_schedule_is_the_same(settings: dict[str, Any]) -> None:
 
 def test_what_a_scheduler_says_of_sampling_is_told() -> None:
     said = json.loads(DDIMScheduler(steps_offset=1, clip_sample=False).to_json_string())
-    section, notes = section_of(said, False, "here")
+    section, assumed, notes = section_of(said, False, "here")
     assert section["var_type"] == "fixed_small"
+    assert "says no variance" in " ".join(assumed)  # which is an assumption, and what follows is said
     told = " ".join(notes)
-    for part in ("says no variance", "--clip none", "--spacing uniform-leading", "steps_offset 1"):
+    for part in ("--clip none", "--spacing uniform-leading", "steps_offset 1"):
         assert part in told
+        assert part not in " ".join(assumed)
     solver = json.loads(DPMSolverMultistepScheduler().to_json_string())
     assert section_of(solver, True, "here")[0]["var_type"] == "learned_range"
 

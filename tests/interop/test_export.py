@@ -346,6 +346,8 @@ def test_a_push_that_fails_says_how_to_go_on(
 def test_without_huggingface_hub_nothing_is_begun(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert main(["export", str(trained), "-o", str(tmp_path / "out"), "--push", "not a name"]) == 2
+    assert "--push 'not a name': a model is called USER/MODEL" in capsys.readouterr().err
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     assert main(["export", str(trained), "-o", str(tmp_path / "out"), "--push", "me/tiny"]) == 2
     assert 'pip install -e ".[hub]"' in capsys.readouterr().err

@@ -123,6 +123,7 @@ def test_a_table_a_report_and_times(run, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "licence MIT" in page
     assert "trained for" not in page
+    assert ", on unknown" not in page
     assert main(["times", "--weights", str(folder), "--steps", "2", "--n", "2"]) == 0
 
 

@@ -148,6 +148,7 @@ def test_a_table_of_contents_is_bounded(tmp_path):
 def test_what_is_no_file_of_weights(tmp_path, kind):
     path = tmp_path / "a.pt"
     contents = {"empty": b"", "text": b"hello", "a picture": b"\x89PNG\r\n", "a tar": b"model" + bytes(600)}
+    words = {"empty": "is empty", "cut": "cut off", "absent": "a.pt"}.get(kind, "")
     if kind in contents:
         path.write_bytes(contents[kind])
     elif kind == "cut":
@@ -157,7 +158,14 @@ def test_what_is_no_file_of_weights(tmp_path, kind):
         path.mkdir()
     elif kind == "a pipe":
         os.mkfifo(path)
-    refused(path)
+    refused(path, words)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
+def test_what_git_leaves_in_place_of_a_large_file_is_told(tmp_path, suffix):
+    path = tmp_path / f"weights{suffix}"
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 228000000\n")
+    refused(path, "git lfs pull")
 
 
 @pytest.mark.parametrize(

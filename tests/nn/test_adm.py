@@ -203,6 +203,7 @@ def test_weights_and_activations_are_channels_last() -> None:
 def test_it_says_which_images_it_can_halve(height: int, width: int, fits: bool) -> None:
     """Before the network is built, and in agreement with what the network accepts."""
     sizes = {"dim": 8, "dim_mults": (1, 1, 2), "use_attn": (False,) * 3, "num_res_blocks": 1, "num_groups": 4}
+    sizes["head_channels"] = 8
     config = ADMConfig(**sizes)
     for ask in (lambda: config.check(height, width), lambda: run(config, height, width)):
         with contextlib.nullcontext() if fits else pytest.raises(ConfigError, match=rf"{height}x{width}.*by 4"):

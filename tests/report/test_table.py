@@ -9,7 +9,7 @@ import yaml
 
 from ddpm_ip.report.compare import differing_keys, lead, other_differences
 from ddpm_ip.report.page import markdown_table, write_report
-from ddpm_ip.report.plots import metric_by_evaluations
+from ddpm_ip.report.plots import metric_by_evaluations, style_of
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
 
@@ -199,6 +199,23 @@ def test_seeds_are_averaged_and_weights_are_not(runs):
     assert (first.value, first.spread, first.seeds) == (2.0, pytest.approx(math.sqrt(2)), 2)
     assert (second.value, second.seeds) == (9.0, 1)
     assert [column.label for column in table.columns] == ["baseline (abababab)", "baseline (eeeeeeee)"]
+
+
+def test_averages_of_a_run_are_called_by_what_they_are(runs):
+    write(runs[0], result(1.0), result(2.0, weights="ee" * 32, averaged="decay 0.5"))
+    labels = [column.label for column in only_table(runs[:1]).columns]
+    assert labels == ["baseline (abababab)", "baseline (decay 0.5)"]
+    write(runs[0], *(result(1.0, weights=w * 32, averaged="decay 0.5") for w in ("ee", "ff")))  # of two steps
+    assert [column.label for column in only_table(runs[:1]).columns] == ["baseline (eeeeeeee)", "baseline (ffffffff)"]
+
+
+def test_a_single_sampler_has_the_colour_of_its_run_as_the_legend_says(runs):
+    for run in runs[:1]:
+        (run / "results.json").unlink()
+    write(runs[1], result(1.0))
+    (found,) = tables(load_runs(runs))
+    (line,) = [container[0] for container in metric_by_evaluations(found).axes[0].containers]
+    assert (line.get_color(), line.get_marker()) == style_of(1)
 
 
 def test_differing_keys_and_lead(runs):

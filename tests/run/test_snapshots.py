@@ -112,6 +112,8 @@ def test_a_run_without_snapshots_says_how_to_get_them(trained, tmp_path):
     (tmp_path / "run").mkdir()
     with pytest.raises(CheckpointError, match=r"holds no snapshots.*--train\.ema_power"):
         find_weights(tmp_path / "run", "sigma_rel=0.08")
+    with pytest.raises(CheckpointError, match="absent does not exist"):
+        make(tmp_path / "absent", [0.08])
     with pytest.raises(ConfigError, match="is one average"):
         find_weights(step_folder(trained, 12) / "ema.safetensors", "0.9")
 
@@ -122,6 +124,11 @@ def test_a_made_file_is_sampled_as_the_length_is(trained, tmp_path, capsys):
     (file,) = trained.glob("ema-*.safetensors")
     assert file.name == file_name(make(trained, [0.08], 9)[0]) == "ema-sigma_rel0.08-step00000009.safetensors"
     assert "of 3 snapshots" in capsys.readouterr().out
+    checkpoint = step_folder(trained, 12) / "model.safetensors"
+    before = checkpoint.read_bytes()
+    assert main(["ema", str(trained), "--length", "0.08", "-o", str(checkpoint)]) == 2
+    assert checkpoint.read_bytes() == before
+    assert "is there already" in capsys.readouterr().err
     rest = ["--n_samples", "2", "--steps", "2", "--save_dir"]
     assert main(["sample", "--weights", str(file), *rest, str(tmp_path / "file")]) == 0
     there = str(trained / "snapshots/step00000009")

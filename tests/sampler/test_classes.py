@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+
 import pytest
 import torch
 
+from ddpm_ip import options
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler import DDIM
 from ddpm_ip.sampler.classes import class_of, in_numbers
@@ -57,3 +60,22 @@ def test_guidance_in_short_is_the_first_correction_and_keeps_its_interval() -> N
     assert within.guided(2.0).corrections == (Guidance(2.0, start=800), TSR())
     with pytest.raises(ConfigError, match="--guidance: scale"):
         plain.guided(-1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [(["3", "none"], [3, "none"]), (["balanced"], None), (["none"], ["none"]), (["-1"], [-1])]
+)
+def test_the_words_of_an_option(words: list[str], found: list[int | str] | None) -> None:
+    parser = argparse.ArgumentParser()
+    options.add_single(parser)
+    options.add_common(parser)
+    assert options.common_overrides(parser.parse_args(["--class", *words]), {})["sampling.classes"] == found
+
+
+@pytest.mark.parametrize("words", [["three"], ["3", "balanced"], ["3.5"]])
+def test_a_word_that_is_no_class_is_told(words: list[str]) -> None:
+    parser = argparse.ArgumentParser()
+    options.add_single(parser)
+    options.add_common(parser)
+    with pytest.raises(ConfigError, match=f"--class '{words[-1]}': a class is its number"):
+        options.common_overrides(parser.parse_args(["--class", *words]), {})

@@ -36,12 +36,15 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError("-o is one file that ends in .safetensors: give one --length, or leave -o out")
     from ddpm_ip.files import write_bytes
     from ddpm_ip.output import say
+    from ddpm_ip.plain import shown
     from ddpm_ip.run.log import setup
     from ddpm_ip.run.snapshots import file_name, make
 
     setup(None, True)
     for made in make(args.run, list(dict.fromkeys(args.length)), args.step):
-        path = args.out or args.run / file_name(made)
-        write_bytes(path, made.to_bytes())
+        path, new = args.out or args.run / file_name(made), made.to_bytes()
+        if args.out is not None and path.exists() and not (path.is_file() and path.read_bytes() == new):
+            raise ConfigError(f"{shown(path)} is there already, and was not touched: give another file with -o")
+        write_bytes(path, new)
         say(f"{path}: {made.name}, of {len(made.used)} snapshots; its profile is {100 * made.error:.2g} % off")
     return 0

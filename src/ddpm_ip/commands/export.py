@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import parse_overrides
     from ddpm_ip.interop.export import ExportOptions, export, refuse_used
     from ddpm_ip.interop.find import find_weights
-    from ddpm_ip.interop.push import push, refuse_without_hub
+    from ddpm_ip.interop.push import push, refuse_to_push
     from ddpm_ip.output import say
     from ddpm_ip.run.log import setup
     from ddpm_ip.sample.program import configured
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     overrides = parse_overrides(rest)
     refuse_used(args.out)
     if args.push:
-        refuse_without_hub()
+        refuse_to_push(args.push)
     setup(None, True)
     weights = find_weights(args.source, args.config, overrides, args.ema)
     config = configured(weights, args.source, args.config, overrides)

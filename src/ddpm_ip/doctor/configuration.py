@@ -62,7 +62,7 @@ def _labels(config: Config) -> Iterable[Finding]:
     from ddpm_ip.data.labels import check_labels, without_images
 
     classes, data = config.classes, config.data
-    if classes is None:
+    if classes is None or data.name == "unknown":
         return
     root = getattr(data, "root", None)
     if root is not None and not os.path.exists(os.path.expanduser(root)) and not getattr(data, "download", False):

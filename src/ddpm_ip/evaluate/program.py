@@ -145,6 +145,8 @@ def _instead_of_keys(text: str, name: str) -> str:
     """How to say of a reference what a message about its data advises to say by a key."""
     if text in NAMED:
         return f"With --reference {text}, --reference_root FOLDER says where the data are"
+    if RunFolder(Path(text)).is_one:
+        return f"--reference {text} means the images of that run; name others, or a .yaml file with a section data"
     data = f"{{name: {name}, root: {text}, image_size: PIXELS, KEY: VALUE}}"
     return f'--reference takes a .yaml file, too, in which the keys data.KEY can be set: "data: {data}"'
 

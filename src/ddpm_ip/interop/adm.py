@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from ddpm_ip.errors import CheckpointError
-from ddpm_ip.interop.base import DIFFUSION, Imported, State, left_open
+from ddpm_ip.interop.base import DIFFUSION, Imported, State, left_open, surplus
 from ddpm_ip.interop.read import numbers
 from ddpm_ip.nn.adm import ADMConfig
 
@@ -150,9 +150,7 @@ def _renamed(state: State, tensors: dict[str, Tensor], sizes: _Sizes) -> dict[st
     if "label_emb.weight" in tensors:
         ours["labels.weight"] = tensors.pop("label_emb.weight")
     if tensors:
-        raise CheckpointError(
-            f"{state.origin} holds {min(tensors)} and {len(tensors) - 1} more tensors that are no part of this network"
-        )
+        raise surplus(state, tensors)
     return ours
 
 

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from ddpm_ip.errors import CheckpointError
+from ddpm_ip.plain import quoted
+
 
 class Imported(NamedTuple):
     """A network of a foreign format, as this program knows it.
@@ -25,6 +28,7 @@ class Imported(NamedTuple):
         averaged: whether they are an average; ``unknown`` where nothing says it.
         assumed: what the source does not say and was assumed, a sentence each, for people.
         files: the files that were read, by which the source is known.
+        notes: what the source says of sampling and this program does otherwise unless it is asked, likewise.
     """
 
     format: str
@@ -33,6 +37,7 @@ class Imported(NamedTuple):
     averaged: bool | str
     assumed: tuple[str, ...]
     files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
 
 class State(NamedTuple):
@@ -127,7 +132,17 @@ def left_open(section: str, defaults: Mapping[str, Any], given: Mapping[str, Any
     said = given.get(section)
     said = said if isinstance(said, Mapping) else {}
     values = {key: said.get(key, value) for key, value in defaults.items()}
-    return values, [f"{section}.{key} is taken to be {values[key]}" for key in defaults if key not in said]
+    return values, [f"{section}.{key} is taken to be {_typed(values[key])}" for key in defaults if key not in said]
+
+
+def _typed(value: object) -> object:
+    return "null" if value is None else value  # as it is typed
+
+
+def surplus(state: State, left: Mapping[str, Tensor]) -> CheckpointError:
+    """The error of a network with tensors that no part of it reads."""
+    names = ", ".join(quoted(name) for name in sorted(left)[:3]) + (f" and {len(left) - 3} more" * (len(left) > 3))
+    return CheckpointError(f"{state.origin} is another network: no layer here has its {names}")
 
 
 def sentences(assumed: Sequence[str]) -> str:

@@ -69,7 +69,7 @@ def convert(path: Path, given: Mapping[str, Any]) -> Imported:
             f"{shown(file)}: out_channels is {shown(out)}, which cannot be imported: in_channels is {channels}, and a "
             f"network here puts out {channels}, or {2 * channels} with a learned variance"
         )
-    diffusion, assumed, read = _diffusion(path, given, out != channels)
+    diffusion, assumed, notes, read = _diffusion(path, given, out != channels)
     sections: dict[str, Any] = {"model": model, "diffusion": diffusion}
     if classes is not None:
         left, more = left_open("classes", {"dropout": 0.0}, given)
@@ -81,20 +81,22 @@ def convert(path: Path, given: Mapping[str, Any]) -> Imported:
     exchange = flipped != unet2d.cosines_first(model)
     own = _network(sections, out, shown(file))
     converted = tensors_from(tensors, own, model["num_res_blocks"], exchange, shown(weights))
-    return Imported(FORMAT, sections, converted, "unknown", tuple(assumed), (file, *read, weights))
+    return Imported(FORMAT, sections, converted, "unknown", tuple(assumed), (file, *read, weights), tuple(notes))
 
 
-def _diffusion(path: Path, given: Mapping[str, Any], learned: bool) -> tuple[dict[str, Any], list[str], list[Path]]:
-    """The section ``diffusion``, what was assumed, and the files that say it."""
+def _diffusion(
+    path: Path, given: Mapping[str, Any], learned: bool
+) -> tuple[dict[str, Any], list[str], list[str], list[Path]]:
+    """The section ``diffusion``, what was assumed, what is said of sampling, and the files that say it."""
     for file in (path / "scheduler" / SCHEDULER, path / SCHEDULER):
         if file.is_file():
             found = read_json(file, advice=ADVICE, error=CheckpointError)
-            section, notes = schedulers.section_of(found, learned, shown(file))
+            section, assumed, notes = schedulers.section_of(found, learned, shown(file))
             if not learned:  # which fixed variance is a matter of sampling
                 section["var_type"] = left_open("diffusion", {"var_type": section["var_type"]}, given)[0]["var_type"]
-            return section, notes, [file]
+            return section, assumed, notes, [file]
     section, assumed = left_open("diffusion", {**DIFFUSION, "var_type": _variance(learned)}, given)
-    return section, assumed, []
+    return section, assumed, [], []
 
 
 def _variance(learned: bool) -> str:

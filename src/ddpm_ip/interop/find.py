@@ -98,6 +98,8 @@ def tell(found: Found, place: Path) -> None:
         log.warning(
             "nothing says these of it: %s. Say so with -c or --KEY VALUE if they are not", sentences(found.assumed)
         )
+    if found.imported.notes:
+        log.warning("it is sampled as the section sampling says: %s", sentences(found.imported.notes))
 
 
 def about_of(found: Found, origin: str, licence: str = UNKNOWN) -> dict[str, Any]:
@@ -218,7 +220,9 @@ def _mention(imported: Imported, said: Mapping[str, Any], config: Config, place:
     """Says what a configuration leaves out that the source decides, and not as it would be by default."""
     asked, found = _section(said, "model"), dataclasses.asdict(config.model)
     usual = dataclasses.asdict(type(config.model)())
-    if asked and (other := [k for k in imported.config["model"] if k not in asked and found.get(k) != usual.get(k)]):
+    assumed = [k for k in found if any(text.startswith(f"model.{k} is taken") for text in imported.assumed)]
+    left_out = [k for k in imported.config["model"] if k not in asked and k not in assumed]
+    if asked and (other := [k for k in left_out if found.get(k) != usual.get(k)]):
         decided = ", ".join(f"model.{key} {found[key]}" for key in other)
         log.info("%s is of the format %s, which decides: %s", shown(place), imported.format, decided)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.errors import CheckpointError
-from ddpm_ip.interop.base import State
+from ddpm_ip.interop.base import State, surplus
 from ddpm_ip.interop.read import numbers
 
 GROUPS = 32  # of every norm in all of these
@@ -80,9 +80,7 @@ def taken(state: State, layout: Layout, constants: Mapping[str, Any]) -> tuple[d
                 raise CheckpointError(f"{state.origin}: {', '.join(names)} have different shapes")
             ours[f"{our}.{kind}"] = torch.cat(parts) if len(parts) > 1 else parts[0]
     if tensors:
-        raise CheckpointError(
-            f"{state.origin} holds {min(tensors)} and {len(tensors) - 1} more tensors that are no part of this network"
-        )
+        raise surplus(state, tensors)
     return {**_sizes(state, layout, ours), **constants}, ours
 
 

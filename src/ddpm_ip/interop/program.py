@@ -80,5 +80,9 @@ def _nothing(path: Path) -> str:
     if not path.exists():
         return f"{shown(path)} does not exist: give a file or folder of weights, or a name on the Hugging Face hub"
     if path.is_dir():
-        return f"{shown(path)} is no folder of a known format; a run of ddpm-ip is taken by every command as it is"
+        return (
+            f"{shown(path)} is no folder of a known format: neither one of diffusers, with model_index.json or the "
+            "config.json of a UNet2DModel, nor one of xyfJASON's, with ema_model.pt. Of another, give the file of "
+            "weights in it; a run of ddpm-ip is taken by every command as it is"
+        )
     return f"{shown(path)} holds no network of a known format; weights of ddpm-ip itself need no import"

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.extras import how_to_install
 from ddpm_ip.plain import reason, shown
 
+NAMES = re.compile(r"(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)  # of models there
 
-def refuse_without_hub() -> None:
+
+def refuse_to_push(name: str) -> None:
     """Says before anything is exported that nothing could be pushed.
 
     Raises:
-        ConfigError: huggingface_hub is not installed.
+        ConfigError: huggingface_hub is not installed, or no model can have this name.
     """
     try:
         import huggingface_hub  # noqa: F401
     except ImportError:
         raise ConfigError(f"--push needs huggingface_hub: {how_to_install('hub')}, or leave --push out") from None
+    if not NAMES.fullmatch(name):
+        raise ConfigError(f"--push {name!r:.120}: a model is called USER/MODEL, of letters, digits, -, _ and .")
 
 
 def push(folder: Path, name: str) -> str:
@@ -34,7 +39,7 @@ def push(folder: Path, name: str) -> str:
     Raises:
         UserError: it cannot be uploaded; the folder is whole.
     """
-    refuse_without_hub()
+    refuse_to_push(name)
     from huggingface_hub import HfApi
 
     try:
@@ -45,7 +50,7 @@ def push(folder: Path, name: str) -> str:
         )
         return str(repository)
     except Exception as error:  # whatever a network, a token or a name makes it raise
-        said = " ".join((reason(error) or type(error).__name__).split())[:300]
+        said = " ".join((reason(error) or type(error).__name__).split())[:300].rstrip(".")
         raise UserError(
             f"{shown(folder)} is whole, and was not pushed to {shown(name)}: {said}. Log in with `hf auth login`, "
             f"check the name (USER/MODEL) and the network, and then `hf upload {shown(name)} {shown(folder)}`"

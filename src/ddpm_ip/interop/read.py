@@ -25,7 +25,7 @@ from ddpm_ip.errors import CheckpointError
 from ddpm_ip.files import MB
 from ddpm_ip.interop.base import State
 from ddpm_ip.plain import quoted, reason
-from ddpm_ip.run.tensors import FLOATS, read_tensors
+from ddpm_ip.run.tensors import FLOATS, LEFT_OUT, POINTER, read_tensors
 
 LARGEST = 64_000 * MB  # bytes of a file; the largest published one has 2,200 MB, 8,000 with its optimizer
 LARGEST_PROGRAM = 32 * MB  # bytes of a pickle; of 1,000 tensors it has 0.2 MB
@@ -62,6 +62,11 @@ def states(path: Path) -> list[State]:
             sizes = _look(file, size) if packed else Counter()
     except CheckpointError:
         raise
+    except zipfile.BadZipFile:
+        raise CheckpointError(
+            f"{path} is damaged, or cut off: it begins as an archive of torch.save, and does not end as one. Fetch or "
+            "copy it again"
+        ) from None
     except Exception as error:  # whatever a forged archive makes its reader raise
         raise CheckpointError(f"{path} cannot be read: {reason(error) or type(error).__name__}") from None
     if packed:
@@ -244,6 +249,8 @@ def _kind(head: bytes, path: Path) -> str:
         return f"{old}. {_cure(path)}"
     if head[:1] == b"\x80":
         return f"is a bare pickle, which can run code when it is loaded. {_cure(path)}"
+    if head.startswith(POINTER[: len(head)]) and head:
+        return LEFT_OUT
     told = "is empty" if not head else "is neither a file of torch.save nor of safetensors"
     return f"{told}: give weights in one of these, the folder of a run, or a checkpoint"
 

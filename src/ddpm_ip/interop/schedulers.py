@@ -33,7 +33,7 @@ VARIANCES |= {"learned_range": "learned_range"}
 SPACINGS = {"linspace": "uniform-linspace", "leading": "uniform-leading", "trailing": "uniform-trailing"}
 
 
-def section_of(scheduler: Mapping[str, Any], learned: bool, where: str) -> tuple[dict[str, Any], list[str]]:
+def section_of(scheduler: Mapping[str, Any], learned: bool, where: str) -> tuple[dict[str, Any], list[str], list[str]]:
     """The section ``diffusion`` of a scheduler.
 
     Args:
@@ -42,7 +42,7 @@ def section_of(scheduler: Mapping[str, Any], learned: bool, where: str) -> tuple
         where: the file, for messages.
 
     Returns:
-        The section, and what was assumed or is said of sampling, a sentence each.
+        The section, what was assumed, and what it says of sampling (:class:`~ddpm_ip.interop.base.Imported`).
 
     Raises:
         CheckpointError: something in it cannot be had here; names the key.
@@ -65,7 +65,7 @@ def section_of(scheduler: Mapping[str, Any], learned: bool, where: str) -> tuple
     ):
         if type(value) not in kinds or not 0 < value < 2**31:
             raise _refused(where, key, value, "a positive number is needed")
-    var_type, notes = _variance(theirs, name, learned, where)
+    var_type, assumed = _variance(theirs, name, learned, where)
     section = {
         "total_steps": theirs["num_train_timesteps"],
         "beta_schedule": "const" if schedule == "linear" and ends[0] == ends[1] else BETAS[schedule],
@@ -74,7 +74,7 @@ def section_of(scheduler: Mapping[str, Any], learned: bool, where: str) -> tuple
         "objective": PREDICTIONS[prediction],
         "var_type": var_type,
     }
-    return section, [*notes, *_of_sampling(theirs)]
+    return section, assumed, _of_sampling(theirs)
 
 
 def config_of(diffusion: Mapping[str, Any], variance: str, clip: str, spacing: object) -> dict[str, Any]:

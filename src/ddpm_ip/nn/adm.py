@@ -26,6 +26,7 @@ from ddpm_ip.nn.blocks import (
     Upsample,
     check_attention,
     check_halvings,
+    check_heads,
     embedding,
     heads,
 )
@@ -101,12 +102,14 @@ class ADMConfig:
         return [round(self.dim * mult) for mult in self.dim_mults]
 
     def check(self, height: int, width: int) -> None:
-        """Refuses images whose height or width cannot be halved as often as there are resolutions.
+        """Refuses sizes that do not fit together, and images that cannot be halved as often as there are resolutions.
 
         Raises:
             ConfigError: says by what they must be divisible.
         """
         check_halvings(height, width, len(self.dim_mults) - 1)
+        check_attention(self.use_attn, self.dim_mults, self.n_heads, self.head_channels)
+        check_heads(self.use_attn, self.widths(), self.n_heads, self.head_channels)
 
     def activation_bytes(self, height: int, width: int, element_size: int) -> int:
         """About ten activations of the largest resolution on the way up are alive at one time, beside the skips."""

@@ -146,6 +146,16 @@ def check_attention(
         )
 
 
+def check_heads(use_attn: Sequence[bool], widths: Sequence[int], n_heads: int, head_channels: int | None) -> None:
+    """Refuses widths with attention, and that of the middle, which always has it, that heads do not divide.
+
+    Raises:
+        ConfigError: there is one; see :func:`heads`.
+    """
+    for width in (*(w for w, wanted in zip(widths, use_attn, strict=True) if wanted), widths[-1]):
+        heads(width, n_heads, head_channels)
+
+
 def check_halvings(height: int, width: int, halvings: int) -> None:
     """Refuses images that cannot be halved as often as there are resolutions after the first.
 

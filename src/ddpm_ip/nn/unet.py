@@ -30,6 +30,7 @@ from ddpm_ip.nn.blocks import (
     Upsample,
     check_attention,
     check_halvings,
+    check_heads,
     embedding,
     heads,
 )
@@ -84,12 +85,15 @@ class UNetConfig:
         return UNet(channels, out_channels, classes=classes, **sizes)
 
     def check(self, height: int, width: int) -> None:
-        """Refuses images whose height or width cannot be halved as often as there are resolutions.
+        """Refuses sizes that do not fit together, and images that cannot be halved as often as there are resolutions.
 
         Raises:
             ConfigError: says by what they must be divisible.
         """
         check_halvings(height, width, len(self.dim_mults) - 1)
+        check_attention(self.use_attn, self.dim_mults, self.n_heads, self.head_channels)
+        widths = _widths(self.dim, self.dim_mults, self.num_groups, self.n_heads)
+        check_heads(self.use_attn, widths, self.n_heads, self.head_channels)
 
     def activation_bytes(self, height: int, width: int, element_size: int) -> int:
         """About ten activations of full resolution and greatest width are alive at one time.
@@ -97,6 +101,14 @@ class UNetConfig:
         (Measured: the CIFAR-10 network takes 5 MB an image in bf16, an activation 32 * 32 * 256 * 2 bytes.)
         """
         return 10 * height * width * self.dim * max(self.dim_mults) * element_size
+
+
+def _widths(dim: int, dim_mults: Sequence[int], num_groups: int, n_heads: int) -> list[int]:
+    """Channels of each resolution."""
+    widths = [dim * m for m in dim_mults]
+    if bad := [c for c in widths if c % num_groups or c % n_heads]:
+        raise ConfigError(f"model width {bad[0]} is not divisible by num_groups {num_groups} and n_heads {n_heads}")
+    return widths
 
 
 class UNet(UShape):
@@ -132,9 +144,7 @@ class UNet(UShape):
         classes: int | None = None,
     ) -> None:
         check_attention(use_attn, dim_mults, n_heads, head_channels)
-        widths = [dim * m for m in dim_mults]
-        if bad := [c for c in widths if c % num_groups or c % n_heads]:
-            raise ConfigError(f"model width {bad[0]} is not divisible by num_groups {num_groups} and n_heads {n_heads}")
+        widths = _widths(dim, dim_mults, num_groups, n_heads)
 
         def attn(c: int, wanted: bool) -> nn.Module:
             return AttnBlock(c, heads(c, n_heads, head_channels), num_groups, norm_eps) if wanted else nn.Identity()

@@ -137,7 +137,8 @@ def _method() -> Markup:
 
 
 def _default_title(runs: Sequence[Run]) -> str:
-    data = list(dict.fromkeys(show(run.settings["data.name"]) for run in runs if run.settings.get("data.name")))
+    named = [run.settings.get("data.name") for run in runs]
+    data = list(dict.fromkeys(show(name) for name in named if name and name != "unknown"))
     place = f" on {data[0]}" if len(data) == 1 else ""
     if len(runs) == 1:
         kind = describe(runs[0])

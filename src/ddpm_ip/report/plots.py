@@ -91,9 +91,14 @@ def column_style(table: Table, column: int) -> int:
     return runs[column] if len(set(runs)) == len(runs) else column
 
 
+def is_alone(table: Table) -> bool:
+    """Whether there is one run with several samplers: then these have the colours."""
+    return len(table.columns) == 1 and len({setting.family for setting in table.settings}) > 1
+
+
 def line_style(table: Table, column: int, family: int) -> int:
-    """Of a line its run's colour and marker; where there is but one run, colours and markers tell samplers apart."""
-    return family if len(table.columns) == 1 else column_style(table, column)
+    """Of a line its run's colour and marker; of one run with several samplers these tell the samplers apart."""
+    return family if is_alone(table) else column_style(table, column)
 
 
 def is_hollow(family: int) -> bool:

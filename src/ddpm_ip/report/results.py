@@ -8,7 +8,7 @@ from ddpm_ip.errors import UserError
 from ddpm_ip.metric import find, higher_is_better
 from ddpm_ip.report.compare import grouped, show
 from ddpm_ip.report.markup import Markup, join, sentence_list, tag
-from ddpm_ip.report.plots import can_be_drawn, column_style, metric_by_evaluations
+from ddpm_ip.report.plots import can_be_drawn, column_style, is_alone, metric_by_evaluations
 from ddpm_ip.report.svg import run_label, swatch, to_svg
 from ddpm_ip.report.table import Column, Setting, Table
 from ddpm_ip.report.texts import UNKNOWN_METRIC
@@ -116,7 +116,7 @@ def _html_table(table: Table, caption: str) -> Markup:
     for setting in table.settings[:MOST_ROWS]:
         families.setdefault(setting.family, []).append(setting)
     names: list[str] = [run_label(column_style(table, i), column.label) for i, column in enumerate(table.columns)]
-    if _is_alone(table):
+    if is_alone(table):
         names = [column.label for column in table.columns]
     headers = [tag("th", name, scope="col") for name in names]
     changes = [tag("th", "Ratio", scope="col"), tag("th", "Difference", scope="col")] if len(table.columns) == 2 else []
@@ -183,15 +183,10 @@ def _change(table: Table, setting: Setting) -> list[Markup]:
     ]
 
 
-def _is_alone(table: Table) -> bool:
-    """Whether there is one run with several samplers: then these have the colours."""
-    return len(table.columns) == 1 and len({setting.family for setting in table.settings}) > 1
-
-
 def _legend(table: Table) -> Markup:
     labels = dict.fromkeys(table.family_label(setting) for setting in table.settings)
     runs = [tag("li", run_label(column_style(table, i), c.label)) for i, c in enumerate(table.columns)]
-    alone = _is_alone(table)
+    alone = is_alone(table)
     lines = [tag("li", swatch(i if alone else None, i), label) for i, label in enumerate(labels)]
     return tag("ul.legend", [] if alone else runs, lines if len(lines) > 1 else [])
 

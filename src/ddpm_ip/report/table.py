@@ -175,8 +175,9 @@ def tables(runs: Sequence[Run]) -> list[Table]:
 
 def _table(rows: list[tuple[int, Record]], runs: Sequence[Run]) -> Table:
     weights = {i: list(dict.fromkeys(r.weights for j, r in rows if j == i)) for i, _ in rows}
+    words = {i: _called([r for j, r in rows if j == i]) for i in weights}
     columns = [
-        Column(i, w, runs[i].name if len(weights[i]) == 1 else f"{runs[i].name} ({(w or 'unknown')[:8]})")
+        Column(i, w, runs[i].name if len(weights[i]) == 1 else f"{runs[i].name} ({words[i][w]})")
         for i in sorted(weights)
         for w in weights[i]
     ]
@@ -193,6 +194,16 @@ def _table(rows: list[tuple[int, Record]], runs: Sequence[Run]) -> Table:
         tuple(columns),
         cells,
     )
+
+
+def _called(results: list[Record]) -> dict[str | None, str]:
+    """Several weights of a run in few words: which average each is, or where nothing tells them apart, its hash."""
+    averages = {r.weights: r.averaged for r in results}
+    said = list(averages.values())
+    return {
+        weights: average if isinstance(average, str) and said.count(average) == 1 else (weights or "unknown")[:8]
+        for weights, average in averages.items()
+    }
 
 
 def _cell(results: list[Record]) -> Cell:

@@ -61,7 +61,7 @@ def identity(path: Path) -> Identity:
     if not path.exists() or file is None or not file.is_file():
         raise ConfigError(
             f"{path} belongs to no folder of a run: there is no checkpoint and no config.yaml. Give the folder that "
-            "training wrote (its EXP_DIR)"
+            "training wrote (its EXP_DIR); of a network from elsewhere `ddpm-ip import SOURCE -e EXP_DIR` makes one"
         )
     return Identity(read_yaml(file), file)
 

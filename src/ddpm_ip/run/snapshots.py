@@ -110,6 +110,8 @@ def last(run: Path) -> Path:
 def _kept(folder: Path, step: int | None) -> list[_Kept]:
     """The averages in the snapshots up to a step; a damaged snapshot is passed over."""
     steps = checkpoint.steps(folder)
+    if not folder.parent.is_dir():
+        raise CheckpointError(f"{folder.parent} does not exist: give the folder of a run")
     if not steps:
         raise CheckpointError(
             f"{folder} holds no snapshots, of which averages are made: they are written in training, with "

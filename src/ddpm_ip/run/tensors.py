@@ -16,6 +16,8 @@ from ddpm_ip.plain import reason
 from ddpm_ip.run.header import LARGEST_HEADER
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+POINTER = b"version https://git-lfs"  # how the text begins that git leaves in place of a large file
+LEFT_OUT = "is a pointer of git LFS and not the file itself: fetch that with `git lfs pull`, or download it by hand"
 KINDS = (*FLOATS, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)  # of numbers in a state
 
 
@@ -27,7 +29,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         with path.open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
+            start = file.read(len(POINTER))
+        if start == POINTER:
+            raise CheckpointError(f"{path} {LEFT_OUT}")
+        header = int.from_bytes(start[:8], "little")
         if header > LARGEST_HEADER:
             raise ValueError(f"its header has {header} bytes, which none of a network has")
         tensors = load_file(path)
@@ -35,6 +40,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             if tensor.dtype not in KINDS:
                 raise ValueError(f"{name} has dtype {_name(tensor.dtype)}, which no state has")
         return tensors
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever bytes that anybody may have written make the reader raise
         raise CheckpointError(f"{path} is damaged: {reason(error) or type(error).__name__}") from None
 

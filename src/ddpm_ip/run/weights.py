@@ -99,7 +99,10 @@ def find_weights(path: Path, ema: str | None = None) -> Weights:
         with reading(path, error=CheckpointError):
             return Weights(tensors, sha256(path), known, None, str(path), header=header)
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist: give the folder of a run, a checkpoint, or a .safetensors file")
+        raise CheckpointError(
+            f"{path} does not exist: give the folder of a run, a checkpoint, a .safetensors file, or a network from "
+            "elsewhere that `ddpm-ip import` takes"
+        )
     length = None if ema is None else length_of(ema)
     if length is not None:
         return _made(path, length)
@@ -108,7 +111,8 @@ def find_weights(path: Path, ema: str | None = None) -> Weights:
     tensors = found.tensors(part)
     if part != "ema":  # which was looked at
         refuse_not_finite(tensors, found.path / f"{part}.safetensors")
-    log.info("weights: the average%s of %s", "" if part == "ema" else f" of {said}", found.path)
+    which = {True: "the average of ", False: "", "unknown": ""}.get(said, f"the average of {said} of ")
+    log.info("weights: %s%s", which, found.path)
     return Weights(tensors, found.hashes[f"{part}.safetensors"], said, found, str(found.path))
 
 

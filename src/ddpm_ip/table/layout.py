@@ -115,10 +115,12 @@ def protocol_line(protocol: Mapping[str, Any]) -> str:
     """All that the numbers were measured under, as one sentence."""
     p = protocol
     extractor = described(p["extractor"], p["extractor_identity"])
-    which = f" ({p['averaged']})" if isinstance(p.get("averaged"), str) else ""
+    average = p.get("averaged")
+    which = f"averaged weights ({average})" if isinstance(average, str) else "averaged weights"
+    which = "weights" if average is False else "weights, averaged or not," if average == "unknown" else which
     return (
         f"{p['n_samples']:,} images a cell, rounded to uint8, against {p['n_reference']:,} of {p['reference']} "
-        f"(SHA-256 {p['reference_sha256'][:12]}); extractor {extractor}; averaged weights{which} {p['weights'][:12]}; "
+        f"(SHA-256 {p['reference_sha256'][:12]}); extractor {extractor}; {which} {p['weights'][:12]}; "
         f"{' or '.join(_spacings(protocol))} times; {computed_in_words(p)}"
     )
 
