@@ -2,20 +2,20 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState
 from tests.tiny import (
-    TORCHRUN,
-    TRAIN_SCRIPT,
+    alone,
     assert_same_state,
     contents,
-    finish,
     meta,
     run,
-    start,
     steps_saved,
     tiny,
+    two_processes,
     yaml_file,
 )
 
@@ -263,19 +263,26 @@ def test_a_run_of_version_0_1_continues_with_what_it_says_and_else_that_versions
     assert [c for c in entry["changes"] if not c.startswith("train.n_steps")] == []
 
 
-def test_how_a_run_computes_is_recorded_and_a_change_of_it_is_told(tmp_path, monkeypatch):
+def test_how_a_run_computes_is_recorded_and_a_change_of_it_is_told(tmp_path, monkeypatch, capfd):
     config, folder = yaml_file(tmp_path, n_steps=2), tmp_path / "run"
-    code, output = finish(start(TRAIN_SCRIPT, "-c", config, "-e", folder))
-    assert code == 0, output
-    alone = {"precision": "no", "processes": 1, "device": "cpu", "step": "plain"}
-    assert meta(folder, 2)["computed"] == read_json(folder / "provenance.json")["computed"] == alone
+
+    def told(processes: Callable[[Callable[[], None]], object], *words: object) -> str:
+        def call() -> None:
+            assert main(["train", "-e", str(folder), *map(str, words)]) == 0
+
+        assert processes(call) in (0, [0, 0])
+        return "".join(capfd.readouterr())
+
+    AcceleratorState._reset_state(True)
+    output = told(alone, "-c", config)
+    computed = {"precision": "no", "processes": 1, "device": "cpu", "step": "plain"}
+    assert meta(folder, 2)["computed"] == read_json(folder / "provenance.json")["computed"] == computed
     assert "1 process on " in output
     assert "precision float32" in output
 
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as Accelerate's default_config.yaml says it
-    code, output = finish(start(*TORCHRUN, TRAIN_SCRIPT, "-e", folder, "-r", "latest", "--train.n_steps", "4"))
-    assert code == 0, output
-    assert meta(folder, 4)["computed"] == {**alone, "precision": "bf16", "processes": 2}
+    output = told(two_processes, "-r", "latest", "--train.n_steps", 4)
+    assert meta(folder, 4)["computed"] == {**computed, "precision": "bf16", "processes": 2}
     assert "2 processes on " in output
     assert "precision bf16" in output
     expected = ["train.n_steps: 2 -> 4", "precision: 'no' -> 'bf16'", "processes: 1 -> 2"]

@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import ROOT, TORCHRUN, finish, start, wait_for
+from tests.tiny import ROOT, TORCHRUN, finish, start, two_processes, wait_for
 from tests.tiny_extractor import Tiny
 
 from ddpm_ip.cli import main
 from ddpm_ip.data import Digits, ImageSet
 from ddpm_ip.data.imageset import from_arrays
+from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.evaluate import collect
 from ddpm_ip.evaluate.evaluate import Comparison, Evaluator, evaluate
@@ -646,39 +647,22 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pyte
     assert two["protocol"]["line"] == one["protocol"]["line"]
 
 
-WORKER = """
-import json, pathlib, sys
-import numpy as np
-from ddpm_ip.data import Npz
-from ddpm_ip.engine import start_engine, stop_engine
-from ddpm_ip.errors import DataError
-from ddpm_ip.evaluate.evaluate import evaluate
-from ddpm_ip.evaluate.features import Pixels, find_extractor
-
-engine, folder = start_engine("no"), pathlib.Path(sys.argv[1])
-images, real = np.load(folder / "fake.npy"), Npz(root=str(folder / "real.npz"), image_size=16).open()
-mine = range(engine.process_index * 16, 70, engine.num_processes * 16)
-found = {}
-for n in (60, 71):
-    try:
-        found[n] = evaluate(
-            (images[i : i + 16] for i in mine), real, extractor=find_extractor("tiny_extractor:Tiny", engine.device),
-            metrics=["fid", "isc", "kid", "prc", "sfid"], n_images=n, device=engine.device,
-        ).values
-    except DataError as error:
-        found[n] = str(error)
-(folder / f"{engine.process_index}.json").write_text(json.dumps(found))
-stop_engine()
-"""
-
-
 def test_two_processes_that_make_images_themselves(tmp_path: Path, reference: ImageSet) -> None:
     """Each passes its own blocks and gets the same result; they stop together; and too few are refused by both."""
-    (tmp_path / "worker.py").write_text(WORKER)
-    np.save(tmp_path / "fake.npy", FAKE)
-    npz_file(tmp_path / "real.npz", REAL)
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", tmp_path))
-    assert code == 0, output
+
+    def call() -> None:
+        engine, found = start_engine("no"), {}
+        mine = range(engine.process_index * 16, 70, engine.num_processes * 16)
+        for n in (60, 71):
+            try:
+                blocks = (FAKE[i : i + 16] for i in mine)
+                options = {"extractor": Tiny(engine.device), "metrics": ALL, "n_images": n, "device": engine.device}
+                found[n] = evaluate(blocks, reference, **options).values
+            except DataError as error:
+                found[n] = str(error)
+        (tmp_path / f"{engine.process_index}.json").write_text(json.dumps(found))
+
+    assert two_processes(call) == [0, 0]
     expected = tiny([FAKE], reference, n_images=60).values
     for process in range(2):
         found = json.loads((tmp_path / f"{process}.json").read_text())

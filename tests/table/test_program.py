@@ -7,7 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.tiny import ROOT, TORCHRUN, briefly_trained, contents, finish, one_thread, run, start, tiny, tree, wait_for
+from tests.tiny import (
+    ROOT,
+    briefly_trained,
+    contents,
+    one_thread,
+    run,
+    start,
+    tiny,
+    tree,
+    two_processes,
+    wait_for,
+)
 
 from ddpm_ip.cli import main
 from ddpm_ip.commands.compare_samplers import every_sampler
@@ -138,11 +149,14 @@ def test_without_batch_size_the_block_of_the_cells_that_are_there_is_taken(folde
     assert contents(folder / "table") == expected
 
 
-def test_two_processes_measure_the_same(folder, expected):
-    given = ["-e", folder, "--steps", 4, 2, "--n_samples", 20, "--batch_size", 8, "--extractor", "pixels"]
-    code, output = finish(start(*TORCHRUN, ROOT / "scripts/table.py", *given))
-    assert code == 0, output
-    assert output.count("FD-pixels  ") == 1, "printed once"
+def test_two_processes_measure_the_same(folder, expected, capfd):
+    given = ["--steps", "4", "2", "--n_samples", "20", "--batch_size", "8", "--extractor", "pixels"]
+
+    def call():
+        assert main(["table", "-e", str(folder), *given]) == 0
+
+    assert two_processes(call) == [0, 0]
+    assert capfd.readouterr().out.count("FD-pixels  ") == 1, "printed once"
     two, one = json.loads((folder / "table" / "table.json").read_text()), json.loads(expected["table.json"])
     assert two["protocol"] == one["protocol"]
     for place, cell in values(one).items():
@@ -447,7 +461,7 @@ def test_spacings_and_variances_that_need_the_weights(folder):
 
 
 def test_every_sampler_is_compared_by_evaluations(folder, capsys):
-    given = ["--n_samples", "8", "--batch_size", "8", "--extractor", "pixels", "--evaluations", "2", "3"]
+    given = ["--n_samples", "8", "--batch_size", "8", "--extractor", "pixels", "--evaluations", "3"]
     assert main(["compare-samplers", str(folder), *given]) == 0
     assert "grid.csv, .png, .svg" in capsys.readouterr().out
     grid = json.loads((folder / "table" / "table.json").read_text())

@@ -6,15 +6,17 @@ import os
 import shutil
 import signal
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor, wait
 from types import SimpleNamespace
 
 import pytest
-from tests.tiny import ROOT, TORCHRUN, finish, start, tiny, yaml_file
+from tests.tiny import ROOT, tiny, two_processes
 
 from ddpm_ip.errors import DataError
 from ddpm_ip.evaluate import during
+from ddpm_ip.evaluate.evaluate import Comparison
 from ddpm_ip.report.run import Run
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
@@ -267,45 +269,29 @@ def test_a_second_interrupt_gives_up_what_has_not_begun(tmp_path, machine):
     assert recorded(tmp_path / "run") == [(2, 1.0)]
 
 
-WORKER = """
-import os, sys, time
-from pathlib import Path
-from ddpm_ip.config import load
-from ddpm_ip.engine import stop_engine
-from ddpm_ip.evaluate.evaluate import Comparison
-from ddpm_ip.train.loop import Hooks, train
-
-folder, process, ordinary = Path(sys.argv[2]), os.environ["RANK"], Comparison.conclude
-
-def conclude(self, device):
-    assert process == "0"
-    end = time.monotonic() + 120
-    while not (folder / "other-at-5").exists():
-        assert time.monotonic() < end, "the other process waited for the numbers"
-        time.sleep(0.01)
-    return ordinary(self, device)
-
-def on_step(step):
-    if process == "1" and step == 5:
-        assert not (folder / "run" / "evaluations.jsonl").exists()
-        (folder / "other-at-5").touch()
-
-Comparison.conclude = conclude
-train(load(sys.argv[1]), folder / "run", hooks=Hooks(on_step=on_step))
-stop_engine()
-"""
-
-
 def test_the_other_process_does_not_wait(tmp_path, monkeypatch):
     """The numbers of step 2 come only once the other process has done step 5."""
-    monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "worker.py").write_text(WORKER)
-    config = yaml_file(tmp_path, n_steps=7, save_freq=3, eval={"every": 2, "n_samples": 20, "steps": 3})
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", config, tmp_path))
-    assert code == 0, output
-    found = recorded(tmp_path / "run")
+    ordinary, folder = Comparison.conclude, tmp_path / "run"
+
+    def conclude(self, device):
+        assert os.environ["RANK"] == "0"
+        for _ in range(10_000):
+            if (tmp_path / "other-at-5").exists():
+                return ordinary(self, device)
+            time.sleep(0.01)
+        raise AssertionError("the other process waited for the numbers")
+
+    def on_step(step):
+        if os.environ["RANK"] == "1" and step == 5:
+            assert not (folder / "evaluations.jsonl").exists()
+            (tmp_path / "other-at-5").touch()
+
+    monkeypatch.setattr(Comparison, "conclude", conclude)
+    config = tiny(n_steps=7, save_freq=3, eval={"every": 2, "n_samples": 20, "steps": 3})
+    assert two_processes(lambda: train(config, folder, hooks=Hooks(on_step=on_step))) == [0, 0]
+    found = recorded(folder)
     assert [step for step, _ in found] == [2, 4, 6, 7]
-    assert checkpoint.find(tmp_path / "run" / "best").step == min(found, key=lambda pair: pair[1])[0]
+    assert checkpoint.find(folder / "best").step == min(found, key=lambda pair: pair[1])[0]
 
 
 @pytest.mark.parametrize("later", [1.5, 2.2])

@@ -10,15 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.tiny import (
     ROOT,
-    TORCHRUN,
-    finish,
     manifest_of,
     resign,
     run,
-    start,
     tiny,
+    two_processes,
     weights,
-    yaml_file,
 )
 from tests.train.parts import History, LossAware
 from torch import nn
@@ -31,7 +28,7 @@ from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.times import Uniform
-from ddpm_ip.train.loop import build, fresh_state
+from ddpm_ip.train.loop import build, fresh_state, train
 from ddpm_ip.train.state import Moments, Part, Sums, TrainState, Weights, _is_scaler
 
 LEGACY = ROOT / "tests/legacy/v0.1/run"
@@ -175,33 +172,12 @@ def aware(model=None, **settings):
     return replace(config, train=replace(config.train, times=LossAware()))
 
 
-WORKER = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-
-sys.path.insert(0, sys.argv[1])
-from parts import LossAware
-
-from ddpm_ip.config import load
-from ddpm_ip.engine import stop_engine
-from ddpm_ip.train.loop import train
-
-config = load(sys.argv[2])
-train(replace(config, train=replace(config.train, times=LossAware())), Path(sys.argv[3]))
-stop_engine()
-"""
-
-
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_a_time_sampler_learns_from_the_losses_of_all_processes(tmp_path):
     """Two processes have learned what one has."""
     settings = {"n_steps": 5, "save_freq": 5, "optim": {"lr": 1e-3, "eps": 1e-3}}
     still = {"dropout": 0.0}
-    (tmp_path / "worker.py").write_text(WORKER)
-    config = yaml_file(tmp_path, still, **settings)
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", ROOT / "tests/train", config, tmp_path / "two"))
-    assert code == 0, output
+    assert two_processes(lambda: train(aware(still, **settings), tmp_path / "two")) == [0, 0]
     run(aware(still, **settings), tmp_path / "one")
     one, two = (weights(tmp_path / name, 5, "times")["squares"] for name in ("one", "two"))
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
