@@ -129,6 +129,7 @@ class Schedule:
         return expand_like(_tables(self, like.device)[1][t], like)
 
 
+LEAST_LEFT = 2.0**-126  # of alpha_bar; what divides by alpha below that is not finite in float32
 MOST_LEFT = 1e-3  # of alpha_bar at the noisiest time; more is seen in samples
 PUBLISHED_LEFT = 4.04e-5  # what DDPM's own betas leave of 1000 times
 

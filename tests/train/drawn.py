@@ -2,8 +2,8 @@
 
 What a setting can be is read from its type where that says it (true or false, one of a list of words), and stands in
 ``VALUES`` where it does not; a test fails for one that has no values. A setting or a variant that is added later is so
-drawn by itself, or asked for. What cannot be together is mostly put right (``RULES``), and sometimes left, since it must
-be refused by name.
+drawn by itself, or asked for. What cannot be together is mostly put right (``RULES``), and sometimes left, since it is
+to be refused by name.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ NOT_DRAWN = {  # why the tests of training as a whole leave them alone
 }
 VALUES: dict[str, tuple[Any, ...]] = {
     "model.in_channels": (1, 1, 1, 3),
-    "model.dim": (8, 16),
+    "model.dim": (8, 8, 16),
     "model.dim_mults": ([1], [1, 1], [1, 2], [2, 1], [2, 2]),
     "model.use_attn": ([False], [True], [False, True], [True, True], [False, False]),
-    "model.num_res_blocks": (1, 1, 1, 2),
+    "model.num_res_blocks": (*(1,) * 7, 2),
     "model.n_heads": (1, 1, 2, 4),
     "model.head_channels": (None, None, 2, 4, 8),
     "model.dropout": (0.0, 0.1, 0.5),

@@ -5,11 +5,8 @@ What is drawn is in :mod:`tests.train.drawn`; new variants and settings are cove
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.tiny import numbers, one_thread, run, step_folder
+from tests.tiny import tree as tiny_tree
 from tests.train.drawn import NOT_DRAWN, VALUES, configuration, leaves
 
 from ddpm_ip import files
@@ -25,9 +23,18 @@ from ddpm_ip.config import Config, from_dict, merge
 from ddpm_ip.data.arrays import Digits
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError, DataError, UserError
+from ddpm_ip.learning_rate import RateConfig
+from ddpm_ip.nn import ModelConfig
 from ddpm_ip.notebook import load
+from ddpm_ip.perturbation import Perturbation
 from ddpm_ip.run.record import flatten
+from ddpm_ip.sampler import AnySampler
+from ddpm_ip.sampler.correction import AnyCorrection
+from ddpm_ip.settings import keys
+from ddpm_ip.times import TimesConfig
 from ddpm_ip.train import loop, start
+from ddpm_ip.variants import variant_name, variants
+from ddpm_ip.weighting import WeightingConfig
 
 BATCHES, VALID = 100, 5  # so many valid ones in each; what is refused on the way comes on top
 RESUMED, CAPTURED = 5, 4  # one in so many
@@ -131,8 +138,9 @@ def is_captured_exactly(tree: dict[str, Any], captured: Any) -> None:
     (one, step), (two, same) = loop.build(config, images, start_engine(None)), captured(config, images)
     for _ in range(2):
         torch.testing.assert_close(torch.stack(same()), torch.stack(step()), rtol=1e-3, atol=1e-4)
+    plain = one.tensors()
     for part, named in two.tensors().items():
-        found, wanted = (torch.cat([v.double().flatten() for v in each.values()]) for each in (named, one.tensors()[part]))
+        found, wanted = (torch.cat([v.double().flatten() for v in each.values()]) for each in (named, plain[part]))
         torch.testing.assert_close(found, wanted, rtol=1e-2, atol=1e-4, msg=lambda m, part=part: f"{part}: {m}")
 
 
@@ -164,3 +172,87 @@ def test_every_configuration_trains_and_samples_or_is_refused_by_name(batch, col
             raise
         number += 1
     assert number < 2 * VALID, "refusals are no way out"
+
+
+def test_every_setting_has_values() -> None:
+    """One that is added must be drawn: give it values in tests/train/drawn.py, or say there why it is left alone."""
+    assert [path for path, known in leaves() if not known] == []
+    there = {path for path, _ in leaves()}
+    assert [path for path in VALUES if path not in there] == [], "of settings that are gone"
+    assert [path for path in NOT_DRAWN if not any(key == path or key.startswith(f"{path}.") for key in keys())] == []
+
+
+def test_every_variant_is_drawn() -> None:
+    """Of each place that can hold one of several, each."""
+    drawn: dict[str, set[str]] = {}
+    for number in range(300):
+        tree = configuration(f"variants {number}")
+        places = {"model": tree["model"], "perturbation": tree["perturbation"], "sampler": tree["sampling"]["sampler"]}
+        places |= {key: tree["train"][key] for key in ("times", "weighting", "lr_schedule", "optim")}
+        for correction in tree["sampling"]["corrections"]:
+            drawn.setdefault("corrections", set()).add(correction["name"])
+        for place, section in places.items():
+            drawn.setdefault(place, set()).add(section["name"])
+    unions = {"model": ModelConfig, "perturbation": Perturbation, "sampler": AnySampler, "corrections": AnyCorrection}
+    unions |= {"times": TimesConfig, "weighting": WeightingConfig, "lr_schedule": RateConfig}
+    expected = {place: {variant_name(v) for v in variants(union)} for place, union in unions.items()}
+    assert drawn == {**expected, "optim": {"adam", "adamw"}}
+
+
+LEARNED, EDM = {"diffusion.var_type": "learned_range"}, {"train.weighting": {"name": "edm"}}
+STEEP = {"diffusion.beta_end": 0.3, "diffusion.objective": "pred_eps"}
+SAMPLED = {"train.sample_freq": 1, "train.sample_steps": 2}
+CLASSES = {"classes": {"count": 10, "dropout": 0.0}}
+CONSISTENT = {"perturbation": {"name": "input", "target": "consistent"}}
+GUIDED = SAMPLED | {"sampling.corrections": [{"name": "guidance"}]}
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    (CONSISTENT, "perturbation.target: consistent is for diffusion.objective pred_x0 and pred_v"),
+    (CONSISTENT | {"diffusion.objective": "pred_v", "train.loss": "vlb"}, "perturbation.target.*train.loss vlb"),
+    ({"train.vb_input": "clean"}, "train.vb_input: clean is for a learned variance .diffusion.var_type learned_range"),
+    (LEARNED | {"train.vb_input": "clean", "train.loss": "vlb"}, "train.vb_input.*train.loss vlb.*perturbation.name"),
+    (EDM | {"train.loss": "vlb"}, "train.weighting: edm weighs the squared error, which train.loss vlb does not have"),
+    (EDM | STEEP, "train.weighting edm weighs an error of pred_eps by .*diffusion.objective pred_v"),
+    (STEEP | {"train.loss": "vlb"}, "train.loss vlb divides by .*pred_eps.*choose diffusion.objective pred_v"),
+    (STEEP | LEARNED, "diffusion.var_type learned_range trains divides by .*diffusion.beta_end"),
+    (STEEP | SAMPLED | {"sampling.clip": "none"}, "train.sample_steps: 2.*pred_eps.*set sampling.clip to rederive"),
+    (STEEP | SAMPLED | {"sampling.corrections": [{"name": "tsr"}]}, "train.sample_steps: 2.*Leave the corrections out"),
+    ({"perturbation": {"name": "input", "anneal": "linear"}}, "perturbation: anneal linear needs until"),
+    ({"train.times": {"name": "lognormal", "mean": 90}}, "train.times lognormal with mean 90 and std 1.2"),
+    ({"model.dim_mults": [1, 2], "model.use_attn": [True]}, "model.use_attn has 1 entries, model.dim_mults 2"),
+    ({"model.n_heads": 2, "model.head_channels": 4}, "model.n_heads 2 and model.head_channels 4 both say"),
+    ({"model.num_groups": 3}, "model width 8 is not divisible by num_groups 3"),
+    ({"data.image_size": 7}, "images of 7x7 cannot be halved 1 times .model.dim_mults.*data.image_size"),
+    ({"model.in_channels": 3}, "1 channels, model.in_channels is 3: .*--model.in_channels 1"),
+    ({"classes.count": 3}, "labels up to 9.*--classes.count 10"),
+    (SAMPLED | {"sampling.classes": 3}, "train.sample_steps: 2.*sampling.classes.*unconditional.*leave it out"),
+    (GUIDED, "guidance compares .* this model is unconditional; leave it out"),
+    (GUIDED | CLASSES, "guidance asks the network without a class.*classes.dropout 0"),
+    (CLASSES | SAMPLED | {"sampling.classes": [10]}, "sampling.classes.*has 10 classes, 0..9"),
+    (SAMPLED | {"sampling.sampler": {"name": "ancestral", "var_type": "learned_range"}}, "learned variance"),
+    (SAMPLED | {"sampling.afs": True, "train.sample_steps": 1}, "afs saves the first of at least two"),
+    ({"sampling.steps": 3, "sampling.spacing": [2, 0]}, "the spacing names 2 times, and the steps are 3"),
+    ({"sampling.steps": 2000}, "the steps .* are 2000; choose 1..1000 .diffusion.total_steps"),
+    ({"train.ema_decay": [0.9, 0.9]}, "ema_decay must name 1 to 16, and none twice"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), IMPOSSIBLE, ids=[", ".join(change) for change, _ in IMPOSSIBLE])
+def test_what_does_not_combine_is_refused_by_name_before_the_first_step(change, words) -> None:
+    """Each way, in the words that it is refused in."""
+
+    def begin() -> None:
+        config = from_dict(merge(tiny_tree(), change))
+        loop.build(config, config.data.open(progress=False), start_engine(None))
+
+    with pytest.raises((ConfigError, DataError), match=f"(?s){words}"):
+        begin()
+
+
+def test_what_is_nearly_refused_trains() -> None:
+    """The same schedules and losses where they do go together, so that no more is refused than must be."""
+    for change in (STEEP | SAMPLED, EDM | STEEP | {"diffusion.objective": "pred_v"}, EDM | {"train.loss": "simple"}):
+        config = from_dict(merge(tiny_tree(), change))
+        _, step = loop.build(config, config.data.open(progress=False), start_engine(None))
+        loss, norm = step()
+        assert loss.isfinite()
+        assert norm.isfinite()
