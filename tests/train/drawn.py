@@ -258,6 +258,12 @@ def _parts_of_a_width(tree: dict[str, Any], draw: random.Random) -> None:
         tree["model"] |= {"dim": 16, "dim_mults": [0.5, 1.5], "use_attn": [False, True]}
 
 
+def _levels_that_float32_holds(tree: dict[str, Any], draw: random.Random) -> None:
+    diffusion = tree["diffusion"]
+    if diffusion["objective"] == "pred_eps" or tree["sampling"]["corrections"]:
+        diffusion["beta_end"] = min(diffusion["beta_end"], 10 / diffusion["total_steps"] + 0.01)
+
+
 def _images_of_each_noise_level(tree: dict[str, Any], draw: random.Random) -> None:
     if tree["train"]["times"]["name"] == "lognormal" and tree["diffusion"]["total_steps"] <= 10:
         tree["train"]["times"] = {"name": "skewed"}
@@ -276,5 +282,6 @@ RULES: tuple[Callable[[dict[str, Any], random.Random], None], ...] = (
     _variances_that_there_are,
     _times_that_there_are,
     _evaluations_that_can_be_left_out,
+    _levels_that_float32_holds,
     _images_of_each_noise_level,
 )

@@ -35,7 +35,7 @@ from ddpm_ip.train.step import learning_rate
 
 log = logging.getLogger("ddpm_ip.train")
 
-HEAVIEST = 1e12  # weight of a squared error; the squares of its gradients are summed in float32
+HEAVIEST = 1e15  # weight of a squared error; the squares of its gradients are summed in float32
 LISTED = 1000  # unusable images in the record of a run
 
 
