@@ -217,6 +217,10 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     (STEEP | LEARNED, "diffusion.var_type learned_range trains divides by .*diffusion.beta_end"),
     (STEEP | SAMPLED | {"sampling.clip": "none"}, "train.sample_steps: 2.*pred_eps.*set sampling.clip to rederive"),
     (STEEP | SAMPLED | {"sampling.corrections": [{"name": "tsr"}]}, "train.sample_steps: 2.*Leave the corrections out"),
+    (
+        SAMPLED | {"diffusion": {"beta_end": 0.8, "objective": "pred_x0"}, "sampling.sampler": {"name": "heun"}},
+        "a state of this sampler.*take ancestral or ddim for a sampler",
+    ),
     ({"perturbation": {"name": "input", "anneal": "linear"}}, "perturbation: anneal linear needs until"),
     ({"train.times": {"name": "lognormal", "mean": 90}}, "train.times lognormal with mean 90 and std 1.2"),
     ({"model.dim_mults": [1, 2], "model.use_attn": [True]}, "model.use_attn has 1 entries, model.dim_mults 2"),

@@ -161,12 +161,13 @@ class Sampling:
         plan = self.plan(schedule)
         numbers_of(plan, schedule, learned_variance, self.all_corrections())
         least, when = plan.alpha.min(0)
-        if least**2 < LEAST_LEFT and (self.corrections or (prediction_type == "pred_eps" and self.clip == "none")):
+        divided = self.corrections or (prediction_type == "pred_eps" and self.clip == "none")
+        if (divided and least**2 < LEAST_LEFT) or not plan.update.float().isfinite().all():
             raise ConfigError(
                 f"at the time {plan.t[when]:g} alpha_bar is {least**2:.2g}, and what is divided by its root (x_0 of "
-                "pred_eps, or of a corrected eps) is more than float32 holds: clipping makes something of that, and "
-                "nothing else can. Leave the corrections out and set sampling.clip to rederive or keep_eps, or choose "
-                "a sampling.spacing without this time"
+                "pred_eps or of a corrected eps, or a state of this sampler) is more than float32 holds. Leave the "
+                "corrections out, set sampling.clip to rederive or keep_eps, take ancestral or ddim for a sampler, or "
+                "choose a sampling.spacing without this time"
             )
 
     def check_classes(self, classes: KnownClasses | None) -> None:
