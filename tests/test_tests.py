@@ -16,7 +16,11 @@ FILES = [path.relative_to(TESTS) for path in sorted(TESTS.rglob("*.py")) if "gpu
 OF_NO_MODULE = {"test_imports.py", "test_shapes.py", "test_tests.py"}  # these ask something of all files
 OF_NO_MODULE |= {"report/test_hostile.py"}  # this of all that reads a run
 OF_NO_MODULE |= {"test_demo.py", "test_docs.py", "test_extending.py"}  # and these of what users read and copy
-OF_NO_MODULE |= {"sampler/test_everything.py", "sampler/correction/test_graphs.py"}  # of all samplers and corrections
+OF_NO_MODULE |= {
+    "sampler/test_everything.py",
+    "train/test_everything.py",
+    "sampler/correction/test_graphs.py",
+}  # of all samplers and corrections
 OF_NO_MODULE |= {"sampler/test_tables.py"}  # this of the tests' own tables.py
 OF_NO_MODULE |= {"stress/test_stress.py"}  # and this of everything that can happen to them
 OF_NO_MODULE |= {str(path) for path in FILES if path.parts[0] == "reliability" and path.name.startswith("test_")}

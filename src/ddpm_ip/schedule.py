@@ -100,11 +100,14 @@ class Schedule:
         """``lambda_t = log(alpha_t / sigma_t)``, falling in t; infinite at t = -1, the clean image.
 
         Raises:
-            ConfigError: ``t`` is outside, or nothing of the image is left there, to the last bit.
+            ConfigError: ``t`` is outside, or nothing of the image is left there that float64 can square and divide by.
         """
         alpha, sigma = self.level(t)
-        if alpha == 0:
-            raise ConfigError(f"at the time {t} alpha_bar is 0: the betas of this schedule are too large (diffusion)")
+        if (left := self.alpha_bar(t)) < VANISHED:
+            raise ConfigError(
+                f"at the time {t} alpha_bar is {left:.2g}: the betas of this schedule are too large: choose a smaller "
+                "diffusion.beta_end, or fewer diffusion.total_steps"
+            )
         return math.inf if sigma == 0 else math.log(alpha / sigma)
 
     def time(self, half_log_snr: float) -> float:
@@ -129,6 +132,8 @@ class Schedule:
         return expand_like(_tables(self, like.device)[1][t], like)
 
 
+VANISHED = 1e-300  # of alpha_bar: what is less overflows where ratios of levels are squared
+LEAST_LEFT = 2.0**-126  # of alpha_bar; what divides by alpha below that is not finite in float32
 MOST_LEFT = 1e-3  # of alpha_bar at the noisiest time; more is seen in samples
 PUBLISHED_LEFT = 4.04e-5  # what DDPM's own betas leave of 1000 times
 

@@ -55,6 +55,7 @@ def test_times_of_one_level_are_refused_by_their_names(sampler: Sampler) -> None
         (Schedule(1000, "linear", 1e-12, 1e-10), [999, 1e-6, 0.0], "1e-06 and 0.0 have the same noise level"),
         (Schedule(1000, "linear", 1e-17, 1e-17), [999, 500], "at the time 999 this schedule has no noise"),
         (Schedule(1000, "linear", 1e-4, 0.999), [998.5, 500], r"at the time 998.5 alpha_bar is 0"),
+        (Schedule(2000, "const", 1e-4, 0.3), [1999, 0], r"alpha_bar is 1.6e-310: .* smaller diffusion.beta_end"),
     ]
     for schedule, times, words in cases:
         with pytest.raises(ConfigError, match=words):
@@ -72,6 +73,14 @@ def test_plans_of_unusual_models_and_times_are_finite(sampler: Sampler, shape: B
             assert plan.update.isfinite().all()
             assert plan.after.isfinite().all()
             assert 0 < plan.start < 2
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: s.name)
+def test_plans_are_finite_where_hardly_anything_of_an_image_is_left(sampler: Sampler) -> None:
+    """``alpha_bar`` of 1e-299, next to what is refused."""
+    schedule = Schedule(1925, "const", 1e-4, 0.3)
+    for times in ([1924.0, 1923.0, 1922.0, 3.0], [1924.0, 0.0]):
+        assert sampler.plan(schedule, times).update.isfinite().all()
 
 
 def test_levels_of_a_schedule_without_an_image_at_its_end_are_a_refusal() -> None:

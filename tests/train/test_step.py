@@ -14,11 +14,10 @@ from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import DataError
 from ddpm_ip.images import to_unit
 from ddpm_ip.learning_rate import CosineRate
-from ddpm_ip.nn.ops import Operations
 from ddpm_ip.perturbation import InputPerturbation
 from ddpm_ip.sections import Classes
 from ddpm_ip.times import Lognormal, LossSecondMoment, Skewed
-from ddpm_ip.train.loop import build, fresh_state, make_feed
+from ddpm_ip.train.loop import build, make_feed
 from ddpm_ip.train.step import TrainStep
 from ddpm_ip.weighting import P2, MinSNR
 
@@ -147,45 +146,6 @@ def test_a_time_sampler_hears_the_losses_of_the_whole_batch_once_a_step(micro):
     assert (importance != 1).any()
 
 
-class Replayed:
-    """In place of a CUDA graph: does the work again, and puts its results where a graph would."""
-
-    def __init__(self, step):
-        self.step = step
-        self.loss, self.norm = torch.zeros(()), torch.zeros(())
-
-    def replay(self):
-        for into, value in zip((self.loss, self.norm), self.step._work(), strict=True):
-            into.copy_(value)
-
-
-@pytest.fixture
-def captured(monkeypatch):
-    """Makes the step that would be captured; here its work is done each time, with plain operations (those of a GPU are
-    compared with them in tests/nn)."""
-    pytest.importorskip("triton")
-    from ddpm_ip.nn.fused import operations
-    from ddpm_ip.train.graph import CapturedStep
-
-    monkeypatch.setattr(operations, "FusedOperations", lambda masks, layer: Operations())
-
-    def capture(self):
-        graph = Replayed(self)
-        before = {name: t.clone() for name, t in self._changing().items()}
-        self._set_inputs()
-        self._work()
-        self._put_back(before)
-        return graph, graph.loss, graph.norm
-
-    def make(config, images):
-        monkeypatch.setattr(CapturedStep, "_capture", capture)
-        engine = start_engine(None)
-        state = fresh_state(config, engine)
-        return state, CapturedStep(config, engine, make_feed(config, images, engine), state)
-
-    return make
-
-
 def plain(config, images):
     state, step = build(config, images, start_engine(None))
     assert isinstance(step, TrainStep)
@@ -214,9 +174,10 @@ def test_the_captured_step_does_the_work_of_the_plain_one(captured, change, micr
     assert one.step == two.step == 3
     assert list(one.parts) == list(two.parts)
     assert ("times" in one.parts) is ("times" in change)
+    found = two.tensors()
     for name, named in one.tensors().items():
         for k, v in named.items():
-            torch.testing.assert_close(two.tensors()[name][k], v, rtol=1e-4, atol=1e-5, msg=lambda m, k=k: f"{k}: {m}")
+            torch.testing.assert_close(found[name][k], v, rtol=1e-4, atol=1e-5, msg=lambda m, k=k: f"{k}: {m}")
 
 
 OPTIONS = {
@@ -245,9 +206,10 @@ def test_the_captured_step_does_the_work_of_the_plain_one_with_every_option(capt
     (one, step), (two, same) = plain(config, images), captured(config, images)
     for _ in range(4):
         torch.testing.assert_close(torch.stack(same()), torch.stack(step()), rtol=1e-4, atol=1e-5)
+    found = two.tensors()
     for part, named in one.tensors().items():
         for k, v in named.items():
-            torch.testing.assert_close(two.tensors()[part][k], v, rtol=1e-3, atol=1e-5, msg=lambda m, k=k: f"{k}: {m}")
+            torch.testing.assert_close(found[part][k], v, rtol=1e-3, atol=1e-5, msg=lambda m, k=k: f"{k}: {m}")
     if "times" in one.parts:
         assert (one.times.seen > 2).all()
 

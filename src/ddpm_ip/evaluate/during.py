@@ -32,7 +32,7 @@ def check_sampling(config: Config) -> None:
     for key, often, steps in wanted:
         try:
             if often:
-                config.sampling_in_training(steps).check(d.schedule, d.learned_variance, config.classes)
+                config.sampling_in_training(steps).check(d.schedule, d.learned_variance, config.classes, d.objective)
         except ConfigError as error:
             raise ConfigError(
                 f"images during training (train.{key}: {steps}, and the section sampling): {error}"

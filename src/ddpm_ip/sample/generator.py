@@ -233,7 +233,8 @@ class Model:
         refuse_too_many(self._config, self.engine, sampling.block)
         sampling = sampling.filled(self._config.diffusion.var_type)
         plain = Generator(self, sampling, sampling.plan(self.denoiser.schedule))
-        sampling.check(self.denoiser.schedule, self.denoiser.learned_variance, self.classes)
+        known = self.denoiser
+        sampling.check(known.schedule, known.learned_variance, self.classes, known.prediction_type)
         reason, graph = self._why_not, None
         if reason is None:
             try:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from ddpm_ip.denoiser import PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler import Ancestral, AnySampler, Plan, VarType
 from ddpm_ip.sampler.classes import BALANCED, ChosenClasses, KnownClasses, class_of, in_numbers, refuse_classes
@@ -21,7 +22,7 @@ from ddpm_ip.sampler.facts import facts_of
 from ddpm_ip.sampler.shorter import without_clean_step, without_first_evaluation
 from ddpm_ip.sampler.spacing import check, shown, times_of
 from ddpm_ip.sampler.walk import evaluations, numbers_of
-from ddpm_ip.schedule import Schedule
+from ddpm_ip.schedule import LEAST_LEFT, Schedule
 from ddpm_ip.variants import ByName, Read
 
 
@@ -138,19 +139,36 @@ class Sampling:
         """After how many images their classes begin again; 1 for an unconditional model."""
         return 1 if classes is None else len(self.classes or range(classes.count))
 
-    def check(self, schedule: Schedule, learned_variance: bool, classes: KnownClasses | None = None) -> None:
+    def check(
+        self,
+        schedule: Schedule,
+        learned_variance: bool,
+        classes: KnownClasses | None = None,
+        prediction_type: PredictionType | None = None,
+    ) -> None:
         """Says before anything is made what would be said when images are.
 
         Args:
             schedule: of the model.
             learned_variance: whether the model has one.
             classes: of the model; None for an unconditional one.
+            prediction_type: what its network puts out; None where nobody knows.
 
         Raises:
             ConfigError: this model cannot be sampled so.
         """
         self.check_classes(classes)
-        numbers_of(self.plan(schedule), schedule, learned_variance, self.all_corrections())
+        plan = self.plan(schedule)
+        numbers_of(plan, schedule, learned_variance, self.all_corrections())
+        least, when = plan.alpha.min(0)
+        divided = self.corrections or (prediction_type == "pred_eps" and self.clip == "none")
+        if (divided and least**2 < LEAST_LEFT) or not plan.update.float().isfinite().all():
+            raise ConfigError(
+                f"at the time {plan.t[when]:g} alpha_bar is {least**2:.2g}, and what is divided by its root (x_0 of "
+                "pred_eps or of a corrected eps, or a state of this sampler) is more than float32 holds. Leave the "
+                "corrections out, set sampling.clip to rederive or keep_eps, take ancestral or ddim for a sampler, or "
+                "choose a sampling.spacing without this time"
+            )
 
     def check_classes(self, classes: KnownClasses | None) -> None:
         """The part of :meth:`check` that is about classes.

@@ -166,7 +166,7 @@ class TableOptions:
             if self.evaluations is not None:
                 asked = _sampling(row, _fitting(without_weights(row)[0], int(column), diffusion.schedule), 0)
             sampling, spacing = fill(asked)
-            sampling.check(diffusion.schedule, diffusion.learned_variance, config.classes)
+            sampling.check(diffusion.schedule, diffusion.learned_variance, config.classes, diffusion.objective)
         except ConfigError as error:
             return replace(asked, steps=column), spacing, str(error)
         return sampling, spacing, None

@@ -26,7 +26,7 @@ from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.identity import imported_in
 from ddpm_ip.run.provenance import earlier, hardware, provenance
-from ddpm_ip.schedule import too_little_noise
+from ddpm_ip.schedule import LEAST_LEFT, too_little_noise
 from ddpm_ip.settings import Change, Wanted, changes, continued, understood
 from ddpm_ip.times import Table
 from ddpm_ip.train.origin import Source
@@ -36,6 +36,7 @@ from ddpm_ip.train.step import learning_rate
 
 log = logging.getLogger("ddpm_ip.train")
 
+HEAVIEST = 1e15  # weight of a squared error; the squares of its gradients are summed in float32
 LISTED = 1000  # unusable images in the record of a run
 
 
@@ -168,12 +169,34 @@ def check(config: Config, images: ImageSet, processes: int) -> None:
     config.model.check(images.height, images.width)
     if config.classes is not None:
         check_labels(images.labels, images.name, config.classes.count)
+    check_losses(config)
     check_sampling(config)
     if config.train.batch_size % processes:
         raise ConfigError(
             f"train.batch_size {config.train.batch_size} is not divisible by the {processes} processes, and each takes "
             "an equal share"
         )
+
+
+def check_losses(config: Config) -> None:
+    """Refuses losses that are not finite in float32 at the noisiest time, since next to nothing of an image is left.
+
+    Raises:
+        ConfigError: the bound of ``pred_eps`` divides by nearly 0, or the weight of a time is beyond measure.
+    """
+    d, t = config.diffusion, config.train
+    schedule, last = d.schedule, d.total_steps - 1
+    cure = "choose diffusion.objective pred_v, a smaller diffusion.beta_end, or fewer diffusion.total_steps"
+    left = f"alpha_bar is {schedule.alpha_bar(last):.2g} at the noisiest time"
+    heaviest = float(t.weighting(schedule, torch.tensor([0, last]), d.objective).max())
+    if not heaviest <= HEAVIEST:
+        raise ConfigError(
+            f"train.weighting {t.weighting.name} weighs an error of {d.objective} by {heaviest:.2g}, which training "
+            f"does not survive ({left}): {cure}"
+        )
+    if d.objective == "pred_eps" and (t.loss == "vlb" or d.learned_variance) and schedule.alpha_bar(last) < LEAST_LEFT:
+        which = "train.loss vlb" if t.loss == "vlb" else "the bound that diffusion.var_type learned_range trains"
+        raise ConfigError(f"{which} divides by the root of alpha_bar with pred_eps, and {left}: {cure}")
 
 
 def _mention_edits(file: Path, saved: Mapping[str, Any]) -> None:
