@@ -22,7 +22,7 @@ from ddpm_ip.errors import DataError
 
 def test_every_variant_has_its_own_name():
     names = [variant.__dataclass_fields__["name"].default for variant in get_args(DataConfig)]
-    assert names == ["digits", "cifar10", "mnist", "folder", "parquet", "npz"]
+    assert names == ["digits", "cifar10", "mnist", "folder", "parquet", "npz", "unknown"]
 
 
 def test_digits():

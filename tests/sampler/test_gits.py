@@ -43,7 +43,7 @@ def mixture(schedule: Schedule) -> Denoiser:
 
 
 def model_of(denoiser: Denoiser) -> SimpleNamespace:
-    return SimpleNamespace(denoiser=denoiser, device=torch.device("cpu"), shape=SHAPE)
+    return SimpleNamespace(denoiser=denoiser, device=torch.device("cpu"), shape=SHAPE, classes=None)
 
 
 def euler(schedule: Schedule, times: list[float], y: Tensor) -> tuple[list[float], list[Tensor], list[Tensor]]:
