@@ -5,6 +5,7 @@ import os
 # Two cores, several processes: threads that wait must sleep, not spin. Read when torch is loaded, here and in children.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import gc
 import hashlib
 import logging
 from collections import defaultdict
@@ -52,6 +53,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {item for found in cases.values() for item in sorted(found, key=_lot)[-(-len(found) // SHARE) :]}
     config.hook.pytest_deselected(items=[item for item in items if item in left_out])
     items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What the collected tests have imported is no garbage: to look through it again and again takes minutes.
+
+    (Triton's interpreter makes objects without end, and each of them may be the one at which Python looks.)
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _lot(item: pytest.Item) -> str:
