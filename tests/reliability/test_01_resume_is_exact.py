@@ -56,11 +56,11 @@ def straight(tmp_path_factory, images) -> dict[str, Path]:
     ("kind", "stops"),
     [
         ("plain", [30]),
-        pytest.param("plain", EVERY_SEVENTH, marks=pytest.mark.large),
+        ("plain", EVERY_SEVENTH),
         ("plain", [1, 5, 6, 11, 27, 43, 59]),  # before, in and after the steps that lie in two epochs
         ("micro", [3, 43]),
         ("learned times", [30]),
-        pytest.param("learned times", EVERY_SEVENTH, marks=pytest.mark.large),
+        ("learned times", EVERY_SEVENTH),
     ],
     ids=str,
 )

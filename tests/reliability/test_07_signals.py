@@ -35,7 +35,6 @@ from ddpm_ip.train.loop import Hooks
 ENDLESS = {"n_steps": 100_000, "save_freq": 100_000}
 
 
-@pytest.mark.large
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138), (signal.SIGHUP, 129)]
 )

@@ -14,7 +14,7 @@ from tests.tiny import CORES
 
 from ddpm_ip.errors import UserError
 
-MUTATIONS = mutations(2500, seed=1)
+MUTATIONS = mutations(5000, seed=1)
 SOME = 6  # damages of each command
 KILLED = ("train", "sample", "sample-npz", "evaluate", "table")
 GENTLY = kills.GENTLE + "train"

@@ -45,13 +45,13 @@ def test_the_whole_network() -> None:
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("name", [*OTHER, "DDPM"])
+@pytest.mark.parametrize("name", OTHER)
 def test_the_whole_network_of_other_settings(name: str) -> None:
-    """DDPM's with classes, padding on all sides and heads of a width."""
-    if name == "DDPM":
-        fused_is_plain(UNet(3, 3, **NETWORKS[0], padding="both", head_channels=4, classes=3), 8, 4, LABELS)
-    else:
-        fused_is_plain(small(3, **OTHER[name]), 4, 8, LABELS)
+    fused_is_plain(small(3, **OTHER[name]), 4, 8, LABELS)
+
+
+def test_the_network_of_ddpm_with_classes_padding_on_all_sides_and_heads_of_a_width() -> None:
+    fused_is_plain(UNet(3, 3, **NETWORKS[0], padding="both", head_channels=4, classes=3), 8, 4, LABELS)
 
 
 def test_a_block_that_is_computed_again_drops_what_it_dropped() -> None:

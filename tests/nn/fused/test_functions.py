@@ -32,7 +32,6 @@ def halves(both: Tensor) -> Modulation:
     return both[:, 2 : 2 + c], both[:, 2 + c : 2 + 2 * c]
 
 
-@pytest.mark.large
 @pytest.mark.parametrize("in_registers", [True, False])
 @pytest.mark.parametrize(
     ("channels", "groups", "height", "width", "shifted", "silu"),
@@ -189,7 +188,6 @@ class Copies(TorchDispatchMode):
         return out
 
 
-@pytest.mark.large
 @pytest.mark.parametrize(("heads", "by_head"), [(2, False), (1, True), (2, True)])
 def test_attention_copies_no_activations(heads: int, by_head: bool) -> None:
     """Heads of 32 and 64 channels, in bf16: queries, keys and values go to the kernel as they are."""

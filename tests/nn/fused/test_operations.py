@@ -52,7 +52,6 @@ def gradients(outputs: list[Tensor], inputs: list[Tensor]) -> list[Tensor]:
     return list(torch.autograd.grad(total, inputs, retain_graph=True))
 
 
-@pytest.mark.large
 @pytest.mark.parametrize("in_registers", [True, False])
 @pytest.mark.parametrize(
     ("channels", "groups", "height", "width", "shifted", "silu"),
@@ -165,7 +164,6 @@ def test_the_end_of_a_residual_block(cin: int, cout: int, joined: tuple[int, ...
         same(a, b)
 
 
-@pytest.mark.large
 @pytest.mark.parametrize("name", ["conv", "downsample_conv", "upsample_conv"])
 @pytest.mark.parametrize(("cin", "cout", "height", "width"), [(3, 8, 4, 4), (8, 3, 4, 4), (8, 24, 2, 6)])
 def test_convolutions(name: str, cin: int, cout: int, height: int, width: int) -> None:
@@ -273,7 +271,6 @@ def test_the_whole_network(sizes: dict[str, object], outputs: int) -> None:
     fused_is_plain(UNet(3, outputs, **sizes, dropout=0.1), 8, 4)
 
 
-@pytest.mark.large
 @pytest.mark.parametrize(("channels", "height", "width"), [(2, 6, 10), (5, 10, 6), (16, 2, 14)])
 def test_the_whole_network_of_other_channels_and_sides(channels: int, height: int, width: int) -> None:
     """Halved, the sides are odd."""
@@ -297,7 +294,7 @@ def fused_is_plain(plain: Any, height: int, width: int, cond: Cond | None = None
 def test_compare_finds_no_fault_in_an_untrained_network_and_one_in_a_wrong_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes = {**NETWORKS[0], "dim_mults": (1,), "use_attn": (True,)}
+    sizes = {**NETWORKS[0], "dim_mults": (1, 2), "use_attn": (False, True)}
     network = UNet(3, 3, **sizes)  # fresh: the last layers are zero, which must not hide the rest
     before = copy.deepcopy(network.state_dict())
     out, grad = check.compare(network, torch.float32, (4, 6), images=2)
