@@ -92,13 +92,20 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         PLAIN | {"config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate", "__init__"},
     ),
     "doctor.findings": (set(), set()),
-    "report": ({"numpy", "PIL", "matplotlib"}, PLAIN | {"images", "metric", "run", "__init__"}),
+    "exposure": (
+        {"torch", "accelerate", "numpy", "tqdm"}, MODEL | {"run", "settings", "sample", "evaluate", "__init__"},
+    ),
+    "exposure.curves": (set(), {"errors"}),
+    "report": (
+        {"numpy", "PIL", "matplotlib"}, PLAIN | {"exposure", "exposure.curves", "images", "metric", "run", "__init__"},
+    ),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (
         set(),
         MODEL
         | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
+        | {"exposure", "exposure.curves"}
         | {"interop", "__init__"},
     ),
     "interop": (
