@@ -1,0 +1,71 @@
+r"""What a network says of true states ``x_t = alpha x_0 + sigma eps``, at the levels that a sampling visits.
+
+    slope    lambda_t = E|eps_hat|^2 / E<eps_hat, eps>
+
+An optimal network's error is orthogonal to what it says, so its slope is 1. A factor on all that it says shows as the
+slope: a network trained with input perturbation of strength gamma has about ``1 / sqrt(1 + gamma^2)``, one that is not
+trained to the end less than 1. Dividing by the slope (``epsilon_scaling``) takes the factor back; whether that helps a
+sampling is another question, since its steps have errors of their own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm_ip.draws import Draws
+from ddpm_ip.exposure.haar import BANDS, products, split
+from ddpm_ip.exposure.lockstep import Standing, visitor
+from ddpm_ip.images import to_unit
+from ddpm_ip.sample.generator import Generator
+
+
+class Truth(NamedTuple):
+    """Of each visit of a sampling, on the CPU.
+
+    Attributes:
+        predicted: the mean energy of ``x_0`` as predicted, in each band, float64 (V, 4).
+        slope: ``lambda_t``, (V,).
+        norm: the mean Euclidean norm of the predicted noise, (V,).
+    """
+
+    predicted: Tensor
+    slope: Tensor
+    norm: Tensor
+
+
+def truth(generator: Generator, pixels: Tensor, labels: Tensor | None, seed: int) -> Truth:
+    """Asks the network, within the corrections of its sampling, about real images. All processes call this together.
+
+    Args:
+        generator: model and sampling.
+        pixels: ``uint8`` (N, C, H, W), real images, the same on all processes; whole blocks of them are used, each
+            process its own.
+        labels: their classes, int64 (N,); None for an unconditional model.
+        seed: of the noise.
+    """
+    engine, size, plan = generator.model.engine, generator.block, generator.plan
+    device, found = generator.model.device, []
+    visit = visitor(generator)
+    starts = range(engine.process_index * size, len(pixels) - size + 1, engine.num_processes * size)
+    for i in range(plan.visits):
+        sums = torch.zeros(4, BANDS, dtype=torch.float64, device=device)
+        count = torch.zeros(1, dtype=torch.float64, device=device)
+        for start in starts:
+            indices = torch.arange(start, start + size, device=device)
+            x0 = to_unit(pixels[start : start + size].to(device))
+            eps = Draws(seed, int(plan.word[i]), indices).eps(x0.shape[1:])
+            x = float(plan.alpha[i]) * x0 + float(plan.sigma[i]) * eps
+            memories = [torch.zeros_like(x) for _ in range(plan.memories)]
+            told = None if labels is None else labels[start : start + size].to(device)
+            _, _, seen = visit(i, Standing(indices, x, memories), told)
+            x0_parts, eps_parts = split(seen.x0), split(seen.eps)
+            norm = seen.eps.flatten(1).norm(dim=1).double()[:, None].expand(-1, BANDS)
+            each = [products(x0_parts, x0_parts), products(eps_parts, eps_parts), products(eps_parts, split(eps)), norm]
+            sums += torch.stack(each).sum(dim=1)
+            count += size
+        found.append((engine.reduce(sums, "sum") / engine.reduce(count, "sum")).cpu())
+    predicted, said, along, norm = torch.stack(found, dim=1)
+    return Truth(predicted, said.sum(dim=1) / along.sum(dim=1), norm[:, 0])
