@@ -143,25 +143,10 @@ class Graph:
             cond: the labels of the first block.
         """
         self._start(torch.arange(len(self._indices), device=self._indices.device), cond=cond)
-        xt, row = asked(self._corrections, self._xt.clone(), self._row(self._table[0]))
+        xt, t, told = asked(self._corrections, self._xt.clone(), self._row(self._table[0]))
         self._advance()
         assert self._seen is not None
-        return Visit(xt, row.t.float(), self._seen.output, row.cond)
-
-    def visit(self, row: int, xt: Tensor, indices: Tensor, cond: Cond | None = None) -> Prediction:
-        """What the denoiser says of any states at a row of the plan; overwritten when the next is asked for.
-
-        Args:
-            row: in 0 .. V - 1.
-            xt: float32 (block, C, H, W), which is copied.
-            indices: int64 (block,), which images of the seed they are.
-            cond: their labels.
-        """
-        self._start(indices, xt, cond)
-        self._number.fill_(row)
-        self._advance()
-        assert self._seen is not None
-        return self._seen
+        return Visit(xt, t.float(), self._seen.output, told)
 
     def _start(self, indices: Tensor, start: Tensor | None = None, cond: Cond | None = None) -> None:
         self._walks += 1

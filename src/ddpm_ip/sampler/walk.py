@@ -53,7 +53,7 @@ def walk(
     yield State(0, times[0], x, None)
     for i in range(plan.visits):
         with torch.no_grad():
-            row = row_of(plan, i, numbers, x, denoiser.cond)
+            row = _row(plan, i, numbers, x)._replace(cond=denoiser.cond)
             seen = denoise(x, row)
             noise = _noise(plan, i, seen, Draws(seed, int(plan.word[i]), indices), x.shape[1:])
             before = [x, *memories, seen.x0, seen.eps, noise]
@@ -73,12 +73,12 @@ def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
     return _wrapped(network, corrections)
 
 
-def asked(corrections: Sequence[Correction], xt: Tensor, row: Row) -> tuple[Tensor, Row]:
-    """What corrections ask the network first for a state ``xt``, (B, C, H, W), and at which row; it is not run."""
+def asked(corrections: Sequence[Correction], xt: Tensor, row: Row) -> tuple[Tensor, Tensor, Cond | None]:
+    """What corrections ask the network first for a state ``xt``, (B, C, H, W), times (B,), labels; it is not run."""
     found = []
 
     def network(xt: Tensor, row: Row) -> Prediction:
-        found.append((xt, row))
+        found.append((xt, row.t, row.cond))
         nothing = torch.zeros_like(xt)
         return Prediction(nothing, nothing, nothing, nothing)
 
@@ -127,20 +127,11 @@ def evaluations(plan: Plan, corrections: Sequence[Correction]) -> int:
     return plan.visits * math.prod(c.asks for c in corrections)
 
 
-def row_of(plan: Plan, i: int, numbers: Mapping[str, Tensor], x: Tensor, cond: Cond | None) -> Row:
-    """Row ``i`` of a plan as denoisers and corrections read it, where the states ``x`` (B, C, H, W) are.
-
-    Args:
-        plan: of a sampler.
-        i: in 0 .. V - 1.
-        numbers: of the corrections (:func:`numbers_of`).
-        x: the states.
-        cond: what the network is told of them.
-    """
+def _row(plan: Plan, i: int, numbers: Mapping[str, Tensor], x: Tensor) -> Row:
     t = float(plan.t[i])
     times = torch.full((len(x),), int(t) if t.is_integer() else t, device=x.device)
     alpha, sigma = (v[i].to(x.device, torch.float32).reshape(1, 1, 1, 1) for v in (plan.alpha, plan.sigma))
-    return Row(times, alpha, sigma, {name: n[i].to(x.device, torch.float32) for name, n in numbers.items()}, cond)
+    return Row(times, alpha, sigma, {name: n[i].to(x.device, torch.float32) for name, n in numbers.items()})
 
 
 def _noise(plan: Plan, i: int, seen: Prediction, draws: Draws, shape: Sequence[int]) -> Tensor | None:
