@@ -47,12 +47,10 @@ def generator(sampling: Sampling, known: Denoiser, rank: int = 0, world: int = 1
 
 def real(n: int, seed: int = 0) -> Real:
     """Images of N(0, DEVIATION^2)."""
-    return Real(DEVIATION * torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(1000 + seed)), None, "noise")
+    return Real(DEVIATION * torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(1000 + seed)))
 
 
-def measured(
-    sampling: Sampling, known: Denoiser, n: int, measures: tuple[str, ...] = MEASURES
-) -> dict[str, Curve]:
+def measured(sampling: Sampling, known: Denoiser, n: int, measures: tuple[str, ...] = MEASURES) -> dict[str, Curve]:
     """The curves of a generator."""
     measurement = Measurement(generator(sampling, known), real(n, sampling.seed), n, measures)
     return curves(measurement, measurement.sums())
@@ -143,4 +141,10 @@ def _errors(sampling: Sampling, factor: float, times: Sequence[float]) -> dict[s
 def coupled(deviation: float) -> float:
     """The time of true states of a standard deviation."""
     alpha_bar = (1 - deviation**2) / (1 - DEVIATION**2)
-    return -1.0 if alpha_bar >= 1 else 999.0 if alpha_bar <= 0 else SCHEDULE.time(0.5 * math.log(alpha_bar / (1 - alpha_bar)))
+    return (
+        -1.0
+        if alpha_bar >= 1
+        else 999.0
+        if alpha_bar <= 0
+        else SCHEDULE.time(0.5 * math.log(alpha_bar / (1 - alpha_bar)))
+    )

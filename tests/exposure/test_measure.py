@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.exposure.gaussian import DEVIATION, SCHEDULE, denoiser, expected, generator, measured, real
+from tests.exposure.gaussian import denoiser, expected, measured
 
-from ddpm_ip.exposure.curves import KINDS, Curve
-from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, Heun
+from ddpm_ip.exposure.curves import Curve
+from ddpm_ip.sampler import DDIM
 from ddpm_ip.sampler.sampling import Sampling
 
 DRAWN = Sampling(DDIM(eta=0.5), clip="none", steps=5, block=64)

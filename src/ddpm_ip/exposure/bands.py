@@ -8,6 +8,8 @@ Nyquist frequency; ``ring0`` has the mean, and the corners of the spectrum are i
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -25,10 +27,10 @@ def energies(images: Tensor) -> Tensor:
     """
     images = images.float()
     coarse = [low_band(images, level) for level in range(LEVELS)]  # finest first
-    details = [finer - coarser for finer, coarser in zip(coarse, coarse[1:], strict=False)]
+    details = [finer - coarser for finer, coarser in pairwise(coarse)]
     haar = torch.stack([band.square().flatten(1).mean(1) for band in (coarse[-1], *reversed(details))], dim=1)
     power = torch.fft.fft2(images, norm="ortho").abs().square().mean(dim=1) / (images.shape[2] * images.shape[3])
-    ring = _rings(*images.shape[2:], images.device)
+    ring = _rings(images.shape[2], images.shape[3], images.device)
     radial = torch.zeros(len(images), RINGS, device=images.device).index_add_(1, ring, power.flatten(1))
     found = torch.cat((haar, radial), dim=1)
     assert found.shape[1] == len(BANDS)

@@ -90,7 +90,9 @@ class Exposure:
         rows += [[f"{t:g}", *(f"{found[t]:.5g}" if t in found else "" for found in cells.values())] for t in times]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([f"{self.label}: {self.n} images, real ones of {self.data.get('name', 'unknown data')}", *lines])
+        return "\n".join(
+            [f"{self.label}: {self.n} images, real ones of {self.data.get('name', 'unknown data')}", *lines]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -34,7 +34,7 @@ from ddpm_ip.images import to_unit
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.sample.generator import Generator
 from ddpm_ip.sampler import Plan
-from ddpm_ip.sampler.walk import asked, numbers_of, row_of
+from ddpm_ip.sampler.walk import Visits, asked
 
 MEASURES = ("eps_norm", "delta", "errors", "energy")
 POINTS = 50  # of a walk, at most
@@ -50,13 +50,10 @@ class Real:
     Attributes:
         pixels: (N, C, H, W) on the CPU, N >= 1: ``uint8``, or float32 in [-1, 1].
         labels: int64 (N,), what the network is told of them; None for an unconditional network.
-        name, sha256: of the data.
     """
 
     pixels: Tensor
     labels: Tensor | None = None
-    name: str = ""
-    sha256: str = ""
 
 
 class Block(NamedTuple):
@@ -238,9 +235,8 @@ class Measurement:
         if self._is_eps:
             return seen.output
         generator, known = self.generator, self.generator.model.denoiser
-        corrections = generator.sampling.all_corrections()
         told = None if block.labels is None else Cond(block.labels)
-        x, at = asked(corrections, xt, row_of(generator.plan, row, self._numbers, xt, told))
+        x, at = asked(generator.sampling.all_corrections(), xt, self._visits.row(row, xt)._replace(cond=told))
         return known.read(seen.output, x, at.alpha, at.sigma)[1]
 
     @property
@@ -248,10 +244,10 @@ class Measurement:
         return self.generator.model.denoiser.prediction_type == "pred_eps"
 
     @cached_property
-    def _numbers(self) -> dict[str, Tensor]:
-        generator, known = self.generator, self.generator.model.denoiser
-        corrections = generator.sampling.all_corrections()
-        return numbers_of(generator.plan, known.schedule, known.learned_variance, corrections)
+    def _visits(self) -> Visits:
+        generator = self.generator
+        sampling = generator.sampling
+        return Visits(generator.plan, generator.model.denoiser, sampling.seed, sampling.all_corrections())
 
     @cached_property
     def points(self) -> list[Point]:

@@ -32,20 +32,22 @@ def p_values(numbers: Tensor) -> Tensor:
 
 
 def _of_skewness(skewness: Tensor, n: int) -> Tensor:
-    y = skewness * ((n + 1) * (n + 3) / (6.0 * (n - 2))) ** 0.5
-    beta = 3.0 * (n**2 + 27 * n - 70) * (n + 1) * (n + 3) / ((n - 2.0) * (n + 5) * (n + 7) * (n + 9))
-    w2 = (2 * (beta - 1)) ** 0.5 - 1
-    delta = (0.5 * math.log(w2)) ** -0.5
-    return delta * torch.asinh(y * ((w2 - 1) / 2) ** 0.5)
+    y = skewness * math.sqrt((n + 1) * (n + 3) / (6.0 * (n - 2)))
+    beta = 3.0 * (n * n + 27 * n - 70) * (n + 1) * (n + 3) / ((n - 2.0) * (n + 5) * (n + 7) * (n + 9))
+    w2 = math.sqrt(2 * (beta - 1)) - 1
+    delta = 1 / math.sqrt(0.5 * math.log(w2))
+    return delta * torch.asinh(y * math.sqrt((w2 - 1) / 2))
 
 
 def _of_kurtosis(kurtosis: Tensor, n: int) -> Tensor:
     mean = 3.0 * (n - 1) / (n + 1)
-    variance = 24.0 * n * (n - 2) * (n - 3) / ((n + 1) ** 2 * (n + 3) * (n + 5))
-    x = (kurtosis - mean) / variance**0.5
-    third = 6.0 * (n**2 - 5 * n + 2) / ((n + 7) * (n + 9)) * (6.0 * (n + 3) * (n + 5) / (n * (n - 2) * (n - 3))) ** 0.5
-    a = 6 + 8 / third * (2 / third + (1 + 4 / third**2) ** 0.5)
-    denominator = 1 + x * (2 / (a - 4)) ** 0.5
+    variance = 24.0 * n * (n - 2) * (n - 3) / ((n + 1) * (n + 1) * (n + 3) * (n + 5))
+    x = (kurtosis - mean) / math.sqrt(variance)
+    third = (
+        6.0 * (n * n - 5 * n + 2) / ((n + 7) * (n + 9)) * math.sqrt(6.0 * (n + 3) * (n + 5) / (n * (n - 2) * (n - 3)))
+    )
+    a = 6 + 8 / third * (2 / third + math.sqrt(1 + 4 / third**2))
+    denominator = 1 + x * math.sqrt(2 / (a - 4))
     share = (1 - 2 / a) / denominator.where(denominator != 0, 1.0)
     root = share.sign() * share.abs().pow(1 / 3)
-    return (1 - 2 / (9 * a) - root) / (2 / (9 * a)) ** 0.5
+    return (1 - 2 / (9 * a) - root) / math.sqrt(2 / (9 * a))

@@ -30,7 +30,7 @@ from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sampler import Plan, State, walk
 from ddpm_ip.sampler.graph import Graph, Kind, kinds
 from ddpm_ip.sampler.sampling import Computed, Sampling
-from ddpm_ip.sampler.walk import corrected, numbers_of, row_of
+from ddpm_ip.sampler.walk import Visits
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -109,9 +109,7 @@ class Generator:
         """The states of one block, from noise to images; see :func:`ddpm_ip.sampler.walk.walk`."""
         return self.walk(torch.arange(block * self.block, (block + 1) * self.block, device=self.model.device))
 
-    def walk(
-        self, indices: Tensor, start: Tensor | None = None, labels: Tensor | None = None
-    ) -> Iterator[State]:
+    def walk(self, indices: Tensor, start: Tensor | None = None, labels: Tensor | None = None) -> Iterator[State]:
         """The states of any images of the seed, of as many as a block has.
 
         Args:
@@ -146,14 +144,12 @@ class Generator:
         if self.graph is not None:
             self.graph.load(self.plan, corrections, self.sampling.seed)
             for row, xt in asked:
-                yield self.graph.visit(row, xt, indices, cond)
+                yield self.graph.visit(row, xt, (), indices, cond)[2]
             return
-        known = self.model.denoiser
-        numbers = numbers_of(self.plan, known.schedule, known.learned_variance, corrections)
-        denoise = corrected(known, corrections)
+        visits = Visits(self.plan, replace(self.model.denoiser, cond=cond), self.sampling.seed, corrections)
         for row, xt in asked:
-            with torch.no_grad(), self.model.autocast():
-                seen = denoise(xt, row_of(self.plan, row, numbers, xt, cond))
+            with self.model.autocast():
+                seen = visits.said(row, xt)
             yield seen
 
     def _cond(self, indices: Tensor, labels: Tensor | None) -> Cond | None:
