@@ -19,6 +19,7 @@ from ddpm_ip.commands import (
     ema,
     evaluate,
     export,
+    exposure,
     import_,
     report,
     sample,
@@ -110,6 +111,11 @@ _COMMANDS: dict[str, _Command] = {
         "Draws how far the images of every sampler are from real ones, at 6, 10, 20 and 50 network evaluations.",
         compare_samplers.arguments,
         compare_samplers.run,
+    ),
+    "exposure": (
+        "Measures exposure bias: how the states of sampling differ from real noisy images, by time.",
+        exposure.arguments,
+        exposure.run,
     ),
     "times": ("Finds the best times of a few steps, for `--spacing optimised`.", times.arguments, times.run),
     "import": (

@@ -59,10 +59,10 @@ class Measured:
         """The file of one thing.
 
         Raises:
-            ConfigError: the name is not of small letters, digits and hyphens.
+            ConfigError: the name is not of small letters and digits, with single hyphens and underscores in between.
         """
-        if re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", name) is None:
-            raise ConfigError(f"{name!r}: what is measured is called by small letters, digits and hyphens")
+        if re.fullmatch("[a-z0-9]+([-_][a-z0-9]+)*", name) is None:
+            raise ConfigError(f"{name!r}: what is measured is called by small letters, digits, hyphens and underscores")
         return self.folder / f"{name}.json"
 
     def read(self, name: str, needs: Shape = ANY, advice: str = "") -> dict[str, Any] | None:

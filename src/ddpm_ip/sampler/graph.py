@@ -167,10 +167,10 @@ class Graph:
             cond: the labels of the first block.
         """
         self._start(torch.arange(len(self._indices), device=self._indices.device), cond=cond)
-        xt, t, told = asked(self._corrections, self._xt.clone(), self._row(self._table[0]))
+        xt, row = asked(self._corrections, self._xt.clone(), self._row(self._table[0]))
         self._advance()
         assert self._seen is not None
-        return Visit(xt, t.float(), self._seen.output, told)
+        return Visit(xt, row.t.float(), self._seen.output, row.cond)
 
     def _start(self, indices: Tensor, start: Tensor | None = None, cond: Cond | None = None) -> None:
         self._walks += 1

@@ -14,7 +14,6 @@ from torch import Tensor
 from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.draws import Draws
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler.base import Plan, State
 from ddpm_ip.sampler.correction.base import Correction, Denoise, Row
 from ddpm_ip.schedule import Schedule
@@ -75,8 +74,7 @@ class Visits:
             memories: M of the same shape; None where a memory is not set.
             indices: int64 (B,), which images of the seed.
         """
-        plan = self.plan
-        row = _row(plan, i, self._numbers, x)._replace(cond=self.denoiser.cond)
+        plan, row = self.plan, self.row(i, x)
         seen = self._denoise(x, row)
         noise = _noise(plan, i, seen, Draws(self.seed, int(plan.word[i]), indices), x.shape[1:])
         before = [x, *memories, seen.x0, seen.eps, noise]
@@ -85,6 +83,15 @@ class Visits:
         for correction in self.corrections:
             x, kept = changed(correction.after(x, seen.x0, row), plan.carry[i].tolist(), x, kept)
         return x, kept, seen
+
+    def row(self, i: int, x: Tensor) -> Row:
+        """Row ``i`` of the plan as denoisers and corrections read it, for states (B, C, H, W)."""
+        return _row(self.plan, i, self._numbers, x)._replace(cond=self.denoiser.cond)
+
+    def said(self, i: int, x: Tensor) -> Prediction:
+        """What the denoiser says, within all corrections, of states (B, C, H, W) at row ``i``, which they stay at."""
+        with torch.no_grad():
+            return self._denoise(x, self.row(i, x))
 
 
 def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
@@ -96,12 +103,12 @@ def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
     return _wrapped(network, corrections)
 
 
-def asked(corrections: Sequence[Correction], xt: Tensor, row: Row) -> tuple[Tensor, Tensor, Cond | None]:
-    """What corrections ask the network first for a state ``xt``, (B, C, H, W), times (B,), labels; it is not run."""
+def asked(corrections: Sequence[Correction], xt: Tensor, row: Row) -> tuple[Tensor, Row]:
+    """What corrections ask the network first for a state ``xt``, (B, C, H, W), and at which row; it is not run."""
     found = []
 
     def network(xt: Tensor, row: Row) -> Prediction:
-        found.append((xt, row.t, row.cond))
+        found.append((xt, row))
         nothing = torch.zeros_like(xt)
         return Prediction(nothing, nothing, nothing, nothing)
 
