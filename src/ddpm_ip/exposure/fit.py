@@ -30,6 +30,7 @@ from torch import Tensor
 from ddpm_ip.exposure.haar import BANDS, noise_energy, products, split
 from ddpm_ip.exposure.lockstep import Lockstep, Standing
 from ddpm_ip.exposure.mismatch import statistics
+from ddpm_ip.images import UInt8, to_uint8
 from ddpm_ip.sample.generator import Generator
 from ddpm_ip.sampler.base import Plan
 from ddpm_ip.sampler.correction import BandGains, EpsilonScaling, Row
@@ -87,12 +88,14 @@ class Fitted(NamedTuple):
         ratio: the energy of the states after each visit over that of true ones, before it was corrected, (V, 4).
         norm: the mean norm of the predicted noise at each visit, (V,).
         statistics: of the finished images, in the order of their indices, float64 (N, S).
+        images: the finished images of this process, ``uint8`` (block, C, H, W) each.
         correction: what was fitted; None where nothing was.
     """
 
     ratio: Tensor
     norm: Tensor
     statistics: Tensor
+    images: Sequence[UInt8]
     correction: BandGains | EpsilonScaling | None
 
 
@@ -209,14 +212,15 @@ def fit(generator: Generator, n: int, target: Target, method: Method) -> Fitted:
             walks.change(i, block, method.change(plan, i, block.x, x0, eps))
     mine = torch.stack([statistics(block.x.clamp(-1, 1)) for block in walks.blocks])
     each = engine.gather(mine[None])  # (processes, blocks, B, S): block j of process p is block j P + p of all
-    found = each.transpose(0, 1).flatten(0, 2)
-    return Fitted(torch.stack(ratios), torch.stack(norms), found.cpu(), method.correction())
+    found = each.transpose(0, 1).flatten(0, 2).cpu()
+    images: list[UInt8] = [to_uint8(block.x).cpu().numpy() for block in walks.blocks]
+    return Fitted(torch.stack(ratios), torch.stack(norms), found, images, method.correction())
 
 
 def effect_of_noise(plan: Plan, i: int) -> float:
     """What one unit of predicted noise adds to the state at a visit, ``x_0`` following from it."""
     x0, eps = plan.update[i, 0, -3:-1].tolist()
-    return float(eps - x0 * plan.sigma[i] / plan.alpha[i])
+    return float(eps - x0 * float(plan.sigma[i]) / float(plan.alpha[i]))
 
 
 def nearest_root(a: Tensor, b: Tensor, c: Tensor, near: float) -> Tensor:
@@ -236,7 +240,7 @@ def _sums(plan: Plan, i: int, block: Standing) -> Tensor:
     u, e = float(plan.after[i, 0]) * block.seen.x0, effect_of_noise(plan, i) * block.seen.eps
     us, rs, xs, es = (split(z) for z in (u, block.x - u, block.x, e))
     state = products(xs, xs)
-    norm = block.seen.eps.flatten(1).norm(dim=1).double()[:, None].expand_as(state)
+    norm = torch.linalg.vector_norm(block.seen.eps.flatten(1), dim=1).double()[:, None].expand_as(state)
     each = [products(us, us), products(us, rs), products(rs, rs), products(xs, es), products(es, es)]
     return torch.stack([*each, state, state**2, norm]).sum(dim=1)
 
@@ -250,5 +254,5 @@ def _means(sums: Tensor, n: int) -> Energies:
 def _tables(gains: Sequence[tuple[float, Tensor, Tensor]]) -> tuple[tuple[tuple[tuple[float, float], ...], ...], ...]:
     """Tables of gains, one a band, of x_0 and of eps."""
     return tuple(
-        tuple(tuple((one[0], float(one[which][band])) for one in gains) for band in range(BANDS)) for which in (1, 2)
+        tuple(tuple((t, float((a, b)[which][band])) for t, a, b in gains) for band in range(BANDS)) for which in (0, 1)
     )

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ddpm_ip.draws import Draws
 from ddpm_ip.exposure.haar import BANDS, products, split
-from ddpm_ip.exposure.lockstep import Standing, visitor
 from ddpm_ip.images import to_unit
 from ddpm_ip.sample.generator import Generator
 
@@ -46,26 +45,22 @@ def truth(generator: Generator, pixels: Tensor, labels: Tensor | None, seed: int
         labels: their classes, int64 (N,); None for an unconditional model.
         seed: of the noise.
     """
-    engine, size, plan = generator.model.engine, generator.block, generator.plan
-    device, found = generator.model.device, []
-    visit = visitor(generator)
-    starts = range(engine.process_index * size, len(pixels) - size + 1, engine.num_processes * size)
-    for i in range(plan.visits):
-        sums = torch.zeros(4, BANDS, dtype=torch.float64, device=device)
-        count = torch.zeros(1, dtype=torch.float64, device=device)
-        for start in starts:
-            indices = torch.arange(start, start + size, device=device)
-            x0 = to_unit(pixels[start : start + size].to(device))
-            eps = Draws(seed, int(plan.word[i]), indices).eps(x0.shape[1:])
-            x = float(plan.alpha[i]) * x0 + float(plan.sigma[i]) * eps
-            memories = [torch.zeros_like(x) for _ in range(plan.memories)]
-            told = None if labels is None else labels[start : start + size].to(device)
-            _, _, seen = visit(i, Standing(indices, x, memories), told)
-            x0_parts, eps_parts = split(seen.x0), split(seen.eps)
-            norm = seen.eps.flatten(1).norm(dim=1).double()[:, None].expand(-1, BANDS)
-            each = [products(x0_parts, x0_parts), products(eps_parts, eps_parts), products(eps_parts, split(eps)), norm]
-            sums += torch.stack(each).sum(dim=1)
-            count += size
-        found.append((engine.reduce(sums, "sum") / engine.reduce(count, "sum")).cpu())
-    predicted, said, along, norm = torch.stack(found, dim=1)
+    engine, size, plan, device = generator.model.engine, generator.block, generator.plan, generator.model.device
+    sums = torch.zeros(plan.visits, 4, BANDS, dtype=torch.float64, device=device)
+    count = torch.zeros(1, dtype=torch.float64, device=device)
+    for start in range(engine.process_index * size, len(pixels) - size + 1, engine.num_processes * size):
+        indices = torch.arange(start, start + size, device=device)
+        x0 = to_unit(pixels[start : start + size].to(device))
+        told = None if labels is None else labels[start : start + size].to(device)
+        drawn = [Draws(seed, word, indices).eps(x0.shape[1:]) for word in plan.word.tolist()]
+        states = ((i, float(plan.alpha[i]) * x0 + float(plan.sigma[i]) * eps) for i, eps in enumerate(drawn))
+        for i, seen in enumerate(generator.visits(states, indices, told)):
+            parts, noise = split(seen.eps), split(drawn[i])
+            norm = torch.linalg.vector_norm(seen.eps.flatten(1), dim=1).double()[:, None].expand(-1, BANDS)
+            x0_parts = split(seen.x0)
+            each = [products(x0_parts, x0_parts), products(parts, parts), products(parts, noise), norm]
+            sums[i] += torch.stack(each).sum(dim=1)
+        count += size
+    found = (engine.reduce(sums, "sum") / engine.reduce(count, "sum")).cpu()
+    predicted, said, along, norm = found.unbind(dim=1)
     return Truth(predicted, said.sum(dim=1) / along.sum(dim=1), norm[:, 0])
