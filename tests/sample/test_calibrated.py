@@ -14,9 +14,11 @@ from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.run.measured import Measured
+from ddpm_ip.run.record import records
 from ddpm_ip.run.weights import find_weights
 from ddpm_ip.sample import calibrated
 from ddpm_ip.sample.program import SampleOptions, sample
+from ddpm_ip.sampler.facts import facts_of
 from ddpm_ip.sampler.sampling import Sampling
 
 CHAIN = [{"name": "epsilon_scaling", "times": [0, 500], "scales": [0.99, 1.02]}, {"name": "dcw", "low": 0.01}]
@@ -89,6 +91,29 @@ def test_the_facts_name_the_calibration_and_not_the_chain(weights, tmp_path):
     keep(weights, corrections=CHAIN[:1])
     with pytest.raises(ConfigError, match=r"(?s)corrections.*auto.*sha256:"):
         sample_auto(weights, tmp_path / "a")  # no mixture of two calibrations
+
+
+def test_what_is_measured_of_the_images_says_it(weights, tmp_path, capsys):
+    """In the evaluation, which other commands read, and in the card of what is exported."""
+    keep(weights)
+    sample_auto(weights, tmp_path / "a")
+    given = [str(tmp_path / "a"), "--reference", "digits", "--extractor", "pixels"]
+    assert main(["evaluate", *given, "--out", str(weights / "evaluation.json")]) == 0
+    (evaluation,) = json.loads((weights / "evaluation.json").read_text())
+    assert evaluation["protocol"]["sampling"]["corrections"] == [facts_of(ip.Auto(OBJECTS))]
+    (number,) = {record.row for record in records(evaluation, "it")}
+    assert number == "ddim,eta=0+auto"
+    assert main(["export", str(weights), "--out", str(tmp_path / "b"), "--format", "safetensors"]) == 0
+    assert "| ddim,eta=0+auto |" in (tmp_path / "b" / "README.md").read_text()
+
+
+def test_processes_refuse_together(weights, tmp_path):
+    def refused():
+        with pytest.raises(calibrated.NotCalibrated):
+            sample_auto(weights, tmp_path / "a")
+
+    assert two_processes(refused) == [0, 0]
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_calibration_that_corrects_nothing_is_one(weights, tmp_path, capsys):
