@@ -55,8 +55,8 @@ class Calibration(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        held = "+".join(corrections_label({"corrections": [_brief(c) for c in self.chain]})) or "no correction"
-        return f"{shown(self.file)}: {shown(held)} ({shown(self.chosen)}: {shown(self.why)})"
+        held = "+".join(c.name for c in self.chain) or "no correction"
+        return f"{shown(self.file)}: {held}. {shown(self.why)}"
 
 
 class Unusable(ConfigError):
