@@ -47,7 +47,7 @@ from ddpm_ip.sampler.sampling import Sampling
 
 log = logging.getLogger("ddpm_ip.exposure")
 
-PAYS = 0.7  # of the mismatch without a correction: what the best must leave at most, or nothing is corrected
+PAYS = 0.6  # of the mismatch without a correction: what the best must leave at most, or nothing is corrected
 CLEARLY = 0.75  # of the mismatch of the usual one: what another must leave at most, to be taken instead
 BETTER = 0.98  # the same in features that somebody names
 STRENGTHS = (0.5, 0.75, 1.25)  # of gains, as exponents, that a search in features tries
@@ -231,12 +231,7 @@ def _told(trial: Trial, known: Truth, tried: Sequence[Candidate], gamma: float) 
         "chosen": best.name,
         "why": why,
         "candidates": [c.to_dict() for c in tried],
-        "expects": [
-            f"The mismatch of {len(best.fitted.statistics)} images falls from {plain.mismatch:.3g} to "
-            f"{best.mismatch:.3g}."
-            if best.name != NONE
-            else f"The mismatch of {len(plain.fitted.statistics)} images stays at {plain.mismatch:.3g}."
-        ],
+        "expects": [_expected(best, plain)],
         "cannot_know": [
             "The mismatch sees noise, detail, contrast and colour, not what an image shows: measure with `ddpm-ip "
             "table --corrections none auto`."
@@ -244,6 +239,13 @@ def _told(trial: Trial, known: Truth, tried: Sequence[Candidate], gamma: float) 
         "suggestions": suggestions(tried, known, gamma),
         "curves": _curves(generator.plan.t.tolist(), generator.plan.times()[1:], known, tried, trial),
     }
+
+
+def _expected(best: Candidate, plain: Candidate) -> str:
+    n = min(len(best.fitted.statistics), len(plain.fitted.statistics))
+    if best.name == NONE:
+        return f"The mismatch of {n} images stays at {plain.mismatch:.3g}."
+    return f"The mismatch of {n} images goes from {best.mismatch / best.share:.3g} to {best.mismatch:.3g}."
 
 
 def suggestions(tried: Sequence[Candidate], known: Truth, gamma: float) -> dict[str, str]:
@@ -349,6 +351,7 @@ def _by_features(
         "corrections": [items(c) for c in best.chain],
         "chosen": best.name,
         "why": why,
+        "expects": [_expected(best, judged[0])],
         "candidates": [{**c.to_dict(), "distance": distances.get(c.name)} for c in every],
     }
 

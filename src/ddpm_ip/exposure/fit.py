@@ -13,8 +13,9 @@ applied, and the next step begins from states that are right: later gains do not
     both:     x_s <- A_b alpha_s x_0 + B_b (x_s - alpha_s x_0),   A_b^2 = E_b[x_0 on true states] / E_b[x_0 in sampling]
     scale:    eps <- eps / lambda,  with the lambda that brings all bands nearest to T_b
 
-A gain is kept as far as it is more than chance: of ``log w`` the share ``1 - 1 / z^2``, with ``z`` the deviation of
-E_b[x_s] from T_b in standard errors, and nothing below one. The family of corrections is that of ``band_gains``; to
+The energies of n walks are known to about ``sqrt(2 / n)`` of their size, and so are the gains. To shrink them towards 1
+where they are within their error was tried and made images worse: small errors of the same sign at every step add up.
+The family of corrections is that of ``band_gains``; to
 multiply bands by measured energies is DPM-FR's idea (arXiv 2507.10072). How it is fitted here is this project's.
 """
 
@@ -42,7 +43,7 @@ SCALES = torch.linspace(0.9, 1.15, 251, dtype=torch.float64)  # factors of the n
 
 class Energies(NamedTuple):
     """Of a visit, means over images for each band, float64 (4,): of ``u = alpha_s x_0``, ``r = x_s - u`` and the change
-    ``e`` that one unit of eps makes to ``x_s``. ``error`` is the standard error of the energy of ``x_s``.
+    ``e`` that one unit of eps makes to ``x_s``; and the mean norm of eps.
     """
 
     uu: Tensor
@@ -50,7 +51,6 @@ class Energies(NamedTuple):
     rr: Tensor
     xe: Tensor
     ee: Tensor
-    error: Tensor
     norm: Tensor
 
     @property
@@ -141,12 +141,11 @@ class Balance:
         if self.predicted is not None:
             a = (self.predicted[i].to(wanted) / (seen.uu / plan.after[i, 0] ** 2)).sqrt().nan_to_num(1.0)
             a = a.clamp(SMALLEST, LARGEST)
-        state = a**2 * seen.uu + 2 * a * seen.ur + seen.rr
-        kept = _more_than_chance(state - wanted, seen.error)
+        state = seen.state
         if self.predicted is None:
-            a = b = (wanted / state).sqrt() ** kept
+            a = b = (wanted / state).sqrt()
         else:
-            b = nearest_root(seen.rr, a * seen.ur, a**2 * seen.uu - wanted, near=1.0) ** kept
+            b = nearest_root(seen.rr, a * seen.ur, a**2 * seen.uu - wanted, near=1.0)
         t = float(plan.t[first_visits(plan)[i]])
         self._gains.append((t, a.clamp(SMALLEST, LARGEST), b.clamp(SMALLEST, LARGEST)))
 
@@ -195,13 +194,13 @@ def fit(generator: Generator, n: int, target: Target, method: Method) -> Fitted:
     ends, ratios, norms = noisy_ends(plan).tolist(), [], []
     for i in range(plan.visits):
         alpha, sigma = plan.after[i].tolist()
-        kept, sums, count = [], torch.zeros(8, BANDS, dtype=torch.float64, device=generator.model.device), 0
+        kept, sums, count = [], torch.zeros(6, BANDS, dtype=torch.float64, device=generator.model.device), 0
         for block in walks.visit(i):
             assert block.seen is not None
             kept.append((block.seen.x0.clone(), block.seen.eps.clone()))
             sums += _sums(plan, i, block)
             count += len(block.x)
-        seen = _means(engine.reduce(sums, "sum"), count * engine.num_processes)
+        seen = Energies(*engine.reduce(sums, "sum") / (count * engine.num_processes))
         wanted = target.at(alpha, sigma)
         ratios.append((seen.state / wanted).cpu())
         norms.append(seen.norm[0].cpu())
@@ -230,25 +229,14 @@ def nearest_root(a: Tensor, b: Tensor, c: Tensor, near: float) -> Tensor:
     return torch.where((larger - near).abs() <= (smaller - near).abs(), larger, smaller).clamp(SMALLEST, LARGEST)
 
 
-def _more_than_chance(deviation: Tensor, error: Tensor) -> Tensor:
-    return (1 - (error / deviation.abs().clamp(min=1e-30)) ** 2).clamp(min=0)
-
-
 def _sums(plan: Plan, i: int, block: Standing) -> Tensor:
-    """Sums over the images of a block, float64 (8, 4)."""
+    """Sums over the images of a block, float64 (6, 4)."""
     assert block.seen is not None
     u, e = float(plan.after[i, 0]) * block.seen.x0, effect_of_noise(plan, i) * block.seen.eps
     us, rs, xs, es = (split(z) for z in (u, block.x - u, block.x, e))
-    state = products(xs, xs)
-    norm = torch.linalg.vector_norm(block.seen.eps.flatten(1), dim=1).double()[:, None].expand_as(state)
-    each = [products(us, us), products(us, rs), products(rs, rs), products(xs, es), products(es, es)]
-    return torch.stack([*each, state, state**2, norm]).sum(dim=1)
-
-
-def _means(sums: Tensor, n: int) -> Energies:
-    uu, ur, rr, xe, ee, state, squares, norm = sums / n
-    error = ((squares - state**2).clamp(min=0) / max(n - 1, 1)).sqrt()
-    return Energies(uu, ur, rr, xe, ee, error, norm)
+    norm = torch.linalg.vector_norm(block.seen.eps.flatten(1), dim=1).double()[:, None].expand(-1, BANDS)
+    each = [products(us, us), products(us, rs), products(rs, rs), products(xs, es), products(es, es), norm]
+    return torch.stack(each).sum(dim=1)
 
 
 def _tables(gains: Sequence[tuple[float, Tensor, Tensor]]) -> tuple[tuple[tuple[tuple[float, float], ...], ...], ...]:

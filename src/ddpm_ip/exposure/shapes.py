@@ -27,8 +27,8 @@ def table(times: Sequence[float], scales: Sequence[float]) -> EpsilonScaling:
 
 
 def constant(scales: Sequence[float]) -> EpsilonScaling:
-    """The mean of measured factors."""
-    return EpsilonScaling(round(sum(scales) / len(scales), 5))
+    """The median of measured factors, which a few extreme ones at either end of a walk do not move."""
+    return EpsilonScaling(round(statistics.median(scales), 5))
 
 
 def line(plan: Plan, factors: Tensor) -> EpsilonScaling:
