@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from ddpm_ip.exposure.measure import MEASURES, POINTS, STARTS, Measurement, Real
 from ddpm_ip.exposure.sums import Sums
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, Heun, Restart
 from ddpm_ip.sampler.correction import EpsilonScaling, IPEmulator, TimeShift
+from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.sampling import Sampling
 
 DRAWN = Sampling(DDIM(eta=0.5), clip="none", steps=5, block=64)
@@ -179,3 +181,19 @@ def test_a_block_of_which_nothing_counts_adds_nothing() -> None:
     measurement._add(block, sums)
     assert all(not value.any() for value in sums.values.values())
     assert curves(replace(measurement, n=64), measurement.sums())["nu.normal"].value[0] < 0.2
+
+
+@pytest.mark.parametrize("prediction_type", ["pred_eps", "pred_v"])
+def test_a_captured_walk_gives_the_same_sums(prediction_type: str) -> None:
+    """It overwrites its states, and what is begun within another walk must not stop that."""
+    pytest.importorskip("triton")
+    if not import_module("ddpm_ip.nn.fused.kernels").INTERPRETED:
+        pytest.skip("on a GPU tests/gpu looks at the compiled kernels")
+    sampling = replace(DRAWN, sampler=DPMSolver(), steps=2, block=2)
+    plain = generator(sampling, denoiser(prediction_type=prediction_type))
+    corrections = sampling.all_corrections()
+    graph = Graph(plain.model.denoiser, corrections, plain.plan, 2, SHAPE, torch.device("cpu"))
+    ours, theirs = (Measurement(one, real(2), 2).sums().values for one in (plain, replace(plain, graph=graph)))
+    assert {*ours} == {*theirs}
+    for key, value in ours.items():
+        torch.testing.assert_close(theirs[key], value, rtol=1e-3, atol=1e-3)

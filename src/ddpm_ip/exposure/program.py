@@ -39,6 +39,7 @@ from ddpm_ip.sample.generator import Generator, Model
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed, shown
+from ddpm_ip.table.rows import brief
 
 log = logging.getLogger("ddpm_ip.exposure")
 
@@ -249,7 +250,7 @@ def _label(sampling: Sampling, generator: Generator) -> str:
     facts = generator.facts()
     spacing = sampling.steps if isinstance(sampling.steps, str) else shown(sampling.spacing).replace(" ", "")
     named = "" if spacing == USUAL_SPACING else f"@{spacing}"
-    return f"{row_label(facts)}{named}, {facts['steps']} steps"
+    return f"{row_label(brief(facts))}{named}, {facts['steps']} steps"
 
 
 def _read(store: Measured, name: str) -> tuple[Exposure, tuple[str, ...]] | None:
