@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_what_is_there_is_not_measured_again_and_more_is_added(folder, monkeypat
 def test_several_weights_chains_and_steps_are_lines_of_one_figure(folder, tmp_path, capsys) -> None:
     twin = shutil.copytree(folder, tmp_path / "twin")
     chains = ["--sampler", "ddim", "--corrections", "none", "epsilon_scaling,scale=1.02", "--steps", "2", "3"]
-    call = ["exposure", "--weights", str(folder), "--weights", str(twin), *chains, "--n", "8"]
+    call = ["exposure", "--weights", str(folder), "--weights", str(twin), *chains, "--n", "10"]
     call += ["--measure", "delta"]
     assert main([*call, "-o", str(tmp_path / "drawn")]) == 0
     assert len(kept(folder)) == len(kept(twin)) == 4
@@ -181,7 +182,7 @@ def test_the_labels_reach_the_network(with_labels, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--n", "1"], "needs at least 2"),
+        (["--n", "1"], "needs at least 10"),
         (["--measure", "norms"], "choose of eps_norm, delta, errors, energy"),
         (
             ["--n", "8", "--data.name", "folder", "--data.root", "nowhere", "--data.image_size", "8"],
@@ -206,5 +207,8 @@ def test_fewer_real_images_are_as_many_as_there_are(trained, monkeypatch) -> Non
     generator = model_of(config, trained, Sampling(DDIM(), steps=2, block=8))
     source = real_images(config, generator.model.engine, None)
     assert len(chosen_images(source, generator, 10**6).pixels) == len(source)
-    with pytest.raises(ConfigError, match="at least 2"):
+    with pytest.raises(ConfigError, match="at least 10"):
         ExposureOptions(n=0)
+    few = replace(source, pixels=source.pixels[:9])
+    with pytest.raises(ConfigError, match="has 9 images, and 10 or more"):
+        chosen_images(few, generator, 20)

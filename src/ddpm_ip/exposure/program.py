@@ -45,6 +45,7 @@ log = logging.getLogger("ddpm_ip.exposure")
 
 USUAL_STEPS = 50  # where nobody says
 USUAL_SPACING = "uniform-linspace"
+LEAST = 10  # images
 DIGITS = 8  # of the hash, in the name of a file
 
 
@@ -65,8 +66,8 @@ class ExposureOptions:
     reference: DataConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.n < 2:
-            raise ConfigError(f"--n {self.n}: the spread of images needs at least 2")
+        if self.n < LEAST:
+            raise ConfigError(f"--n {self.n}: a spread over images, with its error, needs at least {LEAST}")
         if unknown := [name for name in self.measures if name not in MEASURES]:
             raise ConfigError(f"--measure {unknown[0]!r:.80}: choose of {', '.join(MEASURES)}")
         if not self.measures:
@@ -202,7 +203,7 @@ def chosen_images(source: ImageSet, generator: Generator, n: int) -> Real:
         n: how many, at most.
 
     Raises:
-        ConfigError: there are none of these classes.
+        ConfigError: there are too few of these classes.
     """
     sampling, classes = generator.sampling, generator.model.classes
     which = np.arange(len(source))
@@ -210,8 +211,9 @@ def chosen_images(source: ImageSet, generator: Generator, n: int) -> Real:
     if classes is not None and wanted and source.labels is not None:
         which = np.flatnonzero(np.isin(source.labels, wanted))
     which = chosen(which, n, sampling.seed)
-    if len(which) < 2:
-        raise ConfigError(f"{source.name} has {len(which)} images of the classes {wanted}, and 2 or more are needed")
+    if len(which) < LEAST:
+        of = f" of the classes {', '.join(map(str, wanted))}" if wanted else ""
+        raise ConfigError(f"{source.name} has {len(which)} images{of}, and {LEAST} or more are needed")
     pixels = torch.from_numpy(np.array(source.pixels[which]))
     if classes is None or source.labels is None:
         return Real(pixels)
