@@ -182,10 +182,10 @@ def test_the_labels_reach_the_network(with_labels, monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--n", "1"], "needs at least 10"),
+        (["--n", "9"], "needs at least 10"),
         (["--measure", "norms"], "choose of eps_norm, delta, errors, energy"),
         (
-            ["--n", "8", "--data.name", "folder", "--data.root", "nowhere", "--data.image_size", "8"],
+            ["--data.name", "folder", "--data.root", "nowhere", "--data.image_size", "8"],
             "--reference CONFIG",
         ),
     ],

@@ -116,7 +116,7 @@ class Measurement:
     n: int
     measures: tuple[str, ...] = MEASURES
 
-    def sums(self, progress: Callable[[int], None] = lambda images: None) -> Sums:
+    def sums(self, progress: Callable[[int], object] = lambda images: None) -> Sums:
         """This process's sums; its blocks are those of :meth:`Generator.mine`.
 
         A process without any measures the first block, in which then nothing counts, so that all have the same names.

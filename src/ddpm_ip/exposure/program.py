@@ -168,7 +168,7 @@ def _curves(measurement: Measurement, label: str) -> dict[str, Curve]:
     log.info("measuring %s of %s on %d images", ", ".join(measurement.measures), label, measurement.n)
     total = -(-measurement.n // engine.num_processes)
     with tqdm(total=total, unit="img", disable=None if engine.is_main_process else True) as bar:
-        return curves(measurement, measurement.sums(lambda images: bar.update(images) and None).together(engine))
+        return curves(measurement, measurement.sums(bar.update).together(engine))
 
 
 def real_images(config: Config, engine: Accelerator, reference: DataConfig | None) -> ImageSet:
