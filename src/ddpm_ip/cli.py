@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from ddpm_ip import __version__
 from ddpm_ip.commands import (
     bench,
+    calibrate,
     compare_samplers,
     data,
     doctor,
@@ -118,6 +119,11 @@ _COMMANDS: dict[str, _Command] = {
         exposure.run,
     ),
     "times": ("Finds the best times of a few steps, for `--spacing optimised`.", times.arguments, times.run),
+    "calibrate": (
+        "Fits the corrections that weights, a sampler and its times need, for `--corrections auto`.",
+        calibrate.arguments,
+        calibrate.run,
+    ),
     "import": (
         "Makes a run of a network from elsewhere, so that every other command works on it.",
         import_.arguments,

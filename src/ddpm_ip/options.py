@@ -28,8 +28,8 @@ SAMPLERS = (
     "ipndm", "ipndm_v", "restart", "sa_solver", "unipc",
 )  # fmt: skip
 CORRECTIONS = (
-    "band_gains", "dcw", "dynamic_thresholding", "epsilon_scaling", "guidance", "ip_emulator", "time_shift", "tsr",
-    "variance_normalisation",
+    "auto", "band_gains", "dcw", "dynamic_thresholding", "epsilon_scaling", "guidance", "ip_emulator", "time_shift",
+    "tsr", "variance_normalisation",
 )  # fmt: skip
 TABLE_DEFAULTS = {
     "rows": "both fixed ones, or the learned one of a model that has it",

@@ -31,6 +31,32 @@ class Standing:
     seen: Prediction | None = None
 
 
+Visitor = Callable[[int, Standing, Tensor | None], tuple[Tensor, Sequence[Tensor | None], Prediction]]
+
+
+def visitor(generator: Generator) -> Visitor:
+    """Makes visit ``i`` of a block with labels (B,): the state and the memories afterwards, and what was seen.
+
+    By the graph of the generator where it has one; what was seen is then overwritten by the next visit.
+    """
+    model, corrections, seed = generator.model, generator.sampling.all_corrections(), generator.sampling.seed
+
+    def plain(i: int, block: Standing, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None], Prediction]:
+        denoiser = replace(model.denoiser, cond=None if labels is None else Cond(labels))
+        with model.autocast():
+            return Visits(generator.plan, denoiser, seed, corrections)(i, block.x, block.memories, block.indices)
+
+    def fast(i: int, block: Standing, labels: Tensor | None) -> tuple[Tensor, Sequence[Tensor | None], Prediction]:
+        assert generator.graph is not None
+        cond = None if labels is None else Cond(labels)
+        return generator.graph.visit(i, block.x, block.memories, block.indices, cond)
+
+    if generator.graph is None:
+        return plain
+    generator.graph.load(generator.plan, corrections, seed)  # another generator may have used it meanwhile
+    return fast
+
+
 class Lockstep:
     """This process's blocks of the first ``n`` images of a generator, from noise to images.
 
@@ -44,8 +70,6 @@ class Lockstep:
     def __init__(self, generator: Generator, n: int) -> None:
         engine, device, size = generator.model.engine, generator.model.device, generator.block
         self.generator, self.plan = generator, generator.plan
-        if generator.graph is not None:
-            generator.graph.load(self.plan, generator.sampling.all_corrections(), generator.sampling.seed)
         each = -(-n // (size * engine.num_processes))
         mine = range(engine.process_index, each * engine.num_processes, engine.num_processes)
         self.blocks = [self._begun(torch.arange(b * size, (b + 1) * size, device=device)) for b in mine]
@@ -56,30 +80,11 @@ class Lockstep:
 
     def visit(self, i: int) -> Iterator[Standing]:
         """All blocks, each after visit ``i``; what was seen there lasts until the next block is asked for."""
-        visit = self._visit()
+        visit = visitor(self.generator)
         for block in self.blocks:
-            block.x, block.memories, block.seen = visit(i, block)
+            block.x, block.memories, block.seen = visit(i, block, self.generator.labels(block.indices))
             yield block
             block.seen = None
-
-    def _visit(self) -> Callable[[int, Standing], tuple[Tensor, Sequence[Tensor | None], Prediction]]:
-        generator, model = self.generator, self.generator.model
-        corrections, seed = generator.sampling.all_corrections(), generator.sampling.seed
-
-        def plain(i: int, block: Standing) -> tuple[Tensor, Sequence[Tensor | None], Prediction]:
-            denoiser = replace(model.denoiser, cond=self._cond(block))
-            with model.autocast():
-                return Visits(self.plan, denoiser, seed, corrections)(i, block.x, block.memories, block.indices)
-
-        def fast(i: int, block: Standing) -> tuple[Tensor, Sequence[Tensor | None], Prediction]:
-            assert generator.graph is not None
-            return generator.graph.visit(i, block.x, block.memories, block.indices, self._cond(block))
-
-        return plain if generator.graph is None else fast
-
-    def _cond(self, block: Standing) -> Cond | None:
-        labels = self.generator.labels(block.indices)
-        return None if labels is None else Cond(labels)
 
     def change(self, i: int, block: Standing, change: Tensor) -> None:
         """Adds to the state of a block after visit ``i``, (B, C, H, W), and to the memories that carry it."""
