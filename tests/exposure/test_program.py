@@ -72,7 +72,7 @@ def test_curves_are_kept_told_and_drawn(folder, capsys) -> None:
 
 
 def test_all_curves_of_a_network_are_numbers(folder) -> None:
-    found = ip.load(folder).exposure(20, sampler=DDIM(), steps=2, block=8)
+    found = ip.load(folder).exposure(n=20, sampler=DDIM(), steps=2, block=8)
     assert {*found.curves} == {*KINDS} - {"nu.normal"}, "a block of 8 is too small for a test of normality"
     ((_, file),) = kept(folder).items()
     assert file["settings"]["measures"] == ["eps_norm", "delta", "errors", "energy"]
@@ -89,12 +89,12 @@ def test_what_is_there_is_not_measured_again_and_more_is_added(folder, monkeypat
 
     monkeypatch.setattr(Measurement, "sums", counted)
     run, same = ip.load(folder), {"sampler": DDIM(), "steps": 2, "block": 8}
-    first = run.exposure(20, ["eps_norm", "delta"], **same)
+    first = run.exposure("eps_norm", "delta", n=20, **same)
     ((name, before),) = kept(folder).items()
-    assert run.exposure(20, ["delta"], **same).curves == first.curves
+    assert run.exposure("delta", n=20, **same).curves == first.curves
     assert kept(folder) == {name: before}
-    run.exposure(20, ["eps_norm", "energy"], **same)
-    run.exposure(20, ["delta"], again=True, **same)
+    run.exposure("eps_norm", "energy", n=20, **same)
+    run.exposure("delta", n=20, again=True, **same)
     assert measured == [("eps_norm", "delta"), ("energy",), ("delta",)]
     ((_, found),) = kept(folder).items()
     assert found["settings"]["measures"] == ["eps_norm", "delta", "energy"]
@@ -118,9 +118,9 @@ def test_several_weights_chains_and_steps_are_lines_of_one_figure(folder, tmp_pa
 def test_from_python_it_is_the_same(folder) -> None:
     assert main(["exposure", "--weights", str(folder), "--sampler", "ddim", *QUICK]) == 0
     ((_, found),) = kept(folder).items()
-    exposure = ip.load(folder).exposure(20, ["eps_norm"], sampler=DDIM(), steps=2, block=8)
+    exposure = ip.load(folder).exposure("eps_norm", n=20, sampler=DDIM(), steps=2, block=8)
     assert exposure.curves["eps_norm.ratio"].value == tuple(found["curves"]["eps_norm.ratio"]["value"])
-    again = ip.load(folder).exposure(20, ["eps_norm"], again=True, sampler=DDIM(), steps=2, block=8)
+    again = ip.load(folder).exposure("eps_norm", n=20, again=True, sampler=DDIM(), steps=2, block=8)
     assert again.curves == exposure.curves
     assert len(kept(folder)) == 1
 
@@ -139,8 +139,8 @@ def test_two_processes_give_the_numbers_of_one(folder, tmp_path) -> None:
 def test_what_makes_other_numbers_makes_another_file(folder) -> None:
     run, same = ip.load(folder), {"sampler": DDIM(), "steps": 2, "block": 8}
     for more in ({}, {"seed": 1}, {"corrections": [ip.TSR()]}, {"clip": "none"}, {"spacing": "quad"}):
-        run.exposure(20, ["eps_norm"], **{**same, **more})
-    run.exposure(10, ["eps_norm"], **same)
+        run.exposure("eps_norm", n=20, **{**same, **more})
+    run.exposure("eps_norm", n=10, **same)
     assert len(kept(folder)) == 6
 
 

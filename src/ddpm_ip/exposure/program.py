@@ -55,13 +55,13 @@ class ExposureOptions:
 
     Args:
         n: images; at most as many as there are real ones.
-        measures: of :data:`ddpm_ip.exposure.measure.MEASURES`.
+        measures: of :data:`ddpm_ip.exposure.measure.MEASURES`; all if none is named.
         again: also what is there already.
         reference: the real images; None for those that the run was trained on.
     """
 
     n: int = 10_000
-    measures: Sequence[str] = MEASURES
+    measures: Sequence[str] = ()
     again: bool = False
     reference: DataConfig | None = None
 
@@ -70,8 +70,7 @@ class ExposureOptions:
             raise ConfigError(f"--n {self.n}: a spread over images, with its error, needs at least {LEAST}")
         if unknown := [name for name in self.measures if name not in MEASURES]:
             raise ConfigError(f"--measure {unknown[0]!r:.80}: choose of {', '.join(MEASURES)}")
-        if not self.measures:
-            raise ConfigError(f"--measure must name something: choose of {', '.join(MEASURES)}")
+        object.__setattr__(self, "measures", tuple(self.measures) or MEASURES)
 
 
 @dataclass(frozen=True)
@@ -120,11 +119,11 @@ def exposures(config: Config, weights: Weights, samplings: Sequence[Sampling], o
         return [exposure_of(subject, replace(sampling, block=block), options) for sampling in samplings]
 
 
-def with_usual_steps(sampling: Sampling, total: int) -> Sampling:
-    """With :data:`USUAL_STEPS` where nobody says how many, at most all ``total``."""
+def with_usual_steps(sampling: Sampling, config: Config) -> Sampling:
+    """With :data:`USUAL_STEPS` where nobody says how many, at most all that the model has."""
     if sampling.steps is not None or listed(sampling.spacing) is not None:
         return sampling
-    return replace(sampling, steps=min(USUAL_STEPS, total))
+    return replace(sampling, steps=min(USUAL_STEPS, config.diffusion.total_steps))
 
 
 def exposure_of(subject: Subject, sampling: Sampling, options: ExposureOptions) -> Kept:
@@ -171,7 +170,7 @@ def _curves(measurement: Measurement, label: str) -> dict[str, Curve]:
         return curves(measurement, measurement.sums(bar.update).together(engine))
 
 
-def real_images(config: Config, engine: Accelerator, reference: DataConfig | None) -> ImageSet:
+def real_images(config: Config, engine: Accelerator, reference: DataConfig | None = None) -> ImageSet:
     """The images that sampled states are compared with; all processes call this together.
 
     Raises:
