@@ -93,7 +93,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "doctor.findings": (set(), set()),
     "exposure": (
-        {"torch", "accelerate", "numpy", "tqdm"}, MODEL | {"run", "settings", "sample", "evaluate", "__init__"},
+        {"torch", "accelerate", "numpy", "tqdm"},
+        MODEL | {"run", "settings", "sample", "evaluate", "table", "__init__"},
     ),
     "exposure.curves": (set(), {"errors"}),
     "report": (
@@ -114,7 +115,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "interop.hub": ({"huggingface_hub"}, PLAIN),
     "interop.push": ({"huggingface_hub"}, PLAIN),
-    "notebook": ({"torch", "numpy"}, MODEL | {"interop", "run", "settings", "sample", "train"}),
+    "notebook": ({"torch", "numpy"}, MODEL | {"exposure", "interop", "run", "settings", "sample", "train"}),
     "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "notebook"}),
 }  # fmt: skip
 

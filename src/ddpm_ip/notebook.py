@@ -19,6 +19,8 @@ from ddpm_ip import config as configuration
 from ddpm_ip.config import Config, from_dict, merge
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.errors import ConfigError, DataError
+from ddpm_ip.exposure.curves import Exposure
+from ddpm_ip.exposure.program import ExposureOptions, Subject, exposure_of, real_images, with_usual_steps
 from ddpm_ip.images import UInt8, to_unit
 from ddpm_ip.interop.export import ExportOptions, export
 from ddpm_ip.interop.find import find_weights as any_weights
@@ -208,6 +210,22 @@ class Run:
         model, sampling = self._wanted(settings)
         assert self._weights is not None
         return Samples(model, n, sampling, self._weights.facts())
+
+    def exposure(self, *measures: str, n: int = 10_000, again: bool = False, **settings: Any) -> Exposure:
+        """Exposure bias of one way to sample, as ``ddpm-ip exposure`` measures it and keeps it beside the weights.
+
+        Args:
+            measures: of ``eps_norm``, ``delta``, ``errors``, ``energy``; all if none is named.
+            n: images, at most as many as there are real ones: those of the section ``data`` of the configuration.
+            again: also measures what is kept already.
+            settings: as of :meth:`sample`; ``steps`` is 50 where neither they nor the configuration say it.
+        """
+        sampling = with_usual_steps(_sampling(self.config.sampling, settings), self.config)
+        model = self._sampled(sampling)
+        assert self._weights is not None
+        sampling = dataclasses.replace(sampling, block=sampling.block or self._block)
+        subject = Subject(self.config, self._weights, model, real_images(self.config, model.engine))
+        return exposure_of(subject, sampling, ExposureOptions(n, measures, again)).exposure
 
     def invert(self, images: UInt8 | torch.Tensor, **settings: Any) -> torch.Tensor:
         """The noise ``x_T`` of which DDIM makes images (DDIM inversion, :mod:`ddpm_ip.sampler.inversion`).

@@ -100,7 +100,7 @@ def _of(path: Path, args: argparse.Namespace, rows: Sequence[dict[str, object]],
         for row in rows
         for steps in ([{}] if args.steps is None else [{"sampling.steps": count} for count in args.steps])
     ]
-    samplings = [with_usual_steps(config.sampling, config.diffusion.total_steps) for config in configs]
+    samplings = [with_usual_steps(config.sampling, config) for config in configs]
     return exposures(configs[0], weights, list(dict.fromkeys(samplings)), wanted)
 
 

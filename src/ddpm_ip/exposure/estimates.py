@@ -43,7 +43,7 @@ def curves(measured: Measurement, sums: Sums) -> dict[str, Curve]:
         found["eps_norm.training"] = _curve(visited, norms["real"])
         found["eps_norm.ratio"] = _curve(visited, ratios)
     if "delta" in measured.measures:
-        walked = every[:-1]  # the first state is a true one
+        walked = measured.later[::-1]  # the first state is a true one
         found["delta"] = _squares(walked, [_deviation(sums, "r", p.row) - p.sigma for p in walked])
         found["drift"] = _curve(walked, [_deviation(sums, "x", p.row) - _of_real(sums, p) for p in walked])
     if "errors" in measured.measures:

@@ -82,16 +82,16 @@ class Point(NamedTuple):
 
 
 def points(plan: Plan, most: int = POINTS) -> list[Point]:
-    """Where the walk is looked at, in its order: at states before a visit, evenly taken where there are many.
+    """Where the walk is looked at, by falling time: at states before a visit, evenly taken where there are many.
 
     Where a walk comes to a time again, only its last state there counts. The state after the last visit is none of
     them; see :func:`last_point`.
     """
     begins = [True, *plan.state[:-1].tolist()]
     found = {t: i for i, (t, begin) in enumerate(zip(plan.t.tolist(), begins, strict=True)) if begin}
-    rows = sorted(found.values())
+    rows = [found[t] for t in sorted(found, reverse=True)]
     if len(rows) > most:
-        rows = sorted({rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)})
+        rows = [rows[round(i * (len(rows) - 1) / (most - 1))] for i in range(most)]
     return [Point(i, float(plan.t[i]), float(plan.alpha[i]), float(plan.sigma[i])) for i in rows]
 
 
@@ -116,7 +116,7 @@ class Measurement:
     n: int
     measures: tuple[str, ...] = MEASURES
 
-    def sums(self, progress: Callable[[int], None] = lambda images: None) -> Sums:
+    def sums(self, progress: Callable[[int], object] = lambda images: None) -> Sums:
         """This process's sums; its blocks are those of :meth:`Generator.mine`.
 
         A process without any measures the first block, in which then nothing counts, so that all have the same names.
@@ -196,11 +196,11 @@ class Measurement:
 
     def _delta(self, block: Block, sums: Sums) -> None:
         """Walks that begin with true states at the first level."""
-        levels = {point.row: point.alpha for point in (*self.points[1:], self.last)}
-        noise = self.generator.noise(block.indices)
-        start = self.points[0]
+        plan = self.generator.plan
+        levels = {point.row: point.alpha for point in self.later}
+        start = float(plan.alpha[0]) * block.x0 + float(plan.sigma[0]) * self.generator.noise(block.indices)
         sums.add_moments("x0", 0, block.weights, block.x0)
-        for state in self.generator.walk(block.indices, start.alpha * block.x0 + start.sigma * noise, block.labels):
+        for state in self.generator.walk(block.indices, start, block.labels):
             if state.row in levels:
                 sums.add_moments("r", state.row, block.weights, state.xt - levels[state.row] * block.x0)
                 sums.add_moments("x", state.row, block.weights, state.xt)
@@ -258,6 +258,11 @@ class Measurement:
     def last(self) -> Point:
         """Its end."""
         return last_point(self.generator.plan)
+
+    @property
+    def later(self) -> list[Point]:
+        """The same without the state that walks begin with, and with the end."""
+        return [*(point for point in self.points if point.row > 0), self.last]
 
     @cached_property
     def starts(self) -> list[tuple[Point, Generator]]:

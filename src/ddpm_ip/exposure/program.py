@@ -39,11 +39,13 @@ from ddpm_ip.sample.generator import Generator, Model
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed, shown
+from ddpm_ip.table.rows import brief
 
 log = logging.getLogger("ddpm_ip.exposure")
 
 USUAL_STEPS = 50  # where nobody says
 USUAL_SPACING = "uniform-linspace"
+LEAST = 10  # images
 DIGITS = 8  # of the hash, in the name of a file
 
 
@@ -53,23 +55,22 @@ class ExposureOptions:
 
     Args:
         n: images; at most as many as there are real ones.
-        measures: of :data:`ddpm_ip.exposure.measure.MEASURES`.
+        measures: of :data:`ddpm_ip.exposure.measure.MEASURES`; all if none is named.
         again: also what is there already.
         reference: the real images; None for those that the run was trained on.
     """
 
     n: int = 10_000
-    measures: Sequence[str] = MEASURES
+    measures: Sequence[str] = ()
     again: bool = False
     reference: DataConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.n < 2:
-            raise ConfigError(f"--n {self.n}: the spread of images needs at least 2")
+        if self.n < LEAST:
+            raise ConfigError(f"--n {self.n}: a spread over images, with its error, needs at least {LEAST}")
         if unknown := [name for name in self.measures if name not in MEASURES]:
             raise ConfigError(f"--measure {unknown[0]!r:.80}: choose of {', '.join(MEASURES)}")
-        if not self.measures:
-            raise ConfigError(f"--measure must name something: choose of {', '.join(MEASURES)}")
+        object.__setattr__(self, "measures", tuple(self.measures) or MEASURES)
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,11 @@ def exposures(config: Config, weights: Weights, samplings: Sequence[Sampling], o
         return [exposure_of(subject, replace(sampling, block=block), options) for sampling in samplings]
 
 
-def with_usual_steps(sampling: Sampling, total: int) -> Sampling:
-    """With :data:`USUAL_STEPS` where nobody says how many, at most all ``total``."""
+def with_usual_steps(sampling: Sampling, config: Config) -> Sampling:
+    """With :data:`USUAL_STEPS` where nobody says how many, at most all that the model has."""
     if sampling.steps is not None or listed(sampling.spacing) is not None:
         return sampling
-    return replace(sampling, steps=min(USUAL_STEPS, total))
+    return replace(sampling, steps=min(USUAL_STEPS, config.diffusion.total_steps))
 
 
 def exposure_of(subject: Subject, sampling: Sampling, options: ExposureOptions) -> Kept:
@@ -136,7 +137,7 @@ def exposure_of(subject: Subject, sampling: Sampling, options: ExposureOptions) 
     generator = model.generator(filled(sampling, subject.config, beside, model))
     measurement = Measurement(generator, chosen_images(subject.source, generator, options.n), options.n)
     measurement = replace(measurement, n=len(measurement.real.pixels))
-    store = Measured(beside.folder.parent.parent / FOLDER, weights.sha256)
+    store = Measured(beside.at_home().folder / FOLDER, weights.sha256)
     settings = _settings(measurement)
     name = name_of(settings, weights.sha256)
     found = together(model.engine, lambda: _read(store, name))
@@ -166,10 +167,10 @@ def _curves(measurement: Measurement, label: str) -> dict[str, Curve]:
     log.info("measuring %s of %s on %d images", ", ".join(measurement.measures), label, measurement.n)
     total = -(-measurement.n // engine.num_processes)
     with tqdm(total=total, unit="img", disable=None if engine.is_main_process else True) as bar:
-        return curves(measurement, measurement.sums(lambda images: bar.update(images) and None).together(engine))
+        return curves(measurement, measurement.sums(bar.update).together(engine))
 
 
-def real_images(config: Config, engine: Accelerator, reference: DataConfig | None) -> ImageSet:
+def real_images(config: Config, engine: Accelerator, reference: DataConfig | None = None) -> ImageSet:
     """The images that sampled states are compared with; all processes call this together.
 
     Raises:
@@ -201,7 +202,7 @@ def chosen_images(source: ImageSet, generator: Generator, n: int) -> Real:
         n: how many, at most.
 
     Raises:
-        ConfigError: there are none of these classes.
+        ConfigError: there are too few of these classes.
     """
     sampling, classes = generator.sampling, generator.model.classes
     which = np.arange(len(source))
@@ -209,8 +210,9 @@ def chosen_images(source: ImageSet, generator: Generator, n: int) -> Real:
     if classes is not None and wanted and source.labels is not None:
         which = np.flatnonzero(np.isin(source.labels, wanted))
     which = chosen(which, n, sampling.seed)
-    if len(which) < 2:
-        raise ConfigError(f"{source.name} has {len(which)} images of the classes {wanted}, and 2 or more are needed")
+    if len(which) < LEAST:
+        of = f" of the classes {', '.join(map(str, wanted))}" if wanted else ""
+        raise ConfigError(f"{source.name} has {len(which)} images{of}, and {LEAST} or more are needed")
     pixels = torch.from_numpy(np.array(source.pixels[which]))
     if classes is None or source.labels is None:
         return Real(pixels)
@@ -249,7 +251,7 @@ def _label(sampling: Sampling, generator: Generator) -> str:
     facts = generator.facts()
     spacing = sampling.steps if isinstance(sampling.steps, str) else shown(sampling.spacing).replace(" ", "")
     named = "" if spacing == USUAL_SPACING else f"@{spacing}"
-    return f"{row_label(facts)}{named}, {facts['steps']} steps"
+    return f"{row_label(brief(facts))}{named}, {facts['steps']} steps"
 
 
 def _read(store: Measured, name: str) -> tuple[Exposure, tuple[str, ...]] | None:

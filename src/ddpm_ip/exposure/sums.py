@@ -89,8 +89,8 @@ class Sums:
 
     @property
     def n(self) -> Tensor:
-        """How many images, (1 + replicates, 1)."""
-        return self.values["n", 0]
+        """How many images, (1 + replicates, 1); 1 for a replicate of few images that drew none."""
+        return self.values["n", 0].clamp(min=1)
 
     def together(self, engine: Accelerator) -> Sums:
         """Those of all processes, on the CPU; all call this together, with the same names."""
