@@ -44,7 +44,7 @@ import importlib.metadata, re
 for wanted in importlib.metadata.requires("torch-fidelity") or ():
     print(re.match("[A-Za-z0-9_.-]+", wanted)[0].lower())
 """
-COMMANDS = ("train", "sample", "evaluate", "data", "table", "compare-samplers", "times", "ema", "import")
+COMMANDS = ("train", "sample", "evaluate", "data", "table", "sweep", "compare-samplers", "times", "ema", "import")
 COMMANDS += ("export", "doctor", "report", "bench")
 
 
