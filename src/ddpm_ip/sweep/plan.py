@@ -91,7 +91,7 @@ class Asked:
         points = [dict(zip(self.over, values, strict=True)) for values in product(*self.over.values())]
         runs = [self._run(point, seed) for seed in self.seeds for point in points]
         for key in self.over:
-            if kind(key) == "free" and key != "train.n_steps":
+            if kind(key) == "free" and key != "train.n_steps" and not _within(key, "data"):
                 raise ConfigError(
                     f"--over {key}: it changes no step of the training, so all runs would be the same. How images are "
                     "made is compared by the rows and columns of the table: --rows, --sampler, --steps"
