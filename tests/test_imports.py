@@ -101,7 +101,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "sweep": (
         {"torch"},
-        MODEL | {"exposure.curves", "places", "report", "run", "settings", "train", "__init__"},
+        MODEL | {"exposure", "exposure.curves", "places", "report", "run", "settings", "train", "__init__"},
     ),
     "sweep.child": (set(), {"cli"}),
     "parser": (set(), {"errors", "config", "mistakes"}),

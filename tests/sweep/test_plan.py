@@ -138,7 +138,13 @@ def test_what_was_asked_is_read_back(tmp_path):
     assert [run.name for run in found.runs] == [run.name for run in whole.runs]
 
 
-@pytest.mark.parametrize("damage", [{"over": {"a": 1}}, {"seeds": 3}, {"config": []}, {"exposure": "all"}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"over": {"a": 1}}, {"seeds": 3}, {"seeds": ["0"]}, {"config": []}, {"exposure": "all"}, {"exposure": [1]},
+        {"table": [{}]}, {"images": "many"},
+    ],
+)  # fmt: skip
 def test_a_damaged_file_is_told(tmp_path, damage):
     file = tmp_path / "sweep.json"
     file.write_text(json.dumps({**asked().to_dict(), **damage}))

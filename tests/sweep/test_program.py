@@ -12,6 +12,7 @@ from tests.tiny import finish, one_thread, run, start, steps_saved, stop_at, tre
 from ddpm_ip.cli import main
 from ddpm_ip.commands.sweep import check_table
 from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.files import write_json
 from ddpm_ip.run.identity import identity
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.settings import Wanted
@@ -22,6 +23,7 @@ from ddpm_ip.sweep.program import Setup, sweep
 
 MEASURED = ["--sampler", "ddim", "--steps", "2", "--n_samples", "16", "--extractor", "pixels", "--batch_size", "16"]
 NAMES = ["gamma=0,seed=0", "gamma=0.2,seed=0", "gamma=0,seed=1", "gamma=0.2,seed=1"]
+CURVES = dict(zip(NAMES, (0.5, 0.25, 1.0, 0.75), strict=True))
 
 
 def asked(**changed) -> Asked:
@@ -58,6 +60,12 @@ class World:
             log.parent.mkdir(exist_ok=True)
             log.write_text(f"{words[0]} begins\nerror: it is broken\n")
             return Ended(self.codes[what])
+        if words[0] == "exposure":
+            assert words[1] == "--weights"
+            curve = {"t": [0, 9], "value": [CURVES[what[1]], 1.0], "se": [0, 0], "low": [0, 0], "high": [0, 0]}
+            exposure = {"label": "ddim, 2 steps", "weights": "0", "n": 20, "sampling": {}, "data": {}}
+            write_json(Path(words[2]) / "exposure/ddim-2-0.json", {**exposure, "curves": {"delta": curve}})
+            return Ended(0)
         if words[0] == "train":
             return Ended(0 if run(Wanted(), Path(words[2]), words[4]).signal is None else 143)
         return Ended(main(words))
@@ -141,6 +149,23 @@ def test_only_what_is_missing_is_made(folder, world):
     assert world.ran == [("table", NAMES[0]), ("train", NAMES[1]), ("table", NAMES[1])]
     assert world.sweep(asked(table=[*MEASURED, "--seeds", "1"]), folder) == 0
     assert world.ran == [("table", name) for name in NAMES]  # another table, and no training
+
+
+def test_exposure_bias_is_measured_of_each_and_averaged(folder, world):
+    wanted = asked(exposure=["--n", "20", "--steps", "2"])
+    assert world.sweep(wanted, folder) == 0
+    assert world.ran == [("exposure", name) for name in NAMES]
+    lines = (folder / "exposure.csv").read_text().splitlines()
+    assert lines[0] == "gamma,sampling,images,curve,t,mean,deviation,seeds"
+    first, last, *_ = (line.split(",") for line in lines[1:])
+    assert first[0] == last[0] == "0"
+    assert [float(x) for x in first[-4:]] == [0, 0.75, 0.125**0.5, 2]
+    assert [float(x) for x in last[-4:]] == [9, 1.0, 0.0, 2]
+    assert world.sweep(wanted, folder) == 0
+    assert world.ran == []
+    (folder / NAMES[0] / "exposure/ddim-2-0.json").write_text("{}")
+    assert world.sweep(wanted, folder) == 0
+    assert "holds no curves" in (folder / "sweep.md").read_text()
 
 
 def test_more_seeds_and_values_continue_and_another_sweep_is_refused(folder, world):

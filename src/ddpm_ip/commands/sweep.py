@@ -78,11 +78,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: at least one run at a time")
-    wanted = _asked(args, rest)
+    wanted = asked(args, rest)
     return sweep(wanted, args.exp_dir, Setup(places(args.jobs, gpus()), check_table))
 
 
-def _asked(args: argparse.Namespace, rest: list[str]) -> Asked:
+def asked(args: argparse.Namespace, rest: list[str]) -> Asked:
     """What the options say, and where there is no configuration file what the sweep said before."""
     from ddpm_ip.config import parse_overrides
     from ddpm_ip.files import read_yaml

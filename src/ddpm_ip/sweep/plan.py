@@ -19,7 +19,7 @@ from typing import Any
 
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.files import Shape, read_json
+from ddpm_ip.files import Shape, read_json, reading
 from ddpm_ip.plain import UNREADABLE, load_yaml, quoted, reason, shown
 from ddpm_ip.settings import as_trained, changes, kind
 
@@ -91,7 +91,7 @@ class Asked:
         points = [dict(zip(self.over, values, strict=True)) for values in product(*self.over.values())]
         runs = [self._run(point, seed) for seed in self.seeds for point in points]
         for key in self.over:
-            if kind(key) == "free" and key != "train.n_steps" and not _within(key, "data"):
+            if _is_idle(key):
                 raise ConfigError(
                     f"--over {key}: it changes no step of the training, so all runs would be the same. How images are "
                     "made is compared by the rows and columns of the table: --rows, --sampler, --steps"
@@ -158,10 +158,15 @@ def read_asked(file: Path) -> Asked | None:
     needs: Shape = {"config": dict, "origin": str, "options": dict, "over": dict, "seeds": list, "table": list}
     advice = "Restore it, or begin another sweep in another folder"
     found = read_json(file, needs, advice=advice, error=ConfigError)
-    lists = (*found["over"].values(), found["seeds"], found["table"], found.get("exposure") or [])
-    if any(not isinstance(values, list) for values in lists):
-        raise ConfigError(f"{file}: what a sweep is over are lists of values. {advice}")
-    return Asked(**{name: found[name] for name in needs}, images=found.get("images"), exposure=found.get("exposure"))
+    images, exposure = found.get("images"), found.get("exposure")
+    with reading(file, advice, ConfigError):
+        if not all(isinstance(values, list) for values in (*found["over"].values(), exposure or [])):
+            raise TypeError("the values of a key, and the options of exposure, are lists")
+        if not all(isinstance(word, str) for word in (*found["table"], *(exposure or []))):
+            raise TypeError("the options of table and exposure are words")
+        if not all(type(number) is int for number in (*found["seeds"], images or 0)):
+            raise TypeError("seeds and images are whole numbers")
+    return Asked(**{name: found[name] for name in needs}, images=images, exposure=exposure)
 
 
 def grown(old: Asked, new: Asked, folder: Path) -> Asked:
@@ -241,6 +246,14 @@ def _file_name(name: str) -> str:
     if safe == name and len(name) <= LONGEST_NAME and not name.startswith("."):
         return name
     return f"{safe[:LONGEST_NAME].lstrip('.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _is_idle(key: str) -> bool:
+    """Whether no step of the training depends on a key. Of where images lie (``data.root``) it may."""
+    try:
+        return kind(key) == "free" and key != "train.n_steps" and not _within(key, "data")
+    except KeyError:  # a section with several kinds of keys
+        return False
 
 
 def _within(key: str, section: str) -> bool:

@@ -5,6 +5,7 @@
     SWEEP_DIR/logs/...log            what these said, a file a run
     SWEEP_DIR/done.json              what was measured of each run already
     SWEEP_DIR/sweep.csv, .md         mean and deviation over the seeds
+    SWEEP_DIR/exposure.csv           the same of the curves of exposure bias
     SWEEP_DIR/report.html            one page of all runs
 
 Each run is processes of its own, so that one that fails takes no other with it. A call that was ended, however that
@@ -18,7 +19,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ddpm_ip.config import Config
@@ -30,6 +31,7 @@ from ddpm_ip.plain import shown
 from ddpm_ip.report.lines import check as check_plots
 from ddpm_ip.report.page import write_report
 from ddpm_ip.run.lock import Lock
+from ddpm_ip.sweep.curves import write_curves
 from ddpm_ip.sweep.jobs import Jobs, Result, Start, start_process, tail
 from ddpm_ip.sweep.plan import Asked, SweepRun, grown, in_words, read_asked
 from ddpm_ip.sweep.stages import Stages
@@ -91,12 +93,14 @@ def sweep(asked: Asked, folder: Path, setup: Setup) -> int:
         if jobs.signal is not None:
             setup.say(f"stopped by signal {jobs.signal}; the same command, or -e {folder} alone, continues")
             return 128 + jobs.signal
-        conclude(asked, folder, setup.say)
-    failed = [result for result in results if result.state != "done"]
-    for result in failed:
-        setup.say(told(result))
-    if failed:
-        setup.say(f"{len(failed)} of {len(asked.runs)} runs failed; the same command makes what is missing")
+        try:
+            conclude(asked, folder, setup.say)
+        finally:
+            failed = [result for result in results if result.state != "done"]
+            for result in failed:
+                setup.say(told(result))
+            if failed:
+                setup.say(f"{len(failed)} of {len(asked.runs)} runs failed; the same command makes what is missing")
     return 1 if failed else 0
 
 
@@ -189,9 +193,11 @@ def _wait_for_others(folders: Sequence[Path], tell: Callable[[str], None]) -> No
 
 
 def conclude(asked: Asked, folder: Path, tell: Callable[[str], None]) -> None:
-    """Writes what the sweep found: ``sweep.csv``, ``sweep.md`` and, of the runs that have a checkpoint, the page."""
+    """Writes what the sweep found: its numbers and, of the runs that have a checkpoint, the page."""
+    curves, damaged = write_curves(asked, folder)
     summary = Summary.of(asked, folder)
-    files = summary.write(folder)
+    summary = replace(summary, problems=[*summary.problems, *damaged])
+    files = [*summary.write(folder), *curves]
     trained = [folder / run.name for run in asked.runs if any((folder / run.name / "ckpt").glob("step*"))]
     if trained:
         over = "; ".join(f"{key} {', '.join(map(in_words, values))}" for key, values in asked.over.items())
