@@ -142,9 +142,13 @@ def test_a_command_that_ends_well_after_the_signal_stops_before_the_next(tmp_pat
 
 
 def test_what_runs_tells_its_last_line_once(tmp_path, monkeypatch):
+    """And nothing of what an earlier command, or an earlier call, said."""
     monkeypatch.setattr(module, "STATUS_SECONDS", -1)
-    (tmp_path / "a.log").write_text("2026-01-01 10:00:00 step 1/9\n2026-01-01 10:00:01 step 2/9 \x1b[2J\n\n")
-    world = World(a_training=Fake(4))
+    log, fake = tmp_path / "a.log", Fake(4)
+    log.write_text("2026-01-01 10:00:00 finished\n")
+    line = "2026-01-01 10:00:01 step 2/9 \x1b[2J\n\n"
+    fake.poll = lambda poll=fake.poll: (fake.looks == 3 and log.write_text(line) == 0) or poll()
+    world = World(a_training=fake)
     world.jobs().run([job("a", tmp_path, stages=("training",))])
     assert world.said[0] == "a: training"
     assert world.said[1:-1] == ["a: training: step 2/9 \\u001b[2J"]

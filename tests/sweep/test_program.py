@@ -80,6 +80,7 @@ class World:
 def world(monkeypatch, capsys):
     one_thread(monkeypatch)
     monkeypatch.setattr(jobs_module, "POLL_SECONDS", 0)
+    monkeypatch.setattr(program, "write_report", lambda runs, out, title: out)  # `finished` has the page
     return World()
 
 
@@ -116,7 +117,7 @@ def test_every_run_is_trained_measured_and_told(finished):
     lines = (folder / "sweep.csv").read_text().splitlines()
     assert len(lines) == 3
     for line, name in zip(lines[1:], ("gamma=0", "gamma=0.2"), strict=True):
-        gamma, metric, row, steps, mean, deviation, seeds, _ = line.split(",")
+        gamma, metric, row, steps, mean, deviation, seeds, *_ = line.split(",")
         a, b = values[f"{name},seed=0"], values[f"{name},seed=1"]
         assert (f"gamma={gamma}", metric, row, steps, seeds) == (name, "FD-pixels", "ddim", "2", "2")
         assert float(mean) == pytest.approx((a + b) / 2, rel=1e-12)

@@ -49,6 +49,20 @@ def test_what_is_missing_is_a_dash_and_fewer_seeds_are_told():
     assert "| gamma=0.2 | ddim | - |" in text
 
 
+def test_points_are_compared_seed_by_seed():
+    """What the runs of a seed have in common, such as a lucky order of the images, is no part of a difference."""
+    values = {("gamma=0", seed): 10.0 * seed for seed in range(3)}
+    values |= {("gamma=0.1", seed): 10.0 * seed - 1 + 0.01 * seed for seed in (0, 2)}
+    _, second, third = rows(summary(values).as_csv())
+    assert float(second["difference"]) == pytest.approx(-0.99)
+    assert float(second["difference_deviation"]) == pytest.approx(statistics.stdev([0, 0.02]))
+    assert third["difference"] == ""
+    text = summary(values).as_markdown()
+    assert "Differences from gamma=0, seed by seed:" in text
+    assert "| gamma=0.1 | ddim | -0.99 ± 0.01 (2) |" in text
+    assert text.count("| gamma=0 |") == 1
+
+
 def test_one_seed_has_no_deviation_and_says_so():
     text = summary({("gamma=0", 0): 3.0}, seeds=1).as_markdown()
     assert "| gamma=0 | ddim | 3.00 |" in text

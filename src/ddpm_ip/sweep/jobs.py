@@ -83,11 +83,11 @@ class Result:
     why: str = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
     job: Job
     place: Mapping[str, str]
-    rest: list[Stage]
+    rest: Sequence[Stage]
     stage: Stage
     process: Process
     begun: float
@@ -181,12 +181,15 @@ class Jobs:
         if not rest:
             self._end(Result(job, "done"), total, "nothing is missing")
             return
-        stage, place = rest.pop(0), free.pop(0)
-        self._running.append(_Running(job, place, rest, stage, self._start(job, stage, place), time.monotonic()))
+        place, begun = free.pop(0), time.monotonic()
+        self._running.append(self._start(job, place, rest, begun))
 
-    def _start(self, job: Job, stage: Stage, place: Mapping[str, str]) -> Process:
+    def _start(self, job: Job, place: Mapping[str, str], stages: Sequence[Stage], begun: float) -> _Running:
+        """Starts the first of the commands; what the log says already is not told."""
+        stage, *rest = stages
         self.say(f"{job.name}: {stage.doing}")
-        return self.start(stage.words, place, job.log)
+        told = _last_line(job)
+        return _Running(job, place, rest, stage, self.start(stage.words, place, job.log), begun, told)
 
     def _look(self, one: _Running, free: list[Mapping[str, str]], total: int) -> None:
         code, why = one.process.poll(), ""
@@ -198,8 +201,8 @@ class Jobs:
             except UserError as error:
                 why = str(error)
             if one.rest and not why and self.signal is None:
-                one.stage = one.rest.pop(0)
-                one.process = self._start(one.job, one.stage, one.place)
+                self._running.remove(one)
+                self._running.append(self._start(one.job, one.place, one.rest, one.begun))
                 return
         stopped = self.signal is not None and not why and (code != 0 or bool(one.rest))
         state: State = "stopped" if stopped else "failed" if code or why else "done"
@@ -216,7 +219,7 @@ class Jobs:
     def _status(self) -> None:
         """A line for each that runs: the last one of its log, where that is another."""
         for one in self._running:
-            last = re.sub(DATE, "", next(iter(tail(one.job.log, 1)), ""))
+            last = _last_line(one.job)
             if last and last != one.told:
                 one.told = last
                 self.say(f"{one.job.name}: {one.stage.doing}: {last}")
@@ -235,6 +238,11 @@ class Jobs:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._at_once = self._at_once or self.signal == signal.SIGINT == number
         self.signal = number
+
+
+def _last_line(job: Job) -> str:
+    """The last line of a job's log, without its date; empty if there is none."""
+    return re.sub(DATE, "", next(iter(tail(job.log, 1)), ""))
 
 
 def tail(file: Path, lines: int) -> list[str]:

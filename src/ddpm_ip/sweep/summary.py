@@ -1,5 +1,8 @@
 """What a sweep found: each point's mean and sample standard deviation over the seeds, as CSV and Markdown.
 
+Runs of one seed see the same images, times and noise, so points are also compared seed by seed: the mean and deviation
+of the differences from the first point, which may be known better than the two means are.
+
 The numbers are those of the runs' tables. Only what was measured in the same way is averaged
 (:meth:`ddpm_ip.run.record.Record.comparable`): where the runs were measured in several ways, such as after another
 ``--batch_size``, each way has rows of its own.
@@ -94,11 +97,23 @@ class Summary:
 
     def cells(self, metric: str, way: str) -> dict[tuple[str, str, str], Cell]:
         """By point, row and column."""
-        found: dict[tuple[str, str, str], list[float]] = {}
+        return {place: Cell.of(list(by_seed.values())) for place, by_seed in self._by_seed(metric, way).items()}
+
+    def differences(self, metric: str, way: str) -> dict[tuple[str, str, str], Cell]:
+        """From the first point, seed by seed; by (other) point, row and column."""
+        values, found = self._by_seed(metric, way), {}
+        for (point, row, column), by_seed in values.items():
+            first = values.get((self.points[0], row, column), {})
+            if point != self.points[0] and (both := by_seed.keys() & first.keys()):
+                found[point, row, column] = Cell.of([by_seed[seed] - first[seed] for seed in sorted(both)])
+        return found
+
+    def _by_seed(self, metric: str, way: str) -> dict[tuple[str, str, str], dict[int, float]]:
+        found: dict[tuple[str, str, str], dict[int, float]] = {}
         for one in self.numbers:
             if (one.metric, one.way) == (metric, way):
-                found.setdefault((one.point, one.row, one.column), []).append(one.value)
-        return {place: Cell.of(values) for place, values in found.items()}
+                found.setdefault((one.point, one.row, one.column), {})[one.seed] = one.value
+        return found
 
     def blocks(self) -> list[tuple[str, str]]:
         """Metrics, with the way that they were measured."""
@@ -114,20 +129,24 @@ class Summary:
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         keys = _unique(key for values in self.values.values() for key in values)
-        writer.writerow([*keys, "metric", "row", self.columns_are, "mean", "deviation", "seeds", "protocol"])
+        head = ["mean", "deviation", "seeds", "difference", "difference_deviation", "protocol"]
+        writer.writerow([*keys, "metric", "row", self.columns_are, *head])
         for metric, way in self.blocks():
             cells, (rows, columns) = self.cells(metric, way), self.places(metric, way)
+            differences = self.differences(metric, way)
             for point in self.points:
                 values = [in_words(self.values[point][key]) for key in keys]
                 for row in rows:
                     for column in columns:
                         cell = cells.get((point, row, column))
+                        other = differences.get((point, row, column))
                         numbers = ["", "", 0] if cell is None else [cell.mean, cell.deviation, cell.seeds]
-                        writer.writerow([*values, metric, row, column, *numbers, way])
+                        paired = ["", ""] if other is None else [other.mean, other.deviation]
+                        writer.writerow([*values, metric, row, column, *numbers, *paired, way])
         return file.getvalue()
 
     def as_markdown(self) -> str:
-        """A table a metric: points by columns, mean ± deviation."""
+        """A table a metric, points by columns, mean ± deviation; and one of the differences from the first point."""
         parts = [f"# Sweep of {len(self.points)} points, {self.seeds} seed{'s' if self.seeds > 1 else ''} each"]
         parts.append(
             f"Mean ± sample standard deviation over {self.seeds} seeds of training; (n) where there are fewer. "
@@ -139,27 +158,37 @@ class Summary:
         for metric, way in blocks:
             several = len([one for one, _ in blocks if one == metric]) > 1
             parts.append(f"## {_cell(metric)}{f' (protocol {way})' if several else ''}")
-            parts.append("\n".join(f"| {' | '.join(line)} |" for line in self._lines(metric, way)))
+            cells, differences = self.cells(metric, way), self.differences(metric, way)
+            decimals = _decimals([cell.mean for cell in cells.values()])
+            parts.append(self._table(self.points, cells, self.places(metric, way), f".{decimals}f"))
+            if differences:
+                parts.append(f"Differences from {_cell(self.points[0])}, seed by seed:")
+                parts.append(self._table(self.points[1:], differences, self.places(metric, way), f"+.{decimals}f"))
         if not blocks:
             parts.append("There are no numbers yet.")
         return "\n\n".join([*parts, *("\n".join(f"* {_cell(p)}" for p in self.problems),) * bool(self.problems)]) + "\n"
 
-    def _lines(self, metric: str, way: str) -> list[list[str]]:
-        cells, (rows, columns) = self.cells(metric, way), self.places(metric, way)
-        decimals = _decimals([cell.mean for cell in cells.values()])
-        head = [f"{c} {self.columns_are}" if i == 0 else c for i, c in enumerate(columns)]
+    def _table(
+        self,
+        points: Sequence[str],
+        cells: Mapping[tuple[str, str, str], Cell],
+        places: tuple[Sequence[str], Sequence[str]],
+        form: str,
+    ) -> str:
+        rows, columns = places
+        head = [f"{column} {self.columns_are}" if i == 0 else column for i, column in enumerate(columns)]
         lines = [["point", "row", *head], ["---", "---", *["--:"] * len(columns)]]
         for row in rows:
-            for point in self.points:
-                numbers = [self._show(cells.get((point, row, column)), decimals) for column in columns]
+            for point in points:
+                numbers = [self._show(cells.get((point, row, column)), form) for column in columns]
                 lines.append([_cell(point or AS_CONFIGURED), _cell(row), *numbers])
-        return lines
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    def _show(self, cell: Cell | None, decimals: int) -> str:
+    def _show(self, cell: Cell | None, form: str) -> str:
         if cell is None:
             return MISSING
-        spread = "" if cell.deviation is None else f" ± {cell.deviation:.{decimals}f}"
-        return f"{cell.mean:.{decimals}f}{spread}{f' ({cell.seeds})' if cell.seeds < self.seeds else ''}"
+        spread = "" if cell.deviation is None else f" ± {cell.deviation:{form.removeprefix('+')}}"
+        return f"{cell.mean:{form}}{spread}{f' ({cell.seeds})' if cell.seeds < self.seeds else ''}"
 
     def write(self, folder: Path) -> list[Path]:
         """Writes ``sweep.csv`` and ``sweep.md``."""
