@@ -14,6 +14,7 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import write_json
 from ddpm_ip.parser import Parser
 from ddpm_ip.sweep.jobs import gpus
+from ddpm_ip.sweep.plan import Asked
 
 TABLE = [
     "--variance",
@@ -67,9 +68,9 @@ def test_every_option_of_the_table_is_one_of_the_sweep():
 def test_a_table_is_checked_as_it_will_be_made():
     config = from_dict(tree())
     words = ["--sampler", "ddim", "heun", "--steps", "2", "4", "--n_samples", "16", "--extractor", "pixels"]
-    assert command.check_table(config, words) == 4
+    assert command.check_measuring(config, Asked({}, "", table=words)) == 4
     with pytest.raises(ConfigError, match="eta"):
-        command.check_table(config, ["--sampler", "ddim,eto=1", *words[3:]])
+        command.check_measuring(config, Asked({}, "", table=["--sampler", "ddim,eto=1", *words[3:]]))
 
 
 def test_a_sweep_is_read_from_its_options(tmp_path, measured):

@@ -10,7 +10,7 @@ import pytest
 from tests.tiny import finish, one_thread, run, start, steps_saved, stop_at, tree, wait_for, yaml_file
 
 from ddpm_ip.cli import main
-from ddpm_ip.commands.sweep import check_table
+from ddpm_ip.commands.sweep import check_measuring
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import write_json
 from ddpm_ip.run.identity import identity
@@ -73,7 +73,7 @@ class World:
     def sweep(self, wanted: Asked, folder: Path) -> int:
         self.ran.clear()
         self.said.clear()
-        return sweep(wanted, folder, Setup([{}], check_table, self.start, self.said.append))
+        return sweep(wanted, folder, Setup([{}], check_measuring, self.start, self.said.append))
 
 
 @pytest.fixture
@@ -217,6 +217,9 @@ def test_a_run_that_fails_is_told_at_the_end_and_the_others_finish(tmp_path, wor
         ({"table": [*MEASURED, "--metrics", "fod"]}, "fod"),
         ({"table": [*MEASURED[:2], "--steps", "5000", *MEASURED[4:]]}, "5000"),
         ({"over": {"model.in_channels": [1, 3]}}, "in_channels"),
+        ({"exposure": ["--n", "20", "--steps", "1001"]}, "1001"),
+        ({"exposure": ["--n", "20", "--steps", "10", "--rows", "ddimm"]}, "ddimm"),
+        ({"exposure": ["--n", "0", "--steps", "10"]}, "--exposure 0"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_begins(tmp_path, world, changed, message):

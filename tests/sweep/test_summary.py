@@ -59,7 +59,7 @@ def test_points_are_compared_seed_by_seed():
     assert third["difference"] == ""
     text = summary(values).as_markdown()
     assert "Differences from gamma=0, seed by seed:" in text
-    assert "| gamma=0.1 | ddim | -0.99 ± 0.01 (2) |" in text
+    assert "| gamma=0.1 | ddim | -0.990 ± 0.014 (2) |" in text
     assert text.count("| gamma=0 |") == 1
 
 

@@ -15,7 +15,9 @@ from ddpm_ip.parser import Parser
 
 if TYPE_CHECKING:
     from ddpm_ip.config import Config
+    from ddpm_ip.data import DataConfig
     from ddpm_ip.sweep.plan import Asked
+    from ddpm_ip.table.rows import TableOptions
 
 N_SAMPLES = 50_000  # images a cell, as of `ddpm-ip table`
 EXPOSED, EXPOSURE_STEPS = 10_000, 50
@@ -66,8 +68,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--exposure_steps",
         type=int,
         metavar="K",
-        help="steps of the sampling whose exposure bias is measured; its sampler is the first of --sampler, else "
-        f"sampling.sampler of the config (default: {EXPOSURE_STEPS})",
+        help="steps of the sampling whose exposure bias is measured, which is the table's first row of --variance, "
+        f"--sampler or --rows, else that of the config (default: {EXPOSURE_STEPS})",
     )
     table.add_measuring(p, n_samples=N_SAMPLES, seeds="--sampling_seeds")
 
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: at least one run at a time")
     wanted = asked(args, rest)
-    return sweep(wanted, args.exp_dir, Setup(places(args.jobs, gpus()), check_table))
+    return sweep(wanted, args.exp_dir, Setup(places(args.jobs, gpus()), check_measuring))
 
 
 def asked(args: argparse.Namespace, rest: list[str]) -> Asked:
@@ -125,9 +127,10 @@ def exposure_words(args: argparse.Namespace, old: Asked | None) -> list[str] | N
         return None
     if old is not None and args.exposure is None and args.exposure_steps is None:
         return None if old.exposure is None else list(old.exposure)
-    sampler = [] if args.sampler is None else ["--sampler", args.sampler[0]]
+    rows = {"--variance": args.variance, "--sampler": args.sampler, "--rows": args.rows}
+    first = next(([option, given[0]] for option, given in rows.items() if given), [])
     steps = EXPOSURE_STEPS if args.exposure_steps is None else args.exposure_steps
-    return ["--n", str(EXPOSED if args.exposure is None else args.exposure), "--steps", str(steps), *sampler]
+    return ["--n", str(EXPOSED if args.exposure is None else args.exposure), "--steps", str(steps), *first]
 
 
 def table_words(args: argparse.Namespace) -> list[str]:
@@ -148,9 +151,17 @@ def _table_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_table(config: Config, words: Sequence[str]) -> int:
+def check_measuring(config: Config, wanted: Asked) -> int:
     """As :class:`ddpm_ip.sweep.program.Setup` needs it."""
     from ddpm_ip.table.program import check
 
-    own, wanted, reference = table.asked(_table_parser().parse_args(words), [], config.to_dict(), "the configuration")
-    return check(own, wanted, reference)
+    def read(words: Sequence[str]) -> tuple[Config, TableOptions, DataConfig | None]:
+        return table.asked(_table_parser().parse_args(words), [], config.to_dict(), "the configuration")
+
+    if wanted.exposure is not None:
+        _, images, *row = wanted.exposure
+        if int(images) < 1:
+            raise ConfigError(f"--exposure {images}: at least one image; or leave it out with --no_exposure")
+        own, options, _ = read(row)
+        options.slots(own)
+    return check(*read(wanted.table))

@@ -40,7 +40,7 @@ from ddpm_ip.train.start import check
 
 WAIT_SECONDS = 120.0  # for runs of a call that was killed, which stop by themselves
 TOLD_LINES = 8  # of the log of a run that failed
-TableCheck = Callable[[Config, Sequence[str]], int]
+Check = Callable[[Config, Asked], int]
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Setup:
 
     Attributes:
         places: where runs are made, see :func:`ddpm_ip.sweep.jobs.places`.
-        check_table: raises what would keep the table of a configuration from being made, with words of ``ddpm-ip
-            table``, and says how many cells it will have.
+        check: raises what would keep a run of a configuration from being measured, and says how many cells its table
+            will have.
         start: starts a process; for tests.
         say: what lines for people go to.
     """
 
     places: Sequence[dict[str, str]]
-    check_table: TableCheck
+    check: Check
     start: Start = start_process
     say: Callable[[str], None] = say
 
@@ -139,7 +139,7 @@ def check_all(asked: Asked, stages: Stages, setup: Setup) -> int:
         check(run.config, images[data], processes=1)
         alike = json.dumps({key: tree[key] for key in ("data", "model", "diffusion", "classes", "sampling")})
         if alike not in cells:
-            cells[alike] = setup.check_table(run.config, asked.table)
+            cells[alike] = setup.check(run.config, asked)
         total += cells[alike]
     return total
 

@@ -162,6 +162,8 @@ class Summary:
             decimals = _decimals([cell.mean for cell in cells.values()])
             parts.append(self._table(self.points, cells, self.places(metric, way), f".{decimals}f"))
             if differences:
+                largest = max(abs(cell.mean) for cell in differences.values())
+                decimals = max(decimals, _decimals([largest]))
                 parts.append(f"Differences from {_cell(self.points[0])}, seed by seed:")
                 parts.append(self._table(self.points[1:], differences, self.places(metric, way), f"+.{decimals}f"))
         if not blocks:
