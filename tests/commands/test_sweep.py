@@ -112,6 +112,14 @@ def test_no_run_at_a_time_is_refused(tmp_path):
         command.run(*parsed("-e", tmp_path, "--jobs", 0))
 
 
+@pytest.mark.parametrize(("words", "there", "count"), [((), 0, 1), ((), 2, 2), ((), 9, 3), (("--jobs", 2), 0, 2),
+                                                       (("--jobs", 8), 2, 3)])  # fmt: skip
+def test_as_many_runs_at_once_as_there_are_gpus_and_runs(tmp_path, monkeypatch, words, there, count):
+    monkeypatch.setattr("ddpm_ip.sweep.jobs.gpus", lambda: list(map(str, range(there))))
+    monkeypatch.setattr("ddpm_ip.sweep.program.sweep", lambda wanted, folder, setup: len(setup.places))
+    assert command.run(*parsed("-c", yaml_file(tmp_path), "-e", tmp_path / "s", *words)) == count
+
+
 def test_gpus_are_named_as_the_system_names_them(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -156,9 +156,9 @@ def test_what_runs_tells_its_last_line_once(tmp_path, monkeypatch):
 
 
 def test_places():
-    assert places(None, []) == [{"LOCAL_WORLD_SIZE": "1"}]
+    assert places(1, []) == [{"LOCAL_WORLD_SIZE": "1"}]
     assert places(2, []) == [{"LOCAL_WORLD_SIZE": "2"}] * 2
-    assert places(None, ["0", "3"]) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "3"}]
+    assert places(2, ["0", "3"]) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "3"}]
     assert [p["CUDA_VISIBLE_DEVICES"] for p in places(3, ["0", "GPU-1"])] == ["0", "GPU-1", "0"]
     assert places(1, ["0", "1"]) == [{"CUDA_VISIBLE_DEVICES": "0"}]
 

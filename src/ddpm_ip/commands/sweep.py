@@ -80,8 +80,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: at least one run at a time")
-    wanted = asked(args, rest)
-    return sweep(wanted, args.exp_dir, Setup(places(args.jobs, gpus()), check_measuring))
+    wanted, found = asked(args, rest), gpus()
+    at_once = min(args.jobs or max(1, len(found)), len(wanted.runs))
+    return sweep(wanted, args.exp_dir, Setup(places(at_once, found), check_measuring))
 
 
 def asked(args: argparse.Namespace, rest: list[str]) -> Asked:

@@ -123,14 +123,13 @@ def gpus() -> list[str]:
     return [name.strip() for name in said.split(",")][:count] if said else list(map(str, range(count)))
 
 
-def places(at_once: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
+def places(count: int, gpus: Sequence[str]) -> list[dict[str, str]]:
     """Where jobs run, one place a job at a time, as variables of the environment.
 
     Args:
-        at_once: how many; None for one a GPU, and one where there is none.
+        count: how many.
         gpus: as ``CUDA_VISIBLE_DEVICES`` names them; with more places than GPUs, several share one.
     """
-    count = at_once or max(1, len(gpus))
     if gpus:
         return [{"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(count)]
     return [{"LOCAL_WORLD_SIZE": str(count)} for _ in range(count)]  # they share the cores evenly
