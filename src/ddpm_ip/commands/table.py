@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,25 +77,55 @@ def add_measuring(
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    if len(_averages(args)) > 1:
+        refuse_uncalibrated([args.exp_dir], args, rest)
     measure(args.exp_dir, args, rest)
     return 0
+
+
+def refuse_uncalibrated(exp_dirs: Sequence[Path], args: argparse.Namespace, rest: list[str]) -> None:
+    """Names the calibrations (of the correction auto) that any of several tables would miss, before the first is made.
+
+    Raises:
+        UserError: there are such; or a run, an option or a calibration is of no use.
+    """
+    from ddpm_ip.sample.calibrated import all_missing
+    from ddpm_ip.table.calibrated import uncalibrated
+
+    missing = []
+    for exp_dir in exp_dirs:
+        config, wanted, _ = _asked(exp_dir, args, rest)
+        for ema in _averages(args):
+            missing += uncalibrated(config, exp_dir, replace(wanted, ema=ema))
+    if missing:
+        raise all_missing(missing)
+
+
+def _averages(args: argparse.Namespace) -> list[str | None]:
+    return list(dict.fromkeys(getattr(args, "ema", None) or [None]))
+
+
+def _asked(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> tuple[Config, TableOptions, DataConfig | None]:
+    """What the options ask for, of a run and its first average; see :func:`asked`."""
+    from ddpm_ip.run.identity import identity
+
+    own = identity(exp_dir)
+    return asked(args, rest, own.config, f"the configuration in {own.origin}")
 
 
 def measure(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> None:
     """Makes the table of a run, and prints it."""
     from ddpm_ip.output import say
-    from ddpm_ip.run.identity import identity
     from ddpm_ip.table.averages import compared, write
     from ddpm_ip.table.layout import as_text
     from ddpm_ip.table.program import table
 
-    own = identity(exp_dir)
-    config, wanted, reference = asked(args, rest, own.config, f"the configuration in {own.origin}")
+    config, wanted, reference = _asked(exp_dir, args, rest)
     if args.grid:
         from ddpm_ip.report.lines import check, write_grid
 
         check()
-    averages = list(dict.fromkeys(getattr(args, "ema", None) or [None]))
+    averages = _averages(args)
     # The first comes last: the table of the newest call, in the folder of all, is that of the newest average.
     grids = {ema: table(config, exp_dir, replace(wanted, ema=ema), reference) for ema in reversed(averages)}
     if os.environ.get("RANK", "0") != "0":

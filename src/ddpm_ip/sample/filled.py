@@ -1,8 +1,9 @@
 """What a sampling leaves to the weights, filled in before a plan is made.
 
-``var_type: analytic`` needs ``Gamma_t`` of the network, ``spacing: optimised`` needs times that were found for it. Both
-are looked up in what was measured of the weights (:mod:`ddpm_ip.run.measured`). ``Gamma_t`` is measured on the run's
-own training images where it is not there; times are made by ``ddpm-ip times``.
+``var_type: analytic`` needs ``Gamma_t`` of the network, ``spacing: optimised`` needs times that were found for it, and
+the correction ``auto`` a calibration. All are looked up in what was measured of the weights
+(:mod:`ddpm_ip.run.measured`). ``Gamma_t`` is measured on the run's own training images where it is not there; times are
+made by ``ddpm-ip times``, calibrations by ``ddpm-ip calibrate``.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from ddpm_ip.engine import from_main
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.run.measured import Measured
-from ddpm_ip.sample import analytic
+from ddpm_ip.sample import analytic, calibrated
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sampler import Ancestral
 from ddpm_ip.sampler.ancestral import ANALYTIC
+from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import OPTIMISED
 from ddpm_ip.schedule import Schedule
@@ -55,8 +57,10 @@ def filled(sampling: Sampling, config: Config, store: Measured, model: Model) ->
         model: with these weights.
 
     Raises:
+        Unusable: there is no calibration for ``auto``, or it is of no use.
         ConfigError: nothing was measured, and it cannot be.
     """
+    asked = sampling
     if sampling.spacing == OPTIMISED:
         times = together(model.engine, lambda: optimised_times(sampling.steps, store, config.diffusion.schedule))
         sampling = replace(sampling, spacing=times)
@@ -64,7 +68,65 @@ def filled(sampling: Sampling, config: Config, store: Measured, model: Model) ->
     if isinstance(sampler, Ancestral) and sampler.var_type in ANALYTIC and sampler.gammas is None:
         gammas = together(model.engine, lambda: _gammas(sampling, config, store, model))
         sampling = replace(sampling, sampler=replace(sampler, gammas=gammas))
+    if any(isinstance(c, Auto) and c.chain is None for c in sampling.corrections):
+        sampling = _calibrated(sampling.filled(config.diffusion.var_type), asked, config, store.at_home(), model)
     return sampling
+
+
+def _calibrated(sampling: Sampling, asked: Sampling, config: Config, home: Measured, model: Model) -> Sampling:
+    """With the corrections that ``auto`` stands for, which the log names.
+
+    Args:
+        sampling: with nothing else left open.
+        asked: as a person said it.
+        config, model: see :func:`filled`.
+        home: the store of calibrations.
+    """
+    found = _looked_up(sampling, asked, config, home, lambda read: together(model.engine, read))
+    if model.engine.is_main_process:
+        log.info("corrections auto: %s", found)
+    return calibrated.placed(sampling, found.chain)
+
+
+def calibrated_alone(sampling: Sampling, config: Config, store: Measured) -> Sampling:
+    """What :func:`filled` makes of ``auto``, as far as no model is needed: not where variances have to be measured.
+
+    Raises:
+        Unusable: there is no calibration, or it is of no use.
+        ConfigError: the model cannot be sampled so, or there are no optimised times.
+    """
+    asked, schedule = sampling, config.diffusion.schedule
+    sampling = sampling.filled(config.diffusion.var_type)
+    if isinstance(sampling.sampler, Ancestral) and sampling.sampler.var_type in ANALYTIC:
+        return calibrated.placed(sampling, ())
+    if sampling.spacing == OPTIMISED:
+        sampling = replace(sampling, spacing=optimised_times(sampling.steps, store, schedule))
+    found = _looked_up(sampling, asked, config, store.at_home(), lambda read: read())
+    return calibrated.placed(sampling, found.chain)
+
+
+def _looked_up(
+    sampling: Sampling,
+    asked: Sampling,
+    config: Config,
+    home: Measured,
+    by: Callable[[Callable[[], calibrated.Calibration | None]], calibrated.Calibration | None],
+) -> calibrated.Calibration:
+    """The calibration of a sampling that the model can do, read by who shall read it.
+
+    Raises:
+        ConfigError: the model cannot be sampled so, with whatever calibration.
+        Unusable: there is no calibration, or it is of no use.
+    """
+    calibrated.check(calibrated.base(sampling), config)
+    try:
+        found = by(lambda: calibrated.read(home, sampling, config))
+    except UserError as error:
+        raise calibrated.Unusable(str(error)) from None
+    if found is None:
+        name = calibrated.name_of(sampling, home.weights, config.diffusion.schedule)
+        raise calibrated.NotCalibrated(home.file(name), asked)
+    return found
 
 
 def times_name(steps: int) -> str:
