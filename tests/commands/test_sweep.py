@@ -1,7 +1,6 @@
 """The command line of a sweep: options of the table and of exposure as words, and what is not said as before."""
 
 import argparse
-import importlib.util
 import re
 
 import pytest
@@ -39,12 +38,6 @@ def parsed(*words) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args([str(word) for word in words])
 
 
-@pytest.fixture
-def measured(monkeypatch):
-    """As with a command that measures exposure bias."""
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-
-
 def test_the_options_of_the_table_reach_it_as_they_were_given():
     args, rest = parsed(
         "-e", "S", "--over", "perturbation.gamma=0,0.1", *TABLE, "--sampling_seeds", 3, 4, "--train.n_steps", 2
@@ -68,12 +61,20 @@ def test_every_option_of_the_table_is_one_of_the_sweep():
 def test_a_table_is_checked_as_it_will_be_made():
     config = from_dict(tree())
     words = ["--sampler", "ddim", "heun", "--steps", "2", "4", "--n_samples", "16", "--extractor", "pixels"]
-    assert command.check_measuring(config, Asked({}, "", table=words)) == 4
+    assert command.check_measuring(config, Asked({}, "", table=words), False) == 4
     with pytest.raises(ConfigError, match="eta"):
-        command.check_measuring(config, Asked({}, "", table=["--sampler", "ddim,eto=1", *words[3:]]))
+        command.check_measuring(config, Asked({}, "", table=["--sampler", "ddim,eto=1", *words[3:]]), False)
 
 
-def test_a_sweep_is_read_from_its_options(tmp_path, measured):
+@pytest.mark.parametrize(("row", "cure"), [("ddim+auto", "calibrate"), ("ddim@optimised", "times")])
+def test_what_is_measured_of_weights_is_no_row_before_there_are_any(row, cure):
+    wanted = Asked({}, "", table=["--rows", row, "ddim", "--steps", "2", "--n_samples", "16", "--extractor", "pixels"])
+    with pytest.raises(ConfigError, match=f"ddpm-ip {cure}"):
+        command.check_measuring(from_dict(tree()), wanted, False)
+    assert command.check_measuring(from_dict(tree()), wanted, True) == 2
+
+
+def test_a_sweep_is_read_from_its_options(tmp_path):
     config = yaml_file(tmp_path)
     words = ("-c", config, "-e", tmp_path / "s", "--over", "perturbation.gamma=0,0.1", "--over", "model.dropout=0,0.2")
     found = command.asked(*parsed(*words, "--train.n_steps", 2, "--sampler", "ddim,eta=0.5", "heun"))
@@ -90,7 +91,7 @@ def test_a_sweep_is_read_from_its_options(tmp_path, measured):
     ]
 
 
-def test_what_is_not_said_is_as_before(tmp_path, measured):
+def test_what_is_not_said_is_as_before(tmp_path):
     first = command.asked(*parsed("-c", yaml_file(tmp_path), "-e", tmp_path, "--over", "perturbation.gamma=0,0.1",
                                   "--steps", 4, "--train.n_steps", 2))  # fmt: skip
     write_json(tmp_path / "sweep.json", first.to_dict())

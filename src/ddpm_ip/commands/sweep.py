@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -121,11 +120,6 @@ def exposure_words(args: argparse.Namespace, old: Asked | None) -> list[str] | N
     """
     if args.no_exposure:
         return None
-    if importlib.util.find_spec("ddpm_ip.commands.exposure") is None:
-        from ddpm_ip.output import say
-
-        say("exposure bias is not measured: this version has no command `ddpm-ip exposure`")
-        return None
     if old is not None and args.exposure is None and args.exposure_steps is None:
         return None if old.exposure is None else list(old.exposure)
     rows = {"--variance": args.variance, "--sampler": args.sampler, "--rows": args.rows}
@@ -152,8 +146,9 @@ def _table_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_measuring(config: Config, wanted: Asked) -> int:
+def check_measuring(config: Config, wanted: Asked, trained: bool) -> int:
     """As :class:`ddpm_ip.sweep.program.Setup` needs it."""
+    from ddpm_ip.exposure.program import ExposureOptions
     from ddpm_ip.table.program import check
 
     def read(words: Sequence[str]) -> tuple[Config, TableOptions, DataConfig | None]:
@@ -161,8 +156,7 @@ def check_measuring(config: Config, wanted: Asked) -> int:
 
     if wanted.exposure is not None:
         _, images, *row = wanted.exposure
-        if int(images) < 1:
-            raise ConfigError(f"--exposure {images}: at least one image; or leave it out with --no_exposure")
+        ExposureOptions(n=int(images))
         own, options, _ = read(row)
         options.slots(own)
-    return check(*read(wanted.table))
+    return check(*read(wanted.table), trained=trained)

@@ -40,7 +40,7 @@ from ddpm_ip.train.start import check
 
 WAIT_SECONDS = 120.0  # for runs of a call that was killed, which stop by themselves
 TOLD_LINES = 8  # of the log of a run that failed
-Check = Callable[[Config, Asked], int]
+Check = Callable[[Config, Asked, bool], int]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Setup:
 
     Attributes:
         places: where runs are made, see :func:`ddpm_ip.sweep.jobs.places`.
-        check: raises what would keep a run of a configuration from being measured, and says how many cells its table
-            will have.
+        check: raises what would keep a run of a configuration, which is trained or not yet, from being measured, and
+            says how many cells its table will have.
         start: starts a process; for tests.
         say: what lines for people go to.
     """
@@ -131,15 +131,15 @@ def check_all(asked: Asked, stages: Stages, setup: Setup) -> int:
     cells: dict[str, int] = {}
     total = 0
     for run in asked.runs:
-        stages.check(run)
         tree = run.config.to_dict()
         data = json.dumps(tree["data"])
         if data not in images:
             images = {data: run.config.data.open(progress=True)}  # one at a time: data sets may be large
         check(run.config, images[data], processes=1)
-        alike = json.dumps({key: tree[key] for key in ("data", "model", "diffusion", "classes", "sampling")})
+        trained, sections = stages.is_trained(run), ("data", "model", "diffusion", "classes", "sampling")
+        alike = json.dumps([trained, *(tree[key] for key in sections)])
         if alike not in cells:
-            cells[alike] = setup.check(run.config, asked)
+            cells[alike] = setup.check(run.config, asked, trained)
         total += cells[alike]
     return total
 

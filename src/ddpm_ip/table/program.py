@@ -37,6 +37,7 @@ from ddpm_ip.run.weights import find_weights, place
 from ddpm_ip.sample.filled import filled, optimised_label, together
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
+from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Computed, Sampling
 from ddpm_ip.sampler.spacing import OPTIMISED, shown
 from ddpm_ip.settings import KINDS, check_as_trained
@@ -108,11 +109,12 @@ def table(
         return _measure(sheet, measured, model, on_cell)
 
 
-def check(config: Config, options: TableOptions, reference: DataConfig | None = None) -> int:
-    """Tells what would keep the table of a model from being made, before the model is trained.
+def check(config: Config, options: TableOptions, reference: DataConfig | None = None, *, trained: bool = False) -> int:
+    """Tells what would keep the table of a model from being made, also before the model is trained.
 
     Args:
         config, options, reference: as of :func:`table`.
+        trained: whether there are weights, of which something may have been measured.
 
     Returns:
         The number of cells.
@@ -121,6 +123,13 @@ def check(config: Config, options: TableOptions, reference: DataConfig | None = 
         UserError: a row or a column cannot be, or the real images, or what the features need, is not there.
     """
     slots = options.slots(config)
+    for row in options.rows or [options.sampling]:
+        needs = "times" if row.spacing == OPTIMISED else "calibrate" if Auto() in row.corrections else None
+        if needs is not None and not trained:
+            raise ConfigError(
+                f"a row with {'optimised times' if needs == 'times' else 'the correction auto'} needs what `ddpm-ip "
+                f"{needs}` finds of trained weights: make the table without it first, then that, then ask for the row"
+            )
     device = torch.device("cpu")
     images = (reference or config.data).open(progress=True)
     _evaluator(config, options, find_extractor(options.extractor, device), images, device)
