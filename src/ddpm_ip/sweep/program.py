@@ -5,7 +5,7 @@
     SWEEP_DIR/logs/...log            what these said, a file a run
     SWEEP_DIR/done.json              what was measured of each run already
     SWEEP_DIR/sweep.csv, .md         mean and deviation over the seeds
-    SWEEP_DIR/exposure.csv           the same of the curves of exposure bias
+    SWEEP_DIR/exposure.csv           the same of the curves of exposure bias; drawn, curves.svg and .png
     SWEEP_DIR/report.html            one page of all runs
 
 Each run is processes of its own, so that one that fails takes no other with it. A call that was ended, however that
