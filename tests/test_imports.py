@@ -100,13 +100,18 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "report": (
         {"numpy", "PIL", "matplotlib"}, PLAIN | {"exposure", "exposure.curves", "images", "metric", "run", "__init__"},
     ),
+    "sweep": (
+        {"torch"},
+        MODEL | {"exposure", "exposure.curves", "places", "report", "run", "settings", "train", "__init__"},
+    ),
+    "sweep.child": (set(), {"cli"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves"}
+        | {"exposure", "exposure.curves", "parser", "sweep"}
         | {"interop", "__init__"},
     ),
     "interop": (

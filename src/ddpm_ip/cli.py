@@ -24,6 +24,7 @@ from ddpm_ip.commands import (
     import_,
     report,
     sample,
+    sweep,
     table,
     times,
     train,
@@ -107,6 +108,11 @@ _COMMANDS: dict[str, _Command] = {
         "Measures a run under samplers, corrections and numbers of steps: the results table.",
         table.arguments,
         table.run,
+    ),
+    "sweep": (
+        "Trains and measures runs that differ in some keys and in the seed; a call that was ended continues.",
+        sweep.arguments,
+        sweep.run,
     ),
     "compare-samplers": (
         "Draws how far the images of every sampler are from real ones, at 6, 10, 20 and 50 network evaluations.",

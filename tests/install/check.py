@@ -44,8 +44,8 @@ import importlib.metadata, re
 for wanted in importlib.metadata.requires("torch-fidelity") or ():
     print(re.match("[A-Za-z0-9_.-]+", wanted)[0].lower())
 """
-COMMANDS = ("train", "sample", "evaluate", "data", "table", "compare-samplers", "exposure", "times", "ema", "import")
-COMMANDS += ("export", "doctor", "report", "bench")
+COMMANDS = ("train", "sample", "evaluate", "data", "table", "sweep", "exposure", "calibrate", "times")
+COMMANDS += ("compare-samplers", "ema", "import", "export", "doctor", "report", "bench")
 
 
 class Wrong(Exception):

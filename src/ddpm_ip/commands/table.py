@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddpm_ip import options
 from ddpm_ip.metric import INCEPTION, usual
@@ -15,6 +15,7 @@ from ddpm_ip.options import listed
 
 if TYPE_CHECKING:
     from ddpm_ip.config import Config
+    from ddpm_ip.data import DataConfig
     from ddpm_ip.table.rows import TableOptions
 
 
@@ -30,13 +31,23 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def add_measuring(
-    p: argparse.ArgumentParser, n_samples: int, defaults: Mapping[str, str] = options.TABLE_DEFAULTS
+    p: argparse.ArgumentParser,
+    n_samples: int,
+    defaults: Mapping[str, str] = options.TABLE_DEFAULTS,
+    seeds: str = "--seeds",
 ) -> None:
-    """The options of a table but for the run; see :func:`ddpm_ip.options.add_many`."""
+    """The options of a table but for the run; see :func:`ddpm_ip.options.add_many`.
+
+    Args:
+        p: gets them.
+        n_samples: the default of ``--n_samples``.
+        defaults: what else holds where nothing is said, for ``--help``.
+        seeds: what the seeds of the sampling are called.
+    """
     options.add_many(p, defaults)
     p.add_argument("--n_samples", type=int, default=n_samples, metavar="N", help="images a cell (default: %(default)s)")
     p.add_argument(
-        "--seeds",
+        seeds,
         type=int,
         nargs="+",
         metavar="S",
@@ -83,7 +94,7 @@ def refuse_uncalibrated(exp_dirs: Sequence[Path], args: argparse.Namespace, rest
 
     missing = []
     for exp_dir in exp_dirs:
-        config, wanted = _asked(exp_dir, args, rest)
+        config, wanted, _ = _asked(exp_dir, args, rest)
         for ema in _averages(args):
             missing += uncalibrated(config, exp_dir, replace(wanted, ema=ema))
     if missing:
@@ -94,34 +105,22 @@ def _averages(args: argparse.Namespace) -> list[str | None]:
     return list(dict.fromkeys(getattr(args, "ema", None) or [None]))
 
 
-def _asked(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> tuple[Config, TableOptions]:
-    """The configuration of a run, and what is to be measured of its first average."""
-    from ddpm_ip.config import from_dict, parse_overrides
+def _asked(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> tuple[Config, TableOptions, DataConfig | None]:
+    """What the options ask for, of a run and its first average; see :func:`asked`."""
     from ddpm_ip.run.identity import identity
 
     own = identity(exp_dir)
-    origin = f"the configuration in {own.origin}"
-    rows, common = options.many_overrides(args, parse_overrides(rest))
-    config = from_dict(own.config, origin, common)
-    from ddpm_ip.table.rows import TableOptions
-
-    samplings = [from_dict(own.config, origin, {**common, **row}).sampling for row in rows]
-    metrics = None if args.metrics is None else listed(" ".join(args.metrics))
-    named = ("steps", "evaluations", "n_samples", "seeds", "extractor", "keep_images")
-    given = {n: getattr(args, n) for n in named}
-    return config, TableOptions(samplings, metrics=metrics, sampling=config.sampling, **given)
+    return asked(args, rest, own.config, f"the configuration in {own.origin}")
 
 
 def measure(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> None:
     """Makes the table of a run, and prints it."""
-    from ddpm_ip.config import load
     from ddpm_ip.output import say
     from ddpm_ip.table.averages import compared, write
     from ddpm_ip.table.layout import as_text
     from ddpm_ip.table.program import table
 
-    config, wanted = _asked(exp_dir, args, rest)
-    reference = load(args.reference).data if args.reference else None
+    config, wanted, reference = _asked(exp_dir, args, rest)
     if args.grid:
         from ddpm_ip.report.lines import check, write_grid
 
@@ -137,3 +136,32 @@ def measure(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> None:
     if len(averages) > 1:
         each = {str(ema): grids[ema] for ema in averages}
         say("\n".join([compared(each), *map(str, write(folder, each))]))
+
+
+def asked(
+    args: argparse.Namespace, rest: list[str], tree: Mapping[str, Any], origin: str
+) -> tuple[Config, TableOptions, DataConfig | None]:
+    """What options of :func:`add_measuring` ask for, of a model.
+
+    Args:
+        args, rest: as parsed.
+        tree: the configuration of the model, plain values.
+        origin: where it is from, for messages.
+
+    Returns:
+        The configuration, what to measure, and the real images where they are not those of the training.
+
+    Raises:
+        ConfigError: an option cannot be used.
+    """
+    from ddpm_ip.config import from_dict, load, parse_overrides
+    from ddpm_ip.table.rows import TableOptions
+
+    rows, common = options.many_overrides(args, parse_overrides(rest))
+    config = from_dict(tree, origin, common)
+    reference = load(args.reference).data if args.reference else None
+    samplings = [from_dict(tree, origin, {**common, **row}).sampling for row in rows]
+    metrics = None if args.metrics is None else listed(" ".join(args.metrics))
+    named = ("steps", "evaluations", "n_samples", "seeds", "extractor", "keep_images")
+    wanted = TableOptions(samplings, metrics=metrics, sampling=config.sampling, **{n: getattr(args, n) for n in named})
+    return config, wanted, reference

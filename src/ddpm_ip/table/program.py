@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from ddpm_ip.config import Config
@@ -36,6 +37,7 @@ from ddpm_ip.run.weights import find_weights, place
 from ddpm_ip.sample.filled import filled, optimised_label, together
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import SampleOptions, default_block, load_model, sampling_engine, write_samples
+from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Computed, Sampling
 from ddpm_ip.sampler.spacing import OPTIMISED, shown
 from ddpm_ip.settings import KINDS, check_as_trained
@@ -81,18 +83,14 @@ def table(
     source = reference or config.data
     with accelerator.main_process_first():
         images = source.open(progress=accelerator.is_main_process)
-    if options.keep_images and config.model.in_channels not in PICTURES:
-        raise ConfigError(f"--keep_images writes PNG files, which cannot hold {config.model.in_channels} channels")
-    metrics = sorted(chosen(usual(extractor.name) if options.metrics is None else options.metrics))
-    evaluator = Evaluator(extractor, metrics, accelerator.device)
-    evaluator.check(images, options.n_samples)
+    evaluator = _evaluator(config, options, extractor, images, accelerator.device)
     with enough_memory(lambda: _too_large(config, options.sampling.block or 64)):
         model = load_model(config, weights.tensors, accelerator, weights.origin)
         store = Measured.of(weights.sha256, Path(weights.origin))
         slots = options.slots(config, lambda sampling: _filled(sampling, config, store, model))
     common = {
         **_extractor_facts(extractor),
-        "metrics": metrics,
+        "metrics": sorted(evaluator.metrics),
         "n_samples": options.n_samples,
         "rounding": "uint8, to nearest",
         **weights.facts(),
@@ -109,6 +107,45 @@ def table(
     measured = _Measured(images, evaluator, options.keep_images)
     with enough_memory(lambda: _too_large(config, block)):
         return _measure(sheet, measured, model, on_cell)
+
+
+def check(config: Config, options: TableOptions, reference: DataConfig | None = None, *, trained: bool = False) -> int:
+    """Tells what would keep the table of a model from being made, also before the model is trained.
+
+    Args:
+        config, options, reference: as of :func:`table`.
+        trained: whether there are weights, of which something may have been measured.
+
+    Returns:
+        The number of cells.
+
+    Raises:
+        UserError: a row or a column cannot be, or the real images, or what the features need, is not there.
+    """
+    slots = options.slots(config)
+    for row in options.rows or [options.sampling]:
+        needs = "times" if row.spacing == OPTIMISED else "calibrate" if Auto() in row.corrections else None
+        if needs is not None and not trained:
+            raise ConfigError(
+                f"a row with {'optimised times' if needs == 'times' else 'the correction auto'} needs what `ddpm-ip "
+                f"{needs}` finds of trained weights: make the table without it first, then that, then ask for the row"
+            )
+    device = torch.device("cpu")
+    images = (reference or config.data).open(progress=True)
+    _evaluator(config, options, find_extractor(options.extractor, device), images, device)
+    return sum(slot.why_not is None for slot in slots)
+
+
+def _evaluator(
+    config: Config, options: TableOptions, extractor: Extractor, images: ImageSet, device: torch.device
+) -> Evaluator:
+    """What measures the cells, once it is known that it can."""
+    if options.keep_images and config.model.in_channels not in PICTURES:
+        raise ConfigError(f"--keep_images writes PNG files, which cannot hold {config.model.in_channels} channels")
+    metrics = sorted(chosen(usual(extractor.name) if options.metrics is None else options.metrics))
+    evaluator = Evaluator(extractor, metrics, device)
+    evaluator.check(images, options.n_samples)
+    return evaluator
 
 
 def _filled(sampling: Sampling, config: Config, store: Measured, model: Model) -> tuple[Sampling, str]:
