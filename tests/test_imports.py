@@ -99,13 +99,18 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "report": (
         {"numpy", "PIL", "matplotlib"}, PLAIN | {"exposure", "exposure.curves", "images", "metric", "run", "__init__"},
     ),
+    "ui": (
+        {"torch", "numpy", "PIL"},
+        PLAIN | {"config", "images", "notebook", "options", "output", "report", "run", "sample", "sampler", "texts"},
+    ),
+    "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "ui"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (
         set(),
         MODEL
         | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves"}
+        | {"ui.page", "exposure", "exposure.curves"}
         | {"interop", "__init__"},
     ),
     "interop": (
