@@ -101,7 +101,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "ui": (
         {"torch", "numpy", "PIL"},
-        PLAIN | {"config", "images", "notebook", "options", "output", "report", "run", "sample", "sampler", "texts"},
+        PLAIN | {"config", "denoiser", "images", "notebook", "options", "report", "run", "sample", "sampler", "texts"},
     ),
     "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "ui"}),
     "parser": (set(), {"errors", "config", "mistakes"}),

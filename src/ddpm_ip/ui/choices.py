@@ -86,7 +86,7 @@ class Choices:
             for path in _weights_in(folder):
                 found.setdefault(path.relative_to(self.root).as_posix(), path)
             if depth < DEPTH and not RunFolder(folder).is_one:
-                waiting += [(path, depth + 1) for path in _folders_in(folder)]
+                waiting[:0] = [(path, depth + 1) for path in _folders_in(folder)]
         return dict(list(found.items())[:MOST])
 
 

@@ -1,32 +1,35 @@
 """The page itself: gradio's controls around :mod:`ddpm_ip.ui.scene`, served to this machine alone.
 
 Nothing is sent anywhere: gradio's statistics, its look for a newer version, its public links and its history are off;
-its fonts are the system's; and the browser is told to load nothing from elsewhere. Requests that name another host, as
-those of a page that has bent its own name to 127.0.0.1, are refused.
+its fonts are the system's; and the browser is told to load nothing from elsewhere. Of gradio's own addresses those are
+open that this page needs: others would fetch, or read, what a request names. Requests that name another host, as those
+of a page that has bent its own name to 127.0.0.1, and those of other pages are refused.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import socket
-import threading
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # it is asked for when gradio is imported
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "True"
 
 import gradio as gr
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import PlainTextResponse
 
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.notebook import Run, load
 from ddpm_ip.output import say, told
-from ddpm_ip.plain import reason
+from ddpm_ip.plain import parse_json, reason
 from ddpm_ip.ui.choices import CORRECTION_EXAMPLES, SAMPLER_EXAMPLES, Choices
 from ddpm_ip.ui.scene import MOST_EVALUATIONS, MOST_IMAGES, Scene, Setting, whole
 from ddpm_ip.ui.view import error_html, scene_html
@@ -35,6 +38,11 @@ HOST = "127.0.0.1"
 POLICY = (  # gradio's own programs stand in the page, and make others of texts
     "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; form-action 'none'; frame-ancestors 'none'"
 )
+OPEN = re.compile(
+    r"/|/(assets|static)/.*|/theme\.css|/config/?|/manifest\.json|/favicon\.ico"
+    r"|/gradio_api/(queue/(join|data)|cancel|reset|heartbeat/[^/]*|startup-events)/?"
+)
+LONGEST = 10_000  # bytes of a request
 WAITING = 8  # presses of the button that wait for the one that is shown
 FIRST, SECOND = Setting(), Setting(corrections="epsilon_scaling,scale=1.01")
 MOST_SEED = 1 << 53  # of whole numbers in a browser
@@ -67,8 +75,13 @@ def application(choices: Choices) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
-    async def guarded(request: Any, call_next: Any) -> Any:
-        response = await call_next(request)
+    async def guarded(request: Request, call_next: Any) -> Response:
+        mine = urlsplit(request.headers.get("origin", f"http://{HOST}")).hostname in (HOST, "localhost")
+        if not mine or OPEN.fullmatch(request.url.path) is None:
+            return PlainTextResponse("There is nothing here.", 404)
+        if request.method == "POST" and not is_plain(await request.body()):
+            return PlainTextResponse("This page is told texts and numbers.", 400)
+        response: Response = await call_next(request)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
@@ -83,13 +96,24 @@ def application(choices: Choices) -> FastAPI:
     )  # fmt: skip
 
 
+def is_plain(body: bytes) -> bool:
+    """Whether a request says texts and numbers alone; of anything else gradio could take a file, or an address."""
+    try:
+        found = parse_json(body.decode()) if len(body) <= LONGEST else None
+    except ValueError:
+        return False
+    values = found.values() if isinstance(found, dict) else [{}]
+    parts = [part for value in values for part in (value if isinstance(value, list) else [value])]
+    return all(part is None or isinstance(part, (str, int, float)) for part in parts)
+
+
 def blocks(choices: Choices) -> gr.Blocks:
     """The controls, and what they do."""
     stage = Stage(choices)
     with gr.Blocks(title="ddpm-ip: two settings, the same noise", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown("# Two settings, the same noise")
         with gr.Row():
-            weights = gr.Dropdown(choices.names(), label="Weights", scale=3, filterable=True)
+            weights = gr.Dropdown(choices.names(), label="Weights", scale=3, allow_custom_value=True)
             n = gr.Number(9, precision=0, minimum=1, maximum=MOST_IMAGES, label="Images", min_width=80)
             seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=80)
         with gr.Row():
@@ -109,7 +133,7 @@ def side(name: str, setting: Setting) -> list[Any]:
     """The controls of a setting."""
     with gr.Column(min_width=300), gr.Group():
         with gr.Row():
-            typed: dict[str, Any] = {"allow_custom_value": True, "filterable": True}
+            typed: dict[str, Any] = {"allow_custom_value": True}
             sampler = gr.Dropdown(
                 SAMPLER_EXAMPLES, value=setting.sampler, label=f"{name}: sampler", min_width=140, **typed
             )
@@ -135,7 +159,6 @@ class Stage:
 
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
-        self._lock = threading.Lock()
         self._run: tuple[Path, Run] | None = None
 
     def listed(self) -> Any:
@@ -155,9 +178,8 @@ class Stage:
             settings = [Setting(*sides[i : i + 3]) for i in range(0, len(sides), 3)]
             chosen = self._choices.path(weights)
             n, seed = whole(n, "images", MOST_IMAGES), whole(seed, "seed", MOST_SEED)
-            with self._lock:
-                for seen in Scene(self._loaded(chosen), n, seed, settings).play():
-                    yield scene_html(seen)
+            for seen in Scene(self._loaded(chosen), n, seed, settings).play():
+                yield scene_html(seen)
         except Exception as error:
             found = told(error)
             if found is None:

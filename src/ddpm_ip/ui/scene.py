@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 from ddpm_ip.config import from_dict
+from ddpm_ip.denoiser import Prediction, PredictionType
 from ddpm_ip.errors import ConfigError, Diverged
 from ddpm_ip.images import UInt8, to_uint8
 from ddpm_ip.notebook import Run
 from ddpm_ip.run.row import row_label
 from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sample.samples import Samples
-from ddpm_ip.sampler import Ancestral
+from ddpm_ip.sampler import Ancestral, Plan
 from ddpm_ip.sampler.ancestral import ANALYTIC
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.texts import chain_overrides, sampler_overrides
@@ -74,7 +75,7 @@ class Side:
         label: as a row of a table is called, with the number of steps.
         evaluations: of the network, for an image.
         times: that the network was asked at, falling.
-        norms: at each, the mean over images of the Euclidean norm of the predicted noise, after all corrections.
+        norms: at each, the mean over images of the Euclidean norm of the noise that the network itself predicted.
         frames: some states of the chain, the first and the last among them.
         finished: the last state has been reached.
     """
@@ -108,7 +109,7 @@ class Scene:
                 self.samples.append(_samples(run, n, seed, setting))
             except ConfigError as error:
                 raise ConfigError(f"{name}: {error}" if len(settings) > 1 else str(error)) from None
-        self._schedule = run.schedule
+        self._schedule, self._predicts = run.schedule, run.config.diffusion.objective
 
     def play(self) -> Iterator[list[Side]]:
         """Samples one side after the other.
@@ -121,29 +122,52 @@ class Scene:
         """
         sides = [Side(_label(samples), samples.evaluations) for samples in self.samples]
         for samples, side in zip(self.samples, sides, strict=True):
-            kept, before = self._kept(samples), math.inf
-            for state in samples.states():
-                seen = {} if state.seen is None else {"output": state.seen.output}
-                if first_not_finite({"images": state.xt, **seen}) is not None:
-                    raise Diverged(f"{side.label}: what comes out is not finite. Take other settings or other weights")
-                if state.seen is not None:
-                    side.times.append(before)
-                    side.norms.append(float(state.seen.eps.flatten(1).norm(dim=1).mean()))
-                before = state.t
-                if state.row in kept:
-                    x0 = None if state.x0 is None else _bytes(state.x0)
-                    side.frames.append(Frame(state.t, _bytes(state.xt), x0))
-                    side.finished = state.row == max(kept)
-                    yield sides
+            for _ in self._walk(samples, side):
+                yield sides
 
-    def _kept(self, samples: Samples) -> set[int]:
-        """The states that become frames, by the visits before them: evenly spaced; inner stages of a step are none."""
+    def _walk(self, samples: Samples, side: Side) -> Iterator[Frame]:
+        """Adds to a side what happens along its walk; yields each frame."""
         plan = samples.sampling.plan(self._schedule)
-        finished = [0, *(i + 1 for i, state in enumerate(plan.state.tolist()) if state)]
-        n, _, height, width = samples.shape
-        wanted = min(max(FILM_PIXELS // (n * height * width), FRAMES[0]), FRAMES[1])
-        last = len(finished) - 1
-        return {finished[round(i * last / (wanted - 1))] for i in range(wanted)}
+        kept, xt = _kept(plan, samples.shape), torch.empty(0)
+        for state in samples.states():
+            seen = {} if state.seen is None else {"output": state.seen.output}
+            if first_not_finite({"images": state.xt, **seen}) is not None:
+                raise Diverged(f"{side.label}: what comes out is not finite. Take other settings or other weights")
+            if state.seen is not None:
+                row = state.row - 1
+                noise = _noise(self._predicts, state.seen, xt, (float(plan.alpha[row]), float(plan.sigma[row])))
+                side.times.append(float(plan.t[row]))
+                side.norms.append(float(noise.flatten(1).norm(dim=1).mean()))
+            xt = state.xt
+            if state.row in kept:
+                x0 = None if state.x0 is None else _bytes(state.x0)
+                side.frames.append(Frame(state.t, _bytes(state.xt), x0))
+                side.finished = state.row == plan.visits
+                yield side.frames[-1]
+
+
+def _kept(plan: Plan, shape: Sequence[int]) -> set[int]:
+    """The states that become frames, by the visits before them: evenly spaced; inner stages of a step are none."""
+    finished = [0, *(i + 1 for i, state in enumerate(plan.state.tolist()) if state)]
+    n, _, height, width = shape
+    wanted = min(max(FILM_PIXELS // (n * height * width), FRAMES[0]), FRAMES[1])
+    last = len(finished) - 1
+    return {finished[round(i * last / (wanted - 1))] for i in range(wanted)}
+
+
+def _noise(predicts: PredictionType, seen: Prediction, xt: torch.Tensor, level: tuple[Any, Any]) -> torch.Tensor:
+    """The noise that the network itself says is in states, before any correction of it and before clipping.
+
+    Args:
+        predicts: what it puts out.
+        seen: what was said of the states.
+        xt: the states that it was asked about.
+        level: their alpha and sigma, unless a correction asked at another level.
+    """
+    alpha, sigma = level if seen.level is None else seen.level
+    if predicts == "pred_x0":
+        return (xt - alpha * seen.output) / sigma
+    return seen.output if predicts == "pred_eps" else sigma * xt + alpha * seen.output
 
 
 def difference(sides: Sequence[Side]) -> float:
