@@ -321,7 +321,9 @@ def test_the_page_of_samplers_has_every_spacing() -> None:
         parsed(name)
 
 
-@pytest.mark.parametrize("room", ["sampler", "sampler/correction", "sample", "run", "table", "interop", "commands"])
+@pytest.mark.parametrize(
+    "room", ["sampler", "sampler/correction", "sample", "run", "table", "interop", "ui", "commands"]
+)
 def test_the_architecture_names_every_module_of_a_room(room: str) -> None:
     rooms = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").partition("## Rooms")[2].split("```")[1]
     modules = [path.stem for path in (ROOT / "src/ddpm_ip" / room).glob("*.py") if path.stem != "__init__"]

@@ -45,7 +45,7 @@ for wanted in importlib.metadata.requires("torch-fidelity") or ():
     print(re.match("[A-Za-z0-9_.-]+", wanted)[0].lower())
 """
 COMMANDS = ("train", "sample", "evaluate", "data", "table", "compare-samplers", "times", "ema", "import")
-COMMANDS += ("export", "doctor", "report", "bench")
+COMMANDS += ("export", "doctor", "report", "demo-ui", "bench")
 
 
 class Wrong(Exception):

@@ -22,6 +22,7 @@ def folder(tmp_path, trained):
     (root / "weights").mkdir()
     shutil.copy(root / "runs/one/ckpt/step00000006/ema.safetensors", root / "weights/a.safetensors")
     (root / "weights/notes.txt").write_text("")
+    shutil.copy(root / "runs/one/config.yaml", root / "weights")
     (root / "runs/begun").mkdir()
     (root / "runs/begun/config.yaml").write_text("data: {name: digits}\n")
     return root

@@ -135,7 +135,7 @@ def test_the_page_in_a_browser(server, needed, tmp_path):
     port = address.rstrip("/").rpartition(":")[2]
     assert answer(address) == 200
     assert answer(address, {"Host": f"elsewhere.example:{port}"}) == 400
-    assert answer(address, {"Origin": "http://elsewhere.example"}) == 404
+    assert answer(address, {"Origin": "http://elsewhere.example"}) == 403
     for file in ("/etc/passwd", folder / "run/config.yaml", "https://elsewhere.example/"):
         assert answer(f"{address}gradio_api/file={file}") == 404
     assert answer(f"{address}gradio_api/upload", data=b"") == 404

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ddpm_ip.ui.scene import Frame, Side
-from ddpm_ip.ui.view import error_html, norms_figure, ratio_figure, scene_html
+from ddpm_ip.ui.view import error_html, norms_figure, ratio_figure, scene_html, waiting_html
 
 
 def frame(t, level, n=4, channels=1):
@@ -46,6 +46,8 @@ def test_while_it_runs_the_latest_frame_is_shown_alone():
     running = scene_html([side(finished=False), Side("b", 2)])
     assert 'aria-busy="true"' in running
     assert [film.size for film in pictures(running)] == [(19, 15)] * 2
+    assert "B: b" in running
+    assert "comes next" in running
     assert "t = 4" in running
     assert "<input" not in running
     assert "<svg" in running  # the swatch
@@ -75,9 +77,10 @@ def test_the_lines_are_the_numbers():
 
 
 def test_nothing_comes_from_elsewhere_and_texts_are_texts():
-    html = scene_html([side("<b>,x=1+\u202ey"), side()]) + error_html("<script>\nno")
+    html = scene_html([side("<b>,x=1+\u202ey"), side()]) + error_html("<script>\nno") + waiting_html("<i>")
     assert "http" not in html
     assert "<b>" not in html
+    assert "<i>" not in html
     assert "<script>" not in html
     assert "&lt;b&gt;,<wbr>x=1+<wbr>\ufffdy" in html
     assert "&lt;script&gt;\nno" in html

@@ -85,7 +85,7 @@ class Choices:
             looked_at += 1
             for path in _weights_in(folder):
                 found.setdefault(path.relative_to(self.root).as_posix(), path)
-            if depth < DEPTH and not RunFolder(folder).is_one:
+            if depth < DEPTH and not RunFolder(folder).checkpoints.exists():
                 waiting[:0] = [(path, depth + 1) for path in _folders_in(folder)]
         return dict(list(found.items())[:MOST])
 
@@ -93,7 +93,7 @@ class Choices:
 def _weights_in(folder: Path) -> list[Path]:
     """A run with its checkpoints, the latest first; or the files of weights in a folder that is none."""
     run = RunFolder(folder)
-    if run.is_one:
+    if run.checkpoints.exists():
         saved = steps(run.checkpoints)
         if not saved or _has_links(folder):
             return []

@@ -1,21 +1,17 @@
 """The page itself: gradio's controls around :mod:`ddpm_ip.ui.scene`, served to this machine alone.
 
-Nothing is sent anywhere: gradio's statistics, its look for a newer version, its public links and its history are off;
-its fonts are the system's; and the browser is told to load nothing from elsewhere. Of gradio's own addresses those are
-open that this page needs: others would fetch, or read, what a request names. Requests that name another host, as those
-of a page that has bent its own name to 127.0.0.1, and those of other pages are refused.
+Nothing is sent anywhere: gradio's statistics, its look for a newer version, its public links and its history are off,
+its fonts are the system's, and what may be asked of it says :mod:`ddpm_ip.ui.door`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # it is asked for when gradio is imported
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "True"
@@ -29,20 +25,12 @@ from starlette.responses import PlainTextResponse
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.notebook import Run, load
 from ddpm_ip.output import say, told
-from ddpm_ip.plain import parse_json, reason
+from ddpm_ip.plain import reason
 from ddpm_ip.ui.choices import CORRECTION_EXAMPLES, SAMPLER_EXAMPLES, Choices
+from ddpm_ip.ui.door import HOST, HOSTS, LONGEST, POLICY, refusal
 from ddpm_ip.ui.scene import MOST_EVALUATIONS, MOST_IMAGES, Scene, Setting, whole
-from ddpm_ip.ui.view import error_html, scene_html
+from ddpm_ip.ui.view import error_html, scene_html, waiting_html
 
-HOST = "127.0.0.1"
-POLICY = (  # gradio's own programs stand in the page, and make others of texts
-    "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; form-action 'none'; frame-ancestors 'none'"
-)
-OPEN = re.compile(
-    r"/|/(assets|static)/.*|/theme\.css|/config/?|/manifest\.json|/favicon\.ico"
-    r"|/gradio_api/(queue/(join|data)|cancel|reset|heartbeat/[^/]*|startup-events)/?"
-)
-LONGEST = 10_000  # bytes of a request
 WAITING = 8  # presses of the button that wait for the one that is shown
 FIRST, SECOND = Setting(), Setting(corrections="epsilon_scaling,scale=1.01")
 MOST_SEED = 1 << 53  # of whole numbers in a browser
@@ -73,14 +61,14 @@ def serve(folder: Path, port: int) -> None:
 def application(choices: Choices) -> FastAPI:
     """The page as an ASGI application."""
     app = FastAPI(openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)
 
     async def guarded(request: Request, call_next: Any) -> Response:
-        mine = urlsplit(request.headers.get("origin", f"http://{HOST}")).hostname in (HOST, "localhost")
-        if not mine or OPEN.fullmatch(request.url.path) is None:
-            return PlainTextResponse("There is nothing here.", 404)
-        if request.method == "POST" and not is_plain(await request.body()):
-            return PlainTextResponse("This page is told texts and numbers.", 400)
+        origin, length = request.headers.get("origin"), request.headers.get("content-length", "")
+        body = await request.body() if length.isdecimal() and int(length) <= LONGEST else b""
+        wrong = refusal(request.method, request.url.path, origin, body)
+        if wrong is not None:
+            return PlainTextResponse(wrong.text, wrong.status)
         response: Response = await call_next(request)
         response.headers["Content-Security-Policy"] = POLICY
         response.headers["Referrer-Policy"] = "no-referrer"
@@ -94,17 +82,6 @@ def application(choices: Choices) -> FastAPI:
         app, blocks(choices), "/", server_name=HOST, footer_links=[], run_history=False, max_file_size=1, pwa=False,
         ssr_mode=False, enable_monitoring=False, mcp_server=False, root_path="", theme=theme, css=style,
     )  # fmt: skip
-
-
-def is_plain(body: bytes) -> bool:
-    """Whether a request says texts and numbers alone; of anything else gradio could take a file, or an address."""
-    try:
-        found = parse_json(body.decode()) if len(body) <= LONGEST else None
-    except ValueError:
-        return False
-    values = found.values() if isinstance(found, dict) else [{}]
-    parts = [part for value in values for part in (value if isinstance(value, list) else [value])]
-    return all(part is None or isinstance(part, (str, int, float)) for part in parts)
 
 
 def blocks(choices: Choices) -> gr.Blocks:
@@ -178,6 +155,7 @@ class Stage:
             settings = [Setting(*sides[i : i + 3]) for i in range(0, len(sides), 3)]
             chosen = self._choices.path(weights)
             n, seed = whole(n, "images", MOST_IMAGES), whole(seed, "seed", MOST_SEED)
+            yield waiting_html("The weights are read ...")
             for seen in Scene(self._loaded(chosen), n, seed, settings).play():
                 yield scene_html(seen)
         except Exception as error:

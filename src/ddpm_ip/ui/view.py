@@ -41,10 +41,15 @@ WIND = (
 def scene_html(sides: Sequence[Side]) -> str:
     """What is shown of sides that are under way, or finished."""
     finished = all(side.finished for side in sides)
-    chains = tag("div.chains", [_chain(i, side, finished) for i, side in enumerate(sides) if side.frames])
+    chains = tag("div.chains", [_chain(i, side, finished) for i, side in enumerate(sides)])
     if not finished:
         return tag("div.scene", chains, aria_busy="true")
     return tag("div.scene", _slider(), chains, _told(sides), tag("div.figures", _figures(sides)))
+
+
+def waiting_html(text: str) -> str:
+    """What is being done before there is anything to see."""
+    return tag("div.scene", tag("p", text), aria_busy="true")
 
 
 def error_html(text: str) -> str:
@@ -61,13 +66,16 @@ def _slider() -> Markup:
 
 def _chain(index: int, side: Side, finished: bool) -> Markup:
     """A side: while it runs its latest frame, in the end all of them."""
+    name = tag("h3", run_label(index, _breaking(f"{'AB'[index]}: {side.label}")))
+    if not side.frames:
+        return tag("section.chain", name, tag("p", "comes next"))
     frames = side.frames if finished else side.frames[-1:]
     times = " ".join(f"{frame.t:g}" for frame in frames)
     done = "finished" if frames[-1].t == -1 else f"t = {frames[-1].t:g}"
     evaluations = f"{side.evaluations} network evaluations an image"
     return tag(
         "section.chain",
-        tag("h3", run_label(index, _breaking(f"{'AB'[index]}: {side.label}"))),
+        name,
         tag("p", tag("output", done), f" · {evaluations}"),
         tag("div.films", _film("noisy images", frames, False), _film("predicted images", frames, True)),
         data_times=times,
