@@ -103,7 +103,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "numpy", "PIL", "matplotlib"},
         PLAIN | {"config", "denoiser", "images", "notebook", "options", "report", "run", "sample", "sampler", "texts"},
     ),
-    "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "ui"}),
+    "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (

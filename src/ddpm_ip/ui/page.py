@@ -26,6 +26,8 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.notebook import Run, load
 from ddpm_ip.output import say, told
 from ddpm_ip.plain import reason
+from ddpm_ip.run.checkpoint import steps
+from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.ui.choices import CORRECTION_EXAMPLES, SAMPLER_EXAMPLES, Choices
 from ddpm_ip.ui.door import HOST, HOSTS, LONGEST, POLICY, refusal
 from ddpm_ip.ui.scene import MOST_EVALUATIONS, MOST_IMAGES, Scene, Setting, whole
@@ -136,7 +138,7 @@ class Stage:
 
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
-        self._run: tuple[Path, Run] | None = None
+        self._run: tuple[object, Run] | None = None
 
     def listed(self) -> Any:
         """The weights that there are now; the page asks when it is opened."""
@@ -165,7 +167,9 @@ class Stage:
             yield error_html(str(found))
 
     def _loaded(self, path: Path) -> Run:
-        if self._run is None or self._run[0] != path:
+        """A run as it stands now: where training goes on, its newest checkpoint changes."""
+        key = path, steps(RunFolder(path).checkpoints)
+        if self._run is None or self._run[0] != key:
             self._run = None  # one network at a time
-            self._run = path, load(path)
+            self._run = key, load(path)
         return self._run[1]
