@@ -105,13 +105,18 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"exposure", "exposure.curves", "places", "report", "run", "settings", "train", "__init__"},
     ),
     "sweep.child": (set(), {"cli"}),
+    "ui": (
+        {"torch", "numpy", "PIL", "matplotlib"},
+        PLAIN | {"config", "denoiser", "images", "notebook", "options", "report", "run", "sample", "sampler", "texts"},
+    ),
+    "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves", "parser", "sweep"}
+        | {"exposure", "exposure.curves", "parser", "sweep", "ui"}
         | {"interop", "__init__"},
     ),
     "interop": (
@@ -353,7 +358,19 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ddpm_ip.lod  # noqa: B018
 
 
-HEAVY = {"torch", "numpy", "accelerate", "pydantic", "PIL", "yaml", "safetensors", "matplotlib", "pyarrow", "tqdm"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "accelerate",
+    "pydantic",
+    "PIL",
+    "yaml",
+    "safetensors",
+    "matplotlib",
+    "pyarrow",
+    "tqdm",
+    "gradio",
+}
 
 
 def test_help_loads_nothing_heavy() -> None:

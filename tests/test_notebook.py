@@ -162,6 +162,15 @@ def test_images_are_inverted_and_made_of_noise(run):
         run.generate(noise[0])
 
 
+def test_the_states_of_a_walk_that_asks_at_other_levels(run):
+    """Each image at its own: the states have the levels of their images."""
+    walk = run.sample(3, steps=3, seed=1, block=4, corrections=[ip.TimeShift(100, 0)])
+    for state in [*walk.states()][1:]:
+        assert state.seen.level[0].shape == (3, 1, 1, 1)
+        alpha, sigma = state.seen.level
+        assert (alpha**2 + sigma**2).allclose(torch.ones(3, 1, 1, 1))
+
+
 def test_the_states_of_the_walk(run):
     walk = run.sample(20, steps=5, block=8, sampler=ip.DDIM())
     states = list(walk.states(2))

@@ -16,6 +16,7 @@ from ddpm_ip.commands import (
     calibrate,
     compare_samplers,
     data,
+    demo_ui,
     doctor,
     ema,
     evaluate,
@@ -60,7 +61,7 @@ def script(command: str) -> int:
 
 
 def _epilog(command: str) -> str | None:
-    return None if command in ("ema", "evaluate", "report") else _OVERRIDES
+    return None if command in ("demo-ui", "ema", "evaluate", "report") else _OVERRIDES
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -139,5 +140,10 @@ _COMMANDS: dict[str, _Command] = {
     "doctor": ("Looks for what is missing or wrong here, and says how to fix it.", doctor.arguments, doctor.run),
     "export": ("Writes a trained network for diffusers, or as one file, with a card.", export.arguments, export.run),
     "report": ("Writes one HTML page that compares runs.", report.arguments, report.run),
+    "demo-ui": (
+        "Shows in a browser, on this machine alone, how images come about: two settings from the same noise.",
+        demo_ui.arguments,
+        demo_ui.run,
+    ),
     "bench": ("Measures the speed of this machine, beside plain PyTorch and diffusers.", bench.arguments, bench.run),
 }

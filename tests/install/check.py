@@ -45,7 +45,8 @@ for wanted in importlib.metadata.requires("torch-fidelity") or ():
     print(re.match("[A-Za-z0-9_.-]+", wanted)[0].lower())
 """
 COMMANDS = ("train", "sample", "evaluate", "data", "table", "sweep", "exposure", "calibrate", "times")
-COMMANDS += ("compare-samplers", "ema", "import", "export", "doctor", "report", "bench")
+COMMANDS += ("compare-samplers", "ema", "import", "export", "doctor", "report", "demo-ui")
+COMMANDS += ("bench",)
 
 
 class Wrong(Exception):

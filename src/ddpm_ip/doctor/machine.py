@@ -18,7 +18,7 @@ from ddpm_ip.doctor.findings import Finding
 from ddpm_ip.extras import how_to_install
 
 # package -> the extra that brings it
-EXTRAS = {"tensorboard": "log", "matplotlib": "plot", "pyarrow": "parquet", "huggingface_hub": "hub"}
+EXTRAS = {"tensorboard": "log", "matplotlib": "plot", "pyarrow": "parquet", "huggingface_hub": "hub", "gradio": "demo"}
 GB = 1e9
 ROOM = (1 * GB, 5 * GB)  # free bytes below which there is a problem, and a note; a CIFAR-10 checkpoint has 0.57 GB
 HASHED = 2 * GB  # bytes of the largest file that is read through

@@ -196,6 +196,7 @@ def _first(state: State, n: int) -> State:
     """A state of the first ``n`` images of a block; a copy, since a captured walk overwrites its own."""
     seen = state.seen
     if seen is not None:
-        cut = {name: part[:n].clone() for name, part in seen._asdict().items() if part is not None}
-        seen = seen._replace(**cut)
+        parts = seen._replace(level=None)._asdict().items()
+        level = None if seen.level is None else (seen.level[0][:n].clone(), seen.level[1][:n].clone())
+        seen = seen._replace(**{name: part[:n].clone() for name, part in parts if part is not None}, level=level)
     return state._replace(xt=state.xt[:n].clone(), seen=seen)
