@@ -1,0 +1,275 @@
+"""Figures of exposure bias: a panel a kind of curve, a line an exposure with its 95 % band; and their section."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from ddpm_ip.exposure.curves import KINDS, Curve, Exposure, Kind
+from ddpm_ip.files import write_bytes, write_text
+from ddpm_ip.report.compare import grouped, show
+from ddpm_ip.report.downloads import csv_text, files, standalone
+from ddpm_ip.report.markup import INVISIBLE, Markup, tag
+from ddpm_ip.report.numbers import counted, figures, percent
+from ddpm_ip.report.plots import DASHES, INK, LARGEST, MARKERS, make_figure, style_of, styled
+from ddpm_ip.report.run import Run
+from ddpm_ip.report.svg import swatch, to_svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TOGETHER = {"eps_norm.training": "eps_norm.sampling", "x0_error.accumulated": "x0_error.one_step"}
+"""Curves that are drawn dotted in the panel of another, which they are to be compared with."""
+
+HEAD = ("label", "weights", "images", "curve", "t", "value", "se", "low", "high")
+MOST_LINES, MOST_PANELS, MOST_POINTS = 16, 40, 4000
+FIRST = ("eps_norm.sampling", "eps_norm.ratio", "delta")
+LOG = 50.0  # from this ratio of the largest value to the smallest on, an axis is logarithmic
+
+Style: TypeAlias = tuple[int, int]  # colour, and marker of the legend and dashes
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure.
+
+    Attributes:
+        name: of its kind of curve.
+        dotted: the kind that is drawn dotted beside it, if there is one.
+    """
+
+    name: str
+    dotted: str | None
+
+    @property
+    def kind(self) -> Kind:
+        """What it shows; of a kind that is not known here, its name."""
+        return kind_of(self.name)
+
+
+def kind_of(name: str) -> Kind:
+    """What a curve is; of one that a newer version added, its name."""
+    return KINDS.get(name) or Kind(name.replace("_", " "), "")
+
+
+def panels(exposures: Sequence[Exposure]) -> list[Panel]:
+    """What there is to draw, in the order of their kinds, unknown ones last."""
+    there = dict.fromkeys(name for exposure in exposures for name in exposure.curves)
+    order = {name: i for i, name in enumerate((*FIRST, *KINDS))}
+    names = sorted(there, key=lambda name: (order.get(name, len(order)), name))
+    alone = [name for name in names if TOGETHER.get(name) not in there]
+    beside = {other: name for name, other in TOGETHER.items() if name in there}
+    return [Panel(name, beside.get(name)) for name in alone][:MOST_PANELS]
+
+
+def as_csv(exposures: Sequence[Exposure]) -> str:
+    """Every point of every curve, unrounded."""
+    return csv_text(
+        HEAD,
+        (
+            (e.label, e.weights, e.n, name, *point)
+            for e in exposures
+            for name, c in e.curves.items()
+            for point in zip(c.t, c.value, c.se, c.low, c.high, strict=True)
+        ),
+    )
+
+
+def labels(exposures: Sequence[Exposure]) -> list[str]:
+    """What each is called; by its weights too where others are called the same."""
+    said = [exposure.label for exposure in exposures]
+    more = [f" ({e.weights[:8]}, seed {show(e.sampling.get('seed'))})" for e in exposures]
+    return [one if said.count(one) == 1 else one + other for one, other in zip(said, more, strict=True)]
+
+
+def write_figures(exposures: Sequence[Exposure], stem: Path) -> list[Path]:
+    """Writes the curves as a figure for a document, and as numbers.
+
+    Args:
+        exposures: a line of each panel; the first 16 are drawn, and all are in the numbers.
+        stem: the files, without their ends.
+
+    Returns:
+        ``stem.svg``, ``stem.png`` and ``stem.csv``.
+
+    Raises:
+        ValueError: there is no curve.
+        UserError: a file cannot be written, or matplotlib is missing.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    found, shown = panels(exposures), exposures[:MOST_LINES]
+    if not found:
+        raise ValueError("there is no curve to draw")
+    make_figure(1, 1)
+    columns = min(3, len(found))
+    rows = math.ceil(len(found) / columns)
+    foot = 0.2 * len(shown) + 0.1
+    height = 2.5 * rows + foot
+    layout = ConstrainedLayoutEngine(rect=(0, foot / height, 1, 1 - foot / height))
+    figure = Figure(figsize=(3.6 * columns, height), facecolor="white", layout=layout)
+    styles = [(i, i) for i in range(len(shown))]
+    for i, panel in enumerate(found):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        styled(axes)
+        _draw(axes, panel, shown, styles)
+        title = f"{panel.kind.title}\n(dotted: {kind_of(panel.dotted).title})" if panel.dotted else panel.kind.title
+        axes.set_title(title, loc="left", size=8, color=INK, parse_math=False)
+    for i, name in enumerate(labels(shown)):
+        _legend(figure, i, name, (foot - 0.2 * (i + 0.6)) / height)
+    with rc_context({"svg.hashsalt": "ddpm-ip"}):
+        for kind, about in (("svg", {"Date": None}), ("png", {"Software": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=160, metadata=about)
+            write_bytes(stem.with_name(f"{stem.name}.{kind}"), buffer.getvalue())
+    write_text(stem.with_name(f"{stem.name}.csv"), as_csv(exposures))
+    return [stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png", "csv")]
+
+
+def _legend(figure: Figure, number: int, name: str, y: float) -> None:
+    """One line of the legend, at a height of the figure."""
+    from matplotlib.lines import Line2D
+
+    color, marker = style_of(number)
+    line = Line2D([0.02, 0.05, 0.08], [y] * 3, color=color, marker=marker, markevery=[1], markersize=4)
+    line.set_linestyle(DASHES[number % len(DASHES)])
+    figure.add_artist(line)
+    figure.text(0.09, y, INVISIBLE.sub("\ufffd", name), size=8, color=INK, va="center", parse_math=False)
+
+
+def _draw(axes: Axes, panel: Panel, exposures: Sequence[Exposure], styles: Sequence[Style]) -> None:
+    """The lines of one panel, with bands, and the value that no bias has."""
+    drawn: list[float] = []
+    for exposure, (color, dashes) in zip(exposures, styles, strict=True):
+        for name in filter(None, (panel.name, panel.dotted)):
+            points = finite(exposure.curves.get(name))
+            if not points:
+                continue
+            t, value, low, high = (list(column) for column in zip(*points, strict=True))
+            line = (0, (1, 1.5)) if name == panel.dotted else DASHES[dashes % len(DASHES)]
+            marker = MARKERS[color % len(MARKERS)] if len(t) <= 12 else None
+            axes.plot(t, value, color=style_of(color)[0], linestyle=line, linewidth=1.3, marker=marker, markersize=3)
+            axes.fill_between(t, low, high, color=style_of(color)[0], alpha=0.15, linewidth=0)
+            drawn += [*value, *low, *high]
+    none = panel.kind.none
+    if none is not None:
+        axes.axhline(none, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        place = ((1, none), (-2, 3), ("axes fraction", "data"), "offset points")
+        axes.annotate("no bias", *place, ha="right", size=7, color=INK)
+    elif drawn and min(drawn) > 0 and max(drawn) / min(drawn) > LOG:
+        axes.set_yscale("log")
+    axes.set_xlabel("t (0: image)")
+
+
+def finite(curve: Curve | None) -> list[tuple[float, float, float, float]]:
+    """(t, value, low, high) where all can be drawn, in the order of t; a band that is missing has no width."""
+    if curve is None:
+        return []
+    points = []
+    for t, value, low, high in zip(curve.t, curve.value, curve.low, curve.high, strict=True):
+        if all(math.isfinite(x) and abs(x) < LARGEST for x in (t, value)):
+            ends = [end if math.isfinite(end) and abs(end) < LARGEST else value for end in (low, high)]
+            points.append((t, value, *ends))
+    return sorted(points)[:MOST_POINTS]  # type: ignore[return-value]
+
+
+def exposure_section(runs: Sequence[Run]) -> Markup | None:
+    """Curves of all runs that were measured, what each kind says, and where each is farthest from no bias."""
+    found = [(run, exposure) for run in runs for exposure in run.exposures]
+    if not found:
+        return None
+    shown = found[:MOST_LINES]
+    exposures, styles = [exposure for _, exposure in shown], styles_of(shown)
+    several = len({run.path for run, _ in shown}) > 1
+    called = zip(shown, labels(exposures), strict=True)
+    names = [f"{run.name}: {label}" if several else label for (run, _), label in called]
+    entries = [(color, dashes, name) for (color, dashes), name in zip(styles, names, strict=True)]
+    more = len(found) - len(shown)
+    return tag(
+        "section",
+        tag("h2", "Exposure bias"),
+        [tag("p", sentence) for sentence in _said(names, exposures)],
+        tag("ul.legend", [tag("li", swatch(color, dashes), tag("span", name)) for color, dashes, name in entries]),
+        tag("div.panels", [_figure(panel, exposures, entries, i) for i, panel in enumerate(panels(exposures))]),
+        _farthest(names, exposures),
+        tag("p.quiet", "Bands: 95 % bootstrap intervals. Sampling runs from the right (noise) to the left (image)."),
+        tag("p.quiet", f"{counted(more, 'more measurement')} not drawn.") if more > 0 else None,
+        files("exposure bias", {"csv": as_csv(exposures)}),
+    )  # fmt: skip
+
+
+def styles_of(shown: Sequence[tuple[Run, Exposure]]) -> list[Style]:
+    """Of several runs each keeps its colour, and dashes tell its samplings apart; of one, these have the colours."""
+    series = [run.series for run, _ in shown]
+    if len(set(series)) == 1:
+        return [(i, i) for i in range(len(shown))]
+    samplings = list(dict.fromkeys(exposure.label for _, exposure in shown))
+    return [(run.series, samplings.index(exposure.label)) for run, exposure in shown]
+
+
+def _figure(panel: Panel, exposures: Sequence[Exposure], entries: Sequence[tuple[int, int, str]], index: int) -> Markup:
+    figure, axes = make_figure(3.3, 2.2)
+    _draw(axes, panel, exposures, [(color, dashes) for color, dashes, _ in entries])
+    title = panel.kind.title
+    meaning = [kind_of(name).meaning for name in filter(None, (panel.name, panel.dotted))]
+    picture = to_svg(figure, f"exposure{index}", f"{title} by time")
+    return tag(
+        "figure",
+        tag("figcaption", tag("strong", title), f"; dotted: {kind_of(panel.dotted).title}" if panel.dotted else None),
+        picture,
+        tag("p.quiet", " ".join(filter(None, meaning))) if any(meaning) else None,
+        files(f"exposure {panel.name}", {"svg": standalone(picture, title, entries)}),
+    )
+
+
+def _said(names: Sequence[str], exposures: Sequence[Exposure]) -> Iterator[str]:
+    """The sentence that the ratio of norms supports, for each measurement, with its interval."""
+    for name, exposure in zip(names, exposures, strict=True):
+        if not (points := finite(exposure.curves.get("eps_norm.ratio"))):
+            continue
+        t, value, low, high = max(points, key=lambda point: abs(point[1] - 1))
+        if low <= 1 <= high:
+            yield f"{name}: in sampling the predicted noise is as long as on real states, within its 95 % intervals."
+        else:
+            longer = "longer" if value > 1 else "shorter"
+            interval = f"95 % interval {percent(low - 1, 2)} to {percent(high - 1, 2)}"
+            yield (
+                f"{name}: in sampling the predicted noise is up to {percent(abs(value - 1), 2).lstrip('+')} {longer} "
+                f"than on real states ({interval}, at t = {figures(t, 4)})."
+            )
+
+
+def _farthest(names: Sequence[str], exposures: Sequence[Exposure]) -> Markup | None:
+    """For each curve that has a value of no bias: where it is farthest from that."""
+    there = {name for exposure in exposures for name in exposure.curves}
+    kinds = [name for name, kind in KINDS.items() if kind.none is not None and name in there][:6]
+    if not kinds:
+        return None
+    head = tag("tr", tag("th", "Farthest from no bias", scope="col"), tag("th", "Images", scope="col"),
+               [tag("th", kind_of(name).title, scope="col") for name in kinds])  # fmt: skip
+    rows = [
+        tag(
+            "tr",
+            tag("th", name, scope="row"),
+            tag("td", grouped(e.n)),
+            [_cell(e.curves.get(kind), kind) for kind in kinds],
+        )
+        for name, e in zip(names, exposures, strict=True)
+    ]
+    return tag("div.scroll", tag("table", tag("thead", head), tag("tbody", rows)), tabindex=0)
+
+
+def _cell(curve: Curve | None, kind: str) -> Markup:
+    none = kind_of(kind).none
+    if none is None or not (points := finite(curve)):
+        return tag("td", "–")
+    t, value, low, high = max(points, key=lambda point: abs(point[1] - none))
+    interval = f" [{figures(low, 4)}, {figures(high, 4)}], t = {figures(t, 4)}"
+    return tag("td", figures(value, 4), tag("span.spread", interval))
