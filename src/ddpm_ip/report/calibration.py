@@ -56,6 +56,7 @@ def _pairs(table: Table) -> Iterator[tuple[Column, Setting, Cell, Cell]]:
 def _measured(table: Table, rows: Sequence[tuple[Column, Setting, Cell, Cell]]) -> Markup:
     show = table.formatter()
     head = ("Run", "Sampler", "Steps", "without", "with auto", "Change")
+    columns = [tag("th.left" if name == "Sampler" else "th", name, scope="col") for name in head]
     body = []
     for column, setting, before, after in rows:
         change = percent(after.value / before.value - 1) if before.value > 0 < after.value else None
@@ -76,8 +77,7 @@ def _measured(table: Table, rows: Sequence[tuple[Column, Setting, Cell, Cell]]) 
     return tag(
         "div.protocol",
         tag("h3", f"{table.protocol.metric} with and without it"),
-        tag("div.scroll", tag("table", tag("thead", tag("tr", [tag("th", name, scope="col") for name in head])),
-                              tag("tbody", body)), tabindex=0),
+        tag("div.scroll", tag("table", tag("thead", tag("tr", columns)), tag("tbody", body)), tabindex=0),
         tag("p.quiet", f"Same weights, sampler, steps and protocol.{spread}"),
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def _candidates(calibration: Calibration) -> Markup | None:
         return None
     distances = any(one.distance is not None for one in shown)
     names = ["Candidate", "Corrections", "Mismatch", *(["Distance, few samples"] if distances else [])]
-    head = tag("tr", [tag("th", name, scope="col") for name in names])
+    head = tag("tr", [tag("th.left" if name == "Corrections" else "th", name, scope="col") for name in names])
     rows = [_candidate(one, one.name == calibration.chosen, distances) for one in shown]
     return tag("div.scroll", tag("table.candidates", tag("thead", head), tag("tbody", rows)), tabindex=0)
 

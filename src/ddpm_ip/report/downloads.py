@@ -104,7 +104,7 @@ def framed(picture: Markup, name: str, title: str, entries: Sequence[Entry], num
     return tag(
         "figure.main-plot",
         tag("figcaption", title),
-        legend if len(entries) > 1 else None,
+        legend if entries else None,
         picture,
         files(name, contents),
     )

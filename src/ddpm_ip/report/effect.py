@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ddpm_ip.metric import higher_is_better
 from ddpm_ip.report.compare import describe
+from ddpm_ip.report.markup import sentence_list
 from ddpm_ip.report.numbers import counted, figures, percent, signed
 from ddpm_ip.report.plots import DASHES, INK, LARGEST, evaluations_axis, make_figure, style_of
 from ddpm_ip.report.run import Run
@@ -131,8 +132,13 @@ def _of_column(found: Effects, column: Column, metric: str) -> str:
     against = f"{column.label} against {found.baseline.label}: {metric} is"
     if ties == len(own):
         return f"{against} tied in all of {counted(len(own), 'setting')} ({size}{span})."
-    counts = [f"lower in {lower}", f"higher in {higher}", *([f"tied in {ties}"] if ties else [])]
-    return f"{against} {', '.join(counts)} of {counted(len(own), 'setting')} ({size}{span})."
+    settings = counted(len(own), "setting")
+    for word, count in (("lower", lower), ("higher", higher)):
+        if count == len(own):
+            return f"{against} {word} in {'all of ' if count > 1 else ''}{settings} ({size}{span})."
+    counts = {"lower": lower, "higher": higher, "tied": ties}
+    told = sentence_list([f"{word} in {count}" for word, count in counts.items() if count])
+    return f"{against} {told} of {settings} ({size}{span})."
 
 
 def _sure(found: Effects) -> str:
@@ -146,12 +152,13 @@ def spread_known(table: Table, columns: Sequence[Column]) -> str:
     cells = [cell for (_, column), cell in table.cells.items() if column in columns]
     over = {cell.over for cell in cells if cell.spread is not None}
     if "training seeds" in over:
-        fewest = min(cell.seeds for cell in cells if cell.over == "training seeds")
+        counts = sorted({cell.seeds for cell in cells if cell.over == "training seeds"})
+        seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         some = " Of some numbers no such spread is known." if any(c.over != "training seeds" for c in cells) else ""
-        return f"±: the standard deviation over training seeds, at least {fewest}; within it nothing is ahead.{some}"
+        return f"Spread: the standard deviation over {seeds} training seeds; what is within it is a tie.{some}"
     if over:
         what = " or ".join(sorted(over))
-        return f"±: the spread over {what}. One training seed: how much training itself varies is not known."
+        return f"Spread: over {what}. One training seed: how much training itself varies is not known."
     return "One training seed and one sampling seed: no spread is known, so that small differences may be chance."
 
 

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -27,7 +28,7 @@ TOGETHER = {"eps_norm.training": "eps_norm.sampling", "x0_error.accumulated": "x
 """Curves that are drawn dotted in the panel of another, which they are to be compared with."""
 
 HEAD = ("label", "weights", "images", "curve", "t", "value", "se", "low", "high")
-MOST_LINES, MOST_PANELS, MOST_POINTS = 16, 40, 4000
+MOST_LINES, MOST_PANELS, MOST_POINTS, MOST_SENTENCES = 16, 40, 4000, 8
 FIRST = ("eps_norm.sampling", "eps_norm.ratio", "delta")
 LOG = 50.0  # from this ratio of the largest value to the smallest on, an axis is logarithmic
 
@@ -60,7 +61,7 @@ def kind_of(name: str) -> Kind:
 def panels(exposures: Sequence[Exposure]) -> list[Panel]:
     """What there is to draw, in the order of their kinds, unknown ones last."""
     there = dict.fromkeys(name for exposure in exposures for name in exposure.curves)
-    order = {name: i for i, name in enumerate((*FIRST, *KINDS))}
+    order = {name: i for i, name in enumerate([*FIRST, *(name for name in KINDS if name not in FIRST)])}
     names = sorted(there, key=lambda name: (order.get(name, len(order)), name))
     alone = [name for name in names if TOGETHER.get(name) not in there]
     beside = {other: name for name, other in TOGETHER.items() if name in there}
@@ -161,7 +162,7 @@ def _draw(axes: Axes, panel: Panel, exposures: Sequence[Exposure], styles: Seque
     none = panel.kind.none
     if none is not None:
         axes.axhline(none, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        place = ((1, none), (-2, 3), ("axes fraction", "data"), "offset points")
+        place = ((1, none), (-2, -9), ("axes fraction", "data"), "offset points")
         axes.annotate("no bias", *place, ha="right", size=7, color=INK)
     elif drawn and min(drawn) > 0 and max(drawn) / min(drawn) > LOG:
         axes.set_yscale("log")
@@ -187,15 +188,14 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         return None
     shown = found[:MOST_LINES]
     exposures, styles = [exposure for _, exposure in shown], styles_of(shown)
-    several = len({run.path for run, _ in shown}) > 1
-    called = zip(shown, labels(exposures), strict=True)
-    names = [f"{run.name}: {label}" if several else label for (run, _), label in called]
+    names = _names(shown)
     entries = [(color, dashes, name) for (color, dashes), name in zip(styles, names, strict=True)]
     more = len(found) - len(shown)
+    said = [tag("li", sentence) for sentence in islice(_said(names, exposures), MOST_SENTENCES)]
     return tag(
         "section",
         tag("h2", "Exposure bias"),
-        [tag("p", sentence) for sentence in _said(names, exposures)],
+        tag("ul", said) if said else None,
         tag("ul.legend", [tag("li", swatch(color, dashes), tag("span", name)) for color, dashes, name in entries]),
         tag("div.panels", [_figure(panel, exposures, entries, i) for i, panel in enumerate(panels(exposures))]),
         _farthest(names, exposures),
@@ -203,6 +203,12 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         tag("p.quiet", f"{counted(more, 'more measurement')} not drawn.") if more > 0 else None,
         files("exposure bias", {"csv": as_csv(exposures)}),
     )  # fmt: skip
+
+
+def _names(shown: Sequence[tuple[Run, Exposure]]) -> list[str]:
+    """What the lines are called: of several runs, each by its run too."""
+    by_run = {run.path: iter(labels([e for other, e in shown if other.path == run.path])) for run, _ in shown}
+    return [f"{run.name}: {next(by_run[run.path])}" if len(by_run) > 1 else next(by_run[run.path]) for run, _ in shown]
 
 
 def styles_of(shown: Sequence[tuple[Run, Exposure]]) -> list[Style]:
@@ -218,7 +224,8 @@ def _figure(panel: Panel, exposures: Sequence[Exposure], entries: Sequence[tuple
     figure, axes = make_figure(3.3, 2.2)
     _draw(axes, panel, exposures, [(color, dashes) for color, dashes, _ in entries])
     title = panel.kind.title
-    meaning = [kind_of(name).meaning for name in filter(None, (panel.name, panel.dotted))]
+    dotted = kind_of(panel.dotted).meaning if panel.dotted else ""
+    meaning = [panel.kind.meaning, f"Dotted: {dotted[0].lower()}{dotted[1:]}" if dotted else ""]
     picture = to_svg(figure, f"exposure{index}", f"{title} by time")
     return tag(
         "figure",
@@ -263,7 +270,7 @@ def _farthest(names: Sequence[str], exposures: Sequence[Exposure]) -> Markup | N
         )
         for name, e in zip(names, exposures, strict=True)
     ]
-    return tag("div.scroll", tag("table", tag("thead", head), tag("tbody", rows)), tabindex=0)
+    return tag("div.scroll", tag("table.farthest", tag("thead", head), tag("tbody", rows)), tabindex=0)
 
 
 def _cell(curve: Curve | None, kind: str) -> Markup:
@@ -271,5 +278,5 @@ def _cell(curve: Curve | None, kind: str) -> Markup:
     if none is None or not (points := finite(curve)):
         return tag("td", "–")
     t, value, low, high = max(points, key=lambda point: abs(point[1] - none))
-    interval = f" [{figures(low, 4)}, {figures(high, 4)}], t = {figures(t, 4)}"
+    interval = f" [{figures(low, 4)}, {figures(high, 4)}] at t = {figures(t, 4)}"
     return tag("td", figures(value, 4), tag("span.spread", interval))

@@ -17,9 +17,9 @@ from ddpm_ip.report.svg import to_svg
 from ddpm_ip.report.table import Setting, Table
 
 ABOUT = {
-    True: "Above the zero line is better.",
-    False: "Below the zero line is better.",
-    None: "Nothing is known of which way is better.",
+    True: "; above it is better",
+    False: "; below it is better",
+    None: "",
 }
 
 
@@ -36,31 +36,25 @@ def headline(tables: Sequence[Table], runs: Sequence[Run], floors: Mapping[str, 
         return None  # numbers that have nothing in common
     other = len(tables) - 1
     more = f"{counted(other, 'other metric or protocol', 'other metrics or protocols')}: see “Distance” below."
-    return tag(
-        "section.headline",
-        _compared(found) if found else _alone(table, runs, floors.get(table.protocol.metric)),
-        tag("p.quiet", more) if other else None,
-    )
+    said, figure = _compared(found) if found else _alone(table, runs, floors.get(table.protocol.metric))
+    return tag("section.headline", tag("div", said, tag("p.quiet", more) if other else None), tag("div", figure))
 
 
-def _compared(found: Effects) -> Markup:
+def _compared(found: Effects) -> tuple[Markup, Markup | None]:
     metric, baseline = found.table.protocol.metric, found.baseline.label
     said = effect.sentences(found)
-    return join(
-        tag("p.finding", " ".join(said[:-1])),
-        tag("p.sure", said[-1]),
-        _effect_figure(found, metric, baseline) if effect.can_be_drawn(found) else None,
-    )
+    text = join([tag("p.finding", sentence) for sentence in said[:-1]], tag("p.sure", said[-1]))
+    return text, _effect_figure(found, metric, baseline) if effect.can_be_drawn(found) else None
 
 
 def _effect_figure(found: Effects, metric: str, baseline: str) -> Markup:
-    unit = ", percent" if found.relative else ""
-    title = f"Change of {metric} against {baseline} (the zero line){unit}"
+    unit = " in percent" if found.relative else ""
+    title = f"Change of {metric}{unit} against {baseline}, the zero line{ABOUT[higher_is_better(metric)]}"
     picture = to_svg(effect.draw_effects(found), "headline", title)
-    bands = " Bands: the spreads of both together." if any(e.margin for e in found.every) else ""
+    bands = tag("p.quiet", "Bands: the spreads of both together. Where they hold the zero line, it is a tie.")
     return join(
         framed(picture, f"change of {metric}", title, _entries(found), _csv(found)),
-        tag("p.quiet", f"{ABOUT[higher_is_better(metric)]}{bands}"),
+        bands if any(e.margin for e in found.every) else None,
     )
 
 
@@ -93,16 +87,13 @@ def _csv(found: Effects) -> str:
     )  # fmt: skip
 
 
-def _alone(table: Table, runs: Sequence[Run], floor: float | None) -> Markup:
+def _alone(table: Table, runs: Sequence[Run], floor: float | None) -> tuple[Markup, Markup | None]:
     metric = table.protocol.metric
     title = f"{metric} against the number of network evaluations"
     drawn = any(can_be_drawn(table, *place) for place in table.cells)
     picture = to_svg(metric_by_evaluations(table, floor), "headline", title) if drawn else None
-    return join(
-        [tag("p.finding", text) for text in _best(table)],
-        tag("p.sure", spread_known(table, table.columns)),
-        framed(picture, title, title, legend(table), numbers_csv(table, runs)) if picture else None,
-    )
+    text = join([tag("p.finding", text) for text in _best(table)], tag("p.sure", spread_known(table, table.columns)))
+    return text, framed(picture, title, title, legend(table), numbers_csv(table, runs)) if picture else None
 
 
 def _best(table: Table) -> list[str]:

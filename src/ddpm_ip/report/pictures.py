@@ -97,6 +97,15 @@ def pixel_exact(picture: Image.Image) -> Image.Image:
     return picture
 
 
+def upper_half(picture: Image.Image) -> Image.Image:
+    """The upper rows of a grid of images, cut along the background between two rows; all of it where there is none."""
+    pixels = np.asarray(picture)
+    same = (pixels == pixels[0, 0]).reshape(len(pixels), -1).all(axis=1)
+    rows = np.flatnonzero(same[: len(pixels) // 2 + 2])
+    cut = int(rows[-1]) + 1 if rows.size else 0
+    return picture.crop((0, 0, picture.width, cut)) if cut > 0.3 * len(pixels) else picture
+
+
 def enlargement(picture: Image.Image, width: int) -> int:
     """By which whole number a picture is shown, to be about so many CSS pixels wide; 1 for a larger one."""
     return max(1, width // picture.width)

@@ -14,7 +14,7 @@ from ddpm_ip.report.reading import PROVENANCE
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
 
-MOST_ENTRIES = 200
+MOST_ENTRIES, MOST_OPEN = 200, 4
 
 
 SAME = "the same in all"
@@ -28,7 +28,7 @@ def provenance_section(runs: Sequence[Run]) -> Markup:
         _differences(runs),
         [tag("p", sentence) for sentence in other_differences(runs)],
         _facts_of_all(runs),
-        [_provenance(run) for run in runs],
+        [_provenance(run, folded=len(runs) > MOST_OPEN) for run in runs],
     )
 
 
@@ -85,22 +85,26 @@ def machine_time(run: Run) -> str | None:
     computed = computed if isinstance(computed, Mapping) else {}
     n = computed.get("processes")
     processes = n if type(n) is int and 0 < n < 10**6 else 1
-    unit = "GPU-hours" if computed.get("device") == "cuda" else "hours of processes"
-    known = "" if type(n) is int else " if it was one process"
-    return f"{figures(total * processes / 3600)} {unit}{known} (training, by its log)"
+    what = "GPU" if computed.get("device") == "cuda" else "process"
+    known = "" if type(n) is int else ", if it was one process"
+    seconds_of_all = total * processes
+    units = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+    unit, size = next((one for one in units if seconds_of_all >= one[1]), units[-1])
+    return f"{figures(seconds_of_all / size)} {what}-{unit} of training, by its log{known}"
 
 
-def _provenance(run: Run) -> Markup:
+def _provenance(run: Run, folded: bool) -> Markup:
     known = dict(run.provenance or {})
     command = known.get("command")
     protocols = _unique(record.line for record in run.results)
+    name = run_label(run.series, run.name)
     return tag(
-        "div.run",
-        tag("h3", run_label(run.series, run.name)),
+        "details.run" if folded else "div.run",
+        tag("summary", name) if folded else tag("h3", name),
         tag("pre.command", str(command)) if command else None,
         _details("SHA-256 of weights, reference set and files", _hash_lines(run)),
         _details("Protocol of every number", protocols) if protocols else None,
-        _details("Resolved configuration", [yaml_text(run.config)]) if run.config else None,
+        _details("Resolved configuration", [yaml_text(run.config)], ".config") if run.config else None,
         [_details(_words(key), _history(value)) for key, value in known.items() if _is_history(value)],
     )
 
@@ -108,7 +112,7 @@ def _provenance(run: Run) -> Markup:
 def _facts(run: Run) -> dict[str, str]:
     known = {key: value for key, value in (run.provenance or {}).items() if key != "command"}
     facts = {"Training": describe(run)}
-    facts |= {_words(key): _fact(key, value) for key, value in known.items() if not _is_history(value)}
+    facts |= {_words(key): _fact(key, value) for key, value in known.items() if value != [] and not _is_history(value)}
     samplers = _unique(", ".join(filter(None, (r.row, r.spacing))) for r in run.results)
     seeds = sorted({r.seed for r in run.results if r.seed is not None})
     return facts | {"Sampled with": "; ".join(samplers), "Sampling seed": ", ".join(map(str, seeds))}
@@ -151,5 +155,5 @@ def _unique(items: Any) -> list[str]:
     return list(dict.fromkeys(item for item in items if item))
 
 
-def _details(summary: str, lines: Sequence[str]) -> Markup:
-    return tag("details", tag("summary", summary), tag("pre", "\n".join(lines)))
+def _details(summary: str, lines: Sequence[str], css: str = "") -> Markup:
+    return tag(f"details{css}", tag("summary", summary), tag("pre", "\n".join(lines)))

@@ -129,7 +129,7 @@ def _html_table(table: Table, caption: str) -> Markup:
     headers = [tag("th", name, scope="col") for name in names]
     changes = [tag("th", "Ratio", scope="col"), tag("th", "Difference", scope="col")] if len(table.columns) == 2 else []
     return tag(
-        "table",
+        "table.results",
         tag("thead", tag("tr", tag("th", "Sampler", scope="col"), tag("th", "Steps", scope="col"), headers, changes)),
         [tag("tbody", [_row(table, s, len(rows) if s is rows[0] else 0) for s in rows]) for rows in families.values()],
         aria_labelledby=caption,

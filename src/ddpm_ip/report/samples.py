@@ -10,7 +10,8 @@ from PIL import Image
 
 from ddpm_ip.report.compare import grouped, one_of_each_group, show
 from ddpm_ip.report.evaluated import sample_files
-from ddpm_ip.report.markup import Markup, tag
+from ddpm_ip.report.markup import Markup, join, tag
+from ddpm_ip.report.numbers import counted
 from ddpm_ip.report.pictures import (
     PAGE_BYTES,
     contact_sheet,
@@ -19,6 +20,7 @@ from ddpm_ip.report.pictures import (
     lossless,
     open_picture,
     pixel_exact,
+    upper_half,
 )
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
@@ -29,10 +31,11 @@ from ddpm_ip.run.row import spacing_name
 FILM = 5
 STRIPS = 4  # pictures of how an image came about, of one folder
 MAX_GRIDS = 16
-MAX_STEPS = 5
+MAX_STEPS, MAX_OPEN = 5, 2
 WIDTH, FILM_WIDTH, STRIP_WIDTH = 250, 170, 720  # CSS pixels: of a grid, of one of a film, of a strip
+SMALL = 170  # ... of a grid on a phone and on paper
 
-SAME_NOISE = "The same image of two grids began with the same noise."
+SAME_NOISE = "An image began with the same noise in all of these grids; their upper halves are shown."
 
 Found = Mapping[Setting, Mapping[Path, Record]]
 
@@ -50,9 +53,7 @@ def samples_section(runs: Sequence[Run], real: Image.Image | None) -> Markup:
     return tag(
         "section",
         tag("h2", "Samples"),
-        [_matrix(pictured, found, family, limit) for family in _families(shown)]
-        if shown
-        else tag("p", "No run has sample grids from an evaluation."),
+        _matrices(pictured, found, shown, limit) if shown else tag("p", "No run has sample grids from an evaluation."),
         tag("p.quiet", _noise(pictured, found, shown)) if shown else None,
         tag("p.quiet", f"{left_out} more settings are not pictured; their grids are in the run folders.")
         if left_out
@@ -100,6 +101,14 @@ def _families(shown: Sequence[Setting]) -> list[list[Setting]]:
     return list(families.values())
 
 
+def _matrices(runs: Sequence[Run], found: Found, shown: Sequence[Setting], limit: int) -> Markup:
+    """The first samplers, and the others to unfold."""
+    every = [_matrix(runs, found, family, limit) for family in _families(shown)]
+    more = every[MAX_OPEN:]
+    summary = f"{counted(len(more), 'more sampler')}"
+    return join(every[:MAX_OPEN], tag("details", tag("summary", summary), more) if more else None)
+
+
 def _matrix(runs: Sequence[Run], found: Found, family: Sequence[Setting], limit: int) -> Markup:
     """Rows are runs, columns are steps; the name of a run stands above its row, so that a phone has room for both."""
     row = family[0].row
@@ -139,9 +148,14 @@ def _grid(run: Run, record: Record | None, title: str, limit: int) -> Markup:
     alt, relative = f"Samples of {run.name}, {title}", record.grid
     if relative in run.folders:
         sheet = contact_sheet(sample_files(run.folders[relative]))
-        return _img(sheet, alt, limit) if sheet else tag("div.absent", f"{relative} is empty")
+        return _img(upper_half(pixel_exact(sheet)), alt, limit) if sheet else tag("div.absent", f"{relative} is empty")
     path = run.file(relative)
-    return _picture(path, alt, limit) if path else tag("div.absent", f"{relative} is missing")
+    if path is None:
+        return tag("div.absent", f"{relative} is missing")
+    picture = open_picture(path)
+    return (
+        _img(upper_half(pixel_exact(picture)), alt, limit) if picture else tag("div.absent", f"{path.name} is damaged")
+    )
 
 
 def _kept(run: Run) -> str | None:
@@ -180,7 +194,7 @@ def _filmstrip(run: Run, chosen: Sequence[tuple[int, Path]], limit: int) -> Mark
     return tag("figure.strip", tag("figcaption", run_label(run.series, run.name)), tag("div.film", figures))
 
 
-def _picture(path: Path, alt: str, limit: int, width: int = WIDTH) -> Markup:
+def _picture(path: Path, alt: str, limit: int, width: int) -> Markup:
     picture = open_picture(path)
     return _img(picture, alt, limit, width) if picture else tag("div.absent", f"{path.name} is damaged")
 
@@ -188,6 +202,6 @@ def _picture(path: Path, alt: str, limit: int, width: int = WIDTH) -> Markup:
 def _img(picture: Image.Image, alt: str, limit: int, width: int = WIDTH) -> Markup:
     """A picture in its own pixels, each a square of whole screen pixels."""
     picture = lossless(pixel_exact(picture if picture.mode in ("L", "RGB") else picture.convert("RGB")), limit)
-    times = enlargement(picture, width)
-    size = {"width": picture.width * times, "height": picture.height * times}
-    return tag("img", src=data_uri(picture, limit), alt=alt, **size)
+    times, small = (enlargement(picture, room) for room in (width, SMALL if width == WIDTH else width // 2))
+    style = f"--w: {picture.width}px; --times: {times}; --small: {small}"
+    return tag("img", src=data_uri(picture, limit), alt=alt, width=picture.width, height=picture.height, style=style)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddpm_ip.report.compare import describe, show
-from ddpm_ip.report.downloads import files, standalone
+from ddpm_ip.report.downloads import csv_text, files, standalone
 from ddpm_ip.report.markup import Markup, sentence_list, tag
 from ddpm_ip.report.numbers import figures
 from ddpm_ip.report.plots import LARGEST, Floats, curve, window
@@ -44,6 +44,7 @@ def training_section(runs: Sequence[Run]) -> Markup:
         tag("div.panels", panels),
         tag("p.quiet", f"{left_out} more logged quantities are not drawn.") if left_out > 0 else None,
         [tag("p.quiet", text) for text in _evaluated(logged)],
+        files("training", {"csv": _csv(runs)}),
         _method(),
     )
 
@@ -61,6 +62,18 @@ def strength(run: Run) -> float | None:
     if not isinstance(gamma, int | float) or isinstance(gamma, bool) or not 0 <= gamma < 1e6:
         return None
     return None if describe(run) == "plain DDPM" else float(gamma)
+
+
+def _csv(runs: Sequence[Run]) -> str:
+    """Every number that was logged, a line each."""
+    lines = (
+        (run.name, row["step"], key, float(value))
+        for run in runs
+        for row in run.metrics
+        for key, value in row.items()
+        if key != "step" and _is_number(value) and abs(value) < LARGEST
+    )
+    return csv_text(("run", "step", "quantity", "value"), lines)
 
 
 def _method() -> Markup:
