@@ -7,6 +7,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import TypeAlias
 
 from ddpm_ip.report.markup import INVISIBLE, Markup, escape, tag
@@ -14,7 +15,7 @@ from ddpm_ip.report.svg import COLORS, SWATCH, swatch
 
 Entry: TypeAlias = tuple["int | None", int, str]  # colour and marker, dashes, and what the line is called
 
-LINE, TOP = 15, 20  # of the legend of a figure that stands alone, in points
+LINE = 15  # of the legend of a figure that stands alone, in points
 LARGEST = 300_000  # characters of a file that a page carries
 
 
@@ -45,23 +46,34 @@ def standalone(svg: str, title: str, entries: Sequence[Entry]) -> str:
     if found is None:
         return svg
     width, height = float(found[1]), float(found[2])
-    top = TOP + LINE * len(entries)
+    said = wrap(title, max(20, int(width / 5.6)))
+    below = LINE * len(said) + 5
+    top = below + LINE * len(entries)
+    head = "".join(
+        f'<text x="8" y="{13 + LINE * i}" font-size="10" font-weight="bold" fill="var(--ink)">{escape(line)}</text>'
+        for i, line in enumerate(said)
+    )
     legend = "".join(
-        f'<g transform="translate(8 {TOP + LINE * i})">{swatch(run, family)}'
-        f'<text x="36" y="9" font-size="9">{escape(name)}</text></g>'
+        f'<g transform="translate(8 {below + LINE * i})">{swatch(run, family)}'
+        f'<text x="36" y="9" font-size="9"{_narrowed(name, width - 50)}>{escape(name)}</text></g>'
         for i, (run, family, name) in enumerate(entries)
     )
     text = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="0 0 {width:g} {height + top:g}" width="{width:g}pt" height="{height + top:g}pt" '
         f'font-family="sans-serif" color="var(--ink)"><rect width="100%" height="100%" fill="#fff"/>'
-        f'<text x="8" y="13" font-size="10" font-weight="bold" fill="var(--ink)">{escape(title)}</text>{legend}'
+        f"{head}{legend}"
         f'<svg y="{top:g}" width="{width:g}" height="{height:g}" viewBox="0 0 {width:g} {height:g}">'
         f"{svg[found.end() :]}</svg>"
     )
     for variable, color in COLORS.items():
         text = text.replace(f"var(--{variable})", color)
     return text.replace("<use href=", "<use xlink:href=").replace(f'class="{SWATCH}"', "")
+
+
+def _narrowed(name: str, room: float) -> str:
+    """What makes a long name as wide as there is room."""
+    return f' textLength="{room:g}" lengthAdjust="spacingAndGlyphs"' if 5.0 * len(name) > room else ""
 
 
 def files(name: str, contents: dict[str, str]) -> Markup | None:

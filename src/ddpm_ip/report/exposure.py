@@ -30,6 +30,7 @@ TOGETHER = {"eps_norm.training": "eps_norm.sampling", "x0_error.accumulated": "x
 HEAD = ("label", "weights", "images", "curve", "t", "value", "se", "low", "high")
 MOST_LINES, MOST_PANELS, MOST_POINTS, MOST_SENTENCES = 16, 40, 4000, 8
 FIRST = ("eps_norm.sampling", "eps_norm.ratio", "delta")
+WIDE, TALL = 3.6, 2.6  # inches of a panel, with what is around its axes
 LOG = 50.0  # from this ratio of the largest value to the smallest on, an axis is logarithmic
 
 Style: TypeAlias = tuple[int, int]  # colour, and marker of the legend and dashes
@@ -104,7 +105,6 @@ def write_figures(exposures: Sequence[Exposure], stem: Path) -> list[Path]:
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     found, shown = panels(exposures), exposures[:MOST_LINES]
     if not found:
@@ -113,12 +113,14 @@ def write_figures(exposures: Sequence[Exposure], stem: Path) -> list[Path]:
     columns = min(3, len(found))
     rows = math.ceil(len(found) / columns)
     foot = 0.2 * len(shown) + 0.1
-    height = 2.5 * rows + foot
-    layout = ConstrainedLayoutEngine(rect=(0, foot / height, 1, 1 - foot / height))
-    figure = Figure(figsize=(3.6 * columns, height), facecolor="white", layout=layout)
+    height = TALL * rows + foot
+    width = WIDE * columns
+    figure = Figure(figsize=(width, height), facecolor="white")  # placed by hand: a layout engine moves the last bits
     styles = [(i, i) for i in range(len(shown))]
     for i, panel in enumerate(found):
-        axes = figure.add_subplot(rows, columns, i + 1)
+        left, top = WIDE * (i % columns) + 0.65, TALL * (i // columns) + 0.4
+        place = (left / width, 1 - (top + TALL - 0.9) / height, (WIDE - 0.8) / width, (TALL - 0.9) / height)
+        axes = figure.add_axes(place)
         styled(axes)
         _draw(axes, panel, shown, styles)
         title = f"{panel.kind.title}\n(dotted: {kind_of(panel.dotted).title})" if panel.dotted else panel.kind.title
@@ -166,7 +168,7 @@ def _draw(axes: Axes, panel: Panel, exposures: Sequence[Exposure], styles: Seque
         axes.annotate("no bias", *place, ha="right", size=7, color=INK)
     elif drawn and min(drawn) > 0 and max(drawn) / min(drawn) > LOG:
         axes.set_yscale("log")
-    axes.set_xlabel("t (0: image)")
+    axes.set_xlabel("t, from image to noise")
 
 
 def finite(curve: Curve | None) -> list[tuple[float, float, float, float]]:

@@ -119,9 +119,9 @@ def _missing(runs: Sequence[Run]) -> Markup | None:
 
 def _protocol(found: Sequence[Table]) -> Markup | None:
     """One line for each protocol; where runs differ in a line, in their weights for example, those under Provenance."""
-    lines = [f"{table.lines[0]}." for table in found[:MOST_TABLES] if table.lines]
+    lines = [f"{table.lines[0].rstrip('.')}." for table in found[:MOST_TABLES] if table.lines]
     more = sum(len(table.lines) - 1 for table in found if table.lines)
-    note = f"{counted(more, 'more line')} of other weights or spacings: see “Protocol of every number” below."
+    note = f"Of other weights or spacings: {counted(more, 'more line')}, under “Protocol of every number”."
     if not lines:
         return None
     told = [tag("p.protocol-line", line) for line in lines]

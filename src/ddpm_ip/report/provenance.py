@@ -33,16 +33,14 @@ def provenance_section(runs: Sequence[Run]) -> Markup:
 
 
 def _differences(runs: Sequence[Run]) -> Markup | None:
-    """The settings that differ between the runs, and no other: a column a run, or a row where there are many runs."""
+    """The settings that differ between the runs, and no other."""
     keys = differing_keys(runs)
     if len(runs) < 2 or not keys:
         return None
     left = [tag("code", key) for key in keys]
     top = [run_label(run.series, run.name) for run in runs]
     values = [[show(run.settings.get(key)) for run in runs] for key in keys]
-    if len(runs) > max(4, len(keys)):
-        left, top, values = top, left, [list(column) for column in zip(*values, strict=True)]
-    return join(tag("h3", "Settings that differ"), _table("", left, top, values))
+    return join(tag("h3", "Settings that differ"), _table(left, top, values))
 
 
 def _facts_of_all(runs: Sequence[Run]) -> Markup:
@@ -57,14 +55,17 @@ def _facts_of_all(runs: Sequence[Run]) -> Markup:
     values = [[one.get(name, "") or ABSENT for one in facts] for name in differ]
     return join(
         tag("h3", "How they were made" if len(runs) > 1 else "How it was made"),
-        _table("", list(differ), top, values) if differ else None,
+        _table(list(differ), top, values) if differ else None,
         tag("p.quiet", f"{SAME.capitalize()}:") if differ and same else None,
         tag("dl.facts", [[tag("dt", name), tag("dd", value)] for name, value in same.items()]) if same else None,
     )
 
 
-def _table(corner: str, left: Sequence[str], top: Sequence[str], values: Sequence[Sequence[str]]) -> Markup:
-    head = tag("tr", tag("td", corner), [tag("th", name, scope="col") for name in top])
+def _table(left: Sequence[str], top: Sequence[str], values: Sequence[Sequence[str]]) -> Markup:
+    """Facts by run, a column a run; a row a run where that is narrower."""
+    if len(top) > max(MOST_OPEN, len(left)):
+        left, top, values = top, left, list(zip(*values, strict=True))
+    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name in top])
     rows = [
         tag("tr", tag("th", name, scope="row"), [tag("td", value) for value in row])
         for name, row in zip(left, values, strict=True)

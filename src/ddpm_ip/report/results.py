@@ -79,7 +79,7 @@ def _one_protocol(table: Table, index: int, runs: Sequence[Run], floor: float | 
     return tag(
         "div.protocol",
         tag("h3", metric),
-        tag("p", verdict(table)) if verdict(table) else None,
+        tag("p", said) if (said := verdict(table, _mark(table))) else None,
         # Not a <caption>: that would be as wide as the table, and on a phone scroll out of sight with it.
         tag("p.quiet", _caption(table), id=f"caption{index}"),
         tag("div.scroll", _html_table(table, f"caption{index}")),
@@ -89,8 +89,14 @@ def _one_protocol(table: Table, index: int, runs: Sequence[Run], floor: float | 
     )
 
 
-def verdict(table: Table) -> str | None:
-    """Who is ahead in how many rows, counted and nothing more."""
+def _mark(table: Table) -> str:
+    """How the page marks the number that is ahead."""
+    known = any(table.sure(setting, column) for setting, column in table.cells)
+    return "marked; bold: by more than known spreads" if known else "marked; not bold, since no spread is known"
+
+
+def verdict(table: Table, mark: str = "bold") -> str | None:
+    """Who is ahead in how many rows, which are marked in some way, counted and nothing more."""
     higher = higher_is_better(table.protocol.metric)
     rows = sum(map(table.compared, table.settings))
     if not rows:
@@ -104,8 +110,7 @@ def verdict(table: Table) -> str | None:
         return f"{opening} Nobody is ahead in any of {rows} rows: {why}." if rows > 1 else f"{opening} A tie: {why}."
     counts = [f"{column.label} in {count} of {rows}" for column, count in wins.items()]
     tied = f" In {ties} of {rows} nobody is: {why}." if ties else ""
-    bold = "bold: by more than its spread" if spread else "not bold: no spread is known"
-    return f"{opening} Ahead in a row (marked; {bold}) is {sentence_list(counts)}.{tied}"
+    return f"{opening} Ahead in a row ({mark}) is {sentence_list(counts)}.{tied}"
 
 
 def _beneath(table: Table) -> list[str]:

@@ -15,6 +15,7 @@ def stale(run: Run) -> list[str]:
     """
     if not run.checkpoints:
         return []
+    newest = max(filter(None, (run.step, *map(_step, run.checkpoints.values()))), default=0)
     kinds: dict[str, Sequence[str | None]] = {
         "results": [record.weights for record in run.results],
         "exposure curves": [exposure.weights for exposure in run.exposures],
@@ -26,6 +27,12 @@ def stale(run: Run) -> list[str]:
             where = run.checkpoints.get(digest)
             if where is None:
                 found.append(f"{kind} of weights {digest[:12]}, which are in none of its checkpoints")
-            elif (step := re.fullmatch(r"ckpt/step(\d+)", where)) and run.step is not None and int(step[1]) < run.step:
-                found.append(f"{kind} of step {int(step[1])}, while the newest checkpoint is of step {run.step}")
+            elif (step := _step(where)) is not None and step < newest:
+                found.append(f"{kind} of step {step}, while the newest checkpoint is of step {newest}")
     return found
+
+
+def _step(where: str) -> int | None:
+    """Of a regular checkpoint; None of one that was chosen, such as the best."""
+    found = re.fullmatch(r"ckpt/step(\d+)", where)
+    return int(found[1]) if found else None
