@@ -104,7 +104,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "commands": (
         set(),
         MODEL
-        | {"options", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
+        | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
         | {"exposure", "exposure.curves"}
         | {"interop", "__init__"},
     ),

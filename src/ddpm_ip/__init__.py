@@ -51,6 +51,7 @@ _MODULES = {
     "sampler.correction": (
         "EpsilonScaling",
         "Guidance",
+        "Auto",
         "DCW",
         "BandGains",
         "DynamicThresholding",
@@ -104,6 +105,7 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.sampler.base import steps as steps
     from ddpm_ip.sampler.correction import DCW as DCW
     from ddpm_ip.sampler.correction import TSR as TSR
+    from ddpm_ip.sampler.correction import Auto as Auto
     from ddpm_ip.sampler.correction import BandGains as BandGains
     from ddpm_ip.sampler.correction import DynamicThresholding as DynamicThresholding
     from ddpm_ip.sampler.correction import EpsilonScaling as EpsilonScaling

@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from ddpm_ip import __version__
 from ddpm_ip.commands import (
     bench,
+    calibrate,
     compare_samplers,
     data,
     doctor,
     ema,
     evaluate,
     export,
+    exposure,
     import_,
     report,
     sample,
@@ -111,7 +113,17 @@ _COMMANDS: dict[str, _Command] = {
         compare_samplers.arguments,
         compare_samplers.run,
     ),
+    "exposure": (
+        "Measures exposure bias: how the states of sampling differ from real noisy images, by time.",
+        exposure.arguments,
+        exposure.run,
+    ),
     "times": ("Finds the best times of a few steps, for `--spacing optimised`.", times.arguments, times.run),
+    "calibrate": (
+        "Fits the corrections that weights, a sampler and its times need, for `--corrections auto`.",
+        calibrate.arguments,
+        calibrate.run,
+    ),
     "import": (
         "Makes a run of a network from elsewhere, so that every other command works on it.",
         import_.arguments,

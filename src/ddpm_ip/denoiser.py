@@ -86,16 +86,24 @@ class Denoiser:
         if self.learned_variance:
             output, v = output.chunk(2, dim=1)
             fraction = (v + 1) / 2
+        return Prediction(*self.read(output, xt, alpha, sigma), output, fraction)
+
+    def read(self, output: Tensor, xt: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """``x_0`` and ``eps`` that an output says, (B, C, H, W) both.
+
+        Args:
+            output: (B, C, H, W), without variance fractions.
+            xt: what the network was asked, (B, C, H, W).
+            alpha, sigma: the level of ``xt``, of a shape that multiplies it.
+        """
         a, s = alpha, sigma
         if self.prediction_type == "pred_eps":
-            x0, eps = (xt - s * output) / a, output
-        elif self.prediction_type == "pred_x0":
-            x0, eps = output, (xt - a * output) / s
-        elif self.prediction_type == "pred_v":
-            x0, eps = a * xt - s * output, s * xt + a * output
-        else:
-            raise _unknown(self.prediction_type)
-        return Prediction(x0, eps, output, fraction)
+            return (xt - s * output) / a, output
+        if self.prediction_type == "pred_x0":
+            return output, (xt - a * output) / s
+        if self.prediction_type == "pred_v":
+            return a * xt - s * output, s * xt + a * output
+        raise _unknown(self.prediction_type)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network should have put out, given the truth; all (B, C, H, W), ``t`` (B,)."""

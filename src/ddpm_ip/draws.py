@@ -42,6 +42,7 @@ class Stream(IntEnum):
     LABEL = 7  # training: which labels are hidden
     STRENGTH = 8  # training: the strength of a random perturbation
     CHANCE = 9  # training: which rows are perturbed
+    RESAMPLE = 10  # measuring: how often an image counts in a bootstrap
 
 
 def philox(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int | Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -30,11 +30,13 @@ from ddpm_ip.run.log import as_before
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import flatten
 from ddpm_ip.run.weights import Weights, find_weights
+from ddpm_ip.sample.calibrated import base
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.modes import images_from, inverse, noise_behind, of_given
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sample.samples import Samples
+from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.settings import Wanted
@@ -198,7 +200,7 @@ class Run:
                 (3, [0, 5], "none"; by default a class-conditional model makes all of its classes in turn). What is not
                 given is taken from the section ``sampling`` of the configuration. ``sampler`` and ``corrections`` are
                 objects, as in ``ip.DDIM(eta=1)``; your own will do (:class:`ddpm_ip.sampler.base.Sampler`, as a
-                dataclass).
+                dataclass). ``corrections="auto"`` is what `ddpm-ip calibrate` found.
 
         Raises:
             UserError: it was not trained yet, a setting is unknown or impossible, or the model cannot be sampled so.
@@ -222,7 +224,7 @@ class Run:
         Raises:
             UserError: as :meth:`sample`, or the images are of another shape.
         """
-        model, sampling = self._wanted(settings, given=True)
+        model, sampling = self._wanted(settings, given=True, corrected=False)
         generator = model.generator(inverse(sampling))
         given = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
         if given.dtype != torch.uint8 or given.shape[1:] != generator.model.shape or not len(given):
@@ -265,9 +267,12 @@ class Run:
         options = ExportOptions(format, licence)  # type: ignore[arg-type]  # which it checks
         return export(self.config, self._weights, Path(self._weights.origin), expanded(path), options)
 
-    def _wanted(self, settings: Mapping[str, Any], given: bool = False) -> tuple[Model, Sampling]:
+    def _wanted(
+        self, settings: Mapping[str, Any], given: bool = False, corrected: bool = True
+    ) -> tuple[Model, Sampling]:
         """The model and how it is sampled, with nothing left open; of images or noise that are given, if they are."""
         sampling = _sampling(self.config.sampling, settings)
+        sampling = sampling if corrected else base(sampling)
         model = self._sampled(sampling)
         assert self._weights is not None
         store = Measured.of(self._weights.sha256, Path(self._weights.origin))
@@ -329,9 +334,11 @@ def _sampling(default: Sampling, settings: Mapping[str, Any]) -> Sampling:
         objects["sampler"] = _object(settings["sampler"], "sampler", "ip.DDIM(eta=0)", needs="plan")
     if "corrections" in settings:
         given = settings["corrections"]
+        given = [given] if given == "auto" else given
         if not isinstance(given, (list, tuple)):
             raise ConfigError(f"corrections must be a list, such as [ip.EpsilonScaling(1.01)], not {given!r}")
         example = "ip.EpsilonScaling(1.01)"
+        given = (Auto() if isinstance(c, str) and c == "auto" else c for c in given)
         objects["corrections"] = tuple(_object(c, "a correction", example, needs="numbers") for c in given)
     plain = {key: value for key, value in settings.items() if key not in objects}
     checked = _section("sampling", plain)

@@ -28,8 +28,8 @@ SAMPLERS = (
     "ipndm", "ipndm_v", "restart", "sa_solver", "unipc",
 )  # fmt: skip
 CORRECTIONS = (
-    "band_gains", "dcw", "dynamic_thresholding", "epsilon_scaling", "guidance", "ip_emulator", "time_shift", "tsr",
-    "variance_normalisation",
+    "auto", "band_gains", "dcw", "dynamic_thresholding", "epsilon_scaling", "guidance", "ip_emulator", "time_shift",
+    "tsr", "variance_normalisation",
 )  # fmt: skip
 TABLE_DEFAULTS = {
     "rows": "both fixed ones, or the learned one of a model that has it",
@@ -163,12 +163,25 @@ def add_single(p: argparse.ArgumentParser) -> None:
 
 
 def add_many(p: argparse.ArgumentParser, defaults: Mapping[str, str] = TABLE_DEFAULTS) -> None:
-    """Options of a command that samples in several ways, with several numbers of steps.
+    """Options of a command that samples in several ways, with several numbers of steps or evaluations.
 
     Args:
         p: gets them.
         defaults: what holds where nothing is said, by option; for ``--help``.
     """
+    add_rows(p, defaults)
+    p.add_argument(
+        "--evaluations",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="columns instead of --steps: each row takes the largest number of steps that asks the network at most so "
+        "often",
+    )
+
+
+def add_rows(p: argparse.ArgumentParser, defaults: Mapping[str, str]) -> None:
+    """Options of a command that samples in several ways, with several numbers of steps; see :func:`add_many`."""
     _add_ends(p)
     p.add_argument(
         "--variance",
@@ -209,14 +222,6 @@ def add_many(p: argparse.ArgumentParser, defaults: Mapping[str, str] = TABLE_DEF
         nargs="+",
         metavar="K",
         help=f"columns; guided-diffusion's strings, too (default: {defaults['columns']})",
-    )
-    p.add_argument(
-        "--evaluations",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="columns instead of --steps: each row takes the largest number of steps that asks the network at most so "
-        "often",
     )
 
 

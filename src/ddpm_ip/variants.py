@@ -64,6 +64,26 @@ class Read:
         return core_schema.no_info_before_validator_function(self.by, handler(source))
 
 
+@dataclass(frozen=True)
+class FilledIn:
+    """Marks a field for pydantic that only the program fills in: a configuration leaves it out, or says null.
+
+    Args:
+        why: it cannot be given, for a person.
+    """
+
+    why: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(self._nothing)
+
+    def _nothing(self, value: Any) -> None:
+        if value is not None:
+            raise ValueError(self.why)
+
+
 def one_or_more(value: Any) -> Any:
     """A number as the tuple that holds it; anything else as it is."""
     return (value,) if type(value) in (int, float) else value

@@ -42,7 +42,7 @@ from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sample.generator import Generator, preview
 from ddpm_ip.sample.program import SampleOptions, default_block, fitting_block, image_bytes, load_model, sample
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, respace, walk
-from ddpm_ip.sampler.correction import AnyCorrection, BandGains, Clip, EpsilonScaling, Guidance
+from ddpm_ip.sampler.correction import AnyCorrection, Auto, BandGains, Clip, EpsilonScaling, Guidance
 from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import Schedule
@@ -442,8 +442,10 @@ def test_the_captured_walk_is_the_plain_one(name: str) -> None:
 
 
 GAINS = BandGains((1.05, 0.9), (((900, 1.1), (100, 1.2)), 0.95, 1.1))
-CORRECTIONS = {  # guidance needs classes: tests/gpu/test_classes.py
-    cls.__name__: [GAINS if cls is BandGains else cls()] for cls in variants(AnyCorrection) if cls is not Guidance
+CORRECTIONS = {  # guidance needs classes: tests/gpu/test_classes.py; auto stands for others
+    cls.__name__: [GAINS if cls is BandGains else cls()]
+    for cls in variants(AnyCorrection)
+    if cls not in (Auto, Guidance)
 }
 CORRECTIONS["all"] = [correction for alone in CORRECTIONS.values() for correction in alone]
 

@@ -22,13 +22,14 @@ from ddpm_ip.denoiser import Denoiser, PredictionType
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler import DDIM, AnySampler, VarType, walk
-from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Guidance
+from ddpm_ip.sampler.correction import AnyCorrection, Auto, Clip, ClipMode, Guidance
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import BetaSchedule, Schedule
 from ddpm_ip.sections import Classes
 from ddpm_ip.variants import variant_name, variants
 
 SAMPLERS, CORRECTIONS = variants(AnySampler), variants(AnyCorrection)
+ALONE = [cls for cls in CORRECTIONS if cls is not Auto]  # what it can stand for
 SPACINGS = [
     "uniform", "uniform-leading", "uniform-linspace", "uniform-trailing", "quad", "logsnr", "karras", "karras,rho=5",
     "exponential", "beta", "optimised",
@@ -71,6 +72,7 @@ class Combination(NamedTuple):
         parts = [self.sampler, *self.corrections]
         settings = [given for _, given in parts] + [self.rest, {"var_type": self.var_type}]
         found = {variant_name(made) for made, _ in parts} | {key for given in settings for key in given}
+        found |= {c.name for given in settings for c in given.get("chain") or ()}
         return found | {v for given in settings for v in given.values() if isinstance(v, str)}
 
 
@@ -102,6 +104,17 @@ def settings(cls: type, draw: random.Random) -> dict[str, Any]:
     return {name: value for name, value in given.items() if draw.random() < 0.7}
 
 
+def calibrated(draw: random.Random) -> dict[str, Any]:
+    """What a calibration may fill into ``auto``; it may clash with what is given beside it."""
+    chosen = draw.sample(ALONE, draw.choice((0, 1, 2)))
+    chosen.sort(key=lambda made: made is not Guidance)
+    found = [(c, settings(c, draw)) for c in chosen]
+    try:
+        return {"chain": tuple(c(**said) for c, said in found)}
+    except ValueError:
+        return {"chain": tuple(c() for c, _ in found)}
+
+
 def combination(batch: int, number: int) -> Combination:
     """One of the combinations; always the same one."""
     draw = random.Random(f"{batch} {number}")
@@ -123,11 +136,14 @@ def combination(batch: int, number: int) -> Combination:
     if draw.random() < 0.02:
         chosen = chosen * 2  # refused
     sampler, classes = draw.choice(SAMPLERS), draw.choice(CLASSES)
+    given = [(c, settings(c, draw)) for c in chosen]
+    if draw.random() < 0.9:  # else auto is not filled in, which is refused
+        given = [(c, calibrated(draw) if c is Auto else said) for c, said in given]
     if draw.random() < (0.1 if classes is None else 0.5):
         rest["classes"] = draw.choice(CHOSEN)
     return Combination(
         (sampler, settings(sampler, draw)),
-        [(c, settings(c, draw)) for c in chosen],
+        given,
         rest,
         schedule,
         draw.choice(get_args(PredictionType)),

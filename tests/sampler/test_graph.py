@@ -20,7 +20,16 @@ from ddpm_ip.draws import Draws, Stream, words
 from ddpm_ip.nn.fused import kernels
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler import Ancestral, AnySampler, DDIMInversion, Plan, Rows, State, respace, walk
-from ddpm_ip.sampler.correction import DCW, AnyCorrection, BandGains, Clip, Correction, DynamicThresholding, Guidance
+from ddpm_ip.sampler.correction import (
+    DCW,
+    AnyCorrection,
+    Auto,
+    BandGains,
+    Clip,
+    Correction,
+    DynamicThresholding,
+    Guidance,
+)
 from ddpm_ip.sampler.graph import Graph
 from ddpm_ip.sampler.packed import packed
 from ddpm_ip.schedule import Schedule
@@ -28,7 +37,9 @@ from ddpm_ip.variants import variants
 
 pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="on a GPU tests/gpu looks at the compiled kernels")
 SAMPLERS = [cls() if cls is not Ancestral else Ancestral("fixed_small") for cls in variants(AnySampler)]
-CORRECTIONS = sorted([cls() for cls in variants(AnyCorrection)], key=lambda c: -c.asks)  # guidance is the first
+CORRECTIONS = sorted(  # guidance is the first; auto stands for others
+    [cls() for cls in variants(AnyCorrection) if cls is not Auto], key=lambda c: -c.asks
+)
 LABELS = Cond(torch.tensor([3, -1]))
 CPU = torch.device("cpu")
 TWO = ROWS[:2]  # an interpreted visit costs 20 ms an image

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 from ddpm_ip.errors import ConfigError
 
 FOLDER = "exposure"  # in the folder of a run, or next to a file of weights
+LEVELS, RINGS = 4, 4
+BANDS = tuple(f"haar{i}" for i in range(LEVELS)) + tuple(f"ring{i}" for i in range(RINGS))  # coarsest first
+COLUMNS = ("eps_norm.sampling", "eps_norm.training", "eps_norm.ratio", "delta", "drift")  # of the short table
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Curve:
             raise ValueError("a curve has a value, a standard error and an interval at each time")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exposure:
     """What was measured of one network and one way to sample it.
 
@@ -70,6 +74,25 @@ class Exposure:
     n: int
     data: Mapping[str, str]
     curves: Mapping[str, Curve]
+
+    def __repr__(self) -> str:
+        return f"<exposure of {self.label}: {self.n} images, {len(self.curves)} curves>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.as_text())}</pre>"
+
+    def as_text(self) -> str:
+        """The curves of ``COLUMNS`` that there are, by time, as a table for people, from noise to image."""
+        named = {name: self.curves[name] for name in COLUMNS if name in self.curves}
+        cells = {name: dict(zip(curve.t, curve.value, strict=True)) for name, curve in named.items()}
+        times = sorted({t for curve in named.values() for t in curve.t}, reverse=True)
+        rows = [["t", *named]]
+        rows += [[f"{t:g}", *(f"{found[t]:.5g}" if t in found else "" for found in cells.values())] for t in times]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return "\n".join(
+            [f"{self.label}: {self.n} images, real ones of {self.data.get('name', 'unknown data')}", *lines]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -110,8 +133,49 @@ KINDS: dict[str, Kind] = {
     ),
     "delta": Kind(
         "delta_t",
-        "How far the noise in a sampled state is from what its time says: the squared difference of standard "
-        "deviations, in walks that begin with a noisy real image. 0 means no drift.",
+        "How far a sampled state is from the noisy real image that its walk began with, against the noise of its time: "
+        "the squared difference of standard deviations, as ADM-ES measures it. It grows where a walk drifts, and also, "
+        "with any sampler, as the walk forgets the image: only walks of one sampler compare, and 0 is no goal.",
+    ),
+    "drift": Kind(
+        "spread in sampling - spread of real states",
+        "How much further apart sampled states lie than real noisy images of the same time (standard deviation over "
+        "images, mean over pixels), in the walks of delta_t. 0 means that the walk is where its time says.",
         0.0,
     ),
+    "x0_error.one_step": Kind(
+        "error of x0 after one step",
+        "How far the clean image that is predicted from a real noisy one is from the true one (root mean square).",
+    ),
+    "x0_error.accumulated": Kind(
+        "error of x0 after all steps",
+        "The same for the image at the end of a walk that begins with the real noisy one.",
+    ),
+    "nu": Kind(
+        "nu_t",
+        "Standard deviation over images, mean over pixels, of the true image less the one at the end of a walk that "
+        "begins at this time, as DDPM-IP measures it.",
+    ),
+    "nu.normal": Kind(
+        "share of errors that are not normal",
+        "Of the errors of nu_t at each pixel, 64 images at a time, the share that a test of normality (D'Agostino and "
+        "Pearson) rejects at 5 %. 0.05 means that they look normal, which is why DDPM-IP perturbs with normal noise.",
+        0.05,
+    ),
+    "coupled_time": Kind(
+        "coupled time - time",
+        "The time whose real noisy images have as much of the finest detail as the sampled states, less the time of "
+        "these. Above 0 the states are noisier than their time says.",
+        0.0,
+    ),
+    **{
+        f"energy.{what}.{band}.ratio": Kind(
+            f"energy of {what} in {band}, sampling / real",
+            f"The energy of {words} in the frequency band {band} (haar0 and ring0 are the coarsest), over that on real "
+            "noisy images of the same level.",
+            1.0,
+        )
+        for what, words in (("xt", "sampled states"), ("x0", "clean images as predicted in sampling"))
+        for band in BANDS
+    },
 }  # fmt: skip

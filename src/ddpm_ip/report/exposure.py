@@ -29,7 +29,8 @@ TOGETHER = {"eps_norm.training": "eps_norm.sampling", "x0_error.accumulated": "x
 
 HEAD = ("label", "weights", "images", "curve", "t", "value", "se", "low", "high")
 MOST_LINES, MOST_PANELS, MOST_POINTS, MOST_SENTENCES = 16, 40, 4000, 8
-FIRST = ("eps_norm.sampling", "eps_norm.ratio", "delta")
+FIRST = ("eps_norm.sampling", "eps_norm.ratio", "drift", "delta")
+BANDS = "energy."  # of a band: many, so the page folds them
 WIDE, TALL = 3.6, 2.6  # inches of a panel, with what is around its axes
 LOG = 50.0  # from this ratio of the largest value to the smallest on, an axis is logarithmic
 
@@ -193,13 +194,17 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
     names = _names(shown)
     entries = [(color, dashes, name) for (color, dashes), name in zip(styles, names, strict=True)]
     more = len(found) - len(shown)
+    every = panels(exposures)
+    drawn = [(_figure(panel, exposures, entries, i), panel) for i, panel in enumerate(every)]
+    bands = [figure for figure, panel in drawn if panel.name.startswith(BANDS)]
     said = [tag("li", sentence) for sentence in islice(_said(names, exposures), MOST_SENTENCES)]
     return tag(
         "section",
         tag("h2", "Exposure bias"),
         tag("ul", said) if said else None,
         tag("ul.legend", [tag("li", swatch(color, dashes), tag("span", name)) for color, dashes, name in entries]),
-        tag("div.panels", [_figure(panel, exposures, entries, i) for i, panel in enumerate(panels(exposures))]),
+        tag("div.panels", [figure for figure, panel in drawn if not panel.name.startswith(BANDS)]),
+        tag("details", tag("summary", "Energy by frequency band"), tag("div.panels", bands)) if bands else None,
         _farthest(names, exposures),
         tag("p.quiet", "Bands: 95 % bootstrap intervals. Sampling runs from the right (noise) to the left (image)."),
         tag("p.quiet", f"{counted(more, 'more measurement')} not drawn.") if more > 0 else None,
@@ -234,7 +239,9 @@ def _figure(panel: Panel, exposures: Sequence[Exposure], entries: Sequence[tuple
         tag("figcaption", tag("strong", title), f"; dotted: {kind_of(panel.dotted).title}" if panel.dotted else None),
         picture,
         tag("p.quiet", " ".join(filter(None, meaning))) if any(meaning) else None,
-        files(f"exposure {panel.name}", {"svg": standalone(picture, title, entries)}),
+        None
+        if panel.name.startswith(BANDS)  # whose numbers are in the CSV with all others
+        else files(f"exposure {panel.name}", {"svg": standalone(picture, title, entries)}),
     )
 
 
@@ -258,7 +265,8 @@ def _said(names: Sequence[str], exposures: Sequence[Exposure]) -> Iterator[str]:
 def _farthest(names: Sequence[str], exposures: Sequence[Exposure]) -> Markup | None:
     """For each curve that has a value of no bias: where it is farthest from that."""
     there = {name for exposure in exposures for name in exposure.curves}
-    kinds = [name for name, kind in KINDS.items() if kind.none is not None and name in there][:6]
+    kinds = [name for name, kind in KINDS.items() if kind.none is not None and name in there]
+    kinds = [name for name in kinds if not name.startswith(BANDS)][:6]
     if not kinds:
         return None
     head = tag("tr", tag("th", "Farthest from no bias", scope="col"), tag("th", "Images", scope="col"),

@@ -2,6 +2,7 @@
 
     EXP_DIR/measured/0123456789abcdef/analytic.json     the first 16 digits of the SHA-256 of the weights' file
     FOLDER/measured/0123456789abcdef/times-10.json      next to a file of weights that is in no run
+    EXP_DIR/calibration-ddim-10-1a2b3c4d.json           of calibrations, which are made for people to look at, too
 
 A file holds the whole hash of the weights, when and with which versions and settings it was measured, and the numbers.
 It can be copied to where the weights go, and removed: whoever needs the numbers measures them again, or says how to.
@@ -34,11 +35,13 @@ class Measured:
         folder: of these weights alone.
         weights: SHA-256 of their file.
         kept: what could not be written, by name, for as long as this program runs.
+        home: of the run, or of the file of weights; by default ``folder``.
     """
 
     folder: Path
     weights: str
     kept: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
+    home: Path | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, weights: str, path: Path) -> Measured:
@@ -51,18 +54,32 @@ class Measured:
         Raises:
             ConfigError: it is no SHA-256.
         """
+        beside = cls.beside(weights, path)
+        return cls(beside.folder / "measured" / weights[:DIGITS], weights, home=beside.folder)
+
+    @classmethod
+    def beside(cls, weights: str, path: Path) -> Measured:
+        """The store whose files lie in the folder of the run itself, or next to the file of weights.
+
+        Other weights may have files there, too, so a name has to tell them apart; :meth:`read` refuses those of others.
+        Arguments and errors are those of :meth:`of`.
+        """
         if re.fullmatch("[0-9a-f]{64}", weights) is None:
             raise ConfigError(f"{weights[:80]!r} is no SHA-256 of weights: 64 hexadecimal digits")
-        return cls(_home(path) / "measured" / weights[:DIGITS], weights)
+        return cls(_home(path), weights)
+
+    def at_home(self) -> Measured:
+        """Of the same weights the store that :meth:`beside` gives."""
+        return Measured(self.home or self.folder, self.weights)
 
     def file(self, name: str) -> Path:
         """The file of one thing.
 
         Raises:
-            ConfigError: the name is not of small letters, digits and hyphens.
+            ConfigError: the name is not of small letters and digits, with single hyphens and underscores in between.
         """
-        if re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", name) is None:
-            raise ConfigError(f"{name!r}: what is measured is called by small letters, digits and hyphens")
+        if re.fullmatch("[a-z0-9]+([-_][a-z0-9]+)*", name) is None:
+            raise ConfigError(f"{name!r}: what is measured is called by small letters, digits, hyphens and underscores")
         return self.folder / f"{name}.json"
 
     def read(self, name: str, needs: Shape = ANY, advice: str = "") -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """What a sampling leaves to the weights, filled in before a plan is made.
 
-``var_type: analytic`` needs ``Gamma_t`` of the network, ``spacing: optimised`` needs times that were found for it. Both
-are looked up in what was measured of the weights (:mod:`ddpm_ip.run.measured`). ``Gamma_t`` is measured on the run's
-own training images where it is not there; times are made by ``ddpm-ip times``.
+``var_type: analytic`` needs ``Gamma_t`` of the network, ``spacing: optimised`` needs times that were found for it, and
+the correction ``auto`` a calibration. All are looked up in what was measured of the weights
+(:mod:`ddpm_ip.run.measured`). ``Gamma_t`` is measured on the run's own training images where it is not there; times are
+made by ``ddpm-ip times``, calibrations by ``ddpm-ip calibrate``.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from ddpm_ip.engine import from_main
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.run.measured import Measured
-from ddpm_ip.sample import analytic
+from ddpm_ip.sample import analytic, calibrated
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sampler import Ancestral
 from ddpm_ip.sampler.ancestral import ANALYTIC
+from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import OPTIMISED
 from ddpm_ip.schedule import Schedule
@@ -55,8 +57,10 @@ def filled(sampling: Sampling, config: Config, store: Measured, model: Model) ->
         model: with these weights.
 
     Raises:
+        NotCalibrated: there is no calibration for ``auto``.
         ConfigError: nothing was measured, and it cannot be.
     """
+    asked = sampling
     if sampling.spacing == OPTIMISED:
         times = together(model.engine, lambda: optimised_times(sampling.steps, store, config.diffusion.schedule))
         sampling = replace(sampling, spacing=times)
@@ -64,7 +68,28 @@ def filled(sampling: Sampling, config: Config, store: Measured, model: Model) ->
     if isinstance(sampler, Ancestral) and sampler.var_type in ANALYTIC and sampler.gammas is None:
         gammas = together(model.engine, lambda: _gammas(sampling, config, store, model))
         sampling = replace(sampling, sampler=replace(sampler, gammas=gammas))
+    if any(isinstance(c, Auto) and c.chain is None for c in sampling.corrections):
+        sampling = _calibrated(sampling.filled(config.diffusion.var_type), asked, config, store.at_home(), model)
     return sampling
+
+
+def _calibrated(sampling: Sampling, asked: Sampling, config: Config, home: Measured, model: Model) -> Sampling:
+    """With the corrections that ``auto`` stands for, which the log names.
+
+    Args:
+        sampling: with nothing else left open.
+        asked: as a person said it.
+        config, model: see :func:`filled`.
+        home: the store of calibrations.
+    """
+    found = together(model.engine, lambda: calibrated.read(home, sampling, config))
+    if found is None:
+        name = calibrated.name_of(sampling, home.weights, config.diffusion.schedule)
+        raise calibrated.NotCalibrated(home.file(name), asked)
+    if model.engine.is_main_process:
+        log.info("corrections auto: %s", found)
+    chain = (replace(c, chain=found.chain) if isinstance(c, Auto) else c for c in sampling.corrections)
+    return replace(sampling, corrections=tuple(chain))
 
 
 def times_name(steps: int) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from ddpm_ip.denoiser import Denoiser
+from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.draws import Draws
 from ddpm_ip.engine import agreed, in_one_line, refuse_too_much, why_not_fast
 from ddpm_ip.errors import ConfigError, Diverged
@@ -30,6 +30,7 @@ from ddpm_ip.run.tensors import first_not_finite
 from ddpm_ip.sampler import Plan, State, walk
 from ddpm_ip.sampler.graph import Graph, Kind, kinds
 from ddpm_ip.sampler.sampling import Computed, Sampling
+from ddpm_ip.sampler.walk import Visits
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -108,16 +109,16 @@ class Generator:
         """The states of one block, from noise to images; see :func:`ddpm_ip.sampler.walk.walk`."""
         return self.walk(torch.arange(block * self.block, (block + 1) * self.block, device=self.model.device))
 
-    def walk(self, indices: Tensor, start: Tensor | None = None) -> Iterator[State]:
+    def walk(self, indices: Tensor, start: Tensor | None = None, labels: Tensor | None = None) -> Iterator[State]:
         """The states of any images of the seed, of as many as a block has.
 
         Args:
             indices: int64 (block,) on the model's device: whose noise is drawn, and of which classes they are.
             start: the state to begin with, float32 (block, C, H, W); the ``x_T`` of the images if None.
+            labels: other classes, int64 (block,) on the model's device.
         """
         model, sampling = self.model, self.sampling
-        corrections, labels = sampling.all_corrections(), self.labels(indices)
-        cond = None if labels is None else Cond(labels)
+        corrections, cond = sampling.all_corrections(), self._cond(indices, labels)
         if self.graph is not None:
             self.graph.load(self.plan, corrections, sampling.seed)  # another generator may have used it meanwhile
             yield from self.graph(indices, start, cond)
@@ -126,6 +127,35 @@ class Generator:
             begin = model.shape if start is None else start
             denoiser = replace(model.denoiser, cond=cond)
             yield from walk(self.plan, denoiser, sampling.seed, indices, begin, corrections)
+
+    def visits(
+        self, asked: Iterable[tuple[int, Tensor]], indices: Tensor, labels: Tensor | None = None
+    ) -> Iterator[Prediction]:
+        """What the denoiser says, within all corrections, of states that no walk has led to.
+
+        Args:
+            asked: rows of the plan, each with the states that are at its level, float32 (block, C, H, W).
+            indices, labels: see :meth:`walk`.
+
+        Yields:
+            The prediction for each row; it is overwritten when the next is asked for.
+        """
+        corrections, cond = self.sampling.all_corrections(), self._cond(indices, labels)
+        if self.graph is not None:
+            self.graph.load(self.plan, corrections, self.sampling.seed)
+            for row, xt in asked:
+                yield self.graph.visit(row, xt, (), indices, cond)[2]
+            return
+        visits = Visits(self.plan, replace(self.model.denoiser, cond=cond), self.sampling.seed, corrections)
+        for row, xt in asked:
+            with self.model.autocast():
+                seen = visits.said(row, xt)
+            yield seen
+
+    def _cond(self, indices: Tensor, labels: Tensor | None) -> Cond | None:
+        """What the network is told of images: their own labels, or others."""
+        told = self.labels(indices) if labels is None else labels
+        return None if told is None else Cond(told)
 
     def noise(self, indices: Tensor) -> Tensor:
         """``x_T`` of images of the seed, float32 (N, C, H, W); ``indices`` int64 (N,) on the model's device."""

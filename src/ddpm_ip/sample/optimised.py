@@ -28,6 +28,7 @@ from ddpm_ip.sample.filled import times_name
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sampler import Plan, walk
+from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.gits import LATER, POINTS, cheapest, deviations, teacher_times
 from ddpm_ip.sampler.sampling import Sampling
 
@@ -58,6 +59,11 @@ class TimesOptions:
             raise ConfigError(f"--n must be at least 1, got {self.n}")
         if not self.steps or min(self.steps) < 1:
             raise ConfigError("--steps must name numbers of steps of at least 1")
+        if any(isinstance(c, Auto) for c in self.teacher.corrections):
+            raise ConfigError(
+                "the teacher walks along times of its own, which nobody calibrated (the correction auto): choose other "
+                "--corrections, or none"
+            )
 
 
 def optimise(config: Config, weights: Weights, options: TimesOptions) -> dict[int, list[float]]:

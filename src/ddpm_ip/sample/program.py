@@ -30,10 +30,12 @@ from ddpm_ip.run.log import clock, setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.row import row_label
 from ddpm_ip.run.weights import Weights, find_weights, load_weights
+from ddpm_ip.sample.calibrated import there
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Generator, Model, image_bytes
 from ddpm_ip.sample.modes import Interpolations, Pictures, Strips, reconstructions
 from ddpm_ip.sample.store import Mode, Store
+from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed, shown
 from ddpm_ip.schedule import Schedule, too_little_noise
@@ -80,6 +82,11 @@ class SampleOptions:
                 raise ConfigError(f"--{name} must be at least 1, got {getattr(self, name)}")
         if self.mode not in get_args(Mode):
             raise ConfigError(f"--mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}")
+        if self.mode == "reconstruction" and any(isinstance(c, Auto) for c in self.sampling.corrections):
+            raise ConfigError(
+                "--mode reconstruction: a calibration (the correction auto) is of walks that begin with noise that was "
+                "drawn, and this one begins with noise that was found for an image: choose other --corrections, or none"
+            )
         if (self.mode == "reconstruction") != (self.input_dir is not None):
             raise ConfigError("--mode reconstruction and --input_dir, a folder of images, need each other: give both")
 
@@ -171,12 +178,20 @@ def sample(
     with enough_memory(lambda: advice):
         model = load_model(config, found.tensors, accelerator, found.origin)
         sampling = replace(options.sampling, block=block)
-        sampling = filled(sampling, config, Measured.of(found.sha256, Path(found.origin)), model)
+        kept = Measured.of(found.sha256, Path(found.origin))
+        sampling = filled(sampling, config, kept, model)
         if accelerator.is_main_process:
             _warn_of(config.diffusion.schedule)
         generator = model.generator(sampling)
+        if accelerator.is_main_process and not sampling.corrections and options.mode != "reconstruction":
+            _offer(there(kept.at_home(), generator.sampling, config.diffusion.schedule))
         write_samples(generator, found.facts(), save_dir, options, on_block)
     return save_dir
+
+
+def _offer(calibration: Path | None) -> None:
+    if calibration is not None:
+        log.info("a calibration for this sampling exists, %s: --corrections auto uses it", calibration)
 
 
 @cache

@@ -134,6 +134,30 @@ class Graph:
             self._advance()
             yield State(i + 1, times[i + 1], self._xt, self._seen, finished[i])
 
+    def visit(
+        self, i: int, x: Tensor, memories: Sequence[Tensor | None], indices: Tensor, cond: Cond | None = None
+    ) -> tuple[Tensor, list[Tensor | None], Prediction]:
+        """One visit of states that the caller keeps, as :class:`ddpm_ip.sampler.walk.Visits` makes it.
+
+        Args:
+            i: the row of the plan.
+            x: the states, float32 (block, C, H, W).
+            memories: as many as the plan has; None where one is not set.
+            indices: int64 (block,), which images of the seed.
+            cond: their labels.
+
+        Returns:
+            State and memories afterwards, which are the caller's, and what was said, which the next visit overwrites.
+        """
+        self._start(indices, x, cond)
+        for place, memory in zip(self._memories, memories, strict=False):
+            if memory is not None:
+                place.copy_(memory)
+        self._number.fill_(i)
+        self._advance()
+        assert self._seen is not None
+        return self._xt.clone(), [m.clone() for m in self._memories[: self._plan.memories]], self._seen
+
     def first_visit(self, cond: Cond | None = None) -> Visit:
         """What the network is asked first at the start of the first block, and what it put out.
 
@@ -143,10 +167,10 @@ class Graph:
             cond: the labels of the first block.
         """
         self._start(torch.arange(len(self._indices), device=self._indices.device), cond=cond)
-        xt, t, told = asked(self._corrections, self._xt.clone(), self._row(self._table[0]))
+        xt, row = asked(self._corrections, self._xt.clone(), self._row(self._table[0]))
         self._advance()
         assert self._seen is not None
-        return Visit(xt, t.float(), self._seen.output, told)
+        return Visit(xt, row.t.float(), self._seen.output, row.cond)
 
     def _start(self, indices: Tensor, start: Tensor | None = None, cond: Cond | None = None) -> None:
         self._walks += 1

@@ -18,6 +18,7 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.sampler import Ancestral, AnySampler, Plan, VarType
 from ddpm_ip.sampler.classes import BALANCED, ChosenClasses, KnownClasses, class_of, in_numbers, refuse_classes
 from ddpm_ip.sampler.correction import AnyCorrection, Clip, ClipMode, Correction, Guidance
+from ddpm_ip.sampler.correction.auto import expanded
 from ddpm_ip.sampler.facts import facts_of
 from ddpm_ip.sampler.shorter import without_clean_step, without_first_evaluation
 from ddpm_ip.sampler.spacing import check, shown, times_of
@@ -161,7 +162,7 @@ class Sampling:
         plan = self.plan(schedule)
         numbers_of(plan, schedule, learned_variance, self.all_corrections())
         least, when = plan.alpha.min(0)
-        divided = self.corrections or (prediction_type == "pred_eps" and self.clip == "none")
+        divided = self.all_corrections()[:-1] or (prediction_type == "pred_eps" and self.clip == "none")
         if (divided and least**2 < LEAST_LEFT) or not plan.update.float().isfinite().all():
             raise ConfigError(
                 f"at the time {plan.t[when]:g} alpha_bar is {least**2:.2g}, and what is divided by its root (x_0 of "
@@ -176,11 +177,15 @@ class Sampling:
         Raises:
             ConfigError: this model does not have these classes, or cannot be guided.
         """
-        refuse_classes(self.classes, any(isinstance(c, Guidance) for c in self.corrections), classes)
+        refuse_classes(self.classes, any(isinstance(c, Guidance) for c in self.all_corrections()), classes)
 
     def all_corrections(self) -> tuple[Correction, ...]:
-        """The corrections, clipping among them: the last, and always there."""
-        return (*self.corrections, Clip(self.clip))
+        """The corrections, with those that ``auto`` stands for in its place; clipping is the last, and always there.
+
+        Raises:
+            ConfigError: ``auto`` clashes with the others (:func:`ddpm_ip.sampler.correction.auto.expanded`).
+        """
+        return (*expanded(self.corrections), Clip(self.clip))
 
     def row(self) -> dict[str, Any]:
         """What makes the row of a results table, as plain values: sampler, corrections, clip, and what is unusual."""
@@ -198,7 +203,7 @@ class Sampling:
 
     def evaluations(self, plan: Plan) -> int:
         """Network evaluations for an image, along the plan of this sampling."""
-        return evaluations(plan, self.corrections)
+        return evaluations(plan, self.all_corrections())
 
     def facts(
         self, diffusion: Mapping[str, Any], computed: Computed, classes: KnownClasses | None = None

@@ -14,7 +14,6 @@ from torch import Tensor
 from ddpm_ip.denoiser import Denoiser, Prediction
 from ddpm_ip.draws import Draws
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.nn.network import Cond
 from ddpm_ip.sampler.base import Plan, State
 from ddpm_ip.sampler.correction.base import Correction, Denoise, Row
 from ddpm_ip.schedule import Schedule
@@ -41,27 +40,58 @@ def walk(
     Raises:
         ConfigError: the plan needs a learned variance and the network has none.
     """
-    denoise = corrected(denoiser, corrections)
-    numbers = numbers_of(plan, denoiser.schedule, denoiser.learned_variance, corrections)
+    visits = Visits(plan, denoiser, seed, corrections)
     if isinstance(start, Tensor):
         x = start
     else:
         x = Draws(seed, 0, indices).start(start)
         x = x if plan.start == 1 else plan.start * x
-    memories: list[Tensor | None] = [None] * plan.memories
+    memories: Sequence[Tensor | None] = [None] * plan.memories
     times = plan.times()
     yield State(0, times[0], x, None)
     for i in range(plan.visits):
-        with torch.no_grad():
-            row = _row(plan, i, numbers, x)._replace(cond=denoiser.cond)
-            seen = denoise(x, row)
-            noise = _noise(plan, i, seen, Draws(seed, int(plan.word[i]), indices), x.shape[1:])
-            before = [x, *memories, seen.x0, seen.eps, noise]
-            new = [_combined(weights, before) for weights in plan.update[i].tolist()]
-            x, memories = _there(new[0]), new[1:]
-            for correction in corrections:
-                x, memories = _changed(correction.after(x, seen.x0, row), plan.carry[i].tolist(), x, memories)
+        x, memories, seen = visits(i, x, memories, indices)
         yield State(i + 1, times[i + 1], x, seen, bool(plan.state[i]))
+
+
+class Visits:
+    """The visits of a plan, one at a time, of states that the caller keeps; see :func:`walk` for the arguments."""
+
+    def __init__(self, plan: Plan, denoiser: Denoiser, seed: int, corrections: Sequence[Correction] = ()) -> None:
+        self.plan, self.denoiser, self.seed, self.corrections = plan, denoiser, seed, tuple(corrections)
+        self._denoise = corrected(denoiser, corrections)
+        self._numbers = numbers_of(plan, denoiser.schedule, denoiser.learned_variance, corrections)
+
+    @torch.no_grad()
+    def __call__(
+        self, i: int, x: Tensor, memories: Sequence[Tensor | None], indices: Tensor
+    ) -> tuple[Tensor, list[Tensor | None], Prediction]:
+        """State, memories and what the denoiser said, after visit ``i``.
+
+        Args:
+            i: the row of the plan.
+            x: the state before it, float32 (B, C, H, W).
+            memories: M of the same shape; None where a memory is not set.
+            indices: int64 (B,), which images of the seed.
+        """
+        plan, row = self.plan, self.row(i, x)
+        seen = self._denoise(x, row)
+        noise = _noise(plan, i, seen, Draws(self.seed, int(plan.word[i]), indices), x.shape[1:])
+        before = [x, *memories, seen.x0, seen.eps, noise]
+        new = [_combined(weights, before) for weights in plan.update[i].tolist()]
+        x, kept = _there(new[0]), new[1:]
+        for correction in self.corrections:
+            x, kept = changed(correction.after(x, seen.x0, row), plan.carry[i].tolist(), x, kept)
+        return x, kept, seen
+
+    def row(self, i: int, x: Tensor) -> Row:
+        """Row ``i`` of the plan as denoisers and corrections read it, for states (B, C, H, W)."""
+        return _row(self.plan, i, self._numbers, x)._replace(cond=self.denoiser.cond)
+
+    def said(self, i: int, x: Tensor) -> Prediction:
+        """What the denoiser says, within all corrections, of states (B, C, H, W) at row ``i``, which they stay at."""
+        with torch.no_grad():
+            return self._denoise(x, self.row(i, x))
 
 
 def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
@@ -73,12 +103,12 @@ def corrected(denoiser: Denoiser, corrections: Sequence[Correction]) -> Denoise:
     return _wrapped(network, corrections)
 
 
-def asked(corrections: Sequence[Correction], xt: Tensor, row: Row) -> tuple[Tensor, Tensor, Cond | None]:
-    """What corrections ask the network first for a state ``xt``, (B, C, H, W), times (B,), labels; it is not run."""
+def asked(corrections: Sequence[Correction], xt: Tensor, row: Row) -> tuple[Tensor, Row]:
+    """What corrections ask the network first for a state ``xt``, (B, C, H, W), and at which row; it is not run."""
     found = []
 
     def network(xt: Tensor, row: Row) -> Prediction:
-        found.append((xt, row.t, row.cond))
+        found.append((xt, row))
         nothing = torch.zeros_like(xt)
         return Prediction(nothing, nothing, nothing, nothing)
 
@@ -167,10 +197,17 @@ def _there(z: Tensor | None) -> Tensor:
     return z
 
 
-def _changed(
+def changed(
     change: Tensor | None, carry: Sequence[float], x: Tensor, memories: Sequence[Tensor | None]
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """State and memories with a correction that was made after the visit."""
+    """State and memories with a correction that was made after the visit.
+
+    Args:
+        change: what is added, (B, C, H, W); None for nothing.
+        carry: of the visit's row of the plan.
+        x: the state.
+        memories: None where one is not set.
+    """
     if change is None:
         return x, list(memories)
     moved = [z + change if c and z is not None else z for c, z in zip(carry, [x, *memories], strict=True)]

@@ -16,10 +16,11 @@ from ddpm_ip.config import Config
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.plain import UNREADABLE
 from ddpm_ip.run.row import is_hash, row_label, spacing_name
+from ddpm_ip.sample.calibrated import NotCalibrated, all_missing
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import Ancestral, AnySampler, VarType
 from ddpm_ip.sampler.ancestral import ANALYTIC, Variance
-from ddpm_ip.sampler.correction import AnyCorrection
+from ddpm_ip.sampler.correction import AnyCorrection, Auto
 from ddpm_ip.sampler.facts import facts_of
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import OPTIMISED, shown
@@ -63,6 +64,8 @@ def without_weights(sampling: Sampling) -> tuple[Sampling, str]:
         changed = replace(changed, spacing="uniform-linspace")
     if isinstance(sampling.sampler, Ancestral) and sampling.sampler.var_type in ANALYTIC:
         changed = replace(changed, sampler=Ancestral("fixed_small"))
+    chain = (replace(c, chain=()) if isinstance(c, Auto) else c for c in sampling.corrections)
+    changed = replace(changed, corrections=tuple(chain))
     return changed, shown(sampling.spacing)
 
 
@@ -113,18 +116,26 @@ class TableOptions:
                 they are not known yet, and the places only tell what cannot be with any.
 
         Raises:
-            ConfigError: something is asked for twice, a column cannot be, or no cell can.
+            ConfigError: something is asked for twice, a column cannot be, no cell can, or calibrations are missing,
+                of which each is named.
         """
         diffusion, seeds = config.diffusion, [self.sampling.seed] if self.seeds is None else self.seeds
         rows, columns = self._rows(diffusion.learned_variance), self._columns(diffusion.total_steps)
         _refuse_twice("seeds", seeds)
         slots = []
+        missing: list[NotCalibrated] = []
         for row in rows:
             for column in columns:
-                sampling, spacing, why_not = self._cell(row, column, config, fill)
+                try:
+                    sampling, spacing, why_not = self._cell(row, column, config, fill)
+                except NotCalibrated as error:
+                    missing.append(error)
+                    continue
                 for seed in seeds:
                     cell = SampleOptions(self.n_samples, _sampling(sampling, sampling.steps, seed))
                     slots.append(Slot(cell, column, spacing, why_not))
+        if missing:
+            raise all_missing(missing)
         if all(slot.why_not for slot in slots):
             raise ConfigError(str(slots[0].why_not))
         return slots
@@ -167,6 +178,10 @@ class TableOptions:
                 asked = _sampling(row, _fitting(without_weights(row)[0], int(column), diffusion.schedule), 0)
             sampling, spacing = fill(asked)
             sampling.check(diffusion.schedule, diffusion.learned_variance, config.classes, diffusion.objective)
+            if self.evaluations is not None:
+                _refuse_costly(sampling, int(column), diffusion.schedule)
+        except NotCalibrated:
+            raise  # no hole in the table, but for a person to put right
         except ConfigError as error:
             return replace(asked, steps=column), spacing, str(error)
         return sampling, spacing, None
@@ -190,6 +205,13 @@ def _fitting(row: Sampling, evaluations: int, schedule: Schedule) -> int:
             return steps
         steps -= max(1, (visits - evaluations) // math.ceil(visits / steps))  # fewer cannot be too few
     raise ConfigError(why_not or f"one step asks the network more than {evaluations} times")
+
+
+def _refuse_costly(sampling: Sampling, most: int, schedule: Schedule) -> None:
+    """What a calibration asks of the network is known only now."""
+    asks = sampling.evaluations(sampling.plan(schedule))
+    if asks > most:
+        raise ConfigError(f"with its calibration (auto) it asks the network {asks} times, and not at most {most}")
 
 
 def _check_variance(row: Sampling, learned: bool) -> None:
@@ -224,15 +246,16 @@ def labels(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def complete(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with all settings of its sampler and corrections: a file of an earlier version may lack some."""
-    return _each(_complete, row)
+    return each(_complete, row)
 
 
 def brief(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row without the settings that its sampler and corrections have by themselves."""
-    return _each(_brief, row)
+    return each(_brief, row)
 
 
-def _each(change: Callable[[Mapping[str, Any]], dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+def each(change: Callable[[Mapping[str, Any]], dict[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with its sampler and each of its corrections changed."""
     return {**row, "sampler": change(row["sampler"]), "corrections": [change(one) for one in row["corrections"]]}
 
 

@@ -31,11 +31,11 @@ from ddpm_ip.files import read_json, reading, sweep, write_json, write_text
 from ddpm_ip.images import save_png
 from ddpm_ip.plain import NOT_FINITE, kind_of
 from ddpm_ip.run.record import Evaluation, records, understood
-from ddpm_ip.run.row import ROW, row_label
+from ddpm_ip.run.row import ROW, is_hash, row_label
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sample.store import sample_files
 from ddpm_ip.table.layout import Grid, as_csv, as_markdown, as_text, lay_out, place_key
-from ddpm_ip.table.rows import Place, Slot, complete, labels
+from ddpm_ip.table.rows import Place, Slot, complete, each, labels
 from ddpm_ip.turns import alone
 
 PLACE = (*ROW, "steps", "seed")
@@ -43,6 +43,7 @@ NEEDED = ("sampler", "corrections", "clip", "steps", "seed")
 LARGEST_BLOCK = 1_000_000  # images
 LONGEST, LONGEST_WORD = 10_000, 200  # characters of a sentence; of a setting or a name
 LONGEST_NAME = 120  # characters of a row in the name of a file
+OLDER = "Not shown: {} cells that were made with an earlier calibration, or earlier variances; their files stay."
 SAFE, REMOVE = "Finished cells stay", "Remove it, and the next call makes it again"
 
 
@@ -129,10 +130,14 @@ class Sheet:
             there |= {str(file): {**_read_cell(file), **about} for file in sorted(folder.glob("cell-*.json"))}
         _refuse_mixture(there)
         for spacing in changed:
-            own = [cell for cell in there.values() if cell["spacing"] == spacing]
+            of_spacing = {file: cell for file, cell in there.items() if cell["spacing"] == spacing}
+            own = _newest(of_spacing)
             places = sorted(({**_place(cell), "spacing": spacing} for cell in own), key=_order)
             if places:
-                _write_forms(self.folders[spacing], self._lay_out(places, own, "steps"))
+                grid = self._lay_out(places, own, "steps")
+                if older := len(of_spacing) - len(own):
+                    grid["notes"].append(OLDER.format(older))
+                _write_forms(self.folders[spacing], grid)
         asked = [
             {**self._place(slot.cell), "column": slot.column, "why_not": slot.why_not} for slot in self.slots
         ]  # what is not possible has no cell
@@ -204,6 +209,26 @@ def _place(cell: Mapping[str, Any]) -> Place:
 def _order(place: Place) -> tuple[str, int, int]:
     """Rows by name, and guided-diffusion's strings behind numbers of steps."""
     return row_label(place), -place["steps"] if isinstance(place["steps"], int) else 0, place["seed"]
+
+
+def _newest(cells: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of cells that differ in nothing but what was measured of the weights (a calibration), those of the newest.
+
+    Args:
+        cells: by file.
+    """
+    last: dict[str, tuple[float, str]] = {}
+    keys = {}
+    for file, cell in cells.items():
+        row = {key: value for key, value in _place(cell).items() if key != "seed"}
+        keys[file] = (json.dumps(each(_without_hashes, row), sort_keys=True), json.dumps(row, sort_keys=True))
+        asked, made = keys[file]
+        last[asked] = max(last.get(asked, (0.0, "")), (Path(file).stat().st_mtime, made))
+    return [cell for file, cell in cells.items() if last[keys[file][0]][1] == keys[file][1]]
+
+
+def _without_hashes(section: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if not is_hash(value)}
 
 
 def _stem(cell: SampleOptions) -> str:

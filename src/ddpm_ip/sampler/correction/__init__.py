@@ -4,11 +4,13 @@ They are applied in order, the first next to the network, and each may be given 
 network twice, must be the first. What asks it in another way follows (``ip_emulator``), then what changes eps
 (``epsilon_scaling``, ``tsr``), then what changes x_0 (thresholding), then ``time_shift``, which asks all before it at
 the time that it chooses; clipping is always the last.
+``auto`` stands for what was calibrated, after ``guidance``.
 The order of those that change the state after a visit (``variance_normalisation``) counts among themselves alone.
 """
 
 from __future__ import annotations
 
+from ddpm_ip.sampler.correction.auto import Auto
 from ddpm_ip.sampler.correction.band_gains import BandGains
 from ddpm_ip.sampler.correction.base import Correction, Denoise, Row
 from ddpm_ip.sampler.correction.clip import Clip, ClipMode
@@ -25,6 +27,7 @@ __all__ = [
     "DCW",
     "TSR",
     "AnyCorrection",
+    "Auto",
     "BandGains",
     "Clip",
     "ClipMode",
@@ -40,7 +43,8 @@ __all__ = [
 ]
 
 AnyCorrection = (
-    BandGains
+    Auto
+    | BandGains
     | DCW
     | DynamicThresholding
     | EpsilonScaling

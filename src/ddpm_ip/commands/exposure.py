@@ -1,0 +1,113 @@
+"""Measures exposure bias, and draws it."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ddpm_ip import options
+
+if TYPE_CHECKING:
+    from ddpm_ip.exposure.program import ExposureOptions, Kept
+
+DEFAULTS = {
+    "rows": "the sampler of sampling of the config, with the variance of diffusion.var_type",
+    "spacing": "sampling.spacing of the config, uniform-linspace",
+    "columns": "sampling.steps of the config, or 50",
+}
+MEASURE_HELP = (
+    "of eps_norm (of the predicted noise, in sampling and on real states), delta (how far walks from real images "
+    "drift), errors (of the predicted clean image after one and after all steps, from 10 times on: with 50 steps more "
+    "than half of the work) and energy (by frequency band, and the time that states look like); default: all"
+)
+
+
+def arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
+    )
+    p.add_argument(
+        "--weights",
+        type=Path,
+        nargs="+",
+        action="extend",
+        required=True,
+        help="what `ddpm-ip sample` takes; several are lines of one figure",
+    )
+    options.add_average(p)
+    p.add_argument("--n", type=int, default=10_000, metavar="N", help="images (default: %(default)s, or all real ones)")
+    p.add_argument("--measure", nargs="+", metavar="M", help=MEASURE_HELP)
+    options.add_rows(p, DEFAULTS)
+    p.add_argument("--seed", type=int, help="of the noise, and of the choice of real images (default: 0)")
+    options.add_common(p)
+    p.add_argument(
+        "--reference",
+        metavar="CONFIG",
+        help="YAML file whose data section has the real images (default: the run's own training images)",
+    )
+    p.add_argument("--again", action="store_true", help="measure also what is there already")
+    p.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="STEM",
+        help="the figure, STEM.svg, .png and .csv (default: in the folder exposure beside the first weights)",
+    )
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.config import load, parse_overrides
+    from ddpm_ip.exposure.program import ExposureOptions
+    from ddpm_ip.output import say
+    from ddpm_ip.report.exposure import write_figures
+    from ddpm_ip.run.log import setup
+    from ddpm_ip.texts import add_once
+
+    main = os.environ.get("RANK", "0") == "0"
+    setup(None, main)
+    measures = {} if args.measure is None else {"measures": options.listed(" ".join(args.measure))}
+    reference = load(args.reference).data if args.reference else None
+    wanted = ExposureOptions(n=args.n, again=args.again, reference=reference, **measures)
+    rows, common = options.many_overrides(args, parse_overrides(rest))
+    if args.seed is not None:
+        add_once(common, {"sampling.seed": args.seed})
+    weights = list(dict.fromkeys(args.weights))
+    kept = [(path, one) for path in weights for one in _of(path, args, [{**common, **row} for row in rows], wanted)]
+    if not main:
+        return 0
+    exposures = [one.exposure for _, one in kept]
+    if len(weights) > 1:
+        exposures = [replace(one.exposure, label=f"{path.name}: {one.exposure.label}") for path, one in kept]
+    files = write_figures(exposures, args.out or _stem([one for _, one in kept]))
+    say("\n\n".join([one.as_text() for one in exposures] + ["\n".join(map(str, [k.file for _, k in kept] + files))]))
+    return 0
+
+
+def _of(path: Path, args: argparse.Namespace, rows: Sequence[dict[str, object]], wanted: ExposureOptions) -> list[Kept]:
+    """The exposures of some weights, for each row and number of steps."""
+    from ddpm_ip.exposure.program import exposures, with_usual_steps
+    from ddpm_ip.interop.find import find_weights
+    from ddpm_ip.sample.program import configured
+
+    weights = find_weights(path, args.config, rows[0], args.ema)
+    configs = [
+        configured(weights, path, args.config, {**row, **steps})
+        for row in rows
+        for steps in ([{}] if args.steps is None else [{"sampling.steps": count} for count in args.steps])
+    ]
+    samplings = [with_usual_steps(config.sampling, config.diffusion.total_steps) for config in configs]
+    return exposures(configs[0], weights, list(dict.fromkeys(samplings)), wanted)
+
+
+def _stem(kept: Sequence[Kept]) -> Path:
+    """Where the figure of one exposure lies, beside its file; of several a name of all of them."""
+    first = kept[0].file
+    if len(kept) == 1:
+        return first.with_suffix("")
+    told = hashlib.sha256("\n".join(one.file.name for one in kept).encode()).hexdigest()
+    return first.with_name(f"several-{told[:8]}")

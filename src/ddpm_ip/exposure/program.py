@@ -1,0 +1,265 @@
+"""The program ``exposure``: curves of exposure bias for weights and ways to sample them, kept beside the weights.
+
+A file holds what was measured of one sampling (:mod:`ddpm_ip.exposure.curves`). What is there already is not measured
+again; a call that asks for more measures what is missing, and adds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from ddpm_ip.config import Config
+from ddpm_ip.data import DataConfig, ImageSet
+from ddpm_ip.data.labels import check_labels
+from ddpm_ip.engine import from_main
+from ddpm_ip.errors import ConfigError, UserError
+from ddpm_ip.exposure.curves import FOLDER, Curve, Exposure
+from ddpm_ip.exposure.estimates import curves
+from ddpm_ip.exposure.measure import MEASURES, Measurement, Real
+from ddpm_ip.memory import enough_memory
+from ddpm_ip.run.log import setup
+from ddpm_ip.run.measured import Measured
+from ddpm_ip.run.row import row_label
+from ddpm_ip.run.weights import Weights
+from ddpm_ip.sample.analytic import chosen
+from ddpm_ip.sample.filled import filled, together
+from ddpm_ip.sample.generator import Generator, Model
+from ddpm_ip.sample.program import default_block, load_model, sampling_engine
+from ddpm_ip.sampler.sampling import Sampling
+from ddpm_ip.sampler.spacing import listed, shown
+
+log = logging.getLogger("ddpm_ip.exposure")
+
+USUAL_STEPS = 50  # where nobody says
+USUAL_SPACING = "uniform-linspace"
+DIGITS = 8  # of the hash, in the name of a file
+
+
+@dataclass(frozen=True)
+class ExposureOptions:
+    """What to measure.
+
+    Args:
+        n: images; at most as many as there are real ones.
+        measures: of :data:`ddpm_ip.exposure.measure.MEASURES`.
+        again: also what is there already.
+        reference: the real images; None for those that the run was trained on.
+    """
+
+    n: int = 10_000
+    measures: Sequence[str] = MEASURES
+    again: bool = False
+    reference: DataConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 2:
+            raise ConfigError(f"--n {self.n}: the spread of images needs at least 2")
+        if unknown := [name for name in self.measures if name not in MEASURES]:
+            raise ConfigError(f"--measure {unknown[0]!r:.80}: choose of {', '.join(MEASURES)}")
+        if not self.measures:
+            raise ConfigError(f"--measure must name something: choose of {', '.join(MEASURES)}")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An exposure, and the file that holds it."""
+
+    exposure: Exposure
+    file: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Whose exposure bias is measured.
+
+    Attributes:
+        config: of the model.
+        weights: of it.
+        model: with these weights.
+        source: real images.
+    """
+
+    config: Config
+    weights: Weights
+    model: Model
+    source: ImageSet
+
+
+def exposures(config: Config, weights: Weights, samplings: Sequence[Sampling], options: ExposureOptions) -> list[Kept]:
+    """Measures what is missing; all processes call this together.
+
+    Args:
+        config: of the model.
+        weights: of it.
+        samplings: ways to sample it, of one block and one precision; see :func:`with_usual_steps`.
+        options: what to measure.
+
+    Raises:
+        UserError: anything that the user can put right; what was measured before stays.
+    """
+    engine = sampling_engine(config, samplings[0])
+    setup(None, engine.is_main_process)
+    source = real_images(config, engine, options.reference)
+    block = from_main(engine, samplings[0].block or default_block(config, engine))
+    with enough_memory(lambda: f"there is too little memory: take --batch_size {max(1, block // 2)}, or fewer steps"):
+        subject = Subject(config, weights, load_model(config, weights.tensors, engine, weights.origin), source)
+        return [exposure_of(subject, replace(sampling, block=block), options) for sampling in samplings]
+
+
+def with_usual_steps(sampling: Sampling, total: int) -> Sampling:
+    """With :data:`USUAL_STEPS` where nobody says how many, at most all ``total``."""
+    if sampling.steps is not None or listed(sampling.spacing) is not None:
+        return sampling
+    return replace(sampling, steps=min(USUAL_STEPS, total))
+
+
+def exposure_of(subject: Subject, sampling: Sampling, options: ExposureOptions) -> Kept:
+    """The exposure of one sampling whose block is known, from its file or measured; all processes call this together.
+
+    Raises:
+        UserError: see :func:`exposures`.
+    """
+    model, weights = subject.model, subject.weights
+    beside = Measured.of(weights.sha256, Path(weights.origin))
+    generator = model.generator(filled(sampling, subject.config, beside, model))
+    measurement = Measurement(generator, chosen_images(subject.source, generator, options.n), options.n)
+    measurement = replace(measurement, n=len(measurement.real.pixels))
+    store = Measured(beside.folder.parent.parent / FOLDER, weights.sha256)
+    settings = _settings(measurement)
+    name = name_of(settings, weights.sha256)
+    found = together(model.engine, lambda: _read(store, name))
+    there = () if found is None else found[1]
+    missing = tuple(m for m in MEASURES if m in options.measures and (options.again or m not in there))
+    if found is not None and not missing:
+        log.info("%s has it already; --again measures it anew", store.file(name))
+        return Kept(found[0], store.file(name))
+    together(model.engine, lambda: store.refuse_unwritable(name))
+    if measurement.n < options.n:
+        log.warning("there are %d real images in %s: as many are measured", measurement.n, subject.source.name)
+    label = _label(sampling, generator)
+    drawn = _curves(replace(measurement, measures=missing), label)
+    data = {"name": subject.source.name, "sha256": subject.source.fingerprint}
+    earlier = {} if found is None else found[0].curves
+    exposure = Exposure(label, weights.sha256, generator.facts(), measurement.n, data, {**earlier, **drawn})
+    kept = [m for m in MEASURES if m in missing or m in there]
+    numbers = {key: value for key, value in exposure.to_dict().items() if key != "weights"}
+    file = together(model.engine, lambda: store.write(name, numbers, {**settings, "measures": kept}))
+    log.info("kept in %s", file)
+    return Kept(exposure, file)
+
+
+def _curves(measurement: Measurement, label: str) -> dict[str, Curve]:
+    """Measures."""
+    engine = measurement.generator.model.engine
+    log.info("measuring %s of %s on %d images", ", ".join(measurement.measures), label, measurement.n)
+    total = -(-measurement.n // engine.num_processes)
+    with tqdm(total=total, unit="img", disable=None if engine.is_main_process else True) as bar:
+        return curves(measurement, measurement.sums(lambda images: bar.update(images) and None).together(engine))
+
+
+def real_images(config: Config, engine: Accelerator, reference: DataConfig | None) -> ImageSet:
+    """The images that sampled states are compared with; all processes call this together.
+
+    Raises:
+        ConfigError: they cannot be had, or do not fit the network.
+    """
+    try:
+        with engine.main_process_first():
+            source = (reference or config.data).open(progress=engine.is_main_process)
+        if config.classes is not None:
+            check_labels(source.labels, source.name, config.classes.count)
+    except UserError as error:
+        raise ConfigError(
+            f"exposure bias is measured against real images, and those of the run cannot be had: {error}\nMake them "
+            "available, or name the same or similar ones with --reference CONFIG, a YAML file with a section data"
+            if reference is None
+            else f"--reference: {error}"
+        ) from None
+    if source.shape != config.shape:
+        raise ConfigError(f"the images of {source.name} are {source.shape}, and the network makes {config.shape}")
+    return source
+
+
+def chosen_images(source: ImageSet, generator: Generator, n: int) -> Real:
+    """Some real images, by the seed of the sampling; of the classes that are sampled.
+
+    Args:
+        source: all there are.
+        generator: how images are sampled. Where that is without a class, so are the real ones shown to the network.
+        n: how many, at most.
+
+    Raises:
+        ConfigError: there are none of these classes.
+    """
+    sampling, classes = generator.sampling, generator.model.classes
+    which = np.arange(len(source))
+    wanted = [c for c in sampling.classes or () if c >= 0]
+    if classes is not None and wanted and source.labels is not None:
+        which = np.flatnonzero(np.isin(source.labels, wanted))
+    which = chosen(which, n, sampling.seed)
+    if len(which) < 2:
+        raise ConfigError(f"{source.name} has {len(which)} images of the classes {wanted}, and 2 or more are needed")
+    pixels = torch.from_numpy(np.array(source.pixels[which]))
+    if classes is None or source.labels is None:
+        return Real(pixels)
+    labels = torch.from_numpy(np.array(source.labels[which]))
+    return Real(pixels, labels if wanted or sampling.classes is None else torch.full_like(labels, -1))
+
+
+def _settings(measurement: Measurement) -> dict[str, Any]:
+    """What the numbers depend on besides the weights, and by which a file is named."""
+    sampling, schedule = measurement.generator.sampling, measurement.generator.model.denoiser.schedule
+    pixels = hashlib.sha256(measurement.real.pixels.numpy().tobytes()).hexdigest()
+    return {
+        **sampling.row(),
+        "steps": len(sampling.times(schedule)),
+        "spacing": sampling.steps if isinstance(sampling.steps, str) else shown(sampling.spacing),
+        "seed": sampling.seed,
+        "n": measurement.n,
+        "pixels": pixels,
+    }
+
+
+def name_of(settings: Mapping[str, Any], weights: str) -> str:
+    """The name of a file, such as ``ddim-10-1a2b3c4d``.
+
+    Args:
+        settings: all that the numbers depend on; the sampler and the number of steps among them.
+        weights: SHA-256 of their file.
+    """
+    told = json.dumps({"weights": weights, **settings}, sort_keys=True, separators=(",", ":"))
+    sampler = re.sub("[^a-z0-9]+", "_", str(settings["sampler"]["name"]).lower()).strip("_") or "sampler"
+    return f"{sampler}-{settings['steps']}-{hashlib.sha256(told.encode()).hexdigest()[:DIGITS]}"
+
+
+def _label(sampling: Sampling, generator: Generator) -> str:
+    """As a row of a table is called, with the spacing where it is not the usual one, and the number of steps."""
+    facts = generator.facts()
+    spacing = sampling.steps if isinstance(sampling.steps, str) else shown(sampling.spacing).replace(" ", "")
+    named = "" if spacing == USUAL_SPACING else f"@{spacing}"
+    return f"{row_label(facts)}{named}, {facts['steps']} steps"
+
+
+def _read(store: Measured, name: str) -> tuple[Exposure, tuple[str, ...]] | None:
+    """What was measured, and which of the measures; None if nothing was.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    needs = {"label": str, "sampling": dict, "n": int, "data": dict, "curves": dict}
+    found = store.read(name, needs, advice="Remove it, and it is measured again")
+    if found is None:
+        return None
+    return Exposure.from_dict(found, str(store.file(name))), tuple(map(str, found["settings"].get("measures", ())))
