@@ -47,6 +47,16 @@ def test_what_was_chosen_is_told(runs, tmp_path):
     assert re.findall(r"<td>(.*?)</td>", row) == ["0.125", "–"]
 
 
+def test_shares_of_the_mismatch_come_before_it_and_long_tables_are_counted(runs, tmp_path):
+    table = [{"name": "epsilon_scaling", "times": [1.0, 2.0, 3.0, 4.0], "scales": [1.0, 1.0, 1.0, 1.0]}]
+    one = {"name": "by t", "corrections": table, "mismatch": 7.0, "share": 0.75, "n": 40, "distance": None}
+    put_calibration(runs[0], calibration(candidates=[one], chosen="by t", corrections=table))
+    text, _ = report(runs, tmp_path)
+    (row,) = re.findall(r'<tr class="chosen">.*?</tr>', text)
+    assert re.findall(r"<td>(.*?)</td>", row) == ["0.75"]
+    assert "epsilon_scaling,times=(4 numbers),scales=(4 numbers)" in row
+
+
 def test_measured_pairs_stand_side_by_side(runs, tmp_path):
     auto = [{"name": "auto", "calibration": "sha256:0123456789ab"}]
     ddim = {"sampler": {"name": "ddim", "eta": 0.0}, "evaluations": 10, "steps": 10}

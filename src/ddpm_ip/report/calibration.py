@@ -13,6 +13,7 @@ from ddpm_ip.report.table import Cell, Column, Setting, Table
 
 AUTO = "auto"  # the correction that uses a calibration
 UNMEASURED = "No number with --corrections auto was measured yet: nothing is known of its effect."
+NUMBERS = {"mismatch": "Mismatch", "share": "Mismatch left", "distance": "Distance, few samples"}
 MOST_SHOWN, MOST_CANDIDATES = 16, 40
 
 
@@ -87,10 +88,11 @@ def _spread(table: Table, cell: Cell) -> Markup | None:
 
 
 def _one(run: Run, calibration: Calibration) -> Markup:
+    name = f" ({calibration.chosen})" if calibration.chosen != calibration.corrections else ""
     return tag(
         "div.calibration",
         tag("h3", run_label(run.series, f"{run.name}: {calibration.label}")),
-        tag("p", "Chosen: ", tag("code", calibration.corrections), f" ({calibration.chosen}). {calibration.why}"),
+        tag("p", "Chosen: ", tag("code", calibration.corrections), f"{name}. {calibration.why}"),
         _candidates(calibration),
         [_list(title, told) for title, told in (
             ("What it expects", calibration.expects),
@@ -109,18 +111,19 @@ def _candidates(calibration: Calibration) -> Markup | None:
     shown = calibration.candidates[:MOST_CANDIDATES]
     if not shown:
         return None
-    distances = any(one.distance is not None for one in shown)
-    names = ["Candidate", "Corrections", "Mismatch", *(["Distance, few samples"] if distances else [])]
+    kinds = [kind for kind in NUMBERS if any(getattr(one, kind) is not None for one in shown)]
+    kinds = [kind for kind in kinds if kind != "mismatch" or "share" not in kinds]  # shares are of the same images
+    names = ["Candidate", "Corrections", *(NUMBERS[kind] for kind in kinds)]
     head = tag("tr", [tag("th.left" if name == "Corrections" else "th", name, scope="col") for name in names])
-    rows = [_candidate(one, one.name == calibration.chosen, distances) for one in shown]
+    rows = [_candidate(one, one.name == calibration.chosen, kinds) for one in shown]
     return tag("div.scroll", tag("table.candidates", tag("thead", head), tag("tbody", rows)), tabindex=0)
 
 
-def _candidate(one: Candidate, chosen: bool, distances: bool) -> Markup:
-    numbers = [one.mismatch, *([one.distance] if distances else [])]
+def _candidate(one: Candidate, chosen: bool, kinds: Sequence[str]) -> Markup:
+    numbers: list[float | None] = [getattr(one, kind) for kind in kinds]
     return tag(
         "tr.chosen" if chosen else "tr",
         tag("th", one.name, tag("span.spread", " (chosen)") if chosen else None, scope="row"),
         tag("td.left", tag("code", one.label)),
-        [tag("td", "–" if number is None else figures(number, 4)) for number in numbers],
+        [tag("td", "–" if number is None else figures(number)) for number in numbers],
     )

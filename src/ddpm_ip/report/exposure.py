@@ -29,6 +29,7 @@ TOGETHER = {"eps_norm.training": "eps_norm.sampling", "x0_error.accumulated": "x
 
 HEAD = ("label", "weights", "images", "curve", "t", "value", "se", "low", "high")
 MOST_LINES, MOST_PANELS, MOST_POINTS, MOST_SENTENCES = 16, 40, 4000, 8
+MOST_COLUMNS = 3
 FIRST = ("eps_norm.sampling", "eps_norm.ratio", "drift", "delta")
 BANDS = "energy."  # of a band: many, so the page folds them
 WIDE, TALL = 3.6, 2.6  # inches of a panel, with what is around its axes
@@ -165,7 +166,9 @@ def _draw(axes: Axes, panel: Panel, exposures: Sequence[Exposure], styles: Seque
     none = panel.kind.none
     if none is not None:
         axes.axhline(none, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        place = ((1, none), (-2, -9), ("axes fraction", "data"), "offset points")
+        low, high = axes.get_ylim()
+        above = none - low < 0.2 * (high - low)
+        place = ((1, none), (-2, 3 if above else -9), ("axes fraction", "data"), "offset points")
         axes.annotate("no bias", *place, ha="right", size=7, color=INK)
     elif drawn and min(drawn) > 0 and max(drawn) / min(drawn) > LOG:
         axes.set_yscale("log")
@@ -192,7 +195,7 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
     shown = found[:MOST_LINES]
     exposures, styles = [exposure for _, exposure in shown], styles_of(shown)
     names = _names(shown)
-    entries = [(color, dashes, name) for (color, dashes), name in zip(styles, names, strict=True)]
+    entries = [(*style, name) for style, name in zip(styles, _legend_names(shown, names), strict=True)]
     more = len(found) - len(shown)
     every = panels(exposures)
     drawn = [(_figure(panel, exposures, entries, i), panel) for i, panel in enumerate(every)]
@@ -202,7 +205,7 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         "section",
         tag("h2", "Exposure bias"),
         tag("ul", said) if said else None,
-        tag("ul.legend", [tag("li", swatch(color, dashes), tag("span", name)) for color, dashes, name in entries]),
+        tag("ul.legend", [tag("li", swatch(*style), tag("span", name)) for *style, name in dict.fromkeys(entries)]),
         tag("div.panels", [figure for figure, panel in drawn if not panel.name.startswith(BANDS)]),
         tag("details", tag("summary", "Energy by frequency band"), tag("div.panels", bands)) if bands else None,
         _farthest(names, exposures),
@@ -216,6 +219,16 @@ def _names(shown: Sequence[tuple[Run, Exposure]]) -> list[str]:
     """What the lines are called: of several runs, each by its run too."""
     by_run = {run.path: iter(labels([e for other, e in shown if other.path == run.path])) for run, _ in shown}
     return [f"{run.name}: {next(by_run[run.path])}" if len(by_run) > 1 else next(by_run[run.path]) for run, _ in shown]
+
+
+def _legend_names(shown: Sequence[tuple[Run, Exposure]], names: Sequence[str]) -> list[str]:
+    """The names of the lines; of several groups of runs that differ in their seed alone those of the groups."""
+    if len({run.series for run, _ in shown}) == 1:
+        return list(names)
+    return [
+        f"{run.group}: {e.label}" if run.group != run.name else name
+        for (run, e), name in zip(shown, names, strict=True)
+    ]
 
 
 def styles_of(shown: Sequence[tuple[Run, Exposure]]) -> list[Style]:
@@ -241,7 +254,7 @@ def _figure(panel: Panel, exposures: Sequence[Exposure], entries: Sequence[tuple
         tag("p.quiet", " ".join(filter(None, meaning))) if any(meaning) else None,
         None
         if panel.name.startswith(BANDS)  # whose numbers are in the CSV with all others
-        else files(f"exposure {panel.name}", {"svg": standalone(picture, title, entries)}),
+        else files(f"exposure {panel.name}", {"svg": standalone(picture, title, list(dict.fromkeys(entries)))}),
     )
 
 
@@ -266,7 +279,7 @@ def _farthest(names: Sequence[str], exposures: Sequence[Exposure]) -> Markup | N
     """For each curve that has a value of no bias: where it is farthest from that."""
     there = {name for exposure in exposures for name in exposure.curves}
     kinds = [name for name, kind in KINDS.items() if kind.none is not None and name in there]
-    kinds = [name for name in kinds if not name.startswith(BANDS)][:6]
+    kinds = [name for name in kinds if name != "nu.normal" and not name.startswith(BANDS)][:MOST_COLUMNS]
     if not kinds:
         return None
     head = tag("tr", tag("th", "Farthest from no bias", scope="col"), tag("th", "Images", scope="col"),

@@ -17,6 +17,7 @@ from ddpm_ip.run.row import row_label
 CALIBRATIONS = "calibration*.json"
 MOST_FILES = 60  # of a kind, that are read of one run
 MOST_SENTENCES = 20
+MOST_NUMBERS = 3  # of a setting, that are told one by one
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Candidate:
         label: the corrections as ``--corrections`` reads them; ``none`` for none.
         mismatch: between the curves of sampling and of real images that it leaves; None if not measured.
         distance: on few samples; None if not measured.
+        share: the share of the mismatch without a correction that it leaves on the same images; None if not measured.
     """
 
     name: str
     label: str
     mismatch: float | None
     distance: float | None
+    share: float | None
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def _calibration(path: Path) -> Calibration:
 
 def _candidate(one: Any, path: Path) -> Candidate:
     try:
-        numbers = [None if one.get(key) is None else float(one[key]) for key in ("mismatch", "distance")]
+        numbers = [None if one.get(key) is None else float(one[key]) for key in ("mismatch", "distance", "share")]
         finite = [value if value is not None and math.isfinite(value) else None for value in numbers]
         return Candidate(str(one["name"]), _chain(one.get("corrections") or (), path), *finite)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -131,11 +134,20 @@ def _candidate(one: Any, path: Path) -> Candidate:
 
 
 def _chain(corrections: Sequence[Any], path: Path) -> str:
-    """Corrections as the command line has them, one after the other."""
+    """Corrections as the command line has them, one after the other; of long tables how many numbers they hold."""
     try:
-        return " ".join(row_label({"sampler": one}) for one in corrections) or "none"
-    except (KeyError, TypeError, ValueError):
+        brief = [{key: _brief(value) for key, value in one.items()} for one in corrections]
+        return " ".join(row_label({"sampler": one}) for one in brief) or "none"
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path} lists corrections that are damaged. {LEFT_OUT}") from None
+
+
+def _brief(value: Any) -> Any:
+    """A setting as a page has room for it."""
+    if isinstance(value, float) and math.isfinite(value):
+        return float(f"{value:.5g}")
+    size = len(value) if isinstance(value, list) else 0
+    return f"({size} numbers)" if size > MOST_NUMBERS or (size and isinstance(value[0], list)) else value
 
 
 def _sampling(settings: Mapping[str, Any], path: Path) -> str:
