@@ -120,6 +120,7 @@ def test_runs_of_the_same_seed_are_no_group(tmp_path):
         (["x"], "x"),
         (["gamma-0.1-seed0", "gamma-0.1-seed1"], "gamma-0.1 (2 seeds)"),
         (["gamma-0.1/seed-10", "gamma-0.1/seed-11"], "gamma-0.1 (2 seeds)"),
+        (["gamma=0.1,seed=0", "gamma=0.1,seed=1"], "gamma=0.1 (2 seeds)"),
         (["a_s1", "a_s2", "a_s3"], "a (3 seeds)"),
         (["one", "two"], "one and others (2 seeds)"),
         (["0", "1"], "0 and others (2 seeds)"),

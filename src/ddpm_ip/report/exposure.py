@@ -166,8 +166,8 @@ def _draw(axes: Axes, panel: Panel, exposures: Sequence[Exposure], styles: Seque
     none = panel.kind.none
     if none is not None:
         axes.axhline(none, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        low, high = axes.get_ylim()
-        above = none - low < 0.2 * (high - low)
+        bottom, top = axes.get_ylim()
+        above = none - bottom < 0.2 * (top - bottom)
         place = ((1, none), (-2, 3 if above else -9), ("axes fraction", "data"), "offset points")
         axes.annotate("no bias", *place, ha="right", size=7, color=INK)
     elif drawn and min(drawn) > 0 and max(drawn) / min(drawn) > LOG:
