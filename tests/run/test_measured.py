@@ -51,6 +51,20 @@ def test_the_store_of_a_file_or_a_checkpoint_alone_is_beside_it(tmp_path):
         assert Measured.of(HASH, path).folder == tmp_path / "measured" / HASH[:16]
 
 
+def test_what_is_beside_the_weights_is_in_the_folder_itself(tmp_path):
+    checkpoint = run_of(tmp_path / "run")
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    for path, home in ((checkpoint, tmp_path / "run"), (tmp_path / "a.safetensors", tmp_path)):
+        store = Measured.beside(HASH, path)
+        assert store == Measured.of(HASH, path).at_home() == store.at_home()
+        assert store.write("calibration-dpm_solver-10", NUMBERS, {}) == home / "calibration-dpm_solver-10.json"
+        assert store.read("calibration-dpm_solver-10")["gammas"] == NUMBERS["gammas"]
+        with pytest.raises(ConfigError, match="of other weights"):
+            Measured.beside("1" * 64, path).read("calibration-dpm_solver-10")
+    with pytest.raises(ConfigError, match="SHA-256"):
+        Measured.beside("", tmp_path)
+
+
 def test_what_was_written_is_read(tmp_path):
     store = Measured.of(HASH, tmp_path)
     assert store.read("analytic") is None
@@ -111,7 +125,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path, monkeypatch):
             write()
 
 
-@pytest.mark.parametrize("name", ["", "../analytic", "a/b", "Analytic", ".hidden", "a-"])
+@pytest.mark.parametrize("name", ["", "../analytic", "a/b", "Analytic", ".hidden", "a-", "_a", "a__b", "a_-b"])
 def test_a_name_is_one_plain_word(tmp_path, name):
     with pytest.raises(ConfigError, match="small letters"):
         Measured.of(HASH, tmp_path).file(name)

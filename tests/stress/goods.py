@@ -28,7 +28,10 @@ from tests.tiny import options, run, tiny, tree
 from ddpm_ip.config import Config, load
 from ddpm_ip.evaluate.program import EvaluateOptions, evaluate_files
 from ddpm_ip.report.page import write_report
+from ddpm_ip.sample.calibrated import keep
 from ddpm_ip.sample.program import sample
+from ddpm_ip.sampler import DDIM
+from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.table.program import TableOptions, table
 
@@ -178,8 +181,22 @@ def _weights(folder: Path) -> None:
     torch.save({"weight": torch.arange(12.0)}, folder / "extractor.pth")
 
 
+CALIBRATED = Sampling(DDIM(), (Auto(),), steps=3)
+
+
+def _calibration(folder: Path) -> None:
+    chain = [{"name": "epsilon_scaling", "times": [0, 500], "scales": [0.99, 1.02]}, {"name": "dcw", "low": 0.01}]
+    found = {
+        "corrections": chain, "chosen": "a table", "why": "It is nearest.", "expects": ["Less."],
+        "cannot_know": ["All."], "suggestions": {"perturbation.gamma": "0.15"},
+        "candidates": [{"name": "a", "corrections": [], "mismatch": 0.1, "distance": None}],
+        "curves": {"eps_norm.ratio": {"t": [0, 1], "value": [1.0, 1.1]}},
+    }  # fmt: skip
+    keep(CALIBRATED, config(), 64 * "0", folder, found)
+
+
 MAKERS: dict[str, Callable[[Path], None]] = {
     "run": _run, "last": _last, "table": _with_table, "samples": _samples, "arrays": _arrays, "mnist": _mnist,
     "cifar": _cifar, "parquet": _parquet, "pictures": _pictures, "texts": _texts, "weights": _weights,
-    "empty": lambda folder: None, "continued": lambda folder: None,
+    "calibration": _calibration, "empty": lambda folder: None, "continued": lambda folder: None,
 }  # fmt: skip

@@ -37,9 +37,12 @@ from ddpm_ip.report.page import markdown_table, write_report
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.run.log import drop_after
+from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.record import Evaluation
 from ddpm_ip.run.weights import find_weights, load_weights
+from ddpm_ip.sample import calibrated
 from ddpm_ip.sample.program import sample
+from ddpm_ip.sampler.walk import numbers_of
 from ddpm_ip.table.program import table
 from ddpm_ip.train.loop import fresh_state
 from ddpm_ip.train.state import TrainState
@@ -236,6 +239,19 @@ def measured(home: Path) -> None:
     table(goods.config(), home, goods.TABLE)
 
 
+def _calibrated(home: Path) -> None:
+    """Whatever is used is what the network can be sampled with."""
+    config = goods.config()
+    found = calibrated.read(Measured.beside(64 * "0", home), goods.CALIBRATED, config)
+    if found is None:
+        raise Fault("a calibration that is there was not seen")
+    calibrated.check(calibrated.placed(goods.CALIBRATED, found.chain), config)
+    plan = goods.CALIBRATED.plan(config.diffusion.schedule)
+    numbers = numbers_of(plan, config.diffusion.schedule, False, found.chain)
+    if not all(bool(one.isfinite().all()) for one in numbers.values()) or len(str(found)) > 10_000:
+        raise Fault("corrections that are not finite, or an endless line of the log")
+
+
 def _held(path: Path) -> bytes | None:
     """What is in a file that one may read to its end; None of anything else."""
     return path.read_bytes() if path.is_file() else None
@@ -327,6 +343,7 @@ READERS: dict[str, Callable[[Random, Path], Counter[str]]] = {
     "report": Reader("table", "*.*", report, share=0.05),
     "doctor": Reader("last", "*.*", doctor, share=0.3),
     "table": Reader("table", "table/*/*.json", measured, share=0.15),
+    "calibration": Reader("calibration", "*.json", _calibrated),
     "evaluation": Reader("samples", "*evaluation.json", _keep("png/evaluation.json")),
     "samples-png": Reader("samples", "png/*", _samples("png")),
     "samples-npz": Reader("samples", "a.npz", _samples("a.npz")),

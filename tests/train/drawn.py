@@ -225,6 +225,12 @@ def _settings_that_corrections_need(tree: dict[str, Any], draw: random.Random) -
             correction |= {"name": "epsilon_scaling", "scale": 1.01}
 
 
+def _calibrated_after_training(tree: dict[str, Any], draw: random.Random) -> None:
+    if any(c["name"] == "auto" for c in tree["sampling"]["corrections"]):
+        tree["train"] |= {"sample_freq": 0}
+        tree["train"]["eval"]["every"] = 0
+
+
 def _variances_that_there_are(tree: dict[str, Any], draw: random.Random) -> None:
     sampler, diffusion = tree["sampling"]["sampler"], tree["diffusion"]
     wanted = sampler.get("var_type")
@@ -279,6 +285,7 @@ RULES: tuple[Callable[[dict[str, Any], random.Random], None], ...] = (
     _classes_of_a_model_that_has_them,
     _guidance_first,
     _settings_that_corrections_need,
+    _calibrated_after_training,
     _variances_that_there_are,
     _times_that_there_are,
     _evaluations_that_can_be_left_out,

@@ -28,8 +28,10 @@ from ddpm_ip.nn import ModelConfig
 from ddpm_ip.notebook import load
 from ddpm_ip.perturbation import Perturbation
 from ddpm_ip.run.record import flatten
+from ddpm_ip.run.weights import find_weights
+from ddpm_ip.sample.calibrated import keep
 from ddpm_ip.sampler import AnySampler
-from ddpm_ip.sampler.correction import AnyCorrection
+from ddpm_ip.sampler.correction import AnyCorrection, Auto
 from ddpm_ip.settings import keys
 from ddpm_ip.times import TimesConfig
 from ddpm_ip.train import loop, start
@@ -104,6 +106,10 @@ def trained(tree: dict[str, Any], folder: Path) -> Config:
 
 def makes_an_image(config: Config, tree: dict[str, Any], folder: Path) -> None:
     try:
+        if Auto() in config.sampling.corrections:
+            weights = find_weights(folder)
+            nothing = {"corrections": [], "chosen": "none", "why": "Two steps say nothing."}
+            keep(config.sampling, config, weights.sha256, Path(weights.origin), nothing)
         (image,) = load(folder).sample(1).images
     except ConfigError as error:
         raise told_well(error, tree) from error

@@ -28,6 +28,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         args.spacing = list(SPACINGS) if args.spacing is None else args.spacing
     if args.steps is None and args.evaluations is None:
         args.evaluations = list(EVALUATIONS)
+    if len(args.runs) > 1:
+        table.refuse_uncalibrated(args.runs, args, rest)
     for folder in args.runs:
         table.measure(folder, args, rest)
     return 0

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddpm_ip import options
 from ddpm_ip.metric import INCEPTION, usual
 from ddpm_ip.options import listed
+
+if TYPE_CHECKING:
+    from ddpm_ip.config import Config
+    from ddpm_ip.table.rows import TableOptions
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
@@ -61,35 +66,67 @@ def add_measuring(
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    if len(_averages(args)) > 1:
+        refuse_uncalibrated([args.exp_dir], args, rest)
     measure(args.exp_dir, args, rest)
     return 0
 
 
-def measure(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> None:
-    """Makes the table of a run, and prints it."""
-    from ddpm_ip.config import from_dict, load, parse_overrides
+def refuse_uncalibrated(exp_dirs: Sequence[Path], args: argparse.Namespace, rest: list[str]) -> None:
+    """Names the calibrations (of the correction auto) that any of several tables would miss, before the first is made.
+
+    Raises:
+        UserError: there are such; or a run, an option or a calibration is of no use.
+    """
+    from ddpm_ip.sample.calibrated import all_missing
+    from ddpm_ip.table.calibrated import uncalibrated
+
+    missing = []
+    for exp_dir in exp_dirs:
+        config, wanted = _asked(exp_dir, args, rest)
+        for ema in _averages(args):
+            missing += uncalibrated(config, exp_dir, replace(wanted, ema=ema))
+    if missing:
+        raise all_missing(missing)
+
+
+def _averages(args: argparse.Namespace) -> list[str | None]:
+    return list(dict.fromkeys(getattr(args, "ema", None) or [None]))
+
+
+def _asked(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> tuple[Config, TableOptions]:
+    """The configuration of a run, and what is to be measured of its first average."""
+    from ddpm_ip.config import from_dict, parse_overrides
     from ddpm_ip.run.identity import identity
 
     own = identity(exp_dir)
     origin = f"the configuration in {own.origin}"
     rows, common = options.many_overrides(args, parse_overrides(rest))
     config = from_dict(own.config, origin, common)
-    reference = load(args.reference).data if args.reference else None
+    from ddpm_ip.table.rows import TableOptions
+
+    samplings = [from_dict(own.config, origin, {**common, **row}).sampling for row in rows]
+    metrics = None if args.metrics is None else listed(" ".join(args.metrics))
+    named = ("steps", "evaluations", "n_samples", "seeds", "extractor", "keep_images")
+    given = {n: getattr(args, n) for n in named}
+    return config, TableOptions(samplings, metrics=metrics, sampling=config.sampling, **given)
+
+
+def measure(exp_dir: Path, args: argparse.Namespace, rest: list[str]) -> None:
+    """Makes the table of a run, and prints it."""
+    from ddpm_ip.config import load
     from ddpm_ip.output import say
     from ddpm_ip.table.averages import compared, write
     from ddpm_ip.table.layout import as_text
     from ddpm_ip.table.program import table
-    from ddpm_ip.table.rows import TableOptions
 
+    config, wanted = _asked(exp_dir, args, rest)
+    reference = load(args.reference).data if args.reference else None
     if args.grid:
         from ddpm_ip.report.lines import check, write_grid
 
         check()
-    samplings = [from_dict(own.config, origin, {**common, **row}).sampling for row in rows]
-    metrics = None if args.metrics is None else listed(" ".join(args.metrics))
-    named = ("steps", "evaluations", "n_samples", "seeds", "extractor", "keep_images")
-    wanted = TableOptions(samplings, metrics=metrics, sampling=config.sampling, **{n: getattr(args, n) for n in named})
-    averages = list(dict.fromkeys(getattr(args, "ema", None) or [None]))
+    averages = _averages(args)
     # The first comes last: the table of the newest call, in the folder of all, is that of the newest average.
     grids = {ema: table(config, exp_dir, replace(wanted, ema=ema), reference) for ema in reversed(averages)}
     if os.environ.get("RANK", "0") != "0":

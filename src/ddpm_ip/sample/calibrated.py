@@ -55,11 +55,15 @@ class Calibration(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        held = "+".join(corrections_label({"corrections": [_brief(c) for c in self.chain]})) or "no correction"
-        return f"{shown(self.file)}: {shown(held)} ({shown(self.chosen)}: {shown(self.why)})"
+        held = "+".join(c.name for c in self.chain) or "no correction"
+        return f"{shown(self.file)}: {held}. {shown(self.why)}"
 
 
-class NotCalibrated(ConfigError):
+class Unusable(ConfigError):
+    """The calibration of a sampling is not there, or of no use: for a person to put right."""
+
+
+class NotCalibrated(Unusable):
     """There is no calibration for a sampling.
 
     Args:
@@ -90,6 +94,12 @@ def base(sampling: Sampling) -> Sampling:
     """The same without ``auto``: what a calibration measures and corrects."""
     kept = tuple(c for c in sampling.corrections if not isinstance(c, Auto))
     return dataclasses.replace(sampling, corrections=kept)
+
+
+def placed(sampling: Sampling, chain: Sequence[Correction]) -> Sampling:
+    """The same where ``auto`` stands for these corrections."""
+    filled = (dataclasses.replace(c, chain=tuple(chain)) if isinstance(c, Auto) else c for c in sampling.corrections)
+    return dataclasses.replace(sampling, corrections=tuple(filled))
 
 
 def about(sampling: Sampling, schedule: Schedule) -> dict[str, Any]:
@@ -168,11 +178,9 @@ def read(store: Measured, sampling: Sampling, config: Config) -> Calibration | N
         None if there is none.
 
     Raises:
-        ConfigError: the model cannot be sampled so; or the file is damaged, of another sampling or other weights, or
-            holds what the sampling cannot have.
+        ConfigError: the file is damaged, of another sampling or other weights, or holds what the sampling cannot have.
         NewerVersion: a newer version of ddpm-ip wrote it.
     """
-    _check(base(sampling), config)
     schedule = config.diffusion.schedule
     name = name_of(sampling, store.weights, schedule)
     advice = f"Remove it, and calibrate again: `{command(sampling)}`"
@@ -211,6 +219,7 @@ def keep(sampling: Sampling, config: Config, weights_sha: str, path: Path, found
     sampling = sampling.filled(config.diffusion.var_type)
     if missing := [key for key in NEEDS if key not in found]:
         raise ConfigError(f"a calibration needs {', '.join(missing)}")
+    check(base(sampling), config)
     _checked(found, sampling, config)
     schedule = config.diffusion.schedule
     numbers = {key: value for key, value in found.items() if key != "settings"}
@@ -230,15 +239,18 @@ def _checked(found: Mapping[str, Any], sampling: Sampling, config: Config) -> tu
     chain = from_dict(tree, "its corrections").sampling.corrections
     if any(isinstance(c, Auto) for c in chain):
         raise ConfigError("its corrections: auto cannot stand for itself")
-    placed = sampling.corrections
-    if not any(isinstance(c, Auto) for c in placed):
-        placed = (*placed, Auto())
-    filled = tuple(dataclasses.replace(c, chain=chain) if isinstance(c, Auto) else c for c in placed)
-    _check(dataclasses.replace(sampling, corrections=filled), config)
+    if not any(isinstance(c, Auto) for c in sampling.corrections):
+        sampling = dataclasses.replace(sampling, corrections=(*sampling.corrections, Auto()))
+    check(placed(sampling, chain), config)
     return chain
 
 
-def _check(sampling: Sampling, config: Config) -> None:
+def check(sampling: Sampling, config: Config) -> None:
+    """Refuses what the model cannot do.
+
+    Raises:
+        ConfigError: see :meth:`ddpm_ip.sampler.sampling.Sampling.check`.
+    """
     d = config.diffusion
     sampling.check(d.schedule, d.learned_variance, config.classes, d.objective)
 

@@ -57,7 +57,7 @@ def filled(sampling: Sampling, config: Config, store: Measured, model: Model) ->
         model: with these weights.
 
     Raises:
-        NotCalibrated: there is no calibration for ``auto``.
+        Unusable: there is no calibration for ``auto``, or it is of no use.
         ConfigError: nothing was measured, and it cannot be.
     """
     asked = sampling
@@ -82,14 +82,51 @@ def _calibrated(sampling: Sampling, asked: Sampling, config: Config, home: Measu
         config, model: see :func:`filled`.
         home: the store of calibrations.
     """
-    found = together(model.engine, lambda: calibrated.read(home, sampling, config))
+    found = _looked_up(sampling, asked, config, home, lambda read: together(model.engine, read))
+    if model.engine.is_main_process:
+        log.info("corrections auto: %s", found)
+    return calibrated.placed(sampling, found.chain)
+
+
+def calibrated_alone(sampling: Sampling, config: Config, store: Measured) -> Sampling:
+    """What :func:`filled` makes of ``auto``, as far as no model is needed: not where variances have to be measured.
+
+    Raises:
+        Unusable: there is no calibration, or it is of no use.
+        ConfigError: the model cannot be sampled so, or there are no optimised times.
+    """
+    asked, schedule = sampling, config.diffusion.schedule
+    sampling = sampling.filled(config.diffusion.var_type)
+    if isinstance(sampling.sampler, Ancestral) and sampling.sampler.var_type in ANALYTIC:
+        return calibrated.placed(sampling, ())
+    if sampling.spacing == OPTIMISED:
+        sampling = replace(sampling, spacing=optimised_times(sampling.steps, store, schedule))
+    found = _looked_up(sampling, asked, config, store.at_home(), lambda read: read())
+    return calibrated.placed(sampling, found.chain)
+
+
+def _looked_up(
+    sampling: Sampling,
+    asked: Sampling,
+    config: Config,
+    home: Measured,
+    by: Callable[[Callable[[], calibrated.Calibration | None]], calibrated.Calibration | None],
+) -> calibrated.Calibration:
+    """The calibration of a sampling that the model can do, read by who shall read it.
+
+    Raises:
+        ConfigError: the model cannot be sampled so, with whatever calibration.
+        Unusable: there is no calibration, or it is of no use.
+    """
+    calibrated.check(calibrated.base(sampling), config)
+    try:
+        found = by(lambda: calibrated.read(home, sampling, config))
+    except UserError as error:
+        raise calibrated.Unusable(str(error)) from None
     if found is None:
         name = calibrated.name_of(sampling, home.weights, config.diffusion.schedule)
         raise calibrated.NotCalibrated(home.file(name), asked)
-    if model.engine.is_main_process:
-        log.info("corrections auto: %s", found)
-    chain = (replace(c, chain=found.chain) if isinstance(c, Auto) else c for c in sampling.corrections)
-    return replace(sampling, corrections=tuple(chain))
+    return found
 
 
 def times_name(steps: int) -> str:

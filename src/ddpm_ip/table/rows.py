@@ -16,11 +16,11 @@ from ddpm_ip.config import Config
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.plain import UNREADABLE
 from ddpm_ip.run.row import is_hash, row_label, spacing_name
-from ddpm_ip.sample.calibrated import NotCalibrated, all_missing
+from ddpm_ip.sample.calibrated import NotCalibrated, Unusable, all_missing, placed
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import Ancestral, AnySampler, VarType
 from ddpm_ip.sampler.ancestral import ANALYTIC, Variance
-from ddpm_ip.sampler.correction import AnyCorrection, Auto
+from ddpm_ip.sampler.correction import AnyCorrection
 from ddpm_ip.sampler.facts import facts_of
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import OPTIMISED, shown
@@ -64,9 +64,7 @@ def without_weights(sampling: Sampling) -> tuple[Sampling, str]:
         changed = replace(changed, spacing="uniform-linspace")
     if isinstance(sampling.sampler, Ancestral) and sampling.sampler.var_type in ANALYTIC:
         changed = replace(changed, sampler=Ancestral("fixed_small"))
-    chain = (replace(c, chain=()) if isinstance(c, Auto) else c for c in sampling.corrections)
-    changed = replace(changed, corrections=tuple(chain))
-    return changed, shown(sampling.spacing)
+    return placed(changed, ()), shown(sampling.spacing)
 
 
 @dataclass(frozen=True)
@@ -116,8 +114,8 @@ class TableOptions:
                 they are not known yet, and the places only tell what cannot be with any.
 
         Raises:
-            ConfigError: something is asked for twice, a column cannot be, no cell can, or calibrations are missing,
-                of which each is named.
+            ConfigError: something is asked for twice, a column cannot be, no cell can, or calibrations are missing
+                or of no use.
         """
         diffusion, seeds = config.diffusion, [self.sampling.seed] if self.seeds is None else self.seeds
         rows, columns = self._rows(diffusion.learned_variance), self._columns(diffusion.total_steps)
@@ -180,7 +178,7 @@ class TableOptions:
             sampling.check(diffusion.schedule, diffusion.learned_variance, config.classes, diffusion.objective)
             if self.evaluations is not None:
                 _refuse_costly(sampling, int(column), diffusion.schedule)
-        except NotCalibrated:
+        except Unusable:
             raise  # no hole in the table, but for a person to put right
         except ConfigError as error:
             return replace(asked, steps=column), spacing, str(error)

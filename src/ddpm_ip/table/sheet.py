@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -129,19 +129,19 @@ class Sheet:
             about = {"spacing": spacing, "identity": folder.name}
             there |= {str(file): {**_read_cell(file), **about} for file in sorted(folder.glob("cell-*.json"))}
         _refuse_mixture(there)
+        asked = [
+            {**self._place(slot.cell), "column": slot.column, "why_not": slot.why_not} for slot in self.slots
+        ]  # what is not possible has no cell
+        wanted = {place_key(place) for place in asked}
         for spacing in changed:
             of_spacing = {file: cell for file, cell in there.items() if cell["spacing"] == spacing}
-            own = _newest(of_spacing)
+            own = _newest(of_spacing, wanted)
             places = sorted(({**_place(cell), "spacing": spacing} for cell in own), key=_order)
             if places:
                 grid = self._lay_out(places, own, "steps")
                 if older := len(of_spacing) - len(own):
                     grid["notes"].append(OLDER.format(older))
                 _write_forms(self.folders[spacing], grid)
-        asked = [
-            {**self._place(slot.cell), "column": slot.column, "why_not": slot.why_not} for slot in self.slots
-        ]  # what is not possible has no cell
-        wanted = {place_key(place) for place in asked}
         grid = self._lay_out(asked, [cell for cell in there.values() if place_key(cell) in wanted], self.columns_are)
         if there:
             _write_forms(self.home, grid)
@@ -211,11 +211,12 @@ def _order(place: Place) -> tuple[str, int, int]:
     return row_label(place), -place["steps"] if isinstance(place["steps"], int) else 0, place["seed"]
 
 
-def _newest(cells: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _newest(cells: Mapping[str, dict[str, Any]], wanted: Collection[str]) -> list[dict[str, Any]]:
     """Of cells that differ in nothing but what was measured of the weights (a calibration), those of the newest.
 
     Args:
         cells: by file.
+        wanted: the keys of those that the call asks for, which are the newest.
     """
     last: dict[str, tuple[float, str]] = {}
     keys = {}
@@ -223,7 +224,8 @@ def _newest(cells: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
         row = {key: value for key, value in _place(cell).items() if key != "seed"}
         keys[file] = (json.dumps(each(_without_hashes, row), sort_keys=True), json.dumps(row, sort_keys=True))
         asked, made = keys[file]
-        last[asked] = max(last.get(asked, (0.0, "")), (Path(file).stat().st_mtime, made))
+        when = math.inf if place_key(cell) in wanted else Path(file).stat().st_mtime
+        last[asked] = max(last.get(asked, (0.0, "")), (when, made))
     return [cell for file, cell in cells.items() if last[keys[file][0]][1] == keys[file][1]]
 
 

@@ -1,0 +1,162 @@
+"""Fits on Gaussian data, where the states of every walk are known, and of corrections that were planted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.exposure import gaussian
+from tests.exposure.gaussian import DEVIATION, SCHEDULE, SHAPE, Walked, denoiser, deviation
+
+from ddpm_ip.exposure.calibrate import choose
+from ddpm_ip.exposure.candidates import BALANCE, BOTH, NONE, Candidate
+from ddpm_ip.exposure.fit import Balance, Scale, Target, Watch, fit
+from ddpm_ip.exposure.haar import energy, noise_energy, split
+from ddpm_ip.exposure.lockstep import Lockstep
+from ddpm_ip.exposure.mismatch import Mismatch
+from ddpm_ip.exposure.truth import truth
+from ddpm_ip.sample.generator import Generator
+from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver
+from ddpm_ip.sampler.correction import BandGains
+from ddpm_ip.sampler.sampling import Sampling
+
+FINE = Sampling(DDIM(eta=0.0), clip="none", steps=100, spacing="logsnr", block=64, seed=3)
+COARSE = replace(FINE, steps=6)
+N = 512
+
+
+def generator(sampling: Sampling, factor: float = 1.0, rank: int = 0, world: int = 1) -> Generator:
+    made = gaussian.generator(sampling, denoiser(factor), rank, world)
+    made.model.engine.reduce = lambda tensor, how: tensor
+    made.model.engine.gather = lambda tensor: tensor
+    return made
+
+
+def target() -> Target:
+    _, height, width = SHAPE
+    return Target(DEVIATION**2 * noise_energy(height, width), noise_energy(height, width))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28), (5, 12)])
+def test_the_energies_of_noise_are_those_of_many_draws(shape: tuple[int, int]) -> None:
+    images = torch.randn(4000, 1, *shape, generator=torch.Generator().manual_seed(0))
+    found = energy(images)
+    error = found.std(dim=0) / len(images) ** 0.5
+    assert ((found.mean(dim=0) - noise_energy(*shape)).abs() < 4.5 * error).all()
+    assert torch.allclose(sum(split(images)), images, atol=1e-6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampler", [DDIM(eta=0.0), Ancestral("fixed_small"), DPMSolver(order=2)])
+def test_the_measured_energies_of_a_walk_are_those_of_the_linear_algebra(sampler: object) -> None:
+    sampling = replace(COARSE, sampler=sampler)  # type: ignore[arg-type]
+    made = generator(sampling)
+    states = Walked(made.plan, 1.0, (0.0, 1.0)).states()[1:]
+    wanted = [
+        deviation(x) ** 2 / (a**2 * DEVIATION**2 + s**2)
+        for x, (a, s) in zip(states, made.plan.after.tolist(), strict=True)
+    ]
+    found = fit(made, N, target(), Watch()).ratio
+    error = (2 / (N * 3 * 64 * noise_energy(8, 8))).sqrt()  # of a mean square of as many normal numbers
+    off = (found / torch.tensor(wanted)[:, None] - 1) / error
+    assert off.abs().max() < 4.5
+    assert 0.6 < off.square().mean().sqrt() < 1.5  # visits of one walk hang together, so few of these are independent
+
+
+def test_an_exact_denoiser_and_fine_steps_need_no_correction() -> None:
+    fine = replace(FINE, sampler=DPMSolver(order=2), steps=40)
+    fitted = fit(generator(fine), N, target(), Balance())
+    assert isinstance(fitted.correction, BandGains)
+    gains = torch.tensor([[gain for _, gain in band] for band in fitted.correction.x0])  # type: ignore[union-attr]
+    total = gains.log().sum(dim=1).exp()  # over the walk
+    error = (2 / (N * 3 * 64 * noise_energy(8, 8))).sqrt() / 2
+    assert ((total - 1).abs() < 4.5 * error + 0.002).all()
+
+
+def test_planted_gains_are_found() -> None:
+    """Each state is multiplied band by band after every step; the fit undoes each, to 5 % and better."""
+    planted = (1.1, 0.93, 1.06, 0.9)
+    chain = (BandGains(planted, planted),)
+    fitted = fit(generator(replace(FINE, steps=12, corrections=chain)), N, target(), Balance())
+    plain = fit(generator(replace(FINE, steps=12)), N, target(), Balance())
+    assert isinstance(fitted.correction, BandGains)
+    assert isinstance(plain.correction, BandGains)
+    for band, factor in enumerate(planted):
+        for (_, gain), (_, usual) in zip(fitted.correction.eps[band], plain.correction.eps[band], strict=True):  # type: ignore[arg-type]
+            assert gain / usual == pytest.approx(1 / factor, rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [0.97, 1.03])
+def test_a_planted_factor_of_the_noise_is_found(factor: float) -> None:
+    """On true states as the slope, exactly; along the walk as the scale that brings the states back, to 2 %."""
+    made = generator(replace(FINE, sampler=DPMSolver(order=2), steps=40), factor)
+    real = (DEVIATION * torch.randn(256, *SHAPE, generator=torch.Generator().manual_seed(1)) * 127.5 + 127.5).round()
+    slope = truth(made, real.clamp(0, 255).byte(), None, 0).slope
+    assert slope[:24].tolist() == pytest.approx([factor] * 24, rel=0.01)
+    scaled = fit(made, 128, target(), Scale()).correction
+    assert scaled is not None
+    factors = scaled.numbers(made.plan, SCHEDULE)[:-1, 0]
+    assert float(factors.mean()) == pytest.approx(factor, rel=0.02)
+
+
+def test_gains_of_both_leave_the_states_their_energy() -> None:
+    """Coarse steps lose variance; with the energy of the prediction on true states given, all bands have theirs."""
+    made = generator(COARSE)
+    unit = [a**2 * DEVIATION**2 + s**2 for a, s in zip(made.plan.alpha.tolist(), made.plan.sigma.tolist(), strict=True)]
+    shrunk = torch.tensor([a * DEVIATION**2 / v for a, v in zip(made.plan.alpha.tolist(), unit, strict=True)])
+    predicted = (shrunk**2 * torch.tensor(unit))[:, None] * noise_energy(8, 8)
+    plain = fit(made, N, target(), Watch()).ratio
+    for method in (Balance(), Balance(predicted)):
+        ratio = fit(made, N, target(), method).ratio
+        assert (ratio[-1] - 1).abs().max() < (plain[-1] - 1).abs().min() / 3
+
+
+def test_walks_side_by_side_are_the_walks_of_a_generator_on_any_number_of_processes() -> None:
+    sampling = replace(COARSE, sampler=DPMSolver(order=2), block=3)
+    whole = {}
+    for rank in range(2):
+        made = generator(sampling, rank=rank, world=2)
+        walks = Lockstep(made, 10)
+        for i in range(made.plan.visits):
+            for _ in walks.visit(i):
+                pass
+        whole |= {int(b.indices[0]) // 3: b.x for b in walks.blocks}
+    assert sorted(whole) == [0, 1, 2, 3]
+    alone = generator(sampling)
+    for block, x in whole.items():
+        *_, last = alone.states(block)
+        assert torch.equal(x, last.xt)
+
+
+def test_the_mismatch_is_the_distance_of_gaussians() -> None:
+    """Against the product of roots by eigenvalues of the plain product, another way to the same trace."""
+    torch.manual_seed(0)
+    real, other = torch.randn(400, 5).double(), 1.3 * torch.randn(300, 5).double() + 0.4
+    judge = Mismatch.to(real)
+    scaled = [x / real.std(dim=0) for x in (real, other)]
+    means, covariances = [x.mean(dim=0) for x in scaled], [torch.cov(x.T) for x in scaled]
+    cross = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0).sqrt().sum()
+    wanted = (means[0] - means[1]).square().sum() + sum(c.trace() for c in covariances) - 2 * cross
+    assert judge(other) == pytest.approx(float(wanted), rel=1e-9)
+    assert judge(real) == pytest.approx(0.0, abs=1e-9)
+
+
+def candidate(name: str, share: float) -> Candidate:
+    return Candidate(name, (), share, share, SimpleNamespace())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shares", "chosen"),
+    [
+        ({BALANCE: 0.5, BOTH: 0.45}, BALANCE),  # not clearly better
+        ({BALANCE: 0.5, BOTH: 0.3}, BOTH),
+        ({BALANCE: 0.8, BOTH: 0.9}, NONE),  # not enough to be sure
+        ({BALANCE: 0.72, "tsr": 0.71}, NONE),
+        ({BALANCE: 0.9, "tsr": 0.4}, "tsr"),
+        ({"tsr": 0.6}, "tsr"),  # where the sampling has gains already
+    ],
+)
+def test_what_is_chosen(shares: dict[str, float], chosen: str) -> None:
+    tried = [candidate(NONE, 1.0), *(candidate(name, share) for name, share in shares.items())]
+    assert choose(tried).name == chosen
