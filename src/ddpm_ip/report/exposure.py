@@ -31,6 +31,10 @@ HEAD = ("label", "weights", "images", "curve", "t", "value", "se", "low", "high"
 MOST_LINES, MOST_PANELS, MOST_POINTS, MOST_SENTENCES = 16, 40, 4000, 8
 MOST_COLUMNS = 3
 FIRST = ("eps_norm.sampling", "eps_norm.ratio", "drift", "delta")
+ENERGY = (
+    "Energies by band in sampling, of the states (xt) and of the clean images that are predicted (x0), over those on real "
+    "noisy images of the same level: 1 is no bias. haar0 and ring0 are the coarsest bands."
+)
 BANDS = "energy."  # of a band: many, so the page folds them
 WIDE, TALL = 3.6, 2.6  # inches of a panel, with what is around its axes
 LOG = 50.0  # from this ratio of the largest value to the smallest on, an axis is logarithmic
@@ -207,7 +211,9 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         tag("ul", said) if said else None,
         tag("ul.legend", [tag("li", swatch(*style), tag("span", name)) for *style, name in dict.fromkeys(entries)]),
         tag("div.panels", [figure for figure, panel in drawn if not panel.name.startswith(BANDS)]),
-        tag("details", tag("summary", "Energy by frequency band"), tag("div.panels", bands)) if bands else None,
+        tag("details.folded", tag("summary", "Energy by frequency band"), tag("p.quiet", ENERGY), tag("div.panels", bands))
+        if bands
+        else None,
         _farthest(names, exposures),
         tag("p.quiet", "Bands: 95 % bootstrap intervals. Sampling runs from the right (noise) to the left (image)."),
         tag("p.quiet", f"{counted(more, 'more measurement')} not drawn.") if more > 0 else None,
@@ -245,7 +251,10 @@ def _figure(panel: Panel, exposures: Sequence[Exposure], entries: Sequence[tuple
     _draw(axes, panel, exposures, [(color, dashes) for color, dashes, _ in entries])
     title = panel.kind.title
     dotted = kind_of(panel.dotted).meaning if panel.dotted else ""
-    meaning = [panel.kind.meaning, f"Dotted: {dotted[0].lower()}{dotted[1:]}" if dotted else ""]
+    folded = panel.name.startswith(
+        BANDS
+    )  # whose meaning is told once, and whose numbers are in the CSV with all others
+    meaning = ["" if folded else panel.kind.meaning, f"Dotted: {dotted[0].lower()}{dotted[1:]}" if dotted else ""]
     picture = to_svg(figure, f"exposure{index}", f"{title} by time")
     return tag(
         "figure",
@@ -253,7 +262,7 @@ def _figure(panel: Panel, exposures: Sequence[Exposure], entries: Sequence[tuple
         picture,
         tag("p.quiet", " ".join(filter(None, meaning))) if any(meaning) else None,
         None
-        if panel.name.startswith(BANDS)  # whose numbers are in the CSV with all others
+        if folded
         else files(f"exposure {panel.name}", {"svg": standalone(picture, title, list(dict.fromkeys(entries)))}),
     )
 

@@ -105,7 +105,7 @@ def _provenance(run: Run, folded: bool) -> Markup:
         tag("pre.command", str(command)) if command else None,
         _details("SHA-256 of weights, reference set and files", _hash_lines(run)),
         _details("Protocol of every number", protocols) if protocols else None,
-        _details("Resolved configuration", [yaml_text(run.config)], ".config") if run.config else None,
+        _details("Resolved configuration", [yaml_text(run.config)], ".folded") if run.config else None,
         [_details(_words(key), _history(value)) for key, value in known.items() if _is_history(value)],
     )
 
