@@ -32,8 +32,8 @@ MOST_LINES, MOST_PANELS, MOST_POINTS, MOST_SENTENCES = 16, 40, 4000, 8
 MOST_COLUMNS = 3
 FIRST = ("eps_norm.sampling", "eps_norm.ratio", "drift", "delta")
 ENERGY = (
-    "Energies by band in sampling, of the states (xt) and of the clean images that are predicted (x0), over those on real "
-    "noisy images of the same level: 1 is no bias. haar0 and ring0 are the coarsest bands."
+    "Energies by band in sampling, of the states (xt) and of the clean images that are predicted (x0), over those on "
+    "real noisy images of the same level: 1 is no bias. haar0 and ring0 are the coarsest bands."
 )
 BANDS = "energy."  # of a band: many, so the page folds them
 WIDE, TALL = 3.6, 2.6  # inches of a panel, with what is around its axes
@@ -211,14 +211,17 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         tag("ul", said) if said else None,
         tag("ul.legend", [tag("li", swatch(*style), tag("span", name)) for *style, name in dict.fromkeys(entries)]),
         tag("div.panels", [figure for figure, panel in drawn if not panel.name.startswith(BANDS)]),
-        tag("details.folded", tag("summary", "Energy by frequency band"), tag("p.quiet", ENERGY), tag("div.panels", bands))
-        if bands
-        else None,
+        _folded(bands) if bands else None,
         _farthest(names, exposures),
         tag("p.quiet", "Bands: 95 % bootstrap intervals. Sampling runs from the right (noise) to the left (image)."),
         tag("p.quiet", f"{counted(more, 'more measurement')} not drawn.") if more > 0 else None,
         files("exposure bias", {"csv": as_csv(exposures)}),
     )  # fmt: skip
+
+
+def _folded(bands: Sequence[Markup]) -> Markup:
+    summary = tag("summary", "Energy by frequency band")
+    return tag("details.folded", summary, tag("p.quiet", ENERGY), tag("div.panels", bands))
 
 
 def _names(shown: Sequence[tuple[Run, Exposure]]) -> list[str]:
