@@ -47,7 +47,7 @@ def good(tmp_path):
 
 
 FILES = ("config.yaml", "metrics.jsonl", "results.json", "provenance.json", "evaluations.jsonl", "table/table.json")
-FILES += ("samples.evaluation.json",)
+FILES += ("samples.evaluation.json", "exposure/ddim-10-01234567.json", "calibration-ddim-10-01234567.json")
 
 
 def several(home, n):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ddpm_ip.report.lines import as_csv, lines_of, named_figure, spread, write_grid
 
-from .test_page import report
+from .test_page import report, saved
 
 
 def cell(value: float, evaluations: int, steps: int | None = None, of: float | None = None) -> dict[str, Any]:
@@ -130,15 +130,15 @@ def test_the_page_shows_the_lines_of_a_grid(runs: list[Path], tmp_path: Path) ->
     (runs[0] / "table").mkdir()
     file = runs[0] / "table" / "table.json"
     file.write_text(json.dumps({**GRID, "columns": "steps"}))
-    assert "These numbers as CSV" not in report(runs, tmp_path)[0]
+    assert 'download="table-baseline-fid.csv"' not in report(runs, tmp_path)[0]
     (runs[0] / "table" / "grid.csv").write_text("")
-    assert "These numbers as CSV" in report(runs, tmp_path)[0], "asked for with --grid"
+    assert 'download="table-baseline-fid.csv"' in report(runs, tmp_path)[0], "asked for with --grid"
     (runs[0] / "table" / "grid.csv").unlink()
     file.write_text(json.dumps(GRID))
     text, page = report(runs, tmp_path)
     assert "baseline: FID against the number of network evaluations" in text
     assert "6 evaluations</th>" in text
-    assert "FID,heun@quad,heun,none,quad,9,5,10.0" in text
+    assert "FID,heun@quad,heun,none,quad,9,5,10.0" in saved(page, "table-baseline-fid.csv")
     assert len(page.ids) == len(set(page.ids))
     file.write_text(json.dumps({**GRID, "blocks": [{**GRID["blocks"][0], "rows": [{**ROWS[0], "cells": [3, None]}]}]}))
     assert "table/table.json is damaged" in report(runs, tmp_path)[0]

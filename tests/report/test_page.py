@@ -1,5 +1,6 @@
 """The page: self-contained, true to the numbers, safe, and honest about what is missing."""
 
+import base64
 import json
 import re
 import sys
@@ -50,6 +51,12 @@ def report(runs, out, **options) -> tuple[str, Page]:
     return text, Page(text)
 
 
+def saved(page: Page, name: str) -> str:
+    """What the link of a file holds."""
+    (link,) = [attributes for attributes in page.all("a") if attributes.get("download") == name]
+    return base64.b64decode(link["href"].partition(";base64,")[2]).decode()
+
+
 def test_self_contained_and_well_formed(runs, tmp_path):
     text, page = report(runs, tmp_path, real=Image.new("L", (40, 40)))
     for tag, attributes in page.elements:
@@ -57,8 +64,10 @@ def test_self_contained_and_well_formed(runs, tmp_path):
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "xlink:href", "data", "action", "srcset"):
             value = attributes.get(name, "#")
-            assert value.startswith(("#", "data:image/")) or (tag == "a" and value.startswith("https://arxiv.org/"))
+            saved = tag == "a" and attributes.get("download") and value.startswith(("data:text/csv;", "data:image/"))
+            assert value.startswith(("#", "data:image/")) or saved
     assert "@import" not in text
+    assert not re.search("https?://|href=[\"']//", text)
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
     assert len(page.ids) == len(set(page.ids))
     targets = re.findall(r'(?:url\(#|href="#)([^)"]+)', text)
@@ -74,8 +83,8 @@ def test_shows_values_plots_pictures_and_provenance(runs, tmp_path):
     shown = [float(attributes["value"]) for attributes in page.all("data")]
     assert sorted(shown) == sorted([*VALUES.values(), *(value * 0.8 for value in VALUES.values())])
     assert text.count('class="best"') == 4
-    # Curves: loss, images/s, grad_norm, lr and the one other key; one metric plot; swatches are apart.
-    assert sum(attributes.get("class") == "plot" for attributes in page.all("svg")) == 6
+    # Curves: loss, images/s, grad_norm, lr and the one other key; the effect, the distance; swatches are apart.
+    assert sum(attributes.get("class") == "plot" for attributes in page.all("svg")) == 7
     assert "ema_gap" in text
     assert len(page.all("img")) == 2 * len(VALUES) + 2 * 5
     for piece in (
@@ -106,7 +115,7 @@ def test_mixed_protocols_have_a_table_each(runs, tmp_path):
     rows = [result(1.0), result(44.0, metric="FID", n_samples=50000), result(2.0, reference_sha256="77" * 32)]
     (runs[0] / "results.json").write_text(json.dumps(rows))
     text, _ = report(runs, tmp_path)
-    tables = re.findall(r"<table aria-labelledby.*?</table>", text, flags=re.DOTALL)
+    tables = re.findall(r'<table class="results".*?</table>', text, flags=re.DOTALL)
     values = [set(re.findall(r'value="([^"]+)"', table)) for table in tables]
     assert len(tables) == 3
     assert {"44.0"} in values

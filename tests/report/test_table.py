@@ -107,7 +107,9 @@ def test_seeds_decide_only_beyond_their_spread(runs, tmp_path):
     assert table.wins() == {table.columns[0]: 0, table.columns[1]: 1}
     text = html(write_report(runs, tmp_path / "page.html"))
     assert text.count('class="best"') == 1
-    assert "Ahead in a row (bold) is baseline in 0 of 2 and perturbed in 1 of 2. In 1 of 2 nobody is" in text
+    assert "is baseline in 0 of 2 and perturbed in 1 of 2. In 1 of 2 nobody is" in text
+    assert "Ahead in a row (marked; bold: by more than known spreads)" in text
+    assert text.count("<strong><data") == 1
     assert "differ by no more than their spreads" in text
 
 

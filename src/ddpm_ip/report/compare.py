@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from ddpm_ip.report.groups import SEED
 from ddpm_ip.report.markup import sentence_list
+from ddpm_ip.report.numbers import canonical, figures, plain
 from ddpm_ip.report.run import Run
 from ddpm_ip.run.identity import method
 from ddpm_ip.run.record import flatten
@@ -22,7 +23,7 @@ def differing_keys(runs: Sequence[Run]) -> list[str]:
     """
     runs = [run for run in runs if run.settings]
     keys = dict.fromkeys(key for run in runs for key in run.settings)
-    return [key for key in keys if len({_canonical(run.settings.get(key)) for run in runs}) > 1]
+    return [key for key in keys if len({canonical(run.settings.get(key)) for run in runs}) > 1]
 
 
 def show(value: Any) -> str:
@@ -34,16 +35,8 @@ def show(value: Any) -> str:
     if isinstance(value, int):
         return _cut(grouped(value), 300)
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return figures(value, 6)
     return _cut(value if isinstance(value, str) else plain(value), 300)
-
-
-def plain(value: Any) -> str:
-    """Any value as text, the same for equal values."""
-    try:
-        return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    except (TypeError, ValueError):  # keys of several kinds
-        return str(value)
 
 
 def grouped(number: int) -> str:
@@ -73,18 +66,29 @@ def _kind(run: Run) -> str:
 
 def lead(runs: Sequence[Run]) -> str:
     """The first paragraph: what was compared, and what is the same."""
-    about = sentence_list([f"{run.name} ({describe(run)})" for run in runs])
+    groups = one_of_each_group(runs)
+    names = [run.group or run.name for run in groups] if len(groups) < len(runs) else [run.name for run in runs]
+    about = sentence_list([f"{name} ({describe(run)})" for name, run in zip(names, groups, strict=True)])
     if len(runs) == 1:
         return f"This page reports one run, {about}{_training(runs[0])}."
     keys = differing_keys(runs)
     same = len({key for run in runs for key in run.settings}) - len(keys)
-    opening = f"{_count(len(runs)).capitalize()} runs are compared: {about}."
+    if len(groups) == 1:
+        return f"{_count(len(runs)).capitalize()} runs differ in their seed alone: {about}{_training(runs[0])}."
+    seeds = "" if len(groups) == len(runs) else f", {_count(len(groups))} settings with several seeds"
+    opening = f"{_count(len(runs)).capitalize()} runs are compared{seeds}: {about}."
     if not keys:
         return f"{opening} Their configs are the same in all {same} settings{_training(runs[0])}."
-    where = [f"{key} ({', '.join(_short(run, key) for run in runs)})" for key in keys]
-    differ = sentence_list(where) if len(keys) <= 3 else f"{_count(len(keys))} settings, listed below"
-    seed = "" if "seed" in keys or "seed" not in runs[0].settings else ", the seed among them"
+    told = keys if len(groups) == len(runs) else [key for key in keys if key != SEED]
+    where = [f"{key} ({', '.join(_short(run, key) for run in groups)})" for key in told]
+    differ = sentence_list(where) if len(told) <= 3 else f"{_count(len(told))} settings, listed under “Provenance”"
+    seed = "" if SEED in keys or SEED not in runs[0].settings else ", the seed among them"
     return f"{opening} Their configs differ in {differ}; the other {_count(same)} settings are the same{seed}."
+
+
+def one_of_each_group(runs: Sequence[Run]) -> list[Run]:
+    """The first run of each group of seeds (:mod:`ddpm_ip.report.groups`)."""
+    return list({run.group or run.path: run for run in reversed(runs)}.values())[::-1]
 
 
 def other_differences(runs: Sequence[Run]) -> list[str]:
@@ -101,7 +105,7 @@ def other_differences(runs: Sequence[Run]) -> list[str]:
     for key, name in facts.items():
         values = [facts_of_run.get(key) for facts_of_run in known]
         # An unknown value is no difference.
-        if len({_canonical(value) for value in values if value is not None}) > 1:
+        if len({canonical(value) for value in values if value is not None}) > 1:
             listed = "; ".join(f"{run.name}: {show(value)}" for run, value in zip(runs, values, strict=True))
             found.append(f"Not in the configs, but different too: {name} ({listed}).")
     return found
@@ -128,11 +132,3 @@ def _cut(text: str, length: int) -> str:
 
 def _count(number: int) -> str:
     return COUNTS[number] if number < len(COUNTS) else grouped(number)
-
-
-def _canonical(value: Any) -> str:
-    """Equal for equal settings: YAML reads ``2e-4`` as text and ``0.0002`` as a number."""
-    try:
-        return repr(float(value)) if not isinstance(value, bool) else repr(value)
-    except (TypeError, ValueError, OverflowError):
-        return plain(value)

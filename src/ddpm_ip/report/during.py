@@ -22,7 +22,7 @@ CAUTION = (
 
 def during_training(runs: Sequence[Run]) -> Markup | None:
     """A row for each run and metric; None if no run was evaluated during training."""
-    rows = [row for i, run in enumerate(runs) for row in _rows(i, run)]
+    rows = [row for run in runs for row in _rows(run.series, run)]
     if not rows:
         return None
     head = tag("thead", tag("tr", [tag("th", name, scope="col") for name in COLUMNS]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,9 +22,10 @@ from ddpm_ip.run.record import Record, records
 EVALUATION = "evaluation.json"  # in a folder of samples, or at the end of a name
 MARK = "sampling.json"  # in a folder of samples
 KEPT = "table/*/images-*"
-MANIFESTS = ("ckpt/*/manifest.json", "best/*/manifest.json")
+MANIFESTS = ("ckpt/*/manifest.json", "snapshots/*/manifest.json", "best/*/manifest.json")
 AVERAGE = r"ema(_\d+)?\.safetensors"
 NO_SAMPLES = {"ckpt", "best", "snapshots", "tensorboard"}
+MOST_STRIPS = 40  # folders of samples that are looked at for strips
 MOST_ENTRIES, MOST_FILES = 20_000, 500  # of folders, that are looked at for one run
 LARGEST = 16_000_000  # bytes of a list of evaluations
 
@@ -52,7 +53,7 @@ def find_evaluations(folder: Path, known: Collection[str | None], problems: Prob
         known: SHA-256 of weights that are the run's.
         problems: told of files in the folder that are damaged; not of files next to it.
     """
-    weights = {*known, *_weights(folder)} - {None}
+    weights = {*known, *checkpoints_of(folder)} - {None}
     inside = [(path, True) for path in _candidates(folder, 4)]
     beside = [(path, False) for path in _candidates(folder.parent, 3, skip=folder)]
     numbers: list[Record] = []
@@ -107,15 +108,30 @@ def _named(record: Record, home: str) -> Record:
     return replace(record, sampling={**record.sampling, "sampler": {"name": f"images in {name}"}, "clip": "rederive"})
 
 
-def _weights(folder: Path) -> Iterator[str]:
-    """SHA-256 of the averaged weights in the checkpoints that are there."""
+def checkpoints_of(folder: Path) -> dict[str, str]:
+    """Where the averaged weights of the checkpoints that are there lie, by their SHA-256."""
+    found: dict[str, str] = {}
     for pattern in MANIFESTS:
         for path in sorted(folder.glob(pattern)):
             try:
                 files = read_json(path)
-                yield from (str(files[name]["sha256"]) for name in files if re.fullmatch(AVERAGE, name))
+                hashes = [str(files[name]["sha256"]) for name in files if re.fullmatch(AVERAGE, name)]
             except (UserError, *UNREADABLE):  # sampling says what is wrong with it
                 continue
+            found |= dict.fromkeys(hashes, f"{path.parent.parent.name}/{path.parent.name}")
+    return found
+
+
+def strips_of(folder: Path) -> list[Path]:
+    """Folders in a run whose pictures show how images came about, from noise on."""
+    found = []
+    for path in [*sorted(folder.glob(f"*/{MARK}")), *sorted(folder.glob(f"*/*/{MARK}"))][:MOST_STRIPS]:
+        try:
+            known = read_json(path) if path.parent.resolve().is_relative_to(folder) else {}
+        except (UserError, *UNREADABLE):  # sampling says what is wrong with it
+            continue
+        found += [path.parent] if known.get("mode") in ("denoise", "progressive") else []
+    return found
 
 
 def _candidates(folder: Path, depth: int, skip: Path | None = None) -> Sequence[Path]:

@@ -7,12 +7,14 @@ from typing import Any
 
 from ddpm_ip.plain import UNREADABLE, reason
 from ddpm_ip.report.compare import show
+from ddpm_ip.report.downloads import framed
 from ddpm_ip.report.lines import CSV, as_csv, draw_lines, lines_of
 from ddpm_ip.report.markup import Markup, join, tag
+from ddpm_ip.report.numbers import fixed
 from ddpm_ip.report.plots import MOST_LINES
 from ddpm_ip.report.reading import TABLE
 from ddpm_ip.report.run import Run
-from ddpm_ip.report.svg import run_label, swatch, to_svg
+from ddpm_ip.report.svg import run_label, to_svg
 
 MOST_DECIMALS = 20
 
@@ -26,7 +28,7 @@ def grids_section(runs: Sequence[Run]) -> Markup | None:
 
 
 def _one_run(index: int, run: Run, grid: Mapping[str, Any]) -> Markup:
-    caption, name = f"grid{index}", tag("h3", run_label(index, run.name))
+    caption, name = f"grid{index}", tag("h3", run_label(run.series, run.name))
     try:
         return tag(
             "div.protocol",
@@ -43,15 +45,14 @@ def _one_run(index: int, run: Run, grid: Mapping[str, Any]) -> Markup:
 
 def _lines(index: int, run: Run, grid: Mapping[str, Any]) -> Markup:
     """The numbers against the evaluations, a line a row, and as CSV."""
-    figures = []
+    figures, numbers = [], as_csv(grid)
     for i, block in enumerate(grid["blocks"]):
         if lines := lines_of(block, grid["steps"])[:MOST_LINES]:
             title = f"{run.name}: {block['metric']} against the number of network evaluations"
-            legend = [tag("li", swatch(*line.style), line.label) for line in lines]
             picture = to_svg(draw_lines(lines), f"grid{index}-{i}", f"{title}: the numbers of the table above")
-            figures.append(tag("figure.main-plot", tag("ul.legend", legend), tag("figcaption", title), picture))
-    numbers = tag("details", tag("summary", "These numbers as CSV"), tag("pre", as_csv(grid)))
-    return join(figures, numbers if figures else None)
+            entries = [(*line.style, line.label) for line in lines]
+            figures.append(framed(picture, f"table {run.name} {block['metric']}", title, entries, numbers))
+    return join(figures)
 
 
 def _block(grid: Mapping[str, Any], block: Mapping[str, Any], caption: str) -> Markup:
@@ -74,4 +75,4 @@ def _cell(cell: Mapping[str, Any] | None, decimals: int) -> Markup:
     if cell is None:
         return tag("td", "–")
     spread = None if cell["spread"] is None else tag("span.spread", f" ± {cell['spread']:.{decimals}f}")
-    return tag("td", f"{cell['value']:.{decimals}f}", cell["mark"], spread)
+    return tag("td", fixed(cell["value"], decimals), cell["mark"], spread)

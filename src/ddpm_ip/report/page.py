@@ -10,17 +10,20 @@ from PIL import Image
 
 from ddpm_ip import __version__
 from ddpm_ip.files import write_text
-from ddpm_ip.report.compare import describe, differing_keys, lead, other_differences, show
+from ddpm_ip.report.calibration import calibration_section
+from ddpm_ip.report.compare import describe, lead, one_of_each_group, show
 from ddpm_ip.report.during import during_training
+from ddpm_ip.report.exposure import exposure_section
 from ddpm_ip.report.grids import grids_section
+from ddpm_ip.report.headline import headline
 from ddpm_ip.report.markup import Markup, join, tag
+from ddpm_ip.report.numbers import counted
 from ddpm_ip.report.provenance import provenance_section
-from ddpm_ip.report.results import results_section, verdict
+from ddpm_ip.report.results import MOST_TABLES, results_section, verdict
 from ddpm_ip.report.run import Run, load_runs
 from ddpm_ip.report.samples import samples_section
-from ddpm_ip.report.svg import run_label
-from ddpm_ip.report.table import markdown, plain, tables
-from ddpm_ip.report.texts import CITATION, METHOD
+from ddpm_ip.report.stale import stale
+from ddpm_ip.report.table import Table, markdown, plain, tables
 from ddpm_ip.report.training import training_section
 
 # The page keeps its own promise: a browser refuses to load anything from elsewhere.
@@ -87,53 +90,42 @@ def html_page(
         tag("title", title),
         tag("style", Markup(files("ddpm_ip.report").joinpath("style.css").read_text(encoding="utf-8"))),
     )
+    found = tables(runs)
+    results = results_section(found, runs, notes, floors, during_training(runs))  # refuses a floor of nothing
     body = join(
-        tag("h1", title),
-        tag("p.lead", lead(runs)),
-        _differences(runs),
-        [tag("p", sentence) for sentence in other_differences(runs)],
+        tag("header", tag("h1", title), tag("p.lead", lead(runs))),
+        headline(found, runs, floors),
         _missing(runs),
-        results_section(tables(runs), notes, floors, during_training(runs)),
-        grids_section(runs),
         samples_section(runs, real),
+        results,
+        grids_section(runs),
+        exposure_section(runs),
+        calibration_section(runs, found),
         training_section(runs),
-        _method(),
+        _protocol(found),
         provenance_section(runs),
-        tag(
-            "footer.quiet",
-            f"Written by ddpm-ip {__version__} from {len(runs)} run folder{'s' if len(runs) > 1 else ''}.",
-        ),
+        tag("footer.quiet", f"Written by ddpm-ip {__version__} from {counted(len(runs), 'run folder')}."),
     )
     return join(Markup("<!doctype html>\n"), tag("html", tag("head", head), tag("body", tag("main", body)), lang="en"))
 
 
-def _differences(runs: Sequence[Run]) -> Markup | None:
-    """What differs between the configs: runs as rows, or as columns where many keys differ."""
-    keys = differing_keys(runs)
-    if len(runs) < 2 or not keys:
-        return None
-    left = [run_label(i, run.name) for i, run in enumerate(runs)]
-    top = [tag("code", key) for key in keys]
-    values = [[show(run.settings.get(key)) for key in keys] for run in runs]
-    if len(keys) > 4:
-        left, top, values = top, left, [list(column) for column in zip(*values, strict=True)]
-    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name in top])
-    rows = [
-        tag("tr", tag("th", name, scope="row"), [tag("td", value) for value in row])
-        for name, row in zip(left, values, strict=True)
-    ]
-    return tag("div.scroll", tag("table.settings", tag("thead", head), tag("tbody", rows)))
-
-
 def _missing(runs: Sequence[Run]) -> Markup | None:
-    """What the run folders lack, named once and early."""
+    """What the run folders lack, and what is not of their newest weights, named once and early."""
     items = [tag("li", f"{run.name}: {what}.") for run in runs for what in (*run.missing(), *run.problems)]
-    return tag("div.notice", tag("strong", "Missing or damaged"), tag("ul", items)) if items else None
+    old = [tag("li", f"{run.name}: {what}.") for run in runs for what in stale(run)]
+    notices = (("Missing or damaged", items), ("Stale: not of the newest weights", old))
+    return join([tag("div.notice", tag("strong", name), tag("ul", told)) for name, told in notices if told])
 
 
-def _method() -> Markup:
-    lines = tag("ol.method", [tag("li", line) for line in METHOD])
-    return tag("section", tag("h2", "Method"), lines, tag("p.quiet", CITATION))
+def _protocol(found: Sequence[Table]) -> Markup | None:
+    """One line for each protocol; where runs differ in a line, in their weights for example, those under Provenance."""
+    lines = [f"{table.lines[0].rstrip('.')}." for table in found[:MOST_TABLES] if table.lines]
+    more = sum(len(table.lines) - 1 for table in found if table.lines)
+    note = f"Of other weights or spacings: {counted(more, 'more line')}, under “Protocol of every number”."
+    if not lines:
+        return None
+    told = [tag("p.protocol-line", line) for line in lines]
+    return tag("section", tag("h2", "Protocol"), told, tag("p.quiet", note) if more else None)
 
 
 def _default_title(runs: Sequence[Run]) -> str:
@@ -143,5 +135,11 @@ def _default_title(runs: Sequence[Run]) -> str:
     if len(runs) == 1:
         kind = describe(runs[0])
         return kind[0].upper() + kind[1:] + ("," if "," in kind and place else "") + place
-    plain = sum(describe(run) == "plain DDPM" for run in runs)
-    return ("Input perturbation against plain DDPM" if 0 < plain < len(runs) else f"{len(runs)} runs compared") + place
+    groups = one_of_each_group(runs)
+    plain = sum(describe(run) == "plain DDPM" for run in groups)
+    if len(groups) == 1:
+        kind = describe(runs[0])
+        return f"{kind[0].upper()}{kind[1:]}, {len(runs)} seeds{place}"
+    return (
+        "Input perturbation against plain DDPM" if 0 < plain < len(groups) else f"{len(runs)} runs compared"
+    ) + place

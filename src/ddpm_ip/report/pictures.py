@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from ddpm_ip.files import read_bytes
@@ -20,6 +21,7 @@ LARGEST = 64_000_000
 """Bytes of a file, and pixels of a picture, that are looked at."""
 
 KINDS = ("PNG", "JPEG")
+MOST_ENLARGED, LARGEST_EXACT = 16, 12_000_000
 MAX_SIDE = 900
 MIN_SIDE = 96
 
@@ -74,6 +76,48 @@ def data_uri(picture: Image.Image, limit: int) -> str:
         picture = _fit(picture, max(MIN_SIDE, int(max(picture.size) * shrink)))
         encoded = _encode(picture, "JPEG", quality=88, subsampling=0)
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
+
+
+def pixel_exact(picture: Image.Image) -> Image.Image:
+    """A picture in its own pixels: without the whole-number enlargement that the grids of small images have.
+
+    A browser enlarges it again by a whole number (:func:`enlargement`), so that each pixel stays a square.
+    """
+    pixels = np.asarray(picture)
+    if pixels.size > LARGEST_EXACT:
+        return picture
+    for factor in range(MOST_ENLARGED, 1, -1):
+        if pixels.shape[0] % factor or pixels.shape[1] % factor:
+            continue
+        small = pixels[::factor, ::factor]
+        if not np.array_equal(small[:1].repeat(factor, axis=1), pixels[:1]):  # most are told by their first row
+            continue
+        if np.array_equal(small.repeat(factor, axis=0).repeat(factor, axis=1), pixels):
+            return Image.fromarray(small.copy())
+    return picture
+
+
+def upper_half(picture: Image.Image) -> Image.Image:
+    """The upper rows of a grid of images, cut along the background between two rows; all of it where there is none."""
+    pixels = np.asarray(picture)
+    same = (pixels == pixels[0, 0]).reshape(len(pixels), -1).all(axis=1)
+    rows = np.flatnonzero(same[: len(pixels) // 2 + 2])
+    cut = int(rows[-1]) + 1 if rows.size else 0
+    return picture.crop((0, 0, picture.width, cut)) if cut > 0.3 * len(pixels) else picture
+
+
+def enlargement(picture: Image.Image, width: int) -> int:
+    """By which whole number a picture is shown, to be about so many CSS pixels wide; 1 for a larger one."""
+    return max(1, width // picture.width)
+
+
+def lossless(picture: Image.Image, limit: int) -> Image.Image:
+    """The upper part of a grid that a page has room for without loss; at least a quarter of it."""
+    for share in (1.0, 0.75, 0.5, 0.25):
+        part = picture.crop((0, 0, picture.width, max(1, round(picture.height * share))))
+        if len(_encode(part, "PNG")) <= limit * 3 // 4:
+            return part
+    return part
 
 
 def _fit(picture: Image.Image, side: int) -> Image.Image:

@@ -36,6 +36,9 @@ LARGEST = 1e30
 MOST_LINES = 48
 """Samplers of a plot."""
 
+FAR = 5.0
+"""How many times below the lowest value a floor is too far away to be drawn."""
+
 POINTS = 500
 """Points drawn of a long curve."""
 
@@ -54,7 +57,7 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
     """
     figure, axes = make_figure(4.8, 2.8)
     families = list(dict.fromkeys(setting.family for setting in table.settings))[:MOST_LINES]
-    values = [floor] if floor is not None else []
+    values: list[float] = []
     for column_index, column in enumerate(table.columns):
         for family_index, family in enumerate(families):
             color, marker = style_of(line_style(table, column_index, family_index))
@@ -69,7 +72,8 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
                 linestyle=DASHES[family_index % len(DASHES)],
                 markerfacecolor=PAPER if is_hollow(family_index) else color,
             )  # fmt: skip
-    if floor is not None:
+    if floor is not None and _is_near(floor, values):
+        values.append(floor)
         axes.axhline(floor, color=INK, linewidth=1, linestyle=(0, (1, 2)))
         axes.annotate("floor", (0, floor), (4, 3), ("axes fraction", "data"), "offset points", color=INK, size=8)
     evaluations_axis(axes, sorted({s.evaluations for s in table.settings if s.evaluations}) or [1])
@@ -79,6 +83,11 @@ def metric_by_evaluations(table: Table, floor: float | None = None) -> Figure:
     return figure
 
 
+def _is_near(floor: float, values: Sequence[float]) -> bool:
+    """Whether a floor leaves the lines room: far below them it is told in words alone."""
+    return not values or not 0 < floor < min(values) / FAR
+
+
 def can_be_drawn(table: Table, setting: Setting, column: Column) -> bool:
     """Whether a number has a place in :func:`metric_by_evaluations`: it is finite, and its evaluations are known."""
     cell = table.finite(setting, column)
@@ -86,9 +95,9 @@ def can_be_drawn(table: Table, setting: Setting, column: Column) -> bool:
 
 
 def column_style(table: Table, column: int) -> int:
-    """A run keeps its colour in every plot; only a run with several weights must take colours by column."""
-    runs = [c.run for c in table.columns]
-    return runs[column] if len(set(runs)) == len(runs) else column
+    """A run keeps its colour in every plot; only where one has several weights must columns take colours in turn."""
+    series = [c.series for c in table.columns]
+    return series[column] if len(set(series)) == len(series) else column
 
 
 def is_alone(table: Table) -> bool:

@@ -7,18 +7,27 @@ from collections.abc import Mapping, Sequence
 from ddpm_ip.errors import UserError
 from ddpm_ip.metric import find, higher_is_better
 from ddpm_ip.report.compare import grouped, show
+from ddpm_ip.report.downloads import Entry, csv_text, framed
+from ddpm_ip.report.groups import SEED
 from ddpm_ip.report.markup import Markup, join, sentence_list, tag
-from ddpm_ip.report.plots import can_be_drawn, column_style, is_alone, metric_by_evaluations
-from ddpm_ip.report.svg import run_label, swatch, to_svg
+from ddpm_ip.report.numbers import signed
+from ddpm_ip.report.plots import MOST_LINES, can_be_drawn, column_style, is_alone, metric_by_evaluations
+from ddpm_ip.report.run import Run
+from ddpm_ip.report.svg import run_label, to_svg
 from ddpm_ip.report.table import Column, Setting, Table
 from ddpm_ip.report.texts import UNKNOWN_METRIC
 
+TITLE = "Distance"
 MOST_TABLES = 24
 MOST_ROWS = 300
 
 
 def results_section(
-    tables: Sequence[Table], notes: Sequence[str], floors: Mapping[str, float], during: Markup | None = None
+    tables: Sequence[Table],
+    runs: Sequence[Run],
+    notes: Sequence[str],
+    floors: Mapping[str, float],
+    during: Markup | None = None,
 ) -> Markup:
     """All tables and plots; ``notes`` stand beneath them, then ``during``, what was measured during training.
 
@@ -33,7 +42,7 @@ def results_section(
             )
     if not tables:
         none = "No run has results yet." if during is None else "No run has been measured after its training yet."
-        return tag("section", tag("h2", "Results"), tag("p", none), _notes(notes), during)
+        return tag("section", tag("h2", TITLE), tag("p", none), _notes(notes), during)
     # Notes belong beneath the table; beneath several, since they do not say which they mean.
     beneath = notes if len(tables) == 1 else ()
     shown, left_out = tables[:MOST_TABLES], len(tables) - MOST_TABLES
@@ -43,9 +52,9 @@ def results_section(
     )
     return tag(
         "section",
-        tag("h2", "Results"),
+        tag("h2", TITLE),
         several if len(tables) > 1 else None,
-        [_one_protocol(table, i, floors.get(table.protocol.metric), beneath) for i, table in enumerate(shown)],
+        [_one_protocol(table, i, runs, floors.get(table.protocol.metric), beneath) for i, table in enumerate(shown)],
         tag("p", f"Tables of {left_out} more protocols are not shown.") if left_out > 0 else None,
         None if beneath else _notes(notes),
         during,
@@ -57,32 +66,37 @@ def _notes(notes: Sequence[str]) -> Markup | None:
     return tag("div", [tag("p", note) for note in notes]) if notes else None
 
 
-def _one_protocol(table: Table, index: int, floor: float | None, notes: Sequence[str]) -> Markup:
+def _one_protocol(table: Table, index: int, runs: Sequence[Run], floor: float | None, notes: Sequence[str]) -> Markup:
+    """A table, what its signs mean, and its figure; of one column, the first figure stands on top of the page."""
     metric = table.protocol.metric
     title = f"{metric} against the number of network evaluations"
     floor_text = f"Floor of {metric}, as given: {table.formatter()(floor)}." if floor is not None else None
+    above = index == 0 and len(table.columns) == 1
+    drawn = not above and any(can_be_drawn(table, *place) for place in table.cells)
+    label = f"{title}: the numbers of the table"
+    picture = to_svg(metric_by_evaluations(table, floor), f"metric{index}", label) if drawn else None
+    name = f"{metric} {index + 1}" if index else metric
     return tag(
         "div.protocol",
         tag("h3", metric),
-        tag("p", verdict(table)) if verdict(table) else None,
+        tag("p", said) if (said := verdict(table, _mark(table))) else None,
         # Not a <caption>: that would be as wide as the table, and on a phone scroll out of sight with it.
         tag("p.quiet", _caption(table), id=f"caption{index}"),
         tag("div.scroll", _html_table(table, f"caption{index}")),
         _notes(notes),
-        [tag("p.quiet", line) for line in [floor_text, *_protocol_lines(table)] if line],
-        None
-        if not any(can_be_drawn(table, *place) for place in table.cells)
-        else tag(
-            "figure.main-plot",
-            _legend(table),
-            tag("figcaption", title),
-            to_svg(metric_by_evaluations(table, floor), f"metric{index}", f"{title}: the numbers of the table above"),
-        ),
+        [tag("p.quiet", line) for line in [floor_text, *_beneath(table)] if line],
+        framed(picture, name, title, legend(table), numbers_csv(table, runs)) if picture else None,
     )
 
 
-def verdict(table: Table) -> str | None:
-    """Who is ahead in how many rows, counted and nothing more."""
+def _mark(table: Table) -> str:
+    """How the page marks the number that is ahead."""
+    known = any(table.sure(setting, column) for setting, column in table.cells)
+    return "marked; bold: by more than known spreads" if known else "marked; not bold, since no spread is known"
+
+
+def verdict(table: Table, mark: str = "bold") -> str | None:
+    """Who is ahead in how many rows, which are marked in some way, counted and nothing more."""
     higher = higher_is_better(table.protocol.metric)
     rows = sum(map(table.compared, table.settings))
     if not rows:
@@ -96,18 +110,17 @@ def verdict(table: Table) -> str | None:
         return f"{opening} Nobody is ahead in any of {rows} rows: {why}." if rows > 1 else f"{opening} A tie: {why}."
     counts = [f"{column.label} in {count} of {rows}" for column, count in wins.items()]
     tied = f" In {ties} of {rows} nobody is: {why}." if ties else ""
-    return f"{opening} Ahead in a row (bold) is {sentence_list(counts)}.{tied}"
+    return f"{opening} Ahead in a row ({mark}) is {sentence_list(counts)}.{tied}"
 
 
-def _protocol_lines(table: Table) -> list[str]:
-    seeds = max(cell.seeds for cell in table.cells.values())
-    lines = [f"Protocol: {line}" for line in table.lines[:3]]
-    if len(table.lines) > 3:
-        lines.append(f"{len(table.lines) - 3} more protocol lines are under “Provenance”.")
+def _beneath(table: Table) -> list[str]:
+    """What the signs in a table mean, and what it does not show."""
+    lines = []
     if len(table.settings) > MOST_ROWS:
         lines.append(f"{len(table.settings) - MOST_ROWS} more rows are not shown.")
-    if seeds > 1:
-        lines.append(f"Values with several seeds (up to {seeds}) are means, ± the standard deviation over seeds.")
+    for over in dict.fromkeys(cell.over for cell in table.cells.values() if cell.over and cell.seeds > 1):
+        most = max(cell.seeds for cell in table.cells.values() if cell.over == over)
+        lines.append(f"Values of several {over} (up to {most}) are means, ± the standard deviation over them.")
     return lines
 
 
@@ -121,7 +134,7 @@ def _html_table(table: Table, caption: str) -> Markup:
     headers = [tag("th", name, scope="col") for name in names]
     changes = [tag("th", "Ratio", scope="col"), tag("th", "Difference", scope="col")] if len(table.columns) == 2 else []
     return tag(
-        "table",
+        "table.results",
         tag("thead", tag("tr", tag("th", "Sampler", scope="col"), tag("th", "Steps", scope="col"), headers, changes)),
         [tag("tbody", [_row(table, s, len(rows) if s is rows[0] else 0) for s in rows]) for rows in families.values()],
         aria_labelledby=caption,
@@ -160,10 +173,11 @@ def _cell(table: Table, setting: Setting, column: Column) -> Markup:
     cell, text = table.cells.get((setting, column)), table.formatter()
     if cell is None:
         return tag("td", "–")
-    best = column == table.best(setting)
+    best, sure = column == table.best(setting), table.sure(setting, column)
+    value = tag("data", text(cell.value), value=repr(cell.value))
     return tag(
         "td.best" if best else "td",
-        tag("data", text(cell.value), value=repr(cell.value)),
+        tag("strong", value) if sure else value,
         tag("span.spread", f" ± {text(cell.spread)}") if cell.spread is not None else None,
         tag("span.hidden", " (best)") if best else None,
     )
@@ -176,19 +190,35 @@ def _change(table: Table, setting: Setting) -> list[Markup]:
     if change is None:
         return [tag("td.change", "–"), tag("td.change", "–")]
     ratio, difference = change
-    sign = "" if text(abs(difference)) == text(0.0) else "−" if difference < 0 else "+"
     return [
         tag("td.change", "–" if ratio is None else f"{ratio:.3f}"),
-        tag("td.change", f"{sign}{text(abs(difference))}"),
+        tag("td.change", signed(text(difference))),
     ]
 
 
-def _legend(table: Table) -> Markup:
-    labels = dict.fromkeys(table.family_label(setting) for setting in table.settings)
-    runs = [tag("li", run_label(column_style(table, i), c.label)) for i, c in enumerate(table.columns)]
-    alone = is_alone(table)
-    lines = [tag("li", swatch(i if alone else None, i), label) for i, label in enumerate(labels)]
-    return tag("ul.legend", [] if alone else runs, lines if len(lines) > 1 else [])
+def legend(table: Table) -> list[Entry]:
+    """The lines of the figure of a table: its runs by colour and marker, its samplers by dashes."""
+    labels = list(dict.fromkeys(table.family_label(setting) for setting in table.settings))[:MOST_LINES]
+    if is_alone(table):
+        return [(i, i, label) for i, label in enumerate(labels)]
+    runs: list[Entry] = [(column_style(table, i), 0, c.label) for i, c in enumerate(table.columns)]
+    return runs + ([(None, i, label) for i, label in enumerate(labels)] if len(labels) > 1 else [])
+
+
+def numbers_csv(table: Table, runs: Sequence[Run]) -> str:
+    """Each measurement behind a table, unrounded: a line a number, so that other spreads can be computed of it."""
+    head = ("metric", "value", "spread", "run", "training_seed", "row", "spacing", "steps", "evaluations")
+    return csv_text(
+        (*head, "sampling_seed", "images", "weights", "protocol"),
+        (
+            (
+                r.metric, r.value, "" if r.spread is None else r.spread, runs[i].name, runs[i].settings.get(SEED, ""),
+                r.row, r.spacing or "", r.steps or "", r.evaluations or "", "" if r.seed is None else r.seed,
+                r.n_images or "", r.weights or "", r.line or "",
+            )
+            for i, r in table.measured
+        ),
+    )  # fmt: skip
 
 
 def _explanation(metric: str) -> Markup:

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from ddpm_ip.errors import UserError
+from ddpm_ip.exposure.curves import Exposure
 from ddpm_ip.files import LARGEST_LINES, read_bytes
-from ddpm_ip.report.evaluated import find_evaluations, kept_images
+from ddpm_ip.report.evaluated import checkpoints_of, find_evaluations, kept_images, strips_of
+from ddpm_ip.report.groups import grouped_by_seed
+from ddpm_ip.report.laboratory import Calibration, calibration_files, calibrations_of, exposure_files, exposures_of
 from ddpm_ip.report.reading import (
     CONFIG,
     EVALUATIONS,
@@ -63,7 +66,13 @@ class Run:
         folders: of samples that were evaluated, by the name that the grid of a result has.
         kept: folders of images that a table kept, and how many each holds.
         files: of evaluations.
+        exposures: what was measured of exposure bias, in the order of their files.
+        calibrations: which correction was chosen for which sampling, in the order of their files.
+        checkpoints: where weights lie in the folder, by their SHA-256.
+        strips: folders of pictures of how images came about (``ddpm-ip sample --mode denoise``).
         problems: what was damaged and therefore left out, one sentence each.
+        series: colour and marker in all figures, by number; runs that differ in their seed alone share it.
+        group: what these runs are called together; the name of a run alone.
     """
 
     path: Path
@@ -81,7 +90,13 @@ class Run:
     folders: Mapping[str, Path] = field(default_factory=dict)
     kept: tuple[tuple[str, int], ...] = ()
     files: tuple[Path, ...] = ()
+    exposures: tuple[Exposure, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    strips: tuple[Path, ...] = ()
     problems: tuple[str, ...] = ()
+    series: int = 0
+    group: str = ""
 
     @classmethod
     def load(cls, path: Path | str) -> Run:
@@ -121,7 +136,11 @@ class Run:
             grids=_find_grids(folder),
             folders=evaluated.folders,
             kept=tuple(kept_images(folder)),
-            files=evaluated.files,
+            files=(*evaluated.files, *exposure_files(folder), *calibration_files(folder)),
+            exposures=tuple(exposures_of(folder, problems)),
+            calibrations=tuple(calibrations_of(folder, problems)),
+            checkpoints=checkpoints_of(folder),
+            strips=tuple(strips_of(folder)),
             problems=problems.told(),
         )
 
@@ -177,7 +196,7 @@ def load_runs(runs: Sequence[Run | Path | str]) -> list[Run]:
     for path in paths:
         if paths.count(path) > 1:
             raise UserError(f"The run {path} is given twice.")
-    return [replace(run, name=_short_name(run.path, paths)) for run in loaded]
+    return grouped_by_seed([replace(run, name=_short_name(run.path, paths)) for run in loaded])
 
 
 def _short_name(path: Path, paths: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""The samples section: real images, samples of the runs side by side, and how they developed in training."""
+"""The samples section: a matrix of grids for each sampler, images from noise on, and their development in training."""
 
 from __future__ import annotations
 
@@ -8,39 +8,66 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ddpm_ip.report.compare import grouped, show
+from ddpm_ip.report.compare import grouped, one_of_each_group, show
 from ddpm_ip.report.evaluated import sample_files
-from ddpm_ip.report.markup import Markup, tag
-from ddpm_ip.report.pictures import PAGE_BYTES, contact_sheet, data_uri, open_picture
+from ddpm_ip.report.markup import Markup, join, tag
+from ddpm_ip.report.numbers import counted
+from ddpm_ip.report.pictures import (
+    PAGE_BYTES,
+    contact_sheet,
+    data_uri,
+    enlargement,
+    lossless,
+    open_picture,
+    pixel_exact,
+    upper_half,
+)
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
 from ddpm_ip.report.table import Setting
-from ddpm_ip.run.record import SECTIONS
+from ddpm_ip.run.record import SECTIONS, Record
 from ddpm_ip.run.row import spacing_name
 
 FILM = 5
-MAX_PAIRS = 16
+STRIPS = 4  # pictures of how an image came about, of one folder
+MAX_GRIDS = 16
+MAX_STEPS, MAX_OPEN = 5, 2
+WIDTH, FILM_WIDTH, STRIP_WIDTH = 250, 170, 720  # CSS pixels: of a grid, of one of a film, of a strip
+SMALL = 170  # ... of a grid on a phone and on paper
+
+SAME_NOISE = "An image began with the same noise in all of these grids; their upper halves are shown."
+
+Found = Mapping[Setting, Mapping[Path, Record]]
 
 
 def samples_section(runs: Sequence[Run], real: Image.Image | None) -> Markup:
     """All pictures of the page, which share its byte budget equally."""
-    pairs = _grid_files(runs)
-    shown = sorted(pairs, key=lambda setting: setting.order)[:MAX_PAIRS]
-    films = [film(run.grids) for run in runs]
-    limit = PAGE_BYTES // max(
-        1, sum(map(len, films)) + sum(len(pairs[setting]) for setting in shown) + (real is not None)
-    )
-    left_out = f"{len(pairs) - MAX_PAIRS} more settings are not pictured; their grids are in the run folders."
+    found = _grid_files(runs)
+    shown = _shown(found)
+    pictured = one_of_each_group([run for run in runs if any(run.path in found[s] for s in shown)])
+    films = [film(run.grids) for run in one_of_each_group(runs)]
+    strips = [sample_files(folder)[:STRIPS] for run in runs for folder in run.strips]
+    cells = sum(run.path in found[setting] for setting in shown for run in pictured)
+    limit = PAGE_BYTES // max(1, cells + sum(map(len, films)) + sum(map(len, strips)) + (real is not None))
+    left_out = len(found) - len(shown)
     return tag(
         "section",
         tag("h2", "Samples"),
-        tag("figure.real", tag("figcaption", "Real data"), _img(real, "Real images", limit)) if real else None,
-        _side_by_side(runs, pairs, shown, limit) if shown else tag("p", "No run has sample grids from an evaluation."),
-        tag("p.quiet", left_out) if len(pairs) > MAX_PAIRS else None,
+        _matrices(pictured, found, shown, limit) if shown else tag("p", "No run has sample grids from an evaluation."),
+        tag("p.quiet", _noise(pictured, found, shown)) if shown else None,
+        tag("p.quiet", f"{left_out} more settings are not pictured; their grids are in the run folders.")
+        if left_out
+        else None,
         [tag("p.quiet", sentence) for run in runs if (sentence := _kept(run))],
+        tag("figure.real", tag("figcaption", "Real data"), _img(real, "Real images", limit)) if real else None,
+        _strips(runs, limit),
         tag("h3", "During training") if any(films) else None,
-        [_filmstrip(run, film, i, limit) for i, (run, film) in enumerate(zip(runs, films, strict=True)) if film],
-    )
+        [
+            _filmstrip(run, film, limit)
+            for run, film in zip(one_of_each_group(runs), films, strict=True)
+            if film
+        ],
+    )  # fmt: skip
 
 
 def film(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
@@ -49,44 +76,86 @@ def film(grids: Sequence[tuple[int, Path]]) -> list[tuple[int, Path]]:
     return [grids[i] for i in chosen]
 
 
-def _grid_files(runs: Sequence[Run]) -> dict[Setting, dict[str, str]]:
-    """For each setting, by run: the grid that ``results.json`` names (the newest)."""
-    found: dict[Setting, dict[str, str]] = {}
+def _grid_files(runs: Sequence[Run]) -> dict[Setting, dict[Path, Record]]:
+    """For each setting, by run: the measurement whose grid was made last."""
+    found: dict[Setting, dict[Path, Record]] = {}
     for run in runs:
         for result in run.results:
             if result.grid:
-                found.setdefault(Setting.of(result), {})[run.name] = result.grid
+                found.setdefault(Setting.of(result), {})[run.path] = result
     return found
 
 
-def _side_by_side(
-    runs: Sequence[Run], pairs: Mapping[Setting, Mapping[str, str]], shown: Sequence[Setting], limit: int
-) -> Markup:
-    mixed = len({setting.spacing for setting in shown} - {SECTIONS}) > 1
-    pictured = [(i, run) for i, run in enumerate(runs) if any(run.name in names for names in pairs.values())]
-    blocks = []
+def _shown(found: Found) -> list[Setting]:
+    """The settings that are pictured: of each sampler the first few numbers of steps."""
+    settings = sorted(found, key=lambda setting: setting.order)
+    few = [s for s in settings if [t for t in settings if t.family == s.family].index(s) < MAX_STEPS]
+    return few[:MAX_GRIDS]
+
+
+def _families(shown: Sequence[Setting]) -> list[list[Setting]]:
+    """The settings of each sampler."""
+    families: dict[tuple[str, str | None], list[Setting]] = {}
     for setting in shown:
-        title = f"{setting.row}, {show(setting.steps)} {'step' if setting.steps == 1 else 'steps'}"
-        detail = f", {spacing_name(setting.spacing or '')}" if mixed and setting.spacing not in (None, SECTIONS) else ""
-        figures = [_grid(run, pairs[setting].get(run.name), i, title, limit) for i, run in pictured]
-        side = "div.side many" if len(pictured) > 3 else "div.side"
-        blocks.append(tag("div.pair", tag("h3", title + detail), tag(side, figures)))
-    # Two runs: two settings beside each other; from four runs on: one setting over the whole width.
-    columns = f"grid-template-columns: repeat(auto-fill, minmax(min(100%, {13 * min(len(pictured), 4)}rem), 1fr))"
-    return tag("div.pairs", blocks, style=columns)
+        families.setdefault(setting.family, []).append(setting)
+    return list(families.values())
 
 
-def _grid(run: Run, relative: str | None, index: int, title: str, limit: int) -> Markup:
-    caption = tag("figcaption", run_label(index, run.name))
-    if relative is None:
-        return tag("figure", caption, tag("div.absent", "no samples at this setting"))
-    alt = f"Samples of {run.name}, {title}"
+def _matrices(runs: Sequence[Run], found: Found, shown: Sequence[Setting], limit: int) -> Markup:
+    """The first samplers, and the others to unfold."""
+    every = [_matrix(runs, found, family, limit) for family in _families(shown)]
+    more = every[MAX_OPEN:]
+    summary = f"{counted(len(more), 'more sampler')}"
+    return join(every[:MAX_OPEN], tag("details", tag("summary", summary), more) if more else None)
+
+
+def _matrix(runs: Sequence[Run], found: Found, family: Sequence[Setting], limit: int) -> Markup:
+    """Rows are runs, columns are steps; the name of a run stands above its row, so that a phone has room for both."""
+    row = family[0].row
+    mixed = len({setting.spacing for setting in found} - {SECTIONS}) > 1
+    spacing = family[0].spacing
+    detail = f", {spacing_name(spacing or '')}" if mixed and spacing not in (None, SECTIONS) else ""
+    names = [f"{show(s.steps)} {'step' if s.steps == 1 else 'steps'}" for s in family]
+    head = tag("tr", [tag("th", name, scope="col") for name in names])
+    bodies = []
+    for run in runs:
+        cells = [
+            _grid(run, found[setting].get(run.path), f"{row}, {name}", limit)
+            for setting, name in zip(family, names, strict=True)
+        ]
+        label = tag("th", run_label(run.series, run.name), scope="rowgroup", colspan=len(family))
+        bodies.append(tag("tbody", tag("tr", label), tag("tr", [tag("td", cell) for cell in cells])))
+    return tag(
+        "div.matrix",
+        tag("h3", row + detail),
+        tag("div.scroll", tag("table.grids", tag("thead", head), bodies), tabindex=0),
+    )
+
+
+def _noise(runs: Sequence[Run], found: Found, shown: Sequence[Setting]) -> str:
+    records = [found[setting][run.path] for setting in shown for run in runs if run.path in found[setting]]
+    seeds = {record.seed for record in records}
+    grouped_runs = any(run.group != run.name for run in runs)
+    groups = " Of runs that differ in their seed alone the first is shown." if grouped_runs else ""
+    if len(seeds) == 1 and None not in seeds:
+        return f"{SAME_NOISE} Sampling seed {show(next(iter(seeds)))}.{groups}"
+    return f"These grids were not all made with the same sampling seed.{groups}"
+
+
+def _grid(run: Run, record: Record | None, title: str, limit: int) -> Markup:
+    if record is None or record.grid is None:
+        return tag("div.absent", "no samples at this setting")
+    alt, relative = f"Samples of {run.name}, {title}", record.grid
     if relative in run.folders:
         sheet = contact_sheet(sample_files(run.folders[relative]))
-        return tag("figure", caption, _img(sheet, alt, limit) if sheet else tag("div.absent", f"{relative} is empty"))
+        return _img(upper_half(pixel_exact(sheet)), alt, limit) if sheet else tag("div.absent", f"{relative} is empty")
     path = run.file(relative)
-    picture = _picture(path, alt, limit) if path else None
-    return tag("figure", caption, picture or tag("div.absent", f"{relative} is missing"))
+    if path is None:
+        return tag("div.absent", f"{relative} is missing")
+    picture = open_picture(path)
+    return (
+        _img(upper_half(pixel_exact(picture)), alt, limit) if picture else tag("div.absent", f"{path.name} is damaged")
+    )
 
 
 def _kept(run: Run) -> str | None:
@@ -101,18 +170,38 @@ def _kept(run: Run) -> str | None:
     return f"{run.name}: images that the table kept: {'; '.join(found)}." if found else None
 
 
-def _filmstrip(run: Run, chosen: Sequence[tuple[int, Path]], index: int, limit: int) -> Markup:
+def _strips(runs: Sequence[Run], limit: int) -> Markup | None:
+    """From noise to images: the strips that ``ddpm-ip sample --mode denoise`` left in a run."""
+    found = []
+    for run in runs:
+        for folder in run.strips:
+            files = sample_files(folder)[:STRIPS]
+            pictures = [_picture(path, f"{run.name}: from noise to image", limit, STRIP_WIDTH) for path in files]
+            name = tag("figcaption", run_label(run.series, run.name), f" ({folder.relative_to(run.path)})")
+            found += [tag("figure.strip", name, tag("div.scroll", pictures, tabindex=0))] if pictures else []
+    return tag("div", tag("h3", "From noise to image"), found) if found else None
+
+
+def _filmstrip(run: Run, chosen: Sequence[tuple[int, Path]], limit: int) -> Markup:
     figures = [
-        tag("figure", tag("figcaption", f"step {grouped(step)}"), _picture(path, f"{run.name} at step {step}", limit))
+        tag(
+            "figure",
+            tag("figcaption", f"step {grouped(step)}"),
+            _picture(path, f"{run.name} at step {step}", limit, FILM_WIDTH),
+        )
         for step, path in chosen
     ]
-    return tag("figure.strip", tag("figcaption", run_label(index, run.name)), tag("div.film", figures))
+    return tag("figure.strip", tag("figcaption", run_label(run.series, run.name)), tag("div.film", figures))
 
 
-def _picture(path: Path, alt: str, limit: int) -> Markup:
+def _picture(path: Path, alt: str, limit: int, width: int) -> Markup:
     picture = open_picture(path)
-    return _img(picture, alt, limit) if picture else tag("div.absent", f"{path.name} is damaged")
+    return _img(picture, alt, limit, width) if picture else tag("div.absent", f"{path.name} is damaged")
 
 
-def _img(picture: Image.Image, alt: str, limit: int) -> Markup:
-    return tag("img", src=data_uri(picture, limit), alt=alt)
+def _img(picture: Image.Image, alt: str, limit: int, width: int = WIDTH) -> Markup:
+    """A picture in its own pixels, each a square of whole screen pixels."""
+    picture = lossless(pixel_exact(picture if picture.mode in ("L", "RGB") else picture.convert("RGB")), limit)
+    times, small = (enlargement(picture, room) for room in (width, SMALL if width == WIDTH else width // 2))
+    style = f"--w: {picture.width}px; --times: {times}; --small: {small}"
+    return tag("img", src=data_uri(picture, limit), alt=alt, width=picture.width, height=picture.height, style=style)

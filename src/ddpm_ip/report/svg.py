@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 VARIABLES = {INK: "ink", RULE: "rule", PAPER: "paper", **{color: f"series-{i}" for i, color in enumerate(SERIES)}}
 """Colours that the figures are drawn in, and the page's CSS variables that take their place."""
 
+COLORS = {variable: color for color, variable in VARIABLES.items()}
+SWATCH = "swatch"
+
 SHAPES = {
     "o": '<circle cx="15" cy="6" r="3.6"/>',
     "s": '<rect x="11.6" y="2.6" width="6.8" height="6.8"/>',
@@ -36,7 +39,7 @@ def swatch(run: int | None, family: int = 0) -> Markup:
     color = "currentColor" if run is None else f"var(--series-{run % len(SERIES)})"
     fill = "var(--paper)" if is_hollow(family) else color
     return Markup(
-        f'<svg class="swatch" viewBox="0 0 30 12" width="30" height="12" aria-hidden="true">'
+        f'<svg class="{SWATCH}" viewBox="0 0 30 12" width="30" height="12" aria-hidden="true">'
         f'<path d="M1 6H29" stroke-width="1.8" stroke-dasharray="{DASHES[family % 4]}" style="stroke: {color}"/>'
         f'<g stroke-width="1.4" style="fill: {fill}; stroke: {color}">{SHAPES[style_of(run or 0)[1]]}</g></svg>'
     )

@@ -16,6 +16,7 @@ import numpy as np
 
 from ddpm_ip.metric import higher_is_better
 from ddpm_ip.report.markup import INVISIBLE
+from ddpm_ip.report.numbers import figures, fixed
 from ddpm_ip.report.run import Run
 from ddpm_ip.run.record import SECTIONS, Record
 from ddpm_ip.run.row import spacing_name
@@ -61,20 +62,36 @@ class Setting:
 
 @dataclass(frozen=True)
 class Column:
-    """One run; a run that was measured with several weights has one column for each."""
+    """One run, or the runs that differ in their seed alone; a run measured with several weights has a column for each.
+
+    Attributes:
+        run: the first, by number.
+        weights: of a run alone.
+        label: its name, or that of the group.
+        series: colour and marker, by number.
+        members: all of its runs.
+    """
 
     run: int
     weights: str | None
     label: str
+    series: int = 0
+    members: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number: a single measurement, or the mean over ``seeds`` with their standard deviation."""
+    """One number: a single measurement, or the mean over ``seeds`` with their standard deviation.
+
+    Attributes:
+        over: what the spread is over: ``training seeds``, ``sampling seeds``, or ``parts of the images``; empty if no
+            spread is known.
+    """
 
     value: float
     spread: float | None
     seeds: int
+    over: str = ""
 
     @property
     def margin(self) -> float:
@@ -91,6 +108,7 @@ class Table:
         lines: of the protocols, for a person.
         settings, columns: rows and columns.
         cells: the numbers.
+        measured: each measurement behind them, with the number of its run.
     """
 
     protocol: Record
@@ -98,6 +116,7 @@ class Table:
     settings: tuple[Setting, ...]
     columns: tuple[Column, ...]
     cells: dict[tuple[Setting, Column], Cell]
+    measured: tuple[tuple[int, Record], ...] = ()
 
     def compared(self, setting: Setting) -> bool:
         """Whether a row has values to compare, and it is known which way they are better."""
@@ -114,9 +133,15 @@ class Table:
         sign = -1 if higher_is_better(self.protocol.metric) else 1
         cells = {column: cell for column in self.columns if (cell := self.finite(setting, column))}
         first, *others = sorted(cells, key=lambda column: sign * cells[column].value)
-        return first if all(self._differ(cells[first], cells[other]) for other in others) else None
+        return first if all(self.differ(cells[first], cells[other]) for other in others) else None
 
-    def _differ(self, one: Cell, other: Cell) -> bool:
+    def sure(self, setting: Setting, column: Column) -> bool:
+        """Whether a column is ahead in a row by more than spreads that are known."""
+        cells = [cell for other in self.columns if (cell := self.finite(setting, other))]
+        return column == self.best(setting) and all(cell.spread is not None for cell in cells)
+
+    def differ(self, one: Cell, other: Cell) -> bool:
+        """Whether two numbers print differently and are further apart than their spreads (±) together."""
         show = self.formatter()
         apart = abs(one.value - other.value) > one.margin + other.margin
         return apart and show(one.value) != show(other.value)
@@ -159,9 +184,9 @@ class Table:
         """One number of decimals for the whole table, so that digits line up: three figures for the smallest value."""
         sizes = [abs(cell.value) for cell in self.cells.values() if cell.value and math.isfinite(cell.value)]
         if not sizes or max(sizes) / min(sizes) > 1e5 or min(sizes) < 1e-3 or max(sizes) > 1e9:
-            return lambda value: f"{value:.3g}"
+            return figures
         decimals = max(0, 2 - math.floor(math.log10(min(sizes))))
-        return lambda value: f"{value:.{decimals}f}"
+        return lambda value: fixed(value, decimals)
 
 
 def tables(runs: Sequence[Run]) -> list[Table]:
@@ -174,26 +199,40 @@ def tables(runs: Sequence[Run]) -> list[Table]:
 
 
 def _table(rows: list[tuple[int, Record]], runs: Sequence[Run]) -> Table:
-    weights = {i: list(dict.fromkeys(r.weights for j, r in rows if j == i)) for i, _ in rows}
-    words = {i: _called([r for j, r in rows if j == i]) for i in weights}
-    columns = [
-        Column(i, w, runs[i].name if len(weights[i]) == 1 else f"{runs[i].name} ({words[i][w]})")
-        for i in sorted(weights)
-        for w in weights[i]
-    ]
+    columns = _columns(rows, runs)
     settings = sorted({Setting.of(record) for _, record in rows}, key=lambda setting: setting.order)
-    by_weights = {(column.run, column.weights): column for column in columns}
-    measured: dict[tuple[Setting, Column], list[Record]] = {}
+    places = {(i, None if len(c.members) > 1 else c.weights): c for c in columns for i in c.members}
+    measured: dict[tuple[Setting, Column], list[tuple[int, Record]]] = {}
     for i, record in rows:
-        measured.setdefault((Setting.of(record), by_weights[i, record.weights]), []).append(record)
-    cells = {place: _cell(records) for place, records in measured.items()}
+        column = places.get((i, record.weights)) or places[i, None]
+        measured.setdefault((Setting.of(record), column), []).append((i, record))
     return Table(
         rows[0][1],
         tuple(dict.fromkeys(r.line for _, r in rows if r.line)),
         tuple(settings),
         tuple(columns),
-        cells,
+        {place: _cell(found) for place, found in measured.items()},
+        tuple(rows),
     )
+
+
+def _columns(rows: list[tuple[int, Record]], runs: Sequence[Run]) -> list[Column]:
+    """A column for each group of seeds whose runs have one set of weights each, and for each weights of other runs."""
+    weights = {i: list(dict.fromkeys(r.weights for j, r in rows if j == i)) for i in sorted({i for i, _ in rows})}
+    columns, done = list[Column](), set[int]()
+    for i, own in weights.items():
+        if i in done:
+            continue
+        members = tuple(j for j in weights if j == i or (runs[i].group and runs[j].group == runs[i].group))
+        if len(members) > 1 and all(len(weights[j]) == 1 for j in members):
+            columns.append(Column(i, None, runs[i].group, runs[i].series, members))
+            done |= set(members)
+            continue
+        words = _called([r for j, r in rows if j == i])
+        for w in own:
+            label = runs[i].name if len(own) == 1 else f"{runs[i].name} ({words[w]})"
+            columns.append(Column(i, w, label, runs[i].series, (i,)))
+    return columns
 
 
 def _called(results: list[Record]) -> dict[str | None, str]:
@@ -206,15 +245,25 @@ def _called(results: list[Record]) -> dict[str | None, str]:
     }
 
 
-def _cell(results: list[Record]) -> Cell:
-    """One seed: its value (the newest, if measured twice). Several: mean and standard deviation over seeds."""
+def _cell(found: list[tuple[int, Record]]) -> Cell:
+    """Of one training seed, see :func:`_of_one_run`; of several the mean of theirs, and its standard deviation."""
+    cells = [_of_one_run([record for j, record in found if j == i]) for i in dict.fromkeys(i for i, _ in found)]
+    return cells[0] if len(cells) == 1 else _mean([cell.value for cell in cells], "training seeds")
+
+
+def _of_one_run(results: list[Record]) -> Cell:
+    """One sampling seed: its value (the newest, if measured twice). Several: mean and standard deviation over seeds."""
     by_seed = {result.seed: result for result in results}
     values = [result.value for result in by_seed.values()]
     if len(values) == 1:
         (result,) = by_seed.values()
-        return Cell(result.value, result.spread, 1)
+        return Cell(result.value, result.spread, 1, "" if result.spread is None else "parts of the images")
+    return _mean(values, "sampling seeds")
+
+
+def _mean(values: list[float], over: str) -> Cell:
     with np.errstate(all="ignore"):  # a value may be infinite
-        return Cell(float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
+        return Cell(float(np.mean(values)), float(np.std(values, ddof=1)), len(values), over)
 
 
 def markdown(table: Table) -> str:

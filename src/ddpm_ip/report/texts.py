@@ -36,6 +36,12 @@ METHOD = tuple(
 
 CITATION = Markup(
     "Ning, Sangineto, Porrello, Calderara, Cucchiara: "
-    '<a href="https://arxiv.org/abs/2301.11706">Input Perturbation Reduces Exposure Bias in Diffusion Models</a>, '
-    "ICML 2023."
+    "<cite>Input Perturbation Reduces Exposure Bias in Diffusion Models</cite>, ICML 2023 (arXiv:2301.11706)."
+)
+
+LOSS = Markup(
+    "The losses of runs with different <i>γ</i> do not compare: input perturbation hides part of <i>ε</i> from any "
+    "network, so that even a perfect one has a higher loss. At pure noise, where it is fed "
+    '<span class="formula"><i>ε</i> + <i>γ ξ</i></span>, the least possible loss is '
+    '<span class="formula"><i>γ</i>²/(1 + <i>γ</i>²)</span>: '
 )

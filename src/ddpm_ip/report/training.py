@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from ddpm_ip.report.compare import show
+from ddpm_ip.report.compare import describe, show
+from ddpm_ip.report.downloads import csv_text, files, standalone
 from ddpm_ip.report.markup import Markup, sentence_list, tag
+from ddpm_ip.report.numbers import figures
 from ddpm_ip.report.plots import LARGEST, Floats, curve, window
 from ddpm_ip.report.reading import curve_of
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label, to_svg
+from ddpm_ip.report.texts import CITATION, LOSS, METHOD
 
 MAX_PANELS = 12
 NOT_PLOTTED = ("step", "loss", "images_per_s", "seconds")
@@ -23,9 +26,9 @@ LINEAR = ("images_per_s", "lr")
 
 def training_section(runs: Sequence[Run]) -> Markup:
     """Loss first, then speed, then every other number that was logged."""
-    logged = [(i, run) for i, run in enumerate(runs) if run.metrics]
+    logged = [(run.series, run) for run in runs if run.metrics]
     if not logged:
-        return tag("section", tag("h2", "Training"), tag("p", "No run has logged metrics."))
+        return tag("section", tag("h2", "Training"), tag("p", "No run has logged metrics."), _method())
     extra = dict.fromkeys(key for _, run in logged for row in run.metrics for key in row if key not in NOT_PLOTTED)
     every = ((key, group) for key in ["images_per_s", *extra] for group in _comparable(logged, key))
     drawn = [(key, group) for key, group in every if any(np.isfinite(series_of(run, key)[1]).any() for _, run in group)]
@@ -34,13 +37,53 @@ def training_section(runs: Sequence[Run]) -> Markup:
     return tag(
         "section",
         tag("h2", "Training"),
-        tag("ul.legend", [tag("li", run_label(i, run.name)) for i, run in logged]),
+        tag("ul.legend", [tag("li", run_label(i, name)) for i, name in _names(logged).items()]),
         _smoothing(logged),
         _panel(logged, "loss", "loss"),
+        _why_higher(runs),
         tag("div.panels", panels),
         tag("p.quiet", f"{left_out} more logged quantities are not drawn.") if left_out > 0 else None,
         [tag("p.quiet", text) for text in _evaluated(logged)],
+        files("training", {"csv": _csv(runs)}),
+        _method(),
     )
+
+
+def _why_higher(runs: Sequence[Run]) -> Markup | None:
+    """Why the loss of a run with input perturbation is higher than that of one without, with the bound of each."""
+    strengths = dict.fromkeys(gamma for run in runs if (gamma := strength(run)) is not None)
+    bounds = [f"{figures(gamma**2 / (1 + gamma**2))} for γ = {show(gamma)}" for gamma in list(strengths)[:6] if gamma]
+    return tag("p", LOSS, f"{sentence_list(bounds)}.") if bounds else None
+
+
+def strength(run: Run) -> float | None:
+    """The largest gamma of a run's training; None if it is unknown."""
+    gamma = run.settings.get("perturbation.gamma")
+    if not isinstance(gamma, int | float) or isinstance(gamma, bool) or not 0 <= gamma < 1e6:
+        return None
+    return None if describe(run) == "plain DDPM" else float(gamma)
+
+
+def _csv(runs: Sequence[Run]) -> str:
+    """Every number that was logged, a line each."""
+    lines = (
+        (run.name, row["step"], key, float(value))
+        for run in runs
+        for row in run.metrics
+        for key, value in row.items()
+        if key != "step" and _is_number(value) and abs(value) < LARGEST
+    )
+    return csv_text(("run", "step", "quantity", "value"), lines)
+
+
+def _method() -> Markup:
+    lines = tag("ol.method", [tag("li", line) for line in METHOD])
+    return tag("details", tag("summary", "What input perturbation is"), lines, tag("p.quiet", CITATION))
+
+
+def _names(logged: Sequence[tuple[int, Run]]) -> dict[int, str]:
+    """What the lines of a colour are called: runs that differ in their seed alone share one."""
+    return {series: run.group or run.name for series, run in logged}
 
 
 def _smoothing(logged: Sequence[tuple[int, Run]]) -> Markup | None:
@@ -90,10 +133,13 @@ def _panel(logged: Sequence[tuple[int, Run]], key: str, ident: str) -> Markup | 
         return None
     main, title = key == "loss", TITLES.get(key, show(key))
     gaps = sum(int(np.sum(~np.isfinite(values))) for _, _, values in series)
+    picture = to_svg(curve(series, wide=main, log=key not in LINEAR), ident, f"{title} over training steps")
+    entries = [(i, 0, name) for i, name in _names(logged).items()]
     return tag(
         "figure.main-plot" if main else "figure",
         tag("figcaption", title, f" ({gaps} of the logged values not finite or beyond {LARGEST:g})" if gaps else None),
-        to_svg(curve(series, wide=main, log=key not in LINEAR), ident, f"{title} over training steps"),
+        picture,
+        files(title, {"svg": standalone(picture, f"{title} over training steps", entries)}),
     )
 
 

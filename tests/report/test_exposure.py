@@ -1,0 +1,101 @@
+"""Curves of exposure bias: as files for a document, and on the page with what they support."""
+
+import csv
+import io
+
+import pytest
+from PIL import Image
+
+from ddpm_ip.exposure.curves import KINDS
+from ddpm_ip.report.exposure import Panel, finite, labels, panels, styles_of, write_figures
+from ddpm_ip.report.run import Run, load_runs
+
+from .laboratory import curve, exposure, put_exposure
+from .test_page import HOSTILE, report, saved
+
+
+def test_panels_are_kinds_and_what_is_compared_shares_one():
+    found = exposure(
+        **{"x0_error.one_step": curve(1.0), "x0_error.accumulated": curve(2.0), "energy.xt.haar0.ratio": curve(1.0)}
+    )
+    assert panels([found])[:3] == [
+        Panel("eps_norm.sampling", "eps_norm.training"),
+        Panel("eps_norm.ratio", None),
+        Panel("delta", None),
+    ]
+    names = {name for panel in panels([found]) for name in (panel.name, panel.dotted)} - {None}
+    assert names == set(found.curves)
+    assert Panel("x0_error.one_step", "x0_error.accumulated") in panels([found])
+
+
+def test_the_files(tmp_path):
+    found = [exposure(), exposure("ddim, 20 steps", **{"a.new_one": curve(1.0, float("nan"), float("inf"))})]
+    paths = write_figures(found, tmp_path / "a.b")
+    assert [path.name for path in paths] == ["a.b.svg", "a.b.png", "a.b.csv"]
+    first = [path.read_bytes() for path in paths]
+    assert [path.read_bytes() for path in write_figures(found, tmp_path / "a.b")] == first
+    assert b"<svg" in first[0]
+    with Image.open(paths[1]) as picture:
+        assert picture.format == "PNG"
+    rows = list(csv.DictReader(io.StringIO(first[2].decode())))
+    assert len(rows) == 3 * (4 + 5)
+    (row,) = [row for row in rows if (row["label"], row["curve"], row["t"]) == ("ddim, 10 steps", "delta", "100.0")]
+    assert [float(row[key]) for key in ("value", "se", "low", "high")] == pytest.approx([0.001, 0.0001, 0.0008, 0.0012])
+    with pytest.raises(ValueError, match="no curve"):
+        write_figures([], tmp_path / "none")
+
+
+def test_what_cannot_be_drawn_is_left_out():
+    odd = curve(1.0, float("nan"), 3.0, float("inf"))
+    assert [point[:2] for point in finite(odd)] == [(0.0, 1.0), (200.0, 3.0)]
+    assert finite(None) == []
+
+
+def test_labels_tell_weights_apart():
+    assert labels([exposure(), exposure("other"), exposure(weights="99" * 32)]) == [
+        "ddim, 10 steps (abababab, seed 0)", "other", "ddim, 10 steps (99999999, seed 0)",
+    ]  # fmt: skip
+
+
+def test_the_section_says_what_the_curves_support(runs, tmp_path):
+    assert "Exposure bias</h2>" not in report(runs, tmp_path)[0]
+    put_exposure(runs[0], exposure())
+    put_exposure(runs[1], exposure(**{"eps_norm.ratio": curve(1.005, 1.0, 1.0, se=0.004)}))
+    text, page = report(runs, tmp_path)
+    assert "baseline: ddim, 10 steps: in sampling the predicted noise is up to 5.00\u00a0% longer" in text
+    assert "95 % interval +4.20\u00a0% to +5.80\u00a0%, at t = 0" in text
+    assert "perturbed: ddim, 10 steps: in sampling the predicted noise is as long as on real states, within" in text
+    assert KINDS["delta"].meaning in text
+    assert "1.05<span" in text
+    assert "exposure/ddim-10-01234567.json" in text  # among the files that the page was made from
+    assert "baseline" not in saved(page, "exposure-bias.csv")
+    assert saved(page, "exposure-delta.svg").startswith("<svg xmlns=")
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_a_run_keeps_its_colour(runs):
+    for run in runs:
+        put_exposure(run, exposure())
+        put_exposure(run, exposure("heun, 5 steps"), "heun-5-01234567")
+    loaded = load_runs(runs)
+    shown = [(run, found) for run in loaded for found in run.exposures]
+    assert styles_of(shown) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert styles_of(shown[:2]) == [(0, 0), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"curves": {}}', '{"curves": {"delta": {"t": [1]}}}', '{"curves": {"delta": 3}}']
+)
+def test_a_damaged_file_is_told_and_left_out(runs, tmp_path, content):
+    put_exposure(runs[0], exposure())
+    put_exposure(runs[0], exposure(), "bad").write_text(content)
+    (problem,) = Run.load(runs[0]).problems
+    assert "exposure/bad.json" in problem
+    assert "5.00\u00a0%" in report(runs, tmp_path)[0]
+
+
+def test_hostile_names_are_text(runs, tmp_path):
+    put_exposure(runs[0], exposure(HOSTILE, **{HOSTILE: curve(1.0, 1e300, 2.0)}))
+    text, page = report(runs, tmp_path)
+    assert not page.all("script")
+    assert "&lt;script&gt;" in text
