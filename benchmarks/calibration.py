@@ -210,7 +210,8 @@ def join(folder: Path, out: Path) -> None:
     """One file of all cells."""
     cells = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     common = {key: cells[0][key] for key in ("date", "hardware", "versions", "git", "metric", "command", "images")}
-    rows = [{key: value for key, value in one.items() if key not in common} for one in cells]
+    left_out = {*common, "curves"}
+    rows = [{key: value for key, value in one.items() if key not in left_out} for one in cells]
     out.write_text(json.dumps({**common, "rows": rows}, indent=1) + "\n")
 
 
