@@ -23,8 +23,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--times",
         action="store_true",
-        help="calibrate with --spacing optimised, too (its times are found first, as by `ddpm-ip times`), and say which "
-        "of the two leaves the smaller mismatch",
+        help="calibrate with --spacing optimised, too (as `ddpm-ip times` finds them, unless they are there), and say "
+        "which of the two leaves the smaller mismatch",
     )
 
 

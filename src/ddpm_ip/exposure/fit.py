@@ -266,7 +266,8 @@ def norms(seen: Prediction) -> Tensor:
     which clipping would hide.
     """
     finite = (0 * seen.output).flatten(1).sum(dim=1)
-    return torch.linalg.vector_norm(seen.eps.flatten(1), dim=1).double() + finite.double()
+    found: Tensor = torch.linalg.vector_norm(seen.eps.flatten(1), dim=1)
+    return found.double() + finite.double()
 
 
 def _tables(gains: Mapping[float, tuple[Tensor, Tensor]]) -> tuple[tuple[tuple[tuple[float, float], ...], ...], ...]:

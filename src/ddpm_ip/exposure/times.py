@@ -62,19 +62,20 @@ def calibrate_with_times(config: Config, weights: Weights, sampling: Sampling, o
     Raises:
         UserError: anything that the user can put right.
     """
-    if not isinstance(sampling.steps, int) or sampling.spacing == OPTIMISED:
+    steps = sampling.steps
+    if not isinstance(steps, int) or sampling.spacing == OPTIMISED:
         raise ConfigError(
             "--times compares the times of a spacing with optimised ones: give --steps N, a plain number, and another "
             f"--spacing than {OPTIMISED}"
         )
     engine, other = sampling_engine(config, sampling), replace(sampling, spacing=OPTIMISED)
     store = Measured.of(weights.sha256, Path(weights.origin))
-    if not together(engine, lambda: store.file(times_name(sampling.steps)).exists()):
+    if not together(engine, lambda: store.file(times_name(steps)).exists()):
         teacher = replace(
             calibrated.base(sampling), sampler=IPNDM(), steps=None, spacing="uniform-linspace", afs=False,
             denoise_to_zero=True,
         )  # fmt: skip
-        optimise(config, weights, TimesOptions([sampling.steps], teacher))
+        optimise(config, weights, TimesOptions([steps], teacher))
     given, optimised = (calibrate(config, weights, one, options) for one in (sampling, other))
     best = sampling if given.mismatch <= optimised.mismatch else other
     return Compared(given, optimised, f"ddpm-ip sample --weights ... {calibrated.options(with_auto(best))}")

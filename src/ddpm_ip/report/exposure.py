@@ -107,8 +107,8 @@ def write_figures(exposures: Sequence[Exposure], stem: Path) -> list[Path]:
         stem: the files, without their ends.
 
     Returns:
-        ``stem.svg``, ``stem.png`` and ``stem.csv``; where matplotlib is missing the numbers alone, and a line in the log
-        says so.
+        ``stem.svg``, ``stem.png`` and ``stem.csv``; where matplotlib is missing the numbers alone, and a line in the
+        log says so.
 
     Raises:
         ValueError: there is no curve.
@@ -123,9 +123,7 @@ def write_figures(exposures: Sequence[Exposure], stem: Path) -> list[Path]:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
-        log.warning(
-            "without matplotlib nothing is drawn, and the numbers are in %s: %s", numbers, how_to_install("plot")
-        )
+        log.warning("nothing is drawn without matplotlib: %s", how_to_install("plot"))
         return [numbers]
     columns = min(3, len(found))
     rows = math.ceil(len(found) / columns)
