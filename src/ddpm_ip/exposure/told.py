@@ -132,7 +132,7 @@ def _curves(trial: Trial, known: Truth, tried: Sequence[Candidate]) -> dict[str,
     total = energy_ratio(generator, plain.ratio, trial.target)
     found = {
         "slope": {"t": asked, "value": known.slope.tolist()},
-        "eps_norm.ratio": {"t": asked, "value": (plain.norm / known.norm).tolist()},
+        "eps_norm.ratio": {"t": asked, "value": (plain.norm / known.norm).nan_to_num(1.0, 1.0).tolist()},
         "energy.ratio": {"t": after, "value": total.tolist()},
     }
     for band in range(HAAR):
