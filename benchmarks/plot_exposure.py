@@ -1,7 +1,7 @@
 """Joins what exposure_gpu.sh measured, and draws the figures of docs/exposure-bias.md.
 
     python benchmarks/plot_exposure.py join KEEP benchmarks/results/h200_exposure.json
-    python benchmarks/plot_exposure.py draw benchmarks/results docs    # exposure-norms, exposure-energy, calibration .png
+    python benchmarks/plot_exposure.py draw benchmarks/results docs    # exposure-*.png and calibration.png
     python benchmarks/plot_exposure.py table benchmarks/results        # Markdown, as in docs/exposure-bias.md
 
 KEEP is the folder of exposure_gpu.sh: NETWORK/exposure/*.json and NETWORK/calibration*.json, the networks ip and twin.
@@ -67,8 +67,8 @@ def line(rows: list[Row], network: str, label: str, name: str) -> tuple[np.ndarr
 def predicted(slope: Row, steps: int = 1000) -> tuple[np.ndarray, np.ndarray]:
     """How many times too large the noise of DDIM's states becomes if each step leaves what the slope says.
 
-    A step from t to s writes ``alpha_s x0 + sigma_s eps`` with ``lambda`` times the noise that there is; of the rest
-    ``x0`` takes ``(1 - lambda) sigma_t / alpha_t``. With ``rho = sigma / alpha`` the factor of the noise is multiplied by
+    A step from t to s writes ``alpha_s x0 + sigma_s eps`` with ``lambda`` times the noise that there is; ``x0`` takes
+    ``(1 - lambda) sigma_t / alpha_t`` of it. With ``rho = sigma / alpha`` the factor of the noise is multiplied by
     ``lambda + (1 - lambda) rho_t / rho_s``.
     """
     bar = np.cumprod(1 - np.linspace(1e-4, 0.02, steps))
@@ -163,7 +163,8 @@ def cells(path: Path) -> list[Row]:
         steps = row["steps"]
         goal = (0.55 if steps <= 13 else 0.6 if steps <= 20 else 0.8) if suffers else 1.02
         rows.append({
-            **{key: row[key] for key in ("network", "sampler", "steps", "chosen")}, "seconds": row["calibration_seconds"],
+            **{key: row[key] for key in ("network", "sampler", "steps", "chosen")},
+            "seconds": row["calibration_seconds"],
             "none": none, "auto": auto, "ratio": auto / none, "scale": scale, "best": best / scan["none"],
             "auto_few": scan["auto"] / scan["none"], "goal": goal, "suffers": suffers,
         })  # fmt: skip
@@ -202,13 +203,16 @@ def dots(rows: list[Row], out: Path, plt: Any) -> None:
 
 def table(rows: list[Row]) -> str:
     """Markdown."""
-    lines = []
+    names = {"ip": "0.1", "plain": "0"}
+    lines = ["| gamma | sampler | evaluations | none | auto | ratio | best scale | auto there | goal | seconds |",
+             "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"]  # fmt: skip
     for row in rows:
-        suffers = f"<= {row['goal']:.2f}" if row["suffers"] else "not worse"
-        lines.append(
-            f"| `{row['sampler']}` | {row['steps']} | {row['none']:.1f} | {row['auto']:.1f} | {row['ratio']:.2f} | "
-            f"{row['scale']}: {row['best']:.2f} | {row['auto_few']:.2f} | {suffers} | {row['seconds']:.0f} |"
-        )
+        goal = f"{row['goal']:.2f}" if row["suffers"] else "not worse"
+        scale = f"{row['best']:.2f} ({row['scale']})"
+        cells = [names[row["network"]], f"`{row['sampler']}`", str(row["steps"])]
+        cells += [f"{row['none']:.1f}", f"{row['auto']:.1f}", f"**{row['ratio']:.2f}**", scale]
+        cells += [f"{row['auto_few']:.2f}", goal, f"{row['seconds']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
