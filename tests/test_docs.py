@@ -6,6 +6,7 @@ perturbation, time sampler, weighting and learning-rate schedule, docs/networks.
 page gives a key of the configuration with its default, the default is that.
 """
 
+import argparse
 import dataclasses
 import re
 import shlex
@@ -110,10 +111,12 @@ def read(command: str, words: list[str]) -> None:
     parser = Parser(description=text, epilog=cli._epilog(command), allow_abbrev=False)
     arguments(parser)
     args, rest = parser.parse_known_args(words)
-    if command == "sample":
-        config = configured(options.single_overrides(args, parse_overrides(rest)))
+    if command in ("sample", "calibrate"):
+        seedless = argparse.Namespace(**{**vars(args), "seed": None})
+        config = configured(options.single_overrides(seedless, parse_overrides(rest)))
         config.sampling.filled("fixed_small")
-        if config.sampling.spacing != "optimised":
+        found = config.sampling.spacing == "optimised" or any(c.name == "auto" for c in config.sampling.corrections)
+        if not found:  # what is looked up beside weights is not here
             config.sampling.filled("fixed_small").check(config.diffusion.schedule, True, config.classes)
     elif command in ("table", "compare-samplers"):
         rows, common = options.many_overrides(args, parse_overrides(rest))
