@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 NETWORKS = {"ip": "gamma 0.1", "twin": "gamma 0"}
-CURVES = ("eps_norm.sampling", "eps_norm.training", "eps_norm.ratio", "delta", "drift")
+CURVES = ("eps_norm.sampling", "eps_norm.training", "eps_norm.ratio", "delta", "drift", "coupled_time")
 BANDS = tuple(f"energy.{of}.haar{band}.ratio" for of in ("xt", "x0") for band in range(4))
 BLUE, ORANGE, GREEN, GRAY = "#2f6f9f", "#b5532a", "#3c8a4e", "#8a8a8a"
 SUFFERS = 0.85  # a cell suffers where the best constant scale leaves less than this
