@@ -10,7 +10,6 @@ import torch
 from tests.exposure import gaussian
 from tests.exposure.gaussian import DEVIATION, SCHEDULE, SHAPE, Walked, denoiser, deviation
 
-from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.exposure.calibrate import choose
 from ddpm_ip.exposure.candidates import BALANCE, BOTH, NONE, Candidate
 from ddpm_ip.exposure.fit import Balance, Scale, Target, Watch, fit
@@ -99,25 +98,6 @@ def test_a_planted_factor_of_the_noise_is_found(factor: float) -> None:
     assert scaled is not None
     factors = scaled.numbers(made.plan, SCHEDULE)[:-1, 0]
     assert float(factors.mean()) == pytest.approx(factor, rel=0.02)
-
-
-def test_the_slope_of_a_perturbed_network_is_that_of_its_optimum() -> None:
-    """Trained with gamma it finds ``E[eps | y]``, of ``y`` with the noise variance ``sigma^2 (1 + gamma^2)``."""
-
-    def perturbed(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        a, s = gaussian.levels(t)
-        return s * x / (a**2 * DEVIATION**2 + s**2 * (1 + gamma**2))
-
-    gamma = 0.3
-    pixels = torch.randint(0, 256, (64, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    usual = generator(replace(FINE, steps=10))
-    made = gaussian.generator(replace(FINE, steps=10), Denoiser(perturbed, SCHEDULE))
-    made.model.engine.reduce = lambda tensor, how: tensor
-    found = truth(made, pixels, None, 0).slope / truth(usual, pixels, None, 0).slope
-    a, s = made.plan.alpha, made.plan.sigma
-    expected = 1 / (1 + gamma**2 * s**2 / (a**2 * DEVIATION**2 + s**2))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
-    assert float(found[0]) == pytest.approx(1 / (1 + gamma**2), rel=1e-3)
 
 
 def test_gains_of_both_leave_the_states_their_energy() -> None:

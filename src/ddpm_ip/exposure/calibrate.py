@@ -252,7 +252,7 @@ def suggestions(tried: Sequence[Candidate], known: Truth, gamma: float) -> dict[
     """What the measurements say about training, in sentences."""
     by_name = {c.name: c for c in tried}
     slope = float(known.slope.mean())
-    expected = f"; the perturbation alone makes {1 / (1 + gamma**2):.3f} of it where noise prevails" if gamma else ""
+    expected = f"; about {1 / math.sqrt(1 + gamma**2):.3f} of it is the perturbation's" if gamma else ""
     told = {
         "slope": f"On real noisy images the network says {slope:.3f} times the noise that an optimal one would, in the "
         f"mean over the times{expected}."
