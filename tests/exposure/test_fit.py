@@ -10,7 +10,6 @@ import torch
 from tests.exposure import gaussian
 from tests.exposure.gaussian import DEVIATION, SCHEDULE, SHAPE, Walked, denoiser, deviation
 
-from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.exposure.bands import haar_energy, noise_energy, split
 from ddpm_ip.exposure.candidates import (
     BALANCE,
@@ -120,24 +119,6 @@ def test_a_time_that_is_visited_again_keeps_its_gains() -> None:
     assert isinstance(fitted.correction, BandGains)
     again = fit(generator(replace(made.sampling, corrections=(fitted.correction,))), 64, target(), Watch())
     torch.testing.assert_close(again.statistics, fitted.statistics, rtol=1e-4, atol=1e-4)
-
-
-def test_a_network_with_the_perturbations_shrinkage_has_its_slope() -> None:
-    """Of Gaussian data the optimal network of input perturbation is known, and its slope on true states with it."""
-    gamma = 0.3
-
-    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        a, s = gaussian.levels(t)
-        return s * x / (a**2 * DEVIATION**2 + (1 + gamma**2) * s**2)
-
-    made = gaussian.generator(replace(FINE, steps=5), Denoiser(network, SCHEDULE))
-    made.model.engine.reduce = lambda tensor, how: tensor
-    real = (DEVIATION * torch.randn(256, *SHAPE, generator=torch.Generator().manual_seed(1)) * 127.5 + 127.5).round()
-    signal, noise = (made.plan.alpha * DEVIATION) ** 2, made.plan.sigma**2
-    wanted = (signal + noise) / (signal + (1 + gamma**2) * noise)
-    slope = truth(made, real.clamp(0, 255).byte(), None, 0).slope
-    assert slope[:4].tolist() == pytest.approx(wanted[:4].tolist(), rel=0.01)  # the last: rounded pixels
-    assert slope[0] == pytest.approx(1 / (1 + gamma**2), rel=0.01)
 
 
 def test_gains_of_both_leave_the_states_their_energy() -> None:
