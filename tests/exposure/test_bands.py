@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from ddpm_ip.exposure.bands import energies, finest_of_noise
-from ddpm_ip.exposure.curves import BANDS
+from ddpm_ip.exposure.bands import energies, haar_energy
+from ddpm_ip.exposure.curves import BANDS, HAAR
+from ddpm_ip.sampler.correction.band_gains import LEVELS
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -23,7 +23,6 @@ def test_energies_add_up_and_are_those_of_plain_waves() -> None:
         assert {name for name, energy in zip(BANDS, energies(image)[0], strict=True) if energy > 1e-6} == bands
 
 
-@pytest.mark.parametrize("size", [(8, 8), (7, 9)])
-def test_the_finest_detail_of_noise_is_known(size: tuple[int, int]) -> None:
-    found = energies(normal(4000, 1, *size))[:, 3]
-    assert finest_of_noise(*size) == pytest.approx(float(found.mean()), abs=4 * float(found.std()) / 4000**0.5)
+def test_haars_bands_are_those_of_the_correction() -> None:
+    assert 1 + LEVELS == HAAR
+    torch.testing.assert_close(energies(normal(3, 3, 12, 7))[:, :HAAR], haar_energy(normal(3, 3, 12, 7)).float())

@@ -10,10 +10,10 @@ import torch
 from tests.exposure import gaussian
 from tests.exposure.gaussian import DEVIATION, SCHEDULE, SHAPE, Walked, denoiser, deviation
 
-from ddpm_ip.exposure.calibrate import choose
+from ddpm_ip.exposure.bands import haar_energy, noise_energy, split
 from ddpm_ip.exposure.candidates import BALANCE, BOTH, NONE, Candidate
+from ddpm_ip.exposure.choice import choose
 from ddpm_ip.exposure.fit import Balance, Scale, Target, Watch, fit
-from ddpm_ip.exposure.haar import energy, noise_energy, split
 from ddpm_ip.exposure.lockstep import Lockstep
 from ddpm_ip.exposure.mismatch import Mismatch
 from ddpm_ip.exposure.truth import truth
@@ -39,10 +39,10 @@ def target() -> Target:
     return Target(DEVIATION**2 * noise_energy(height, width), noise_energy(height, width))
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (28, 28), (5, 12)])
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28), (5, 12), (7, 9)])
 def test_the_energies_of_noise_are_those_of_many_draws(shape: tuple[int, int]) -> None:
     images = torch.randn(4000, 1, *shape, generator=torch.Generator().manual_seed(0))
-    found = energy(images)
+    found = haar_energy(images)
     error = found.std(dim=0) / len(images) ** 0.5
     assert ((found.mean(dim=0) - noise_energy(*shape)).abs() < 4.5 * error).all()
     assert torch.allclose(sum(split(images)), images, atol=1e-6)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ def test_the_mismatch_is_the_distance_of_gaussians() -> None:
 
 
 def candidate(name: str, share: float) -> Candidate:
-    return Candidate(name, (), share, share, SimpleNamespace())  # type: ignore[arg-type]
+    return Candidate(name, (), share, 1.0, SimpleNamespace())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ JUDGE = Mismatch.to(statistics(images(4000, seed=0)))
 def test_order_and_mirrors_change_nothing() -> None:
     found = statistics(images(300, seed=1))
     shuffled = found[torch.randperm(300, generator=torch.Generator().manual_seed(0))]
-    assert JUDGE(shuffled) == pytest.approx(JUDGE(found), rel=1e-9)
+    assert JUDGE(shuffled) == pytest.approx(JUDGE(found), rel=1e-5)
     assert JUDGE(statistics(images(300, seed=1).flip(-1))) == pytest.approx(JUDGE(found), rel=1e-4)
 
 

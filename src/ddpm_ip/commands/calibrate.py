@@ -20,11 +20,18 @@ def arguments(p: argparse.ArgumentParser) -> None:
         help="features that decide, as for `ddpm-ip evaluate`, and a short search in them (default: none; a distance "
         "that needs no network decides)",
     )
+    p.add_argument(
+        "--times",
+        action="store_true",
+        help="calibrate with --spacing optimised, too (as `ddpm-ip times` finds them, unless they are there), and say "
+        "which of the two leaves the smaller mismatch",
+    )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import parse_overrides
     from ddpm_ip.exposure.calibrate import CalibrateOptions, calibrate
+    from ddpm_ip.exposure.times import calibrate_with_times
     from ddpm_ip.interop.find import find_weights
     from ddpm_ip.output import say
     from ddpm_ip.run.log import setup
@@ -36,7 +43,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = configured(weights, args.weights, args.config, overrides)
     sampling = config.sampling if args.guidance is None else config.sampling.guided(args.guidance)
     seed = {} if args.seed is None else {"seed": args.seed}
-    found = calibrate(config, weights, sampling, CalibrateOptions(n=args.n, extractor=args.extractor, **seed))
+    wanted = CalibrateOptions(n=args.n, extractor=args.extractor, **seed)
+    found = (calibrate_with_times if args.times else calibrate)(config, weights, sampling, wanted)
     if os.environ.get("RANK", "0") == "0":
         say(found.as_text())
     return 0

@@ -4,52 +4,64 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_ip.errors import ConfigError
+from ddpm_ip.errors import ConfigError, Diverged
 from ddpm_ip.exposure import shapes
 from ddpm_ip.exposure.fit import Balance, Fitted, Method, Scale, Target, Watch, fit
 from ddpm_ip.exposure.mismatch import Mismatch
 from ddpm_ip.exposure.truth import Truth
+from ddpm_ip.sample.calibrated import placed
 from ddpm_ip.sample.generator import Generator, Model
-from ddpm_ip.sampler.correction import Correction, IPEmulator
+from ddpm_ip.sampler.correction import Auto, Correction, IPEmulator
 from ddpm_ip.sampler.correction.auto import items
 from ddpm_ip.sampler.sampling import Sampling
 
 log = logging.getLogger("ddpm_ip.exposure")
 
 NONE, BALANCE, BOTH = "none", "band_gains", "band_gains of both"
+BY_T, BY_SLOPE, CONSTANT = "epsilon_scaling by t", "epsilon_scaling by the network's slope", "epsilon_scaling, constant"
+UNDONE = "undone perturbation"
 FEW = 5  # what is fitted by few numbers is judged on one image of so many
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """A chain of corrections and what it leaves.
 
     Attributes:
         name: what it is called.
-        chain: the corrections, after those of the sampling itself.
+        chain: the corrections, which stand where ``auto`` does.
         mismatch: of its images (:mod:`ddpm_ip.exposure.mismatch`).
-        share: that over the mismatch of as many images without it.
+        before: of as many images without it.
         fitted: the walks.
     """
 
     name: str
     chain: tuple[Correction, ...]
     mismatch: float
-    share: float
+    before: float
     fitted: Fitted
+
+    @property
+    def share(self) -> float:
+        """Of the mismatch without it, what is left; 1 where there was none."""
+        return self.mismatch / self.before if self.before > 0 else 1.0
+
+    @property
+    def n(self) -> int:
+        """The images that it was judged by."""
+        return len(self.fitted.statistics)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; ``distance`` is in features of somebody's own, where that was measured."""
-        n = len(self.fitted.statistics)
         return {
             "name": self.name, "corrections": [items(c) for c in self.chain], "mismatch": self.mismatch,
-            "share": self.share, "n": n, "distance": None,
+            "share": self.share, "n": self.n, "distance": None,
         }  # fmt: skip
 
 
@@ -59,7 +71,7 @@ class Trial:
 
     Args:
         model: the network.
-        sampling: how it is sampled, with nothing left open.
+        sampling: how it is sampled; nothing is left open but ``auto``, where the candidates stand.
         target: what true states hold.
         judge: how far images are from real ones.
         n: images.
@@ -71,71 +83,90 @@ class Trial:
     judge: Mismatch
     n: int
 
+    @property
+    def taken(self) -> set[str]:
+        """The names of the corrections that the sampling has anyhow."""
+        return {c.name for c in self.sampling.corrections}
+
+    def generator(self, chain: Sequence[Correction] = ()) -> Generator:
+        """The model, sampled with a chain."""
+        return self.model.generator(placed(self.sampling, chain))
+
     def walked(self, chain: Sequence[Correction] = (), method: Method | None = None, few: bool = False) -> Fitted:
         """Images with a chain, or with what a method decides on the way."""
-        sampling = replace(self.sampling, corrections=(*self.sampling.corrections, *chain))  # type: ignore[arg-type]
         n = max(1, self.n // FEW) if few else self.n
-        return fit(self.model.generator(sampling), n, self.target, method or Watch())
+        return fit(self.generator(chain), n, self.target, method or Watch())
 
-    def mismatch(self, fitted: Fitted, n: int | None = None) -> float:
-        """Of the first ``n`` images of a walk, or of all."""
-        return self.judge(fitted.statistics[:n].to(self.judge.mean.device))
+    def balanced(self, method: Balance) -> Fitted:
+        """Images with the gains that a method decides: those of its own walk, or, where a correction comes after
+        ``auto``, of another.
+        """
+        fitted = self.walked(method=method)
+        if fitted.correction is None or isinstance(self.sampling.corrections[-1], Auto):
+            return fitted
+        return self.walked((fitted.correction,))._replace(correction=fitted.correction)
 
     def candidate(self, name: str, chain: Sequence[Correction], fitted: Fitted, plain: Fitted) -> Candidate:
         """What was walked, judged."""
         n = min(len(fitted.statistics), len(plain.statistics))
-        found, before = self.mismatch(fitted, n), self.mismatch(plain, n)
-        log.info("%s: mismatch %.3g of %d images, %.3g without it", name, found, n, before)
-        return Candidate(name, tuple(chain), found, found / before if before > 0 else 1.0, fitted)
+        found, before = (self.judge(one.statistics[:n].to(self.judge.mean.device)) for one in (fitted, plain))
+        judged = Candidate(name, tuple(chain), found, before, fitted)
+        told = f", {judged.share:.2f} times that without it" if chain else ""
+        log.info("%s: mismatch %.3g of %d images%s", name, found, n, told)
+        return judged
 
 
-def candidates(trial: Trial, known: Truth, gamma: float) -> Iterator[Candidate]:
+def candidates(trial: Trial, known: Truth, gamma: float | None) -> Iterator[Candidate]:
     """Each correction, fitted and judged; the first is none.
 
     Args:
         trial: how.
         known: what the network says of true states.
-        gamma: the strength of the perturbation that the network was trained with, 0 for none.
+        gamma: the strength of the perturbation that can be undone, 0 or None for none.
     """
     plain = trial.walked()
     yield trial.candidate(NONE, (), plain, plain)
-    yield from fixed(trial, trial.model.generator(trial.sampling), known, gamma, plain)
-    taken = {c.name for c in trial.sampling.corrections}
-    if "band_gains" in taken:
+    yield from _of_few_numbers(trial, known, gamma, plain)
+    if "band_gains" in trial.taken:
         return
     for name, predicted in ((BALANCE, None), (BOTH, known.predicted)):
-        fitted = trial.walked(method=Balance(predicted))
+        fitted = trial.balanced(Balance(predicted))
         if fitted.correction is not None:
             yield trial.candidate(name, (fitted.correction,), fitted, plain)
 
 
-def fixed(trial: Trial, generator: Generator, known: Truth, gamma: float, plain: Fitted) -> Iterator[Candidate]:
-    """Corrections of few numbers, on fewer images."""
+def _of_few_numbers(trial: Trial, known: Truth, gamma: float | None, plain: Fitted) -> Iterator[Candidate]:
+    """Corrections of few numbers, on fewer images.
+
+    A constant, a line and TSR are read off a table of factors: of the two, that fitted on the way and that of the
+    network's slope, the one whose images are better.
+    """
+    generator = trial.generator()
     plan, schedule = generator.plan, trial.model.denoiser.schedule
-    tried: dict[str, Correction | None] = {}
-    if gamma > 0:
-        tried["undone perturbation"] = IPEmulator(gamma, undo=True)
-    tried["epsilon_scaling by the network's slope"] = shapes.table(plan.t.tolist(), known.slope.tolist())
-    taken = {c.name for c in trial.sampling.corrections}
-    if "epsilon_scaling" not in taken:
-        scaled = trial.walked(method=Scale(), few=True)
-        if scaled.correction is not None:
-            yield trial.candidate("epsilon_scaling by t", (scaled.correction,), scaled, plain)
-            factors = scaled.correction.numbers(plan, schedule)[:, 0]
-            tried |= {
-                "epsilon_scaling, constant": shapes.constant(factors.tolist()),
-                "epsilon_scaling, line": shapes.line(plan, factors),
-                "tsr": shapes.tsr(plan, schedule, factors),
-            }
+    if gamma:
+        yield from _judged(trial, UNDONE, IPEmulator(gamma, undo=True), plain)
+    tables = [*_judged(trial, BY_SLOPE, shapes.table(plan.t.tolist(), known.slope.tolist()), plain)]
+    if "epsilon_scaling" not in trial.taken:
+        tables += _judged(trial, BY_T, trial.walked(method=Scale(), few=True).correction, plain)
+    yield from tables
+    if tables:
+        factors = min(tables, key=lambda c: c.share).chain[0].numbers(plan, schedule)[:, 0]
+        yield from _judged(trial, CONSTANT, shapes.constant(factors.tolist()), plain)
+        yield from _judged(trial, "epsilon_scaling, line", shapes.line(plan, factors), plain)
+        yield from _judged(trial, "tsr", shapes.tsr(plan, schedule, factors), plain)
     ratio = energy_ratio(generator, plain.ratio, trial.target)
-    tried["time_shift"] = shapes.time_shift(plan, schedule, ratio, float(trial.target.images.sum()))
-    for name, correction in tried.items():
-        if correction is None or correction.name in taken:
-            continue
-        try:
-            yield trial.candidate(name, (correction,), trial.walked((correction,), few=True), plain)
-        except ConfigError as error:
-            log.info("%s: %s", name, error)
+    shift = shapes.time_shift(plan, schedule, ratio, float(trial.target.images.sum()))
+    yield from _judged(trial, "time_shift", shift, plain)
+
+
+def _judged(trial: Trial, name: str, correction: Correction | None, plain: Fitted) -> Iterator[Candidate]:
+    """A correction, judged on fewer images; nothing where there is none, or it cannot be made with."""
+    if correction is None or correction.name in trial.taken:
+        return
+    try:
+        yield trial.candidate(name, (correction,), trial.walked((correction,), few=True), plain)
+    except (ConfigError, Diverged) as error:
+        log.info("%s: %s", name, error)
 
 
 def energy_ratio(generator: Generator, ratio: Tensor, target: Target) -> Tensor:

@@ -13,8 +13,8 @@ from typing import Any
 from ddpm_ip.errors import ConfigError
 
 FOLDER = "exposure"  # in the folder of a run, or next to a file of weights
-LEVELS, RINGS = 4, 4
-BANDS = tuple(f"haar{i}" for i in range(LEVELS)) + tuple(f"ring{i}" for i in range(RINGS))  # coarsest first
+HAAR, RINGS = 4, 4
+BANDS = tuple(f"haar{i}" for i in range(HAAR)) + tuple(f"ring{i}" for i in range(RINGS))  # coarsest first
 COLUMNS = ("eps_norm.sampling", "eps_norm.training", "eps_norm.ratio", "delta", "drift")  # of the short table
 
 

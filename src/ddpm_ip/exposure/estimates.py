@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_ip.exposure.bands import finest_of_noise
-from ddpm_ip.exposure.curves import BANDS, LEVELS, Curve
+from ddpm_ip.exposure.bands import noise_energy
+from ddpm_ip.exposure.curves import BANDS, HAAR, Curve
 from ddpm_ip.exposure.measure import LEVEL, Measurement, Point
 from ddpm_ip.exposure.sums import Sums
 from ddpm_ip.schedule import Schedule
 
 NORMAL = 1.959964  # standard errors on each side of 95 %
-FINEST = LEVELS - 1  # of BANDS
+FINEST = HAAR - 1  # of BANDS
 
 
 def curves(measured: Measurement, sums: Sums) -> dict[str, Curve]:
@@ -51,7 +51,7 @@ def curves(measured: Measurement, sums: Sums) -> dict[str, Curve]:
     if "energy" in measured.measures:
         found |= _ratios("xt", every, sums) | _ratios("x0", visited, sums)
         schedule, shape = measured.generator.model.denoiser.schedule, measured.generator.model.shape
-        found |= _coupled(visited, sums, schedule, finest_of_noise(*shape[1:]))
+        found |= _coupled(visited, sums, schedule, float(noise_energy(*shape[1:])[FINEST]))
     return found
 
 

@@ -21,14 +21,16 @@ multiply bands by measured energies is DPM-FR's idea (arXiv 2507.10072). How it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from ddpm_ip.exposure.haar import BANDS, noise_energy, products, split
+from ddpm_ip.denoiser import Prediction
+from ddpm_ip.exposure.bands import noise_energy, products, split
+from ddpm_ip.exposure.curves import HAAR
 from ddpm_ip.exposure.lockstep import Lockstep, Standing
 from ddpm_ip.exposure.mismatch import statistics
 from ddpm_ip.images import UInt8, to_uint8
@@ -128,13 +130,15 @@ class Watch:
 class Balance:
     """Gains of the bands: one factor for all of the state; or, with ``predicted``, for prediction and rest.
 
+    A time that is visited again (restart) keeps its gains, since a table has one for each time.
+
     Args:
         predicted: the energies of ``x_0`` as predicted on true states at each visit, float64 (V, 4); None for one
             factor.
     """
 
     predicted: Tensor | None = None
-    _gains: list[tuple[float, Tensor, Tensor]] = field(default_factory=list)
+    _gains: dict[float, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def decide(self, plan: Plan, i: int, seen: Energies, wanted: Tensor) -> None:
         a = torch.ones_like(wanted)
@@ -147,10 +151,11 @@ class Balance:
         else:
             b = nearest_root(seen.rr, a * seen.ur, a**2 * seen.uu - wanted, near=1.0)
         t = float(plan.t[first_visits(plan)[i]])
-        self._gains.append((t, a.clamp(SMALLEST, LARGEST), b.clamp(SMALLEST, LARGEST)))
+        self._gains.setdefault(t, (a.clamp(SMALLEST, LARGEST), b.clamp(SMALLEST, LARGEST)))
 
     def change(self, plan: Plan, i: int, x: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        gains = BandGains(*_tables(self._gains[-1:]))
+        t = float(plan.t[first_visits(plan)[i]])
+        gains = BandGains(*_tables({t: self._gains[t]}))
         numbers = gains.numbers(plan, None)[i].to(x.device, torch.float32)  # type: ignore[arg-type]  # of no schedule
         return gains.after(x, x0, Row(x, x, x, {gains.name: numbers}))
 
@@ -160,19 +165,22 @@ class Balance:
 
 @dataclass
 class Scale:
-    """A factor of the predicted noise at each visit."""
+    """A factor of the predicted noise at each visit; a time that is visited again keeps its own.
+
+    What is done on the way is not quite the correction: predictions that were remembered, and those at inner stages,
+    are as they were. So its images are those of another walk, with the correction.
+    """
 
     _factors: dict[float, float] = field(default_factory=dict)
-    _factor: float = 1.0
 
     def decide(self, plan: Plan, i: int, seen: Energies, wanted: Tensor) -> None:
         c = (1 / SCALES - 1)[:, None].to(wanted)
         ratio = (seen.state + 2 * c * seen.xe + c**2 * seen.ee) / wanted
         best = ratio.clamp(min=1e-9).log().square().sum(dim=1).argmin()
-        self._factor = self._factors[float(plan.t[i])] = float(SCALES[best])
+        self._factors.setdefault(float(plan.t[i]), float(SCALES[best]))
 
     def change(self, plan: Plan, i: int, x: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        return (1 / self._factor - 1) * effect_of_noise(plan, i) * eps
+        return (1 / self._factors[float(plan.t[i])] - 1) * effect_of_noise(plan, i) * eps
 
     def correction(self) -> EpsilonScaling | None:
         rising = dict(sorted(self._factors.items()))
@@ -186,21 +194,25 @@ def fit(generator: Generator, n: int, target: Target, method: Method) -> Fitted:
 
     Args:
         generator: model and sampling; what the sampling corrects stays.
-        n: images, rounded up to whole blocks on each process.
+        n: images, rounded up to whole blocks.
         target: what true states hold.
         method: collects what it decides.
+
+    Raises:
+        Diverged: what the network says, or a state, is not finite.
     """
     walks, plan, engine = Lockstep(generator, n), generator.plan, generator.model.engine
     ends, ratios, norms = noisy_ends(plan).tolist(), [], []
     for i in range(plan.visits):
         alpha, sigma = plan.after[i].tolist()
-        kept, sums, count = [], torch.zeros(6, BANDS, dtype=torch.float64, device=generator.model.device), 0
+        kept, sums = [], torch.zeros(6, HAAR, dtype=torch.float64, device=generator.model.device)
         for block in walks.visit(i):
             assert block.seen is not None
             kept.append((block.seen.x0.clone(), block.seen.eps.clone()))
             sums += _sums(plan, i, block)
-            count += len(block.x)
-        seen = Energies(*engine.reduce(sums, "sum") / (count * engine.num_processes))
+        seen = Energies(*engine.reduce(sums, "sum") / (walks.count * generator.block))
+        if not all(bool(means.isfinite().all()) for means in seen):
+            raise generator.model.diverged()
         wanted = target.at(alpha, sigma)
         ratios.append((seen.state / wanted).cpu())
         norms.append(seen.norm[0].cpu())
@@ -209,11 +221,21 @@ def fit(generator: Generator, n: int, target: Target, method: Method) -> Fitted:
         method.decide(plan, i, seen, wanted)
         for block, (x0, eps) in zip(walks.blocks, kept, strict=True):
             walks.change(i, block, method.change(plan, i, block.x, x0, eps))
-    mine = torch.stack([statistics(block.x.clamp(-1, 1)) for block in walks.blocks])
-    each = engine.gather(mine[None])  # (processes, blocks, B, S): block j of process p is block j P + p of all
-    found = each.transpose(0, 1).flatten(0, 2).cpu()
+    found = _everyones([statistics(block.x.clamp(-1, 1)) for block in walks.blocks], walks, generator)
     images: list[UInt8] = [to_uint8(block.x).cpu().numpy() for block in walks.blocks]
     return Fitted(torch.stack(ratios), torch.stack(norms), found, images, method.correction())
+
+
+def _everyones(mine: Sequence[Tensor], walks: Lockstep, generator: Generator) -> Tensor:
+    """The rows of all blocks on all processes, (N, S) on the CPU, in the order of the images."""
+    engine, size = generator.model.engine, generator.block
+    width = statistics(torch.zeros(1, *generator.model.shape)).shape[1]
+    each = -(-walks.count // engine.num_processes)
+    rows = torch.zeros(1, each, size, width, dtype=torch.float64, device=generator.model.device)
+    for j, block in enumerate(mine):
+        rows[0, j] = block
+    found: Tensor = engine.gather(rows).transpose(0, 1).flatten(0, 2)
+    return found[: walks.count * size].cpu()
 
 
 def effect_of_noise(plan: Plan, i: int) -> float:
@@ -234,13 +256,23 @@ def _sums(plan: Plan, i: int, block: Standing) -> Tensor:
     assert block.seen is not None
     u, e = float(plan.after[i, 0]) * block.seen.x0, effect_of_noise(plan, i) * block.seen.eps
     us, rs, xs, es = (split(z) for z in (u, block.x - u, block.x, e))
-    norm = torch.linalg.vector_norm(block.seen.eps.flatten(1), dim=1).double()[:, None].expand(-1, BANDS)
+    norm = norms(block.seen)[:, None].expand(-1, HAAR)
     each = [products(us, us), products(us, rs), products(rs, rs), products(xs, es), products(es, es), norm]
     return torch.stack(each).sum(dim=1)
 
 
-def _tables(gains: Sequence[tuple[float, Tensor, Tensor]]) -> tuple[tuple[tuple[tuple[float, float], ...], ...], ...]:
+def norms(seen: Prediction) -> Tensor:
+    """The Euclidean norm of each image's predicted noise, float64 (B,); NaN where the network's output is not finite,
+    which clipping would hide.
+    """
+    finite = (0 * seen.output).flatten(1).sum(dim=1)
+    found: Tensor = torch.linalg.vector_norm(seen.eps.flatten(1), dim=1)
+    return found.double() + finite.double()
+
+
+def _tables(gains: Mapping[float, tuple[Tensor, Tensor]]) -> tuple[tuple[tuple[tuple[float, float], ...], ...], ...]:
     """Tables of gains, one a band, of x_0 and of eps."""
     return tuple(
-        tuple(tuple((t, float((a, b)[which][band])) for t, a, b in gains) for band in range(BANDS)) for which in (0, 1)
+        tuple(tuple((t, float((a, b)[which][band])) for t, (a, b) in gains.items()) for band in range(HAAR))
+        for which in (0, 1)
     )

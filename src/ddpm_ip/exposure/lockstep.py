@@ -64,14 +64,18 @@ class Lockstep:
 
     Args:
         generator: model and sampling.
-        n: images, rounded up to whole blocks on each process.
+        n: images, rounded up to whole blocks.
+
+    Attributes:
+        count: blocks of all processes; block ``j`` of process ``p`` is block ``j P + p`` of P processes.
+        blocks: this process's.
     """
 
     def __init__(self, generator: Generator, n: int) -> None:
         engine, device, size = generator.model.engine, generator.model.device, generator.block
         self.generator, self.plan = generator, generator.plan
-        each = -(-n // (size * engine.num_processes))
-        mine = range(engine.process_index, each * engine.num_processes, engine.num_processes)
+        self.count = -(-n // size)
+        mine = range(engine.process_index, self.count, engine.num_processes)
         self.blocks = [self._begun(torch.arange(b * size, (b + 1) * size, device=device)) for b in mine]
 
     def _begun(self, indices: Tensor) -> Standing:

@@ -1,7 +1,7 @@
 r"""How far images are from real ones without any network: a distance that a small sample can tell.
 
 Of each image, in gray and two differences of colours (of other channels as they are): the mean, and in each of four
-bands of frequencies (:mod:`ddpm_ip.exposure.haar`) the logarithm of its energy and how it is spread, ``E|x| / rms``.
+bands of frequencies (:mod:`ddpm_ip.exposure.bands`) the logarithm of its energy and how it is spread, ``E|x| / rms``.
 Each number is divided by its deviation over real images (one that is the same in all of them has no unit, and is left
 out); the mismatch is the Frechet distance of the two Gaussians
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_ip.exposure.haar import split
+from ddpm_ip.exposure.bands import split
 
 COLOURS = ((1 / 3, 1 / 3, 1 / 3), (0.5, 0.0, -0.5), (-0.25, 0.5, -0.25))
 QUIET = 1e-5  # energy that is added, less than that of steps of 1/255

@@ -205,11 +205,7 @@ def chosen_images(source: ImageSet, generator: Generator, n: int) -> Real:
         ConfigError: there are too few of these classes.
     """
     sampling, classes = generator.sampling, generator.model.classes
-    which = np.arange(len(source))
-    wanted = [c for c in sampling.classes or () if c >= 0]
-    if classes is not None and wanted and source.labels is not None:
-        which = np.flatnonzero(np.isin(source.labels, wanted))
-    which = chosen(which, n, sampling.seed)
+    which, wanted = chosen(of_classes(source, generator), n, sampling.seed), _wanted(sampling)
     if len(which) < LEAST:
         of = f" of the classes {', '.join(map(str, wanted))}" if wanted else ""
         raise ConfigError(f"{source.name} has {len(which)} images{of}, and {LEAST} or more are needed")
@@ -218,6 +214,19 @@ def chosen_images(source: ImageSet, generator: Generator, n: int) -> Real:
         return Real(pixels)
     labels = torch.from_numpy(np.array(source.labels[which]))
     return Real(pixels, labels if wanted or sampling.classes is None else torch.full_like(labels, -1))
+
+
+def of_classes(source: ImageSet, generator: Generator) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The indices of the real images that sampled ones are to be like: of their classes, if they are of some."""
+    wanted = _wanted(generator.sampling)
+    if generator.model.classes is None or not wanted or source.labels is None:
+        return np.arange(len(source))
+    return np.flatnonzero(np.isin(source.labels, wanted))
+
+
+def _wanted(sampling: Sampling) -> list[int]:
+    """The classes that somebody named."""
+    return [c for c in sampling.classes or () if c >= 0]
 
 
 def _settings(measurement: Measurement) -> dict[str, Any]:

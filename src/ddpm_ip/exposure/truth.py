@@ -3,8 +3,9 @@ r"""What a network says of true states ``x_t = alpha x_0 + sigma eps``, at the l
     slope    lambda_t = E|eps_hat|^2 / E<eps_hat, eps>
 
 An optimal network's error is orthogonal to what it says, so its slope is 1. A factor on all that it says shows as the
-slope: a network trained with input perturbation of strength gamma has about ``1 / sqrt(1 + gamma^2)``, one that is not
-trained to the end less than 1. Dividing by the slope (``epsilon_scaling``) takes the factor back; whether that helps a
+slope: the optimal network of input perturbation of strength gamma has ``1 / (1 + gamma^2)`` where the image can be told
+from the noise or there is noise alone, and up to 1 where it cannot, and one that is not trained to the end has less
+than 1. Dividing by the slope (``epsilon_scaling``) takes the factor back; whether that helps a
 sampling is another question, since its steps have errors of their own.
 """
 
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.draws import Draws
-from ddpm_ip.exposure.haar import BANDS, products, split
+from ddpm_ip.exposure.bands import products, split
+from ddpm_ip.exposure.curves import HAAR
+from ddpm_ip.exposure.fit import norms
 from ddpm_ip.images import to_unit
 from ddpm_ip.sample.generator import Generator
 
@@ -44,9 +47,12 @@ def truth(generator: Generator, pixels: Tensor, labels: Tensor | None, seed: int
             process its own.
         labels: their classes, int64 (N,); None for an unconditional model.
         seed: of the noise.
+
+    Raises:
+        Diverged: what the network says is not finite.
     """
     engine, size, plan, device = generator.model.engine, generator.block, generator.plan, generator.model.device
-    sums = torch.zeros(plan.visits, 4, BANDS, dtype=torch.float64, device=device)
+    sums = torch.zeros(plan.visits, 4, HAAR, dtype=torch.float64, device=device)
     count = torch.zeros(1, dtype=torch.float64, device=device)
     for start in range(engine.process_index * size, len(pixels) - size + 1, engine.num_processes * size):
         indices = torch.arange(start, start + size, device=device)
@@ -56,11 +62,13 @@ def truth(generator: Generator, pixels: Tensor, labels: Tensor | None, seed: int
         states = ((i, float(plan.alpha[i]) * x0 + float(plan.sigma[i]) * eps) for i, eps in enumerate(drawn))
         for i, seen in enumerate(generator.visits(states, indices, told)):
             parts, noise = split(seen.eps), split(drawn[i])
-            norm = torch.linalg.vector_norm(seen.eps.flatten(1), dim=1).double()[:, None].expand(-1, BANDS)
+            norm = norms(seen)[:, None].expand(-1, HAAR)
             x0_parts = split(seen.x0)
             each = [products(x0_parts, x0_parts), products(parts, parts), products(parts, noise), norm]
             sums[i] += torch.stack(each).sum(dim=1)
         count += size
     found = (engine.reduce(sums, "sum") / engine.reduce(count, "sum")).cpu()
+    if not found.isfinite().all():
+        raise generator.model.diverged()
     predicted, said, along, norm = found.unbind(dim=1)
     return Truth(predicted, said.sum(dim=1) / along.sum(dim=1), norm[:, 0])

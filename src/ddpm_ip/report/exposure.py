@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ddpm_ip.exposure.curves import KINDS, Curve, Exposure, Kind
+from ddpm_ip.extras import how_to_install
 from ddpm_ip.files import write_bytes, write_text
 from ddpm_ip.report.compare import grouped, show
 from ddpm_ip.report.downloads import csv_text, files, standalone
@@ -23,6 +25,8 @@ from ddpm_ip.report.svg import swatch, to_svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+log = logging.getLogger("ddpm_ip.report")
 
 TOGETHER = {"eps_norm.training": "eps_norm.sampling", "x0_error.accumulated": "x0_error.one_step"}
 """Curves that are drawn dotted in the panel of another, which they are to be compared with."""
@@ -103,19 +107,24 @@ def write_figures(exposures: Sequence[Exposure], stem: Path) -> list[Path]:
         stem: the files, without their ends.
 
     Returns:
-        ``stem.svg``, ``stem.png`` and ``stem.csv``.
+        ``stem.svg``, ``stem.png`` and ``stem.csv``; where matplotlib is missing the numbers alone, and a line in the
+        log says so.
 
     Raises:
         ValueError: there is no curve.
-        UserError: a file cannot be written, or matplotlib is missing.
+        UserError: a file cannot be written.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     found, shown = panels(exposures), exposures[:MOST_LINES]
     if not found:
         raise ValueError("there is no curve to draw")
-    make_figure(1, 1)
+    numbers = stem.with_name(f"{stem.name}.csv")
+    write_text(numbers, as_csv(exposures))
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        log.warning("nothing is drawn without matplotlib: %s", how_to_install("plot"))
+        return [numbers]
     columns = min(3, len(found))
     rows = math.ceil(len(found) / columns)
     foot = 0.2 * len(shown) + 0.1
@@ -138,7 +147,6 @@ def write_figures(exposures: Sequence[Exposure], stem: Path) -> list[Path]:
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=160, metadata=about)
             write_bytes(stem.with_name(f"{stem.name}.{kind}"), buffer.getvalue())
-    write_text(stem.with_name(f"{stem.name}.csv"), as_csv(exposures))
     return [stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png", "csv")]
 
 

@@ -139,20 +139,24 @@ def name_of(sampling: Sampling, weights_sha: str, schedule: Schedule) -> str:
 
 def command(sampling: Sampling) -> str:
     """The command that calibrates a sampling; the weights are left open."""
-    plain = base(sampling)
-    row = plain.row()
-    words = ["--sampler", sampler_label({"sampler": _brief(plain.sampler)})]
-    words += [] if plain.steps is None else ["--steps", str(plain.steps)]
-    spacing = spacing_shown(plain.spacing).replace(" ", "")
-    words += [] if spacing == USUAL_SPACING or isinstance(plain.steps, str) else ["--spacing", spacing]
-    chain = corrections_label({"corrections": [_brief(c) for c in plain.corrections]})
+    return f"ddpm-ip calibrate --weights ... {options(base(sampling))}"
+
+
+def options(sampling: Sampling) -> str:
+    """The options of a command that samples so; the seed and the block are left open."""
+    row = sampling.row()
+    words = ["--sampler", sampler_label({"sampler": _brief(sampling.sampler)})]
+    words += [] if sampling.steps is None else ["--steps", str(sampling.steps)]
+    spacing = spacing_shown(sampling.spacing).replace(" ", "")
+    words += [] if spacing == USUAL_SPACING or isinstance(sampling.steps, str) else ["--spacing", spacing]
+    chain = corrections_label({"corrections": [_brief(c) for c in sampling.corrections]})
     words += ["--corrections", *chain] if chain else []
-    words += [] if plain.clip == "rederive" else ["--clip", plain.clip]
-    words += ["--afs"] if plain.afs else []
-    words += [] if plain.denoise_to_zero else ["--denoise_to_zero", "false"]
+    words += [] if sampling.clip == "rederive" else ["--clip", sampling.clip]
+    words += ["--afs"] if sampling.afs else []
+    words += [] if sampling.denoise_to_zero else ["--denoise_to_zero", "false"]
     if classes := row.get("classes"):
         words += ["--class", *("none" if c == -1 else str(c) for c in classes)]
-    return f"ddpm-ip calibrate --weights ... {shlex.join(words)}"
+    return shlex.join(words)
 
 
 def there(store: Measured, sampling: Sampling, schedule: Schedule) -> Path | None:

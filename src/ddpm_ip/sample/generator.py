@@ -182,10 +182,7 @@ class Generator:
         """
         tensors = {"images": images} if state.seen is None else {"images": images, "output": state.seen.output}
         if first_not_finite(tensors) is not None:
-            raise Diverged(
-                f"{self.model.origin} does not make images: what comes out is not finite. Take an earlier checkpoint, "
-                "or --train.mixed_precision no, if it is fp16"
-            )
+            raise self.model.diverged()
         array: UInt8 = to_uint8(images).cpu().numpy()
         return array
 
@@ -280,6 +277,13 @@ class Model:
             log.warning("fast path off (%s); images are sampled by the plain one", reason)
         self._why_not = reason
         return plain
+
+    def diverged(self) -> Diverged:
+        """The error of a network whose numbers are not finite."""
+        return Diverged(
+            f"{self.origin} does not make images: what comes out is not finite. Take an earlier checkpoint, or "
+            "--train.mixed_precision no, if it is fp16"
+        )
 
     def _graph(self, plain: Generator) -> Graph:
         """The graph of a sampling, captured if there is none yet, with the network's present weights."""
