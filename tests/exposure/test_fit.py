@@ -18,8 +18,8 @@ from ddpm_ip.exposure.lockstep import Lockstep
 from ddpm_ip.exposure.mismatch import Mismatch
 from ddpm_ip.exposure.truth import truth
 from ddpm_ip.sample.generator import Generator
-from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver
-from ddpm_ip.sampler.correction import BandGains
+from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, UniPC
+from ddpm_ip.sampler.correction import BandGains, EpsilonScaling
 from ddpm_ip.sampler.sampling import Sampling
 
 FINE = Sampling(DDIM(eta=0.0), clip="none", steps=100, spacing="logsnr", block=64, seed=3)
@@ -98,6 +98,18 @@ def test_a_planted_factor_of_the_noise_is_found(factor: float) -> None:
     assert scaled is not None
     factors = scaled.numbers(made.plan, SCHEDULE)[:-1, 0]
     assert float(factors.mean()) == pytest.approx(factor, rel=0.02)
+
+
+@pytest.mark.parametrize("sampler", [DDIM(), DPMSolver(order=2), UniPC()])
+def test_a_walk_with_factors_found_on_the_way_is_the_walk_with_their_correction(sampler: object) -> None:
+    """Also where predictions are remembered: at every visit the network says the same, divided by the factor."""
+    sampling = replace(COARSE, sampler=sampler, steps=8)  # type: ignore[arg-type]
+    found = fit(generator(sampling, 0.95), 64, target(), Scale())
+    assert isinstance(found.correction, EpsilonScaling)
+    again = fit(generator(replace(sampling, corrections=(found.correction,)), 0.95), 64, target(), Watch())
+    factors = found.correction.numbers(generator(sampling).plan, SCHEDULE)[:, 0]
+    assert (factors - 1).abs().max() > 0.03
+    torch.testing.assert_close(found.norm / factors, again.norm, rtol=1e-5, atol=0)
 
 
 def test_gains_of_both_leave_the_states_their_energy() -> None:

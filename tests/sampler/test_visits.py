@@ -76,4 +76,7 @@ def _graph(denoiser: Denoiser, plan: Plan) -> Graph:
 def _walked(plan: Plan, denoiser: Denoiser, seed: int, indices: Tensor, graph: Graph | None) -> list[Tensor]:
     if graph is not None:
         return [state.xt.clone() for state in graph(indices)]
-    return [state.xt for state in walk(plan, denoiser, seed, indices, Draws(seed, 0, indices).start(SHAPE) * plan.start, CHANGES)]
+    return [
+        state.xt
+        for state in walk(plan, denoiser, seed, indices, Draws(seed, 0, indices).start(SHAPE) * plan.start, CHANGES)
+    ]
