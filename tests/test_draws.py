@@ -96,7 +96,7 @@ def test_the_streams_keep_their_numbers() -> None:
     """They are part of every published result."""
     assert {s.name: int(s) for s in Stream} == {
         "TIME": 0, "EPS": 1, "XI": 2, "FLIP": 3, "DROPOUT": 4, "START": 5, "STEP": 6,
-        "LABEL": 7, "STRENGTH": 8, "CHANCE": 9,
+        "LABEL": 7, "STRENGTH": 8, "CHANCE": 9, "RESAMPLE": 10,
     }  # fmt: skip
 
 

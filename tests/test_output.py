@@ -58,6 +58,7 @@ def test_every_command_ends_with_it(tmp_path, monkeypatch, capsys):
             "train": ["-c", "x"], "sample": ["--weights", "x", "--n_samples", "1", "--save_dir", "x"],
             "evaluate": ["x", "--reference", "x"], "table": ["-e", "x"], "data": ["inspect"], "report": ["x"],
             "compare-samplers": ["x"], "times": ["--weights", "x", "--steps", "5"],
+            "exposure": ["--weights", "x"], "calibrate": ["--weights", "x"], "sweep": ["-e", "x"],
             "import": ["x", "-e", "x"], "export": ["x", "-o", "x"], "ema": ["x", "--length", "0.1"],
         }.get(name, [])  # fmt: skip
         for failure, code in failures.items():
