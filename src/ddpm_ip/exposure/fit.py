@@ -107,7 +107,11 @@ class Method(Protocol):
     def decide(self, plan: Plan, i: int, seen: Energies, wanted: Tensor) -> None: ...
 
     def change(self, plan: Plan, i: int, x: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        """What the decision adds to states (B, C, H, W)."""
+        """What the decision changes, (B, C, H, W)."""
+        ...
+
+    def weights(self, plan: Plan, i: int) -> Sequence[float]:
+        """How often the change is added to the state and to each memory, (1 + M)."""
         ...
 
     def correction(self) -> BandGains | EpsilonScaling | None: ...
@@ -121,6 +125,9 @@ class Watch:
 
     def change(self, plan: Plan, i: int, x: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
         return torch.zeros_like(x)
+
+    def weights(self, plan: Plan, i: int) -> Sequence[float]:
+        return [0.0] * (1 + plan.memories)
 
     def correction(self) -> None:
         return None
@@ -159,6 +166,9 @@ class Balance:
         numbers = gains.numbers(plan, None)[i].to(x.device, torch.float32)  # type: ignore[arg-type]  # of no schedule
         return gains.after(x, x0, Row(x, x, x, {gains.name: numbers}))
 
+    def weights(self, plan: Plan, i: int) -> Sequence[float]:
+        return plan.carry[i].tolist()
+
     def correction(self) -> BandGains | None:
         return BandGains(*_tables(self._gains)) if self._gains else None
 
@@ -167,8 +177,8 @@ class Balance:
 class Scale:
     """A factor of the predicted noise at each visit; a time that is visited again keeps its own.
 
-    What is done on the way is not quite the correction: predictions that were remembered, and those at inner stages,
-    are as they were. So its images are those of another walk, with the correction.
+    What is done on the way is the correction, in what is remembered, too, but for inner stages and the last visit. So
+    its images are those of another walk, with the correction.
     """
 
     _factors: dict[float, float] = field(default_factory=dict)
@@ -180,7 +190,10 @@ class Scale:
         self._factors.setdefault(float(plan.t[i]), float(SCALES[best]))
 
     def change(self, plan: Plan, i: int, x: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
-        return (1 / self._factors[float(plan.t[i])] - 1) * effect_of_noise(plan, i) * eps
+        return (1 / self._factors[float(plan.t[i])] - 1) * eps
+
+    def weights(self, plan: Plan, i: int) -> Sequence[float]:
+        return effects_of_noise(plan, i)
 
     def correction(self) -> EpsilonScaling | None:
         rising = dict(sorted(self._factors.items()))
@@ -220,7 +233,7 @@ def fit(generator: Generator, n: int, target: Target, method: Method) -> Fitted:
             continue
         method.decide(plan, i, seen, wanted)
         for block, (x0, eps) in zip(walks.blocks, kept, strict=True):
-            walks.change(i, block, method.change(plan, i, block.x, x0, eps))
+            walks.change(block, method.change(plan, i, block.x, x0, eps), method.weights(plan, i))
     found = _everyones([statistics(block.x.clamp(-1, 1)) for block in walks.blocks], walks, generator)
     images: list[UInt8] = [to_uint8(block.x).cpu().numpy() for block in walks.blocks]
     return Fitted(torch.stack(ratios), torch.stack(norms), found, images, method.correction())
@@ -238,10 +251,10 @@ def _everyones(mine: Sequence[Tensor], walks: Lockstep, generator: Generator) ->
     return found[: walks.count * size].cpu()
 
 
-def effect_of_noise(plan: Plan, i: int) -> float:
-    """What one unit of predicted noise adds to the state at a visit, ``x_0`` following from it."""
-    x0, eps = plan.update[i, 0, -3:-1].tolist()
-    return float(eps - x0 * float(plan.sigma[i]) / float(plan.alpha[i]))
+def effects_of_noise(plan: Plan, i: int) -> list[float]:
+    """What one unit of predicted noise adds to the state and to each memory at a visit, ``x_0`` following from it."""
+    x0, eps = plan.update[i, :, -3:-1].unbind(dim=1)
+    return (eps - x0 * plan.sigma[i] / plan.alpha[i]).tolist()
 
 
 def nearest_root(a: Tensor, b: Tensor, c: Tensor, near: float) -> Tensor:
@@ -254,7 +267,7 @@ def nearest_root(a: Tensor, b: Tensor, c: Tensor, near: float) -> Tensor:
 def _sums(plan: Plan, i: int, block: Standing) -> Tensor:
     """Sums over the images of a block, float64 (6, 4)."""
     assert block.seen is not None
-    u, e = float(plan.after[i, 0]) * block.seen.x0, effect_of_noise(plan, i) * block.seen.eps
+    u, e = float(plan.after[i, 0]) * block.seen.x0, effects_of_noise(plan, i)[0] * block.seen.eps
     us, rs, xs, es = (split(z) for z in (u, block.x - u, block.x, e))
     norm = norms(block.seen)[:, None].expand(-1, HAAR)
     each = [products(us, us), products(us, rs), products(rs, rs), products(xs, es), products(es, es), norm]

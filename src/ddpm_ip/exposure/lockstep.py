@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_ip.denoiser import Prediction
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.sample.generator import Generator
-from ddpm_ip.sampler.walk import Visits, changed
+from ddpm_ip.sampler.walk import Visits
 
 
 @dataclass
@@ -90,6 +90,11 @@ class Lockstep:
             yield block
             block.seen = None
 
-    def change(self, i: int, block: Standing, change: Tensor) -> None:
-        """Adds to the state of a block after visit ``i``, (B, C, H, W), and to the memories that carry it."""
-        block.x, block.memories = changed(change, self.plan.carry[i].tolist(), block.x, block.memories)
+    def change(self, block: Standing, change: Tensor, weights: Sequence[float]) -> None:
+        """Adds a change (B, C, H, W) to the state of a block and to its memories, each so often as ``weights`` say."""
+        moved = [
+            z if w == 0 or z is None else z + w * change
+            for w, z in zip(weights, [block.x, *block.memories], strict=True)
+        ]
+        assert moved[0] is not None
+        block.x, block.memories = moved[0], moved[1:]

@@ -2,7 +2,8 @@ r"""How far images are from real ones without any network: a distance that a sma
 
 Of each image, in gray and two differences of colours (of other channels as they are): the mean, and in each of four
 bands of frequencies (:mod:`ddpm_ip.exposure.bands`) the logarithm of its energy and how it is spread, ``E|x| / rms``.
-Each number is divided by its deviation over real images; the mismatch is the Frechet distance of the two Gaussians
+Each number is divided by its deviation over real images (one that is the same in all of them has no unit, and is left
+out); the mismatch is the Frechet distance of the two Gaussians
 
     |mu_1 - mu_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^{1/2}).
 
@@ -21,6 +22,7 @@ from ddpm_ip.exposure.bands import split
 
 COLOURS = ((1 / 3, 1 / 3, 1 / 3), (0.5, 0.0, -0.5), (-0.25, 0.5, -0.25))
 QUIET = 1e-5  # energy that is added, less than that of steps of 1/255
+SAME = 1e-3  # deviation of a number that is the same in all real images, such as a difference of colours in gray ones
 
 
 def statistics(images: Tensor) -> Tensor:
@@ -47,7 +49,7 @@ class Mismatch:
 
     Args:
         mean, covariance: of the scaled statistics of real images, float64 (S,) and (S, S).
-        scale: what each is divided by, (S,).
+        scale: what each is divided by, (S,); infinite where it is left out.
     """
 
     mean: Tensor
@@ -57,7 +59,8 @@ class Mismatch:
     @classmethod
     def to(cls, real: Tensor) -> Mismatch:
         """The distance to images of which the statistics are given, float64 (N, S), N >= 2."""
-        scale = real.std(dim=0).clamp(min=1e-6)
+        scale = real.std(dim=0)
+        scale = scale.where(scale > SAME, torch.inf)
         scaled = real / scale
         return cls(scaled.mean(dim=0), torch.cov(scaled.T), scale)
 
