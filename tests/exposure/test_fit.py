@@ -11,15 +11,25 @@ from tests.exposure import gaussian
 from tests.exposure.gaussian import DEVIATION, SCHEDULE, SHAPE, Walked, denoiser, deviation
 
 from ddpm_ip.exposure.bands import haar_energy, noise_energy, split
-from ddpm_ip.exposure.candidates import BALANCE, BOTH, NONE, Candidate
+from ddpm_ip.exposure.candidates import (
+    BALANCE,
+    BOTH,
+    BY_SLOPE,
+    BY_T,
+    CONSTANT,
+    NONE,
+    UNDONE,
+    Candidate,
+    _of_few_numbers,
+)
 from ddpm_ip.exposure.choice import choose
 from ddpm_ip.exposure.fit import Balance, Scale, Target, Watch, fit
 from ddpm_ip.exposure.lockstep import Lockstep
 from ddpm_ip.exposure.mismatch import Mismatch
-from ddpm_ip.exposure.truth import truth
+from ddpm_ip.exposure.truth import Truth, truth
 from ddpm_ip.sample.generator import Generator
-from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, UniPC
-from ddpm_ip.sampler.correction import BandGains, EpsilonScaling
+from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, Restart, UniPC
+from ddpm_ip.sampler.correction import BandGains, EpsilonScaling, IPEmulator
 from ddpm_ip.sampler.sampling import Sampling
 
 FINE = Sampling(DDIM(eta=0.0), clip="none", steps=100, spacing="logsnr", block=64, seed=3)
@@ -120,6 +130,17 @@ def test_a_walk_with_factors_found_on_the_way_is_the_walk_with_their_correction(
     torch.testing.assert_close(found.norm / factors, again.norm, rtol=1e-5, atol=0)
 
 
+def test_a_time_that_is_visited_again_keeps_its_gains() -> None:
+    """So the images of the fit are those of the table that it leaves."""
+    made = generator(replace(COARSE, sampler=Restart(rho_low=0.5, rho_high=20.0)))
+    times = [made.plan.t[i].item() for i, end in enumerate(made.plan.state.tolist()) if end]
+    assert len(set(times)) < len(times)
+    fitted = fit(made, 64, target(), Balance())
+    assert isinstance(fitted.correction, BandGains)
+    again = fit(generator(replace(made.sampling, corrections=(fitted.correction,))), 64, target(), Watch())
+    torch.testing.assert_close(again.statistics, fitted.statistics, rtol=1e-4, atol=1e-4)
+
+
 def test_gains_of_both_leave_the_states_their_energy() -> None:
     """Coarse steps lose variance; with the energy of the prediction on true states given, all bands have theirs."""
     made = generator(COARSE)
@@ -160,6 +181,26 @@ def test_the_mismatch_is_the_distance_of_gaussians() -> None:
     wanted = (means[0] - means[1]).square().sum() + sum(c.trace() for c in covariances) - 2 * cross
     assert judge(other) == pytest.approx(float(wanted), rel=1e-9)
     assert judge(real) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("better", "scale"), [(BY_SLOPE, 0.98), (BY_T, 1.02)])
+def test_few_numbers_are_read_off_the_table_whose_images_are_better(better: str, scale: float) -> None:
+    """The one fitted on the way, or the network's slope: a constant, a line and TSR come from the same."""
+    made = generator(COARSE)
+    visits, plain = made.plan.visits, SimpleNamespace(ratio=torch.ones(made.plan.visits, 4))
+    on_the_way = EpsilonScaling(times=(0.0, 999.0), scales=(1.02, 1.02))
+    trial = SimpleNamespace(
+        model=made.model, taken={"time_shift"}, target=target(), generator=lambda: made,
+        walked=lambda chain=(), method=None, few=False: SimpleNamespace(correction=method and on_the_way),
+        candidate=lambda name, chain, *_: Candidate(name, chain, 0.5 if name == better else 0.8, 1.0, plain),  # type: ignore[arg-type]
+    )  # fmt: skip
+    known = Truth(torch.ones(visits, 4), torch.full((visits,), 0.98), torch.ones(visits))
+    tried = {c.name: c.chain[0] for c in _of_few_numbers(trial, known, 0.1, plain)}  # type: ignore[arg-type]
+    assert tried[UNDONE] == IPEmulator(0.1, undo=True)
+    assert tried[CONSTANT] == EpsilonScaling(scale)
+    for name in ("epsilon_scaling, line", "tsr"):
+        factors = tried[name].numbers(made.plan, SCHEDULE)
+        assert 0.5 < (factors.mean() - 1) / (scale - 1) < 1.5  # on its side of 1; TSR's cannot be a constant
 
 
 def candidate(name: str, share: float) -> Candidate:

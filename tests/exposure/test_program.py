@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +115,17 @@ def test_several_weights_chains_and_steps_are_lines_of_one_figure(folder, tmp_pa
              for chain in ("", "+epsilon_scaling,scale=1.02") for k in (2, 3)]  # fmt: skip
     assert all(any(name in line for line in lines) for name in named)
     assert all(name in capsys.readouterr().out for name in named[:1])
+
+
+def test_without_matplotlib_the_numbers_are_written_and_one_line_says_so(folder, capsys, monkeypatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["exposure", "--weights", str(folder), "--sampler", "ddim", *QUICK]) == 0
+    assert {path.suffix for path in (folder / "exposure").iterdir()} == {".json", ".csv"}
+    told = capsys.readouterr()
+    assert told.out.rstrip().endswith(".csv")
+    assert len(re.findall(r"matplotlib: pip install .*plot", told.err)) == 1
 
 
 def test_from_python_it_is_the_same(folder) -> None:

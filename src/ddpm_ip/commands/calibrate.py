@@ -21,6 +21,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "that needs no network decides)",
     )
     p.add_argument(
+        "--reference",
+        metavar="CONFIG",
+        help="YAML file whose data section has the real images (default: the run's own training images)",
+    )
+    p.add_argument(
         "--times",
         action="store_true",
         help="calibrate with --spacing optimised, too (as `ddpm-ip times` finds them, unless they are there), and say "
@@ -29,7 +34,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    from ddpm_ip.config import parse_overrides
+    from ddpm_ip.config import load, parse_overrides
     from ddpm_ip.exposure.calibrate import CalibrateOptions, calibrate
     from ddpm_ip.exposure.times import calibrate_with_times
     from ddpm_ip.interop.find import find_weights
@@ -43,7 +48,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = configured(weights, args.weights, args.config, overrides)
     sampling = config.sampling if args.guidance is None else config.sampling.guided(args.guidance)
     seed = {} if args.seed is None else {"seed": args.seed}
-    wanted = CalibrateOptions(n=args.n, extractor=args.extractor, **seed)
+    reference = load(args.reference).data if args.reference else None
+    wanted = CalibrateOptions(n=args.n, extractor=args.extractor, reference=reference, **seed)
     found = (calibrate_with_times if args.times else calibrate)(config, weights, sampling, wanted)
     if os.environ.get("RANK", "0") == "0":
         say(found.as_text())

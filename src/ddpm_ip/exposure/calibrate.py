@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ddpm_ip.config import Config
-from ddpm_ip.data import ImageSet
+from ddpm_ip.data import DataConfig, ImageSet
 from ddpm_ip.engine import from_main
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluator
@@ -63,11 +63,13 @@ class CalibrateOptions:
         seed: of their noise, and of the choice of real images; another than images are made with.
         extractor: of features that decide instead of the mismatch (:func:`ddpm_ip.evaluate.features.find_extractor`);
             None for none.
+        reference: the real images; None for those that the run was trained on.
     """
 
     n: int = 2000
     seed: int = 1
     extractor: str | None = None
+    reference: DataConfig | None = None
 
     def __post_init__(self) -> None:
         if self.n < LEAST:
@@ -112,7 +114,7 @@ def calibrate(config: Config, weights: Weights, sampling: Sampling, options: Cal
     """
     engine = sampling_engine(config, sampling)
     setup(None, engine.is_main_process)
-    source = real_images(config, engine, None)
+    source = real_images(config, engine, options.reference)
     evaluator = None
     if options.extractor is not None:
         evaluator = Evaluator(find_extractor(options.extractor, engine.device), ["fid"], engine.device)

@@ -75,7 +75,7 @@ def calibrate_with_times(config: Config, weights: Weights, sampling: Sampling, o
             calibrated.base(sampling), sampler=IPNDM(), steps=None, spacing="uniform-linspace", afs=False,
             denoise_to_zero=True,
         )  # fmt: skip
-        optimise(config, weights, TimesOptions([steps], teacher))
+        optimise(config, weights, TimesOptions([steps], teacher, n=min(TimesOptions.n, options.n)))
     given, optimised = (calibrate(config, weights, one, options) for one in (sampling, other))
     best = sampling if given.mismatch <= optimised.mismatch else other
     return Compared(given, optimised, f"ddpm-ip sample --weights ... {calibrated.options(with_auto(best))}")

@@ -15,6 +15,7 @@ from ddpm_ip.sampler.correction import BandGains
 from ddpm_ip.sampler.correction.auto import items
 
 WIDTH = 79  # of what is printed
+CLEAR = 0.9  # of the mismatch: what leaves more, or makes less than the inverse of it, may be chance
 MANY = 500  # images: a choice by fewer is left to chance
 
 
@@ -60,7 +61,7 @@ def why(chosen: Chosen) -> str:
         return "Nothing is corrected: no correction makes the mismatch smaller."
     return (
         f"Nothing is corrected: the best of {len(others)} corrections ({least.name}) leaves {least.share:.2f} times "
-        f"the mismatch, and only what leaves less than {PAYS} is sure to help."
+        f"the mismatch, and only what leaves less than {PAYS} is taken."
     )
 
 
@@ -105,16 +106,22 @@ def suggestions(tried: Sequence[Candidate], known: Truth, gamma: float | None) -
         undone = by_name[UNDONE]
         found["undo"] = (
             f"Undoing the perturbation (ip_emulator,gamma={gamma:g},undo=true) leaves {undone.share:.2f} times the "
-            f"mismatch: with this sampler it {'helps' if undone.share < 1 else 'does not help'}."
+            f"mismatch: with this sampler it {_effect(undone.share)}."
         )
     return found
+
+
+def _effect(share: float) -> str:
+    if CLEAR < share < 1 / CLEAR:
+        return "makes no clear difference"
+    return "helps" if share < 1 else "does harm"
 
 
 def _about_gamma(constant: Candidate, gamma: float | None) -> str:
     """Whether a constant factor of the noise asks for another strength of perturbation."""
     scale = float(constant.chain[0].scale)  # type: ignore[attr-defined]
-    if scale == 1 or constant.share >= 1:
-        return f"No constant epsilon scale is seen to help ({scale:.4g} was tried), so nothing is said about gamma."
+    if scale == 1 or constant.share > CLEAR:
+        return f"No constant epsilon scale clearly helps ({scale:.4g} was tried), so nothing is said about gamma."
     leaves = f"a constant epsilon scale of {scale:.4g} leaves {constant.share:.2f} times the mismatch"
     if scale < 1:
         less = "less" if gamma is None or gamma > 0 else "no"
@@ -132,7 +139,7 @@ def _curves(trial: Trial, known: Truth, tried: Sequence[Candidate]) -> dict[str,
     total = energy_ratio(generator, plain.ratio, trial.target)
     found = {
         "slope": {"t": asked, "value": known.slope.tolist()},
-        "eps_norm.ratio": {"t": asked, "value": (plain.norm / known.norm).tolist()},
+        "eps_norm.ratio": {"t": asked, "value": (plain.norm / known.norm).nan_to_num(1.0, 1.0).tolist()},
         "energy.ratio": {"t": after, "value": total.tolist()},
     }
     for band in range(HAAR):

@@ -71,4 +71,5 @@ def truth(generator: Generator, pixels: Tensor, labels: Tensor | None, seed: int
     if not found.isfinite().all():
         raise generator.model.diverged()
     predicted, said, along, norm = found.unbind(dim=1)
-    return Truth(predicted, said.sum(dim=1) / along.sum(dim=1), norm[:, 0])
+    slope = (said.sum(dim=1) / along.sum(dim=1)).nan_to_num(1.0, 1.0, 1.0)  # of a network that says nothing
+    return Truth(predicted, slope, norm[:, 0])
