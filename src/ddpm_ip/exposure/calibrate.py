@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class CalibrateOptions:
             raise ConfigError(f"--n {self.n}: a fit needs some hundreds of walks; at least 10")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """What was found.
 
@@ -107,6 +108,13 @@ class Calibration:
         return any(c["distance"] is not None for c in self.found["candidates"])
 
     __str__ = as_text
+
+    def __repr__(self) -> str:
+        held = "+".join(item["name"] for item in self.found["corrections"]) or "no correction"
+        return f"<calibration {self.file.name}: {held}. {self.found['why']}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.as_text())}</pre>"
 
 
 def calibrate(config: Config, weights: Weights, sampling: Sampling, options: CalibrateOptions) -> Calibration:
