@@ -81,7 +81,7 @@ def test_measured_pairs_stand_side_by_side(runs, tmp_path):
     assert UNMEASURED not in section
     table = section[: section.index("</table>")]
     assert re.findall(r"<td(?: class=\"\w+\")?>(.*?)</td>", table) == [
-        "ddim,eta=0, 10 steps",
+        'ddim,eta=0<span class="spread"> 10 steps</span>',
         "2.00",
         "1.50",
         "−25.0\u00a0%",

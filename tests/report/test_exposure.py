@@ -80,7 +80,7 @@ def test_many_measurements_are_one_sentence_and_a_sampling_comes_before_its_corr
     assert "up to 8.00\u00a0% longer" in report(runs[:1], tmp_path)[0]
     put_exposure(runs[0], exposure("deis, 5 steps", **{"eps_norm.ratio": curve(1.3, 1.0, 1.0, se=0.004)}))
     text, _ = report(runs[:1], tmp_path)
-    assert "longer in sampling in 3 of 5 measurements, and shorter in 1, beyond 95 % intervals" in text
+    assert "longer in sampling in 3 of 5 measurements and shorter in 1, beyond 95 % intervals" in text
     assert "It is 2.0\u00a0% (ddim+auto, 10 steps) to 30.0\u00a0% (deis, 5 steps) longer." in text
     assert "up to 8.00" not in text
     section = text[text.index("Exposure bias</h2>") :]

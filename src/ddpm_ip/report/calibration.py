@@ -70,7 +70,7 @@ def _measured(table: Table, rows: Sequence[tuple[Column, Setting, Cell, Cell]]) 
             tag(
                 "tr",
                 tag("th", run_label(column.series, column.label), scope="row"),
-                tag("td.left", f"{table.family_label(setting)}, {told_steps}"),
+                tag("td.left", table.family_label(setting), tag("span.spread", f" {told_steps}")),
                 [tag("td", show(c.value), _spread(table, c)) for c in (before, after)],
                 tag("td.change", told, tied),
             )

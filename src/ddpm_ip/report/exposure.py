@@ -285,7 +285,7 @@ def _said(names: Sequence[str], exposures: Sequence[Exposure]) -> list[str]:
     shorter = sorted(((value, name) for name, (_, value, _, high) in farthest if high < 1), reverse=True)
     told = [
         "Taken where it is farthest from its length on real states, the predicted noise is longer in sampling in "
-        f"{len(longer)} of {len(farthest)} measurements, and shorter in {len(shorter)}, beyond 95 % intervals."
+        f"{len(longer)} of {len(farthest)} measurements and shorter in {len(shorter)}, beyond 95 % intervals."
     ]
     for word, ends in (("longer", longer), ("shorter", shorter)):
         if len(ends) > 1:
