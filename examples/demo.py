@@ -139,7 +139,7 @@ def study(run: Path, samplings: Sequence[Sampling], n: int) -> None:
     store = Measured.beside(weights.sha256, Path(weights.origin))
     for sampling in samplings:
         if there(store, sampling, config.diffusion.schedule) is None:
-            calibrate(config, weights, sampling, CalibrateOptions(n, extractor="pixels"))
+            calibrate(config, weights, replace(sampling, block=min(100, n)), CalibrateOptions(n, extractor="pixels"))
     block = min(256, n)
     both = [replace(s, block=block) for sampling in samplings for s in (sampling, corrected(sampling))]
     exposures(config, weights, both, ExposureOptions(n, MEASURES))
