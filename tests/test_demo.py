@@ -9,11 +9,12 @@ from tests.tiny import ROOT, contents, finish, start, steps_saved
 
 DEMO = ROOT / "examples/demo.py"
 RUNS = ("ddpm", "ddpm-ip")
-CELLS = 3 * 4  # numbers of steps, rows
+CELLS = 3 * 4 + 2  # numbers of steps, rows; and those with a calibration
+STUDIED = ("ancestral-10", "ddim-10")  # samplings that are calibrated and whose exposure bias is measured
 
 
 def demo(out: Path, n_steps: int):
-    return start(DEMO, "--out", out, "--n_steps", n_steps, "--n_samples", 80)
+    return start(DEMO, "--out", out, "--n_steps", n_steps, "--n_samples", 80, "--n_walks", 20)
 
 
 def test_the_demo_makes_pictures_and_a_page_once(tmp_path):
@@ -27,15 +28,22 @@ def test_the_demo_makes_pictures_and_a_page_once(tmp_path):
         picture = Image.open(tmp_path / run / "samples/step00000002.png")
         assert picture.width == picture.height > 8 * 64
         assert len([name for name in made if name.startswith(f"{run}/table/") and "/cell-" in name]) == 2 * CELLS
-    assert "fixed_small+epsilon_scaling,scale=1.005" in output
-    assert "DDPM and DDPM-IP" in page.read_text(encoding="utf-8")
+        for sampling in STUDIED:
+            assert len([name for name in made if name.startswith(f"{run}/calibration-{sampling}-")]) == 1
+            assert len([name for name in made if name.startswith(f"{run}/exposure/{sampling}-")]) == 2
+    assert all(
+        row in output for row in ("fixed_small+epsilon_scaling,scale=1.005", "fixed_small+auto", "ddim,eta=0+auto")
+    )
+    told = page.read_text(encoding="utf-8")
+    assert all(text in told for text in ("DDPM and DDPM-IP", "Exposure bias", "FD-pixels with and without it"))
 
     code, output = finish(demo(tmp_path, 2))
     assert code == 0, output
     assert output.count("nothing to do") == len(RUNS)
     assert "the first picture" not in output
     again = contents(tmp_path)
-    kept = [name for name in made if "/cell-" in name or "/ckpt/" in name or "/samples/" in name]
+    parts = ("/cell-", "/ckpt/", "/samples/", "/calibration-", "/exposure/")
+    kept = [name for name in made if any(part in name for part in parts)]
     assert [name for name in kept if made[name] != again[name]] == []
     assert {name for name in again if "/cell-" in name or "/samples/" in name} <= made.keys()
 

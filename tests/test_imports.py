@@ -125,7 +125,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "interop.hub": ({"huggingface_hub"}, PLAIN),
     "interop.push": ({"huggingface_hub"}, PLAIN),
-    "notebook": ({"torch", "numpy"}, MODEL | {"exposure", "interop", "run", "settings", "sample", "train"}),
+    "told": (set(), {"config", "errors", "places", "run", "sampler", "__init__"}),
+    "notebook": ({"torch", "numpy"}, MODEL | {"told", "exposure", "interop", "run", "settings", "sample", "train"}),
     "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "notebook"}),
 }  # fmt: skip
 

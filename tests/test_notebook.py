@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import shutil
 import signal
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,6 +161,39 @@ def test_images_are_inverted_and_made_of_noise(run):
         run.invert(noise)
     with pytest.raises(DataError, match=r"float32 \(N, 1 x 8 x 8\); this is torch.float32 \(1, 8, 8\)"):
         run.generate(noise[0])
+
+
+def test_a_calibration_is_that_of_the_command_and_auto_uses_it(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    folder, same = shutil.copytree(trained, tmp_path / "run"), {"sampler": ip.DDIM(), "steps": 3, "block": 8}
+    run, handlers = ip.load(folder), logging.getLogger("ddpm_ip").handlers[:]
+    with pytest.raises(ConfigError, match=r"ddpm-ip calibrate --weights .* --sampler ddim --steps 3"):
+        run.sample(8, corrections="auto", **same)
+    found = run.calibrate(24, **same)
+    assert logging.getLogger("ddpm_ip").handlers == handlers, "a log of the command stays"
+    assert found.file.parent == folder
+    assert repr(found).startswith(f"<calibration {found.file.name}: ")
+    assert found.found["why"] in repr(found)
+    assert found.found["why"] in str(found)
+    made = json.loads(found.file.read_text())
+    assert (made["settings"]["n"], made["settings"]["seed"]) == (24, 1)
+
+    call = ["calibrate", "--weights", str(folder), "--sampler", "ddim", "--steps", "3", "--n", "24"]
+    assert main([*call, "--batch_size", "8"]) == 0
+    assert str(found.file) in capsys.readouterr().out
+    again = json.loads(found.file.read_text())
+    assert [again[key] for key in ("candidates", "corrections", "curves")] == [
+        made[key] for key in ("candidates", "corrections", "curves")
+    ]
+
+    gains = [{"name": "epsilon_scaling", "scale": 1.2}]  # as if they had been chosen
+    found.file.write_text(json.dumps({**again, "corrections": gains}))
+    images = run.sample(8, corrections="auto", **same).images
+    assert np.array_equal(images, run.sample(8, corrections=[ip.EpsilonScaling(1.2)], **same).images)
+    with pytest.raises(ConfigError, match="at least 10"):
+        run.calibrate(9, **same)
+    with pytest.raises(ConfigError, match="train it first"):
+        ip.new(tiny()).calibrate(10)
 
 
 def test_the_states_of_a_walk_that_asks_at_other_levels(run):

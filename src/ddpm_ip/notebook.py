@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddpm_ip import config as configuration
 from ddpm_ip.config import Config, from_dict, merge
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.errors import ConfigError, DataError
+from ddpm_ip.exposure.calibrate import CalibrateOptions, Calibration, calibrate
 from ddpm_ip.exposure.curves import Exposure
 from ddpm_ip.exposure.program import ExposureOptions, Subject, exposure_of, real_images, with_usual_steps
 from ddpm_ip.images import UInt8, to_unit
@@ -38,14 +38,11 @@ from ddpm_ip.sample.generator import Model
 from ddpm_ip.sample.modes import images_from, inverse, noise_behind, of_given
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sample.samples import Samples
-from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.settings import Wanted
+from ddpm_ip.told import AnyConfig, Where, configured, plain_values, sampling_of, section
 from ddpm_ip.train import loop
-
-Where = Path | str
-AnyConfig = Config | Mapping[str, Any] | Where
 
 
 def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float | None = None, **overrides: Any) -> Run:
@@ -70,7 +67,7 @@ def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float 
     weights = find_weights(path, wanted)
     found = config_near(path)
     source = _own(path, weights) if config is None else config
-    run = Run(_configured(source, overrides), None if found is None else found.parent, weights)
+    run = Run(configured(source, overrides), None if found is None else found.parent, weights)
     if found is not None and path.resolve() == found.parent.resolve():
         run._resume = "latest"
     return run
@@ -99,7 +96,7 @@ def new(
         if source is None:
             raise ConfigError("new() needs a configuration, or init_from=... to take that of a run")
         config = _own(source, any_weights(source))
-    return Run(_configured(config, overrides), folder, None, source)
+    return Run(configured(config, overrides), folder, None, source)
 
 
 def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
@@ -112,11 +109,11 @@ def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
 
 def _said(config: AnyConfig | None, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     """What is said of a foreign network."""
-    changes = flatten(_plain(overrides))
+    changes = flatten(plain_values(overrides))
     if isinstance(config, str | Path):
         return given(expanded(config), changes)
     tree = config.to_dict() if isinstance(config, Config) else config or {}
-    return merge(merge({}, flatten(_plain(tree))), given(None, changes))
+    return merge(merge({}, flatten(plain_values(tree))), given(None, changes))
 
 
 class Run:
@@ -177,7 +174,7 @@ class Run:
         """
         config = self.config
         if n_steps is not None:
-            checked = _section("train", {"n_steps": n_steps})
+            checked = section("train", {"n_steps": n_steps})
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, n_steps=checked.n_steps))
         start = self._resume if resume is None else str(resume)
         if start is None:
@@ -219,13 +216,38 @@ class Run:
             n: images, at most as many as there are real ones: those of the section ``data`` of the configuration.
             again: also measures what is kept already.
             settings: as of :meth:`sample`; ``steps`` is 50 where neither they nor the configuration say it.
+
+        Raises:
+            UserError: as :meth:`sample`; there are no real images, or a measure is unknown.
         """
-        sampling = with_usual_steps(_sampling(self.config.sampling, settings), self.config)
+        sampling = with_usual_steps(sampling_of(self.config.sampling, settings), self.config)
         model = self._sampled(sampling)
         assert self._weights is not None
         sampling = dataclasses.replace(sampling, block=sampling.block or self._block)
         subject = Subject(self.config, self._weights, model, real_images(self.config, model.engine))
         return exposure_of(subject, sampling, ExposureOptions(n, measures, again)).exposure
+
+    def calibrate(self, n: int = 2000, *, extractor: str | None = None, seed: int = 1, **settings: Any) -> Calibration:
+        """Finds the corrections of one way to sample, as ``ddpm-ip calibrate`` does, for ``corrections="auto"``.
+
+        Args:
+            n: walks behind each fit.
+            extractor: the name of features that decide, see :func:`ddpm_ip.measure`; by default a distance that needs
+                no network.
+            seed: of the walks; another than images are made with.
+            settings: as of :meth:`sample`, but for ``seed``.
+
+        Returns:
+            What was found, which is kept beside the weights; an earlier calibration of the same sampling is replaced.
+
+        Raises:
+            UserError: as :meth:`sample`; there are no real images, or the folder cannot be written.
+        """
+        if self._weights is None:
+            raise _untrained()
+        sampling = sampling_of(self.config.sampling, settings)
+        with as_before():
+            return calibrate(self.config, self._weights, sampling, CalibrateOptions(n, seed, extractor))
 
     def invert(self, images: UInt8 | torch.Tensor, **settings: Any) -> torch.Tensor:
         """The noise ``x_T`` of which DDIM makes images (DDIM inversion, :mod:`ddpm_ip.sampler.inversion`).
@@ -289,7 +311,7 @@ class Run:
         self, settings: Mapping[str, Any], given: bool = False, corrected: bool = True
     ) -> tuple[Model, Sampling]:
         """The model and how it is sampled, with nothing left open; of images or noise that are given, if they are."""
-        sampling = _sampling(self.config.sampling, settings)
+        sampling = sampling_of(self.config.sampling, settings)
         sampling = sampling if corrected else base(sampling)
         model = self._sampled(sampling)
         assert self._weights is not None
@@ -322,60 +344,6 @@ class Run:
 
 def _untrained() -> ConfigError:
     return ConfigError("this run has no weights yet: train it first, run.train()")
-
-
-def _configured(source: AnyConfig, overrides: Mapping[str, Any]) -> Config:
-    """A configuration from anything that is one, with overrides on top."""
-    changes = flatten(_plain(overrides))
-    if isinstance(source, Config):  # as it is, if it can be: it may hold classes of one's own
-        return from_dict(source.to_dict(), overrides=changes) if changes else source
-    if isinstance(source, Mapping):
-        return from_dict(merge({}, flatten(_plain(source))), overrides=changes)
-    return configuration.load(expanded(source), changes)
-
-
-def _plain(value: Any) -> Any:
-    """Objects of a configuration as the plain values of a file."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def _sampling(default: Sampling, settings: Mapping[str, Any]) -> Sampling:
-    """The section ``sampling`` with settings on top, which are checked; the objects may be somebody's own."""
-    objects: dict[str, Any] = {}
-    if "sampler" in settings:
-        objects["sampler"] = _object(settings["sampler"], "sampler", "ip.DDIM(eta=0)", needs="plan")
-    if "corrections" in settings:
-        given = settings["corrections"]
-        given = [given] if given == "auto" else given
-        if not isinstance(given, (list, tuple)):
-            raise ConfigError(f"corrections must be a list, such as [ip.EpsilonScaling(1.01)], not {given!r}")
-        example = "ip.EpsilonScaling(1.01)"
-        given = (Auto() if isinstance(c, str) and c == "auto" else c for c in given)
-        objects["corrections"] = tuple(_object(c, "a correction", example, needs="numbers") for c in given)
-    plain = {key: value for key, value in settings.items() if key not in objects}
-    checked = _section("sampling", plain)
-    return dataclasses.replace(default, **{key: getattr(checked, key) for key in plain}, **objects)
-
-
-def _object(value: Any, what: str, example: str, needs: str) -> Any:
-    if isinstance(value, type) or not dataclasses.is_dataclass(value) or not hasattr(value, needs):
-        raise ConfigError(f"{what} must be an object, such as {example}, or one of your own dataclasses; got {value!r}")
-    return value
-
-
-def _section(name: str, values: Mapping[str, Any]) -> Any:
-    """A section of a configuration with such values and no others, checked.
-
-    Raises:
-        ConfigError: naming every key that is wrong.
-    """
-    return getattr(from_dict({"data": {"name": "digits"}, name: values}, "what was given"), name)
 
 
 def _refuse_used(folder: Path | None) -> None:

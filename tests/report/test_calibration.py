@@ -57,6 +57,19 @@ def test_shares_of_the_mismatch_come_before_it_and_long_tables_are_counted(runs,
     assert "epsilon_scaling,times=(4 numbers),scales=(4 numbers)" in row
 
 
+def test_the_best_candidate_comes_first(runs, tmp_path):
+    tried = [("none", 1.0, 0.3), ("tsr", 0.2, None), ("time_shift", 0.1, None), ("gains", 0.7, 0.1)]
+    candidates = [
+        {"name": name, "corrections": [], "mismatch": 1.0, "share": share, "distance": distance}
+        for name, share, distance in tried
+    ]
+    put_calibration(runs[0], calibration(candidates=candidates, chosen="gains"))
+    text, _ = report(runs, tmp_path)
+    folded = text[text.index("4 candidates, what it expects, cannot know and suggests</summary>") :]
+    table = folded[folded.index("<tbody") : folded.index("</tbody>")]
+    assert re.findall(r'scope="row">(\w+)', table) == ["gains", "none", "time_shift", "tsr"]
+
+
 def test_measured_pairs_stand_side_by_side(runs, tmp_path):
     auto = [{"name": "auto", "calibration": "sha256:0123456789ab"}]
     ddim = {"sampler": {"name": "ddim", "eta": 0.0}, "evaluations": 10, "steps": 10}
@@ -68,8 +81,7 @@ def test_measured_pairs_stand_side_by_side(runs, tmp_path):
     assert UNMEASURED not in section
     table = section[: section.index("</table>")]
     assert re.findall(r"<td(?: class=\"\w+\")?>(.*?)</td>", table) == [
-        "ddim,eta=0",
-        "10",
+        'ddim,eta=0<span class="spread"> 10 steps</span>',
         "2.00",
         "1.50",
         "−25.0\u00a0%",

@@ -73,6 +73,20 @@ def test_the_section_says_what_the_curves_support(runs, tmp_path):
     assert len(page.ids) == len(set(page.ids))
 
 
+def test_many_measurements_are_one_sentence_and_a_sampling_comes_before_its_corrections(runs, tmp_path):
+    values = {"ddim+auto, 10 steps": 1.02, "ddim, 10 steps": 1.08, "heun, 5 steps": 0.9, "unipc, 5 steps": 1.0}
+    for i, (label, value) in enumerate(values.items()):
+        put_exposure(runs[0], exposure(label, **{"eps_norm.ratio": curve(value, 1.0, 1.0, se=0.004)}), f"a-5-{i:08x}")
+    assert "up to 8.00\u00a0% longer" in report(runs[:1], tmp_path)[0]
+    put_exposure(runs[0], exposure("deis, 5 steps", **{"eps_norm.ratio": curve(1.3, 1.0, 1.0, se=0.004)}))
+    text, _ = report(runs[:1], tmp_path)
+    assert "longer in sampling in 3 of 5 measurements and shorter in 1, beyond 95 % intervals" in text
+    assert "It is 2.0\u00a0% (ddim+auto, 10 steps) to 30.0\u00a0% (deis, 5 steps) longer." in text
+    assert "up to 8.00" not in text
+    section = text[text.index("Exposure bias</h2>") :]
+    assert section.index(">ddim, 10 steps<") < section.index(">ddim+auto, 10 steps<") < section.index(">heun, 5 steps<")
+
+
 def test_a_run_keeps_its_colour(runs):
     for run in runs:
         put_exposure(run, exposure())

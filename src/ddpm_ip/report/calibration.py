@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from ddpm_ip.report.laboratory import Calibration, Candidate
 from ddpm_ip.report.markup import Markup, tag
-from ddpm_ip.report.numbers import figures, percent, signed
+from ddpm_ip.report.numbers import counted, figures, percent, signed
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
 from ddpm_ip.report.table import Cell, Column, Setting, Table
@@ -56,19 +57,20 @@ def _pairs(table: Table) -> Iterator[tuple[Column, Setting, Cell, Cell]]:
 
 def _measured(table: Table, rows: Sequence[tuple[Column, Setting, Cell, Cell]]) -> Markup:
     show = table.formatter()
-    head = ("Run", "Sampler", "Steps", "without", "with auto", "Change")
+    head = ("Run", "Sampler", "without", "with auto", "Change")
     columns = [tag("th.left" if name == "Sampler" else "th", name, scope="col") for name in head]
     body = []
     for column, setting, before, after in rows:
         change = percent(after.value / before.value - 1) if before.value > 0 < after.value else None
         told = change or signed(show(after.value - before.value))
+        steps = setting.steps
+        told_steps = counted(steps, "step") if isinstance(steps, int) else f"steps {steps}"
         tied = "" if table.differ(before, after) else " (tie)"
         body.append(
             tag(
                 "tr",
                 tag("th", run_label(column.series, column.label), scope="row"),
-                tag("td.left", table.family_label(setting)),
-                tag("td", str(setting.steps)),
+                tag("td.left", table.family_label(setting), tag("span.spread", f" {told_steps}")),
                 [tag("td", show(c.value), _spread(table, c)) for c in (before, after)],
                 tag("td.change", told, tied),
             )
@@ -93,14 +95,28 @@ def _one(run: Run, calibration: Calibration) -> Markup:
         "div.calibration",
         tag("h3", run_label(run.series, f"{run.name}: {calibration.label}")),
         tag("p", "Chosen: ", tag("code", calibration.corrections), f"{name}. {calibration.why}"),
-        _candidates(calibration),
-        [_list(title, told) for title, told in (
-            ("What it expects", calibration.expects),
-            ("What it cannot know", calibration.cannot_know),
-            ("Suggestions", calibration.suggestions),
-        )],
+        tag("details", tag("summary", _summary(calibration)), _candidates(calibration), [
+            _list(title, told) for title, told in (
+                ("What it expects", calibration.expects),
+                ("What it cannot know", calibration.cannot_know),
+                ("Suggestions", calibration.suggestions),
+            )
+        ]),
         tag("p.quiet", f"{calibration.file}: {calibration.measured}.") if calibration.measured else None,
     )  # fmt: skip
+
+
+def _summary(calibration: Calibration) -> str:
+    """What unfolds."""
+    tried = counted(len(calibration.candidates), "candidate") if calibration.candidates else ""
+    return ", ".join(filter(None, (tried, "what it expects, cannot know and suggests")))
+
+
+def _order(one: Candidate) -> tuple[bool, float]:
+    """The best first: by distance where there is one, then by the mismatch that is left."""
+    left = one.share if one.share is not None else one.mismatch
+    value = one.distance if one.distance is not None else left
+    return one.distance is None, math.inf if value is None else value
 
 
 def _list(title: str, told: Sequence[str]) -> Markup | None:
@@ -108,7 +124,7 @@ def _list(title: str, told: Sequence[str]) -> Markup | None:
 
 
 def _candidates(calibration: Calibration) -> Markup | None:
-    shown = calibration.candidates[:MOST_CANDIDATES]
+    shown = sorted(calibration.candidates, key=_order)[:MOST_CANDIDATES]
     if not shown:
         return None
     kinds = [kind for kind in NUMBERS if any(getattr(one, kind) is not None for one in shown)]

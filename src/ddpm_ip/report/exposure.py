@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -32,7 +31,7 @@ TOGETHER = {"eps_norm.training": "eps_norm.sampling", "x0_error.accumulated": "x
 """Curves that are drawn dotted in the panel of another, which they are to be compared with."""
 
 HEAD = ("label", "weights", "images", "curve", "t", "value", "se", "low", "high")
-MOST_LINES, MOST_PANELS, MOST_POINTS, MOST_SENTENCES = 16, 40, 4000, 8
+MOST_LINES, MOST_PANELS, MOST_POINTS, MOST_SENTENCES = 16, 40, 4000, 4
 MOST_COLUMNS = 3
 FIRST = ("eps_norm.sampling", "eps_norm.ratio", "drift", "delta")
 ENERGY = (
@@ -201,7 +200,7 @@ def finite(curve: Curve | None) -> list[tuple[float, float, float, float]]:
 
 def exposure_section(runs: Sequence[Run]) -> Markup | None:
     """Curves of all runs that were measured, what each kind says, and where each is farthest from no bias."""
-    found = [(run, exposure) for run in runs for exposure in run.exposures]
+    found = [(run, exposure) for run in runs for exposure in sorted(run.exposures, key=_plain_first)]
     if not found:
         return None
     shown = found[:MOST_LINES]
@@ -212,7 +211,7 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
     every = panels(exposures)
     drawn = [(_figure(panel, exposures, entries, i), panel) for i, panel in enumerate(every)]
     bands = [figure for figure, panel in drawn if panel.name.startswith(BANDS)]
-    said = [tag("li", sentence) for sentence in islice(_said(names, exposures), MOST_SENTENCES)]
+    said = [tag("li", sentence) for sentence in _said(names, exposures)]
     return tag(
         "section",
         tag("h2", "Exposure bias"),
@@ -278,21 +277,42 @@ def _figure(panel: Panel, exposures: Sequence[Exposure], entries: Sequence[tuple
     )
 
 
-def _said(names: Sequence[str], exposures: Sequence[Exposure]) -> Iterator[str]:
-    """The sentence that the ratio of norms supports, for each measurement, with its interval."""
-    for name, exposure in zip(names, exposures, strict=True):
-        if not (points := finite(exposure.curves.get("eps_norm.ratio"))):
-            continue
-        t, value, low, high = max(points, key=lambda point: abs(point[1] - 1))
-        if low <= 1 <= high:
-            yield f"{name}: in sampling the predicted noise is as long as on real states, within its 95 % intervals."
-        else:
-            longer = "longer" if value > 1 else "shorter"
-            interval = f"95 % interval {percent(low - 1, 2)} to {percent(high - 1, 2)}"
-            yield (
-                f"{name}: in sampling the predicted noise is up to {percent(abs(value - 1), 2).lstrip('+')} {longer} "
-                f"than on real states ({interval}, at t = {figures(t, 4)})."
-            )
+def _plain_first(exposure: Exposure) -> str:
+    """By label, a sampling before the same with corrections."""
+    return exposure.label.replace(",", " ").replace("+", "~")
+
+
+def _said(names: Sequence[str], exposures: Sequence[Exposure]) -> list[str]:
+    """What the ratio of norms supports: a sentence for each measurement, with its interval; of many one for all."""
+    found = [(name, points) for name, e in zip(names, exposures, strict=True)
+             if (points := finite(e.curves.get("eps_norm.ratio")))]  # fmt: skip
+    farthest = [(name, max(points, key=lambda point: abs(point[1] - 1))) for name, points in found]
+    if len(farthest) <= MOST_SENTENCES:
+        return [_sentence(name, point) for name, point in farthest]
+    longer = sorted((value, name) for name, (_, value, low, _) in farthest if low > 1)
+    shorter = sorted(((value, name) for name, (_, value, _, high) in farthest if high < 1), reverse=True)
+    told = [
+        "Taken where it is farthest from its length on real states, the predicted noise is longer in sampling in "
+        f"{len(longer)} of {len(farthest)} measurements and shorter in {len(shorter)}, beyond 95 % intervals."
+    ]
+    for word, ends in (("longer", longer), ("shorter", shorter)):
+        if len(ends) > 1:
+            least, most = (f"{percent(abs(value - 1)).lstrip('+')} ({name})" for value, name in (ends[0], ends[-1]))
+            told.append(f"It is {least} to {most} {word}.")
+    return told
+
+
+def _sentence(name: str, point: tuple[float, float, float, float]) -> str:
+    """What the ratio of norms says where it is farthest from 1."""
+    t, value, low, high = point
+    if low <= 1 <= high:
+        return f"{name}: in sampling the predicted noise is as long as on real states, within its 95 % intervals."
+    longer = "longer" if value > 1 else "shorter"
+    interval = f"95 % interval {percent(low - 1, 2)} to {percent(high - 1, 2)}"
+    return (
+        f"{name}: in sampling the predicted noise is up to {percent(abs(value - 1), 2).lstrip('+')} {longer} "
+        f"than on real states ({interval}, at t = {figures(t, 4)})."
+    )
 
 
 def _farthest(names: Sequence[str], exposures: Sequence[Exposure]) -> Markup | None:
