@@ -156,7 +156,10 @@ def check_measuring(config: Config, wanted: Asked, trained: bool) -> int:
 
     if wanted.exposure is not None:
         _, images, *row = wanted.exposure
-        ExposureOptions(n=int(images))
-        own, options, _ = read(row)
-        options.slots(own)
+        try:
+            ExposureOptions(n=int(images))
+            own, options, _ = read(row)
+            options.slots(own)
+        except ConfigError as error:
+            raise ConfigError(f"exposure bias (--exposure {images} --exposure_steps {row[1]}): {error}") from None
     return check(*read(wanted.table), trained=trained)
