@@ -271,7 +271,7 @@ def _label(sampling: Sampling, generator: Generator) -> str:
     facts = generator.facts()
     spacing = sampling.steps if isinstance(sampling.steps, str) else shown(sampling.spacing).replace(" ", "")
     named = "" if spacing == USUAL_SPACING else f"@{spacing}"
-    return f"{row_label(brief(facts))}{named}, {facts['steps']} steps"
+    return f"{row_label(brief(facts))}{named}, {facts['steps']} step{'' if facts['steps'] == 1 else 's'}"
 
 
 def _read(store: Measured, name: str) -> tuple[Exposure, tuple[str, ...]] | None:
