@@ -71,7 +71,7 @@ class ExposureOptions:
         if self.n < LEAST:
             raise ConfigError(f"{self.n} images: a spread over images, with its error, needs at least {LEAST}")
         if unknown := [name for name in self.measures if name not in MEASURES]:
-            raise ConfigError(f"--measure {unknown[0]!r:.80}: choose of {', '.join(MEASURES)}")
+            raise ConfigError(f"unknown measure {unknown[0]!r:.80}: choose of {', '.join(MEASURES)}")
         object.__setattr__(self, "measures", tuple(self.measures) or MEASURES)
 
 
