@@ -8,7 +8,7 @@ import pytest
 
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.mistakes import nearest, unknown_option
+from ddpm_ip.mistakes import Mistake, by_origin, nearest, unknown_option
 
 TRAIN = ["-h", "--help", "-c", "--config", "-e", "--exp_dir", "-r", "--resume"]
 SAMPLE = ["-c", "--config", "--weights", "--n_samples", "--save_dir", "--seed", "--steps", "--batch_size", "--ddim_eta"]
@@ -210,3 +210,9 @@ def test_a_section_that_gets_another_name_begins_anew_and_it_is_told() -> None:
     assert said.startswith(
         "  --data.name: data.image_size: not given, but needed; another name begins its section anew"
     )
+
+
+def test_a_mistake_of_a_whole_section_is_that_of_the_option_it_names() -> None:
+    written = {"sampling.sampler.name": "sampling.sampler.name", "sampling.steps": "sampling.steps"}
+    told = by_origin([Mistake("sampling", "steps must be at least 1, got 0")], "the file", written)
+    assert told == "the options given cannot be used:\n  --sampling.steps: steps must be at least 1, got 0"

@@ -22,6 +22,7 @@ OF_NO_MODULE |= {
     "train/test_everything.py",
     "sampler/correction/test_graphs.py",
 }  # of all samplers and corrections
+OF_NO_MODULE |= {"sampler/test_visits.py", "exposure/test_shrinkage.py"}  # of walks and graphs; of a model on paper
 OF_NO_MODULE |= {"sampler/test_tables.py"}  # this of the tests' own tables.py
 OF_NO_MODULE |= {"stress/test_stress.py"}  # and this of everything that can happen to them
 OF_NO_MODULE |= {str(path) for path in FILES if path.parts[0] == "reliability" and path.name.startswith("test_")}

@@ -221,7 +221,8 @@ def _option(mistake: Mistake, written: Mapping[str, str]) -> str | None:
         return f"{section}.name"
     if not near and mistake.text.startswith(f"{NO_NAME};"):  # a key of a section that nothing else begins
         near = [path for path in written if path.startswith(f"{section}.")]
-    return near[0] if near else None
+    meant = [path for path in near if mistake.text.startswith(f"{path.rpartition('.')[2]} ")]  # it tells its own name
+    return next(iter(meant or near), None)
 
 
 def _plainest(option: str) -> str:

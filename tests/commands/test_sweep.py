@@ -137,3 +137,22 @@ def test_the_help_says_the_defaults():
     said = re.sub(r"\s+", " ", parser.format_help())
     assert f"(default: {command.EXPOSED:,})" in said
     assert "(default: 0 1 2)" in said
+
+
+def test_of_the_table_too_what_is_not_said_is_as_before():
+    old = ["--sampler", "ddim", "heun", "--steps", "5", "10", "--extractor", "pixels", "--afs"]
+    kept = command.table_as_before
+    assert kept(old, []) == old
+    assert kept(old, ["--seeds", "0", "1"]) == [*old, "--seeds", "0", "1"]
+    assert kept(old, ["--evaluations", "7"]) == [
+        "--sampler",
+        "ddim",
+        "heun",
+        "--extractor",
+        "pixels",
+        "--afs",
+        "--evaluations",
+        "7",
+    ]
+    assert kept(old, ["--variance", "fixed_large"])[:3] == ["--steps", "5", "10"]
+    assert kept([], ["--steps", "3"]) == ["--steps", "3"]

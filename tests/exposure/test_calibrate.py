@@ -30,8 +30,8 @@ from ddpm_ip.config import Config, from_dict
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.exposure.calibrate import CalibrateOptions, Calibration, calibrate, undoable
 from ddpm_ip.exposure.candidates import BALANCE, NONE
+from ddpm_ip.exposure.sentences import WIDTH
 from ddpm_ip.exposure.times import calibrate_with_times
-from ddpm_ip.exposure.told import WIDTH
 from ddpm_ip.files import read_json
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.run.measured import Measured

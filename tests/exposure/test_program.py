@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -22,6 +23,7 @@ from tests.tiny import (
 
 import ddpm_ip as ip
 from ddpm_ip.cli import main
+from ddpm_ip.commands.exposure import told_apart
 from ddpm_ip.config import Config
 from ddpm_ip.data import Digits
 from ddpm_ip.errors import ConfigError
@@ -207,6 +209,38 @@ def test_mistakes_are_said(folder, words, said, capsys) -> None:
     assert main(["exposure", "--weights", str(folder), *words]) != 0
     assert said in capsys.readouterr().err
     assert not (folder / "exposure").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sampler", "ddim", "--corrections", "none", "auto", "--steps", "2", "3"], "2 calibrations are missing"),
+        (["-o", "{folder}"], "that is a folder"),
+        (["-o", "{folder}/config.yaml/drawn"], "config.yaml"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_measured(folder, words, said, capsys) -> None:
+    words = [word.format(folder=folder) for word in words]
+    assert main(["exposure", "--weights", str(folder), "--n", "10", *words]) != 0
+    assert said in capsys.readouterr().err
+    assert kept(folder) == {}
+
+
+def test_weights_of_one_name_are_told_apart(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = [Path("a/run"), Path("b/run"), Path()]
+    assert told_apart(paths) == ["a/run", "b/run", "/".join(tmp_path.parts[-2:])]
+    assert told_apart([Path("a/run"), Path("a/other"), Path("a/../a/run")]) == ["run", "other", "run"]
+
+
+def test_a_damaged_file_says_what_to_do(folder, capsys) -> None:
+    assert main(["exposure", "--weights", str(folder), *QUICK]) == 0
+    (file,) = (folder / "exposure").glob("*.json")
+    found = read_json(file)
+    found["curves"]["eps_norm.ratio"]["t"][0] = float("nan")
+    file.write_text(json.dumps(found))
+    assert main(["exposure", "--weights", str(folder), *QUICK]) != 0
+    assert "Remove it, and it is measured again" in capsys.readouterr().err
 
 
 def test_other_real_images_may_be_named(folder, tmp_path, capsys) -> None:

@@ -2,12 +2,14 @@
 
 import csv
 import io
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from ddpm_ip.exposure.curves import KINDS
-from ddpm_ip.report.exposure import Panel, finite, labels, panels, styles_of, write_figures
+from ddpm_ip.report.exposure import Panel, dealt, finite, labels, panels, styles_of, write_figures
 from ddpm_ip.report.run import Run, load_runs
 
 from .laboratory import curve, exposure, put_exposure
@@ -85,6 +87,15 @@ def test_many_measurements_are_one_sentence_and_a_sampling_comes_before_its_corr
     assert "up to 8.00" not in text
     section = text[text.index("Exposure bias</h2>") :]
     assert section.index(">ddim, 10 steps<") < section.index(">ddim+auto, 10 steps<") < section.index(">heun, 5 steps<")
+
+
+def test_no_run_is_crowded_out_by_one_with_many_measurements():
+    many, few = SimpleNamespace(path=Path("many")), SimpleNamespace(path=Path("few"))
+    found = [(many, exposure(f"ddim, {i} steps")) for i in range(2, 40)] + [(few, exposure()), (few, exposure())]
+    shown = dealt(found, 16)
+    assert [run.path for run, _ in shown] == [many.path] * 14 + [few.path] * 2
+    assert [e.label for _, e in shown[:3]] == ["ddim, 2 steps", "ddim, 3 steps", "ddim, 4 steps"]
+    assert dealt(found, 100) == found
 
 
 def test_a_run_keeps_its_colour(runs):

@@ -219,7 +219,7 @@ def test_a_run_that_fails_is_told_at_the_end_and_the_others_finish(tmp_path, wor
         ({"over": {"model.in_channels": [1, 3]}}, "in_channels"),
         ({"exposure": ["--n", "20", "--steps", "1001"]}, "1001"),
         ({"exposure": ["--n", "20", "--steps", "10", "--rows", "ddimm"]}, "ddimm"),
-        ({"exposure": ["--n", "1", "--steps", "10"]}, "at least 10"),
+        ({"exposure": ["--n", "1", "--steps", "10"]}, "--exposure 1 --exposure_steps 10.*at least 10"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_begins(tmp_path, world, changed, message):

@@ -77,13 +77,15 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.seed is not None:
         add_once(common, {"sampling.seed": args.seed})
     weights = list(dict.fromkeys(args.weights))
+    out = None if args.out is None else _writable(args.out)
     kept = [(path, one) for path in weights for one in _of(path, args, [{**common, **row} for row in rows], wanted)]
     if not main:
         return 0
     exposures = [one.exposure for _, one in kept]
     if len(weights) > 1:
-        exposures = [replace(one.exposure, label=f"{path.name}: {one.exposure.label}") for path, one in kept]
-    files = write_figures(exposures, args.out or _stem([one for _, one in kept]))
+        named = dict(zip(weights, told_apart(weights), strict=True))
+        exposures = [replace(one.exposure, label=f"{named[path]}: {one.exposure.label}") for path, one in kept]
+    files = write_figures(exposures, out or _stem([one for _, one in kept]))
     say("\n\n".join([one.as_text() for one in exposures] + ["\n".join(map(str, [k.file for _, k in kept] + files))]))
     return 0
 
@@ -102,6 +104,38 @@ def _of(path: Path, args: argparse.Namespace, rows: Sequence[dict[str, object]],
     ]
     samplings = [with_usual_steps(config.sampling, config) for config in configs]
     return exposures(configs[0], weights, list(dict.fromkeys(samplings)), wanted)
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """Short names of different paths: their last parts, as many as it takes for no two to be the same.
+
+    Args:
+        paths: of weights; ``.`` and ``..`` have the name of the folder that they are.
+    """
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    different = len(set(whole))
+    for count in range(1, max(len(path.parts) for path in whole) + 1):
+        names = ["/".join(path.parts[-count:]) for path in whole]
+        if len(set(names)) == different:
+            return names
+    return list(map(str, whole))
+
+
+def _writable(stem: Path) -> Path:
+    """The same, once it is known that files can be written there.
+
+    Raises:
+        ConfigError: it is a folder, or lies in one that cannot be made or written.
+    """
+    from ddpm_ip.errors import ConfigError
+    from ddpm_ip.files import make_folder
+
+    if stem.is_dir():
+        raise ConfigError(f"-o {stem}: that is a folder; give a name in it, as in {stem / 'curves'}")
+    make_folder(stem.parent, ConfigError)
+    if not os.access(stem.parent, os.W_OK):
+        raise ConfigError(f"-o {stem}: {stem.parent} is read-only; choose a place that you may write to")
+    return stem
 
 
 def _stem(kept: Sequence[Kept]) -> Path:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ddpm_ip.table.rows import TableOptions
 
 N_SAMPLES = 50_000  # images a cell, as of `ddpm-ip table`
+ONE_THING = (("--steps", "--evaluations"), ("--variance", "--sampler", "--rows"))  # rows and columns of the table
 EXPOSED, EXPOSURE_STEPS = 10_000, 50
 
 
@@ -106,7 +107,7 @@ def asked(args: argparse.Namespace, rest: list[str]) -> Asked:
         over={**old.over, **over},
         seeds=args.seeds or old.seeds,
         images=args.images or old.images,
-        table=words or old.table,
+        table=table_as_before(old.table, words),
         exposure=exposure_words(args, old),
     )
 
@@ -140,6 +141,30 @@ def table_words(args: argparse.Namespace) -> list[str]:
     return words
 
 
+def table_as_before(old: Sequence[str], new: Sequence[str]) -> list[str]:
+    """The options of the table that were given before, and in their place those that are given now.
+
+    Args:
+        old, new: words of ``ddpm-ip table``. Options that say the same thing in several ways (``ONE_THING``) are
+            replaced together.
+    """
+    given = _by_option(new)
+    replaced = {other for option in given for other in next((one for one in ONE_THING if option in one), (option,))}
+    kept = {option: words for option, words in _by_option(old).items() if option not in replaced}
+    return [word for words in (*kept.values(), *given.values()) for word in words]
+
+
+def _by_option(words: Sequence[str]) -> dict[str, list[str]]:
+    """Words by the option that they begin with, or are a value of."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            option = word
+            found[option] = []
+        found[option].append(word)
+    return found
+
+
 def _table_parser() -> argparse.ArgumentParser:
     parser = Parser(allow_abbrev=False)
     table.add_measuring(parser, n_samples=N_SAMPLES)
@@ -156,7 +181,10 @@ def check_measuring(config: Config, wanted: Asked, trained: bool) -> int:
 
     if wanted.exposure is not None:
         _, images, *row = wanted.exposure
-        ExposureOptions(n=int(images))
-        own, options, _ = read(row)
-        options.slots(own)
+        try:
+            ExposureOptions(n=int(images))
+            own, options, _ = read(row)
+            options.slots(own)
+        except ConfigError as error:
+            raise ConfigError(f"exposure bias (--exposure {images} --exposure_steps {row[1]}): {error}") from None
     return check(*read(wanted.table), trained=trained)

@@ -5,6 +5,7 @@ This module knows names and files alone; no torch is loaded. The measurements ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
@@ -110,6 +111,8 @@ class Exposure:
                 str(name): Curve(**{key: tuple(map(float, curve[key])) for key in ("t", "value", "se", "low", "high")})
                 for name, curve in found["curves"].items()
             }
+            if not all(math.isfinite(t) for curve in curves.values() for t in curve.t):
+                raise ValueError("a time is not a finite number")
             label, weights, n = str(found["label"]), str(found["weights"]), int(found["n"])
             return cls(label, weights, dict(found["sampling"]), n, dict(found["data"]), curves)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

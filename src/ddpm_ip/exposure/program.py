@@ -34,9 +34,11 @@ from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.row import row_label
 from ddpm_ip.run.weights import Weights
 from ddpm_ip.sample.analytic import chosen
-from ddpm_ip.sample.filled import filled, together
+from ddpm_ip.sample.calibrated import NotCalibrated, all_missing
+from ddpm_ip.sample.filled import calibrated_alone, filled, together
 from ddpm_ip.sample.generator import Generator, Model
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
+from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed, shown
 from ddpm_ip.table.rows import brief
@@ -67,9 +69,9 @@ class ExposureOptions:
 
     def __post_init__(self) -> None:
         if self.n < LEAST:
-            raise ConfigError(f"--n {self.n}: a spread over images, with its error, needs at least {LEAST}")
+            raise ConfigError(f"{self.n} images: a spread over images, with its error, needs at least {LEAST}")
         if unknown := [name for name in self.measures if name not in MEASURES]:
-            raise ConfigError(f"--measure {unknown[0]!r:.80}: choose of {', '.join(MEASURES)}")
+            raise ConfigError(f"unknown measure {unknown[0]!r:.80}: choose of {', '.join(MEASURES)}")
         object.__setattr__(self, "measures", tuple(self.measures) or MEASURES)
 
 
@@ -112,11 +114,29 @@ def exposures(config: Config, weights: Weights, samplings: Sequence[Sampling], o
     """
     engine = sampling_engine(config, samplings[0])
     setup(None, engine.is_main_process)
+    together(engine, lambda: refuse_uncalibrated(config, weights, samplings))
     source = real_images(config, engine, options.reference)
     block = from_main(engine, samplings[0].block or default_block(config, engine))
     with enough_memory(lambda: f"there is too little memory: take --batch_size {max(1, block // 2)}, or fewer steps"):
         subject = Subject(config, weights, load_model(config, weights.tensors, engine, weights.origin), source)
         return [exposure_of(subject, replace(sampling, block=block), options) for sampling in samplings]
+
+
+def refuse_uncalibrated(config: Config, weights: Weights, samplings: Sequence[Sampling]) -> None:
+    """Names every calibration that ``auto`` needs and that is not there, before anything is measured.
+
+    Raises:
+        ConfigError: one is missing, or of no use.
+    """
+    store, missing = Measured.of(weights.sha256, Path(weights.origin)), []
+    for sampling in samplings:
+        if any(isinstance(c, Auto) for c in sampling.corrections):
+            try:
+                calibrated_alone(sampling, config, store)
+            except NotCalibrated as error:
+                missing.append(error)
+    if missing:
+        raise all_missing(missing)
 
 
 def with_usual_steps(sampling: Sampling, config: Config) -> Sampling:
@@ -260,7 +280,7 @@ def _label(sampling: Sampling, generator: Generator) -> str:
     facts = generator.facts()
     spacing = sampling.steps if isinstance(sampling.steps, str) else shown(sampling.spacing).replace(" ", "")
     named = "" if spacing == USUAL_SPACING else f"@{spacing}"
-    return f"{row_label(brief(facts))}{named}, {facts['steps']} steps"
+    return f"{row_label(brief(facts))}{named}, {facts['steps']} step{'' if facts['steps'] == 1 else 's'}"
 
 
 def _read(store: Measured, name: str) -> tuple[Exposure, tuple[str, ...]] | None:
@@ -270,7 +290,12 @@ def _read(store: Measured, name: str) -> tuple[Exposure, tuple[str, ...]] | None
         ConfigError: the file is damaged.
     """
     needs = {"label": str, "sampling": dict, "n": int, "data": dict, "curves": dict}
-    found = store.read(name, needs, advice="Remove it, and it is measured again")
+    advice = "Remove it, and it is measured again"
+    found = store.read(name, needs, advice=advice)
     if found is None:
         return None
-    return Exposure.from_dict(found, str(store.file(name))), tuple(map(str, found["settings"].get("measures", ())))
+    try:
+        exposure = Exposure.from_dict(found, str(store.file(name)))
+    except ConfigError as error:
+        raise ConfigError(f"{error}. {advice}") from None
+    return exposure, tuple(map(str, found["settings"].get("measures", ())))

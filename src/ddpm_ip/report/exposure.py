@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -203,7 +204,7 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
     found = [(run, exposure) for run in runs for exposure in sorted(run.exposures, key=_plain_first)]
     if not found:
         return None
-    shown = found[:MOST_LINES]
+    shown = dealt(found, MOST_LINES)
     exposures, styles = [exposure for _, exposure in shown], styles_of(shown)
     names = _names(shown)
     entries = [(*style, name) for style, name in zip(styles, _legend_names(shown, names), strict=True)]
@@ -224,6 +225,15 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         tag("p.quiet", f"{counted(more, 'more measurement')} not drawn.") if more > 0 else None,
         files("exposure bias", {"csv": as_csv(exposures)}),
     )  # fmt: skip
+
+
+def dealt(found: Sequence[tuple[Run, Exposure]], most: int) -> list[tuple[Run, Exposure]]:
+    """So many of them, as equally many of each run as there can be, in their order."""
+    by_run: dict[Path, list[int]] = {}
+    for index, (run, _) in enumerate(found):
+        by_run.setdefault(run.path, []).append(index)
+    in_turn = [index for turn in zip_longest(*by_run.values()) for index in turn if index is not None]
+    return [found[index] for index in sorted(in_turn[:most])]
 
 
 def _folded(bands: Sequence[Markup]) -> Markup:

@@ -10,7 +10,7 @@ import torch
 
 from ddpm_ip.exposure.candidates import BALANCE, CONSTANT, NONE, UNDONE, Candidate
 from ddpm_ip.exposure.choice import Chosen, choose
-from ddpm_ip.exposure.told import WIDTH, as_text, cannot_know, expects, suggestions, why
+from ddpm_ip.exposure.sentences import WIDTH, as_text, cannot_know, expects, suggestions, why
 from ddpm_ip.exposure.truth import Truth
 from ddpm_ip.sampler.correction import EpsilonScaling, IPEmulator
 
