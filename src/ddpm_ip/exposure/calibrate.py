@@ -35,7 +35,7 @@ from ddpm_ip.exposure.sentences import as_text, told
 from ddpm_ip.exposure.truth import Truth, truth
 from ddpm_ip.images import to_unit
 from ddpm_ip.memory import enough_memory
-from ddpm_ip.metric import usual
+from ddpm_ip.metric import usual as usual_metrics
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.measured import Measured
@@ -126,7 +126,7 @@ def calibrate(config: Config, weights: Weights, sampling: Sampling, options: Cal
     source = real_images(config, engine, options.reference)
     evaluator = None
     if options.extractor is not None:
-        evaluator = Evaluator(find_extractor(options.extractor, engine.device), usual(""), engine.device)
+        evaluator = Evaluator(find_extractor(options.extractor, engine.device), usual_metrics(""), engine.device)
         evaluator.check(source, options.n)
     usual = min(default_block(config, engine), max(1, options.n // max(BLOCKS, engine.num_processes)))
     block = from_main(engine, sampling.block or usual)

@@ -191,7 +191,7 @@ def sample(
 
 def _offer(calibration: Path | None) -> None:
     if calibration is not None:
-        log.info("a calibration for this sampling exists, %s: --corrections auto uses it", calibration)
+        log.info("a calibration for this sampling exists, %s: --corrections auto does what it found", calibration)
 
 
 @cache
