@@ -10,6 +10,7 @@ constant epsilon scales on N images. Several processes (one a GPU, ``CUDA_VISIBL
 ``--out``, which gets a file a cell; ``join`` makes one of them. FD-C56 is NOT FID.
 
     python benchmarks/calibration.py join FOLDER benchmarks/results/h200_calibration.json
+    python benchmarks/calibration.py scales benchmarks/results/h200_calibration.json   # the best constant scale of each
 """
 
 from __future__ import annotations
@@ -215,8 +216,25 @@ def join(folder: Path, out: Path) -> None:
     out.write_text(json.dumps({**common, "rows": rows}, indent=1) + "\n")
 
 
+def scales(file: Path) -> None:
+    """The best constant scale of each cell, by a parabola through the three scales around the best, and the ratios."""
+    best: dict[tuple[str, str, int], float] = {}
+    for row in json.loads(file.read_text())["rows"]:
+        found = {1.0: row["scan"]["none"], **{float(k): v for k, v in row["scan"]["rows"].items()}}
+        x = sorted(found)
+        at = min(max(x.index(min(x, key=found.__getitem__)), 1), len(x) - 2)
+        square, linear, _ = np.polyfit(x[at - 1 : at + 2], [found[k] for k in x[at - 1 : at + 2]], 2)
+        best[row["network"], row["sampler"], row["steps"]] = float(-linear / 2 / square)
+    for sampler in SAMPLERS:
+        for steps in sorted(STEPS):
+            ours, plain = best["ip", sampler, steps], best["plain", sampler, steps]
+            print(f"{sampler} {steps}: gamma 0.1 {ours:.4f}, gamma 0 {plain:.4f}, ratio {ours / plain:.4f}")
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["join"]:
         join(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1:2] == ["scales"]:
+        scales(Path(sys.argv[2]))
     else:
         main()
