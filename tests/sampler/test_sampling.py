@@ -116,7 +116,7 @@ def test_what_cannot_be_is_told_with_its_place(override: dict[str, Any], words: 
             {"spacing": "karras", "spacing.rho": 5},
             "spacing.rho: sampling.spacing is given, too, as 'karras'",
         ),
-        ({"sampler.name": "ddim", "sampler.eta": 2}, "--sampling.sampler: eta must lie in"),
+        ({"sampler.name": "ddim", "sampler.eta": 2}, "--sampling.sampler.eta: eta must lie in"),
         ({"sampler.name": "heun", "sampler.order": 3}, "order is one of .*, er_sde, ipndm, ipndm_v or unipc"),
         (
             {"sampler.name": "dpm_solver", "sampler.corrected": True},

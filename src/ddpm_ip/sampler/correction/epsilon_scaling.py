@@ -10,8 +10,7 @@ al. 2024, "Elucidating the exposure bias in diffusion models" (arXiv 2308.15321)
                 code (ADM-ES), or from the noise as in that of TS-DPM, where the same slope means the opposite
     by a table: lambda is linear in t between ``(times, scales)``, and constant beyond its ends
 
-A network trained with input perturbation of strength gamma has a factor built in: ``1 + gamma^2`` on true states that
-are mostly noise, ``sqrt(1 + gamma^2)`` on states with as much more noise as it was trained on (docs/DDPM-IP.md).
+A network trained with input perturbation has ``1 + gamma^2`` built in, on true noisy states (docs/DDPM-IP.md).
 """
 
 from __future__ import annotations
