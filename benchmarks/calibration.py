@@ -19,15 +19,13 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from c56 import C56
+from samplers import Score
 
 from ddpm_ip import texts
 from ddpm_ip.config import Config, from_dict, load
@@ -49,29 +47,6 @@ PART = 2000  # images of which a distance is taken again, for its spread
 BLOCK = 1000
 
 
-class Distance:
-    """FD-C56 of features against statistics of the training images."""
-
-    def __init__(self, classifier: Path, statistics: Path, device: torch.device) -> None:
-        self.extractor = C56(device, classifier)
-        with np.load(statistics) as file:
-            self._mean, covariance = file["mu"], file["cov"]
-        w, v = np.linalg.eigh(covariance)
-        self._root, self._trace = (v * np.sqrt(np.clip(w, 0, None))) @ v.T, np.trace(covariance)
-
-    @torch.no_grad()
-    def features(self, blocks: Iterator[Any], device: torch.device) -> np.ndarray:
-        """Of ``uint8`` (B, 3, 32, 32) blocks, (N, 160)."""
-        found = [self.extractor(torch.from_numpy(block).to(device))["pool"].double() for block in blocks]
-        return torch.cat(found).cpu().numpy()
-
-    def __call__(self, features: np.ndarray) -> float:
-        """The distance of the Gaussian that is fitted to features (N, 160)."""
-        difference, covariance = features.mean(0) - self._mean, np.cov(features, rowvar=False)
-        cross = np.sqrt(np.clip(np.linalg.eigvalsh(self._root @ covariance @ self._root), 0, None)).sum()
-        return float(difference @ difference + self._trace + np.trace(covariance) - 2 * cross)
-
-
 @dataclass(frozen=True, eq=False)
 class Network:
     """A trained network, ready to be sampled."""
@@ -82,7 +57,7 @@ class Network:
     model: Model
 
 
-def cell(network: Network, sampler: str, steps: int, args: argparse.Namespace, distance: Distance) -> dict[str, Any]:
+def cell(network: Network, sampler: str, steps: int, args: argparse.Namespace, score: Score) -> dict[str, Any]:
     """Everything about one cell."""
     config = from_dict(
         network.config.to_dict(), "calibration.py", {**texts.sampler_overrides(sampler), "sampling.steps": steps}
@@ -103,10 +78,10 @@ def cell(network: Network, sampler: str, steps: int, args: argparse.Namespace, d
     for seed in args.seeds:
         taken = {}
         for name, sampling in (("none", base), ("auto", auto)):
-            taken[name] = features(network, replace(sampling, seed=seed), args.images, distance)
-            rows[name].append(distance(taken[name]))
+            taken[name] = features(network, replace(sampling, seed=seed), args.images, score)
+            rows[name].append(score.distance(taken[name]))
         for first in range(0, args.images - PART + 1, PART):
-            pair = [distance(taken[name][first : first + PART]) for name in ("auto", "none")]
+            pair = [score.distance(taken[name][first : first + PART]) for name in ("auto", "none")]
             parts.append(pair[0] - pair[1])
     found |= rows
     found["paired_difference"] = {
@@ -114,29 +89,29 @@ def cell(network: Network, sampler: str, steps: int, args: argparse.Namespace, d
         "standard_error": float(np.std(parts, ddof=1) / len(parts) ** 0.5) if len(parts) > 1 else None,
     }  # fmt: skip
     if args.scan:
-        found["scan"] = {"images": args.scan, "rows": scan(network, base, args.scan, distance)}
-        found["scan"]["none"] = distance(features(network, base, args.scan, distance))
-        found["scan"]["auto"] = distance(features(network, auto, args.scan, distance))
+        found["scan"] = {"images": args.scan, "rows": scan(network, base, args.scan, score)}
+        found["scan"]["none"] = score.distance(features(network, base, args.scan, score))
+        found["scan"]["auto"] = score.distance(features(network, auto, args.scan, score))
     if args.scan and (sampler, steps) in WHOLE:
-        found["whole_scan"] = {"images": args.images, "rows": scan(network, base, args.images, distance)}
+        found["whole_scan"] = {"images": args.images, "rows": scan(network, base, args.images, score)}
     return found
 
 
-def scan(network: Network, base: Sampling, images: int, distance: Distance) -> dict[str, float]:
+def scan(network: Network, base: Sampling, images: int, score: Score) -> dict[str, float]:
     """Constant epsilon scales."""
     rows = {}
     for scale in SCALES:
         sampling = replace(base, corrections=(EpsilonScaling(scale),))
-        rows[str(scale)] = distance(features(network, sampling, images, distance))
+        rows[str(scale)] = score.distance(features(network, sampling, images, score))
     return rows
 
 
-def features(network: Network, sampling: Sampling, images: int, distance: Distance) -> np.ndarray:
+def features(network: Network, sampling: Sampling, images: int, score: Score) -> np.ndarray:
     """Of images of a sampling."""
     model, config = network.model, network.config
     store = Measured.of(network.weights.sha256, Path(network.weights.origin))
     sampling = filled(replace(sampling, block=BLOCK).filled(config.diffusion.var_type), config, store, model)
-    return distance.features(model.generator(sampling).mine(images), model.device)
+    return score.seen(model.generator(sampling).mine(images), model.device)[0]
 
 
 def main() -> None:
@@ -155,7 +130,7 @@ def main() -> None:
     begin = time.monotonic()
     config = load(args.config, {"data.root": str(args.data), "data.download": False})
     engine = sampling_engine(config, config.sampling)
-    distance = Distance(args.classifier, args.statistics, engine.device)
+    score = Score(args.classifier, args.statistics, engine.device)
     args.out.mkdir(parents=True, exist_ok=True)
     models: dict[str, Network] = {}
     for name, path in (text.split("=", 1) for text in args.network):
@@ -169,7 +144,7 @@ def main() -> None:
                 claim = args.out / f"{network.name}-{sampler}-{steps}"
                 if time.monotonic() - begin > args.seconds or not claimed(claim):
                     continue
-                found = cell(network, sampler, steps, args, distance)
+                found = cell(network, sampler, steps, args, score)
                 known = {"weights_sha256": network.weights.sha256, "images": args.images, "seeds": args.seeds}
                 claim.with_suffix(".json").write_text(json.dumps({**about(args), **known, **found}) + "\n")
                 print(name_and_numbers(found), flush=True)

@@ -289,16 +289,22 @@ class Score:
         self._root, self._trace = (v * np.sqrt(np.clip(w, 0, None))) @ v.T, np.trace(covariance)
 
     @torch.no_grad()
-    def __call__(self, blocks: Iterator[Any], device: torch.device) -> dict[str, float]:
-        """Of ``uint8`` (B, 3, 32, 32) blocks; the distance is that of Gaussians fitted to the features."""
+    def seen(self, blocks: Iterator[Any], device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+        """Features (N, 160) and probabilities of classes (N, 10) of ``uint8`` (B, 3, 32, 32) blocks."""
         found = [self._extractor(torch.from_numpy(block).to(device)) for block in blocks]
         features = torch.cat([f["pool"].double() for f in found]).cpu().numpy()
-        probabilities = torch.cat([f["logits"].double().softmax(1) for f in found]).cpu().numpy()
+        return features, torch.cat([f["logits"].double().softmax(1) for f in found]).cpu().numpy()
+
+    def distance(self, features: np.ndarray) -> float:
+        """FD-C56 of features (N, 160): the distance of the Gaussians fitted to them and to the training images'."""
         difference, covariance = features.mean(0) - self._mean, np.cov(features, rowvar=False)
         cross = np.sqrt(np.clip(np.linalg.eigvalsh(self._root @ covariance @ self._root), 0, None)).sum()
-        score, _ = class_score(probabilities)
-        distance = difference @ difference + self._trace + np.trace(covariance) - 2 * cross
-        return {"FD-C56": float(distance), "CS-C56": score, "n": len(features)}
+        return float(difference @ difference + self._trace + np.trace(covariance) - 2 * cross)
+
+    def __call__(self, blocks: Iterator[Any], device: torch.device) -> dict[str, float]:
+        """Of ``uint8`` (B, 3, 32, 32) blocks."""
+        features, probabilities = self.seen(blocks, device)
+        return {"FD-C56": self.distance(features), "CS-C56": class_score(probabilities)[0], "n": len(features)}
 
 
 def measure(cells: list[Cell], model: Model, config: Config, score: Score, args: argparse.Namespace) -> None:

@@ -13,8 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tests.tiny import (
-    briefly_trained,
-    briefly_trained_with_classes,
     contents,
     one_thread,
     step_folder,
@@ -43,22 +41,6 @@ from ddpm_ip.sampler.sampling import Sampling
 DDIM = Sampling(ip.DDIM(), steps=3, block=8)
 FEW = CalibrateOptions(n=16)
 QUICK = ["--n", "16", "--batch_size", "8", "--sampler", "ddim", "--steps", "3"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
-
-
-@pytest.fixture(scope="module")
-def with_labels(tmp_path_factory) -> Path:
-    return briefly_trained_with_classes(tmp_path_factory.mktemp("classes") / "run")
-
-
-@pytest.fixture
-def folder(trained, tmp_path, monkeypatch) -> Path:
-    one_thread(monkeypatch)
-    return shutil.copytree(trained, tmp_path / "run")
 
 
 def kept(folder: Path) -> dict[str, dict]:

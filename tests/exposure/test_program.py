@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import torch
 from tests.tiny import (
-    briefly_trained,
-    briefly_trained_with_classes,
     one_thread,
     two_processes,
     with_classes,
@@ -39,22 +37,6 @@ from ddpm_ip.sampler.sampling import Sampling
 
 FEW = ["--steps", "2", "--n", "20", "--batch_size", "8"]
 QUICK = [*FEW, "--measure", "eps_norm"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    return briefly_trained(tmp_path_factory.mktemp("trained") / "run")
-
-
-@pytest.fixture(scope="module")
-def with_labels(tmp_path_factory) -> Path:
-    return briefly_trained_with_classes(tmp_path_factory.mktemp("classes") / "run")
-
-
-@pytest.fixture
-def folder(trained, tmp_path, monkeypatch) -> Path:
-    one_thread(monkeypatch)
-    return shutil.copytree(trained, tmp_path / "run")
 
 
 def kept(folder: Path) -> dict[str, dict]:
