@@ -20,18 +20,16 @@ import json
 import sys
 import time
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from samplers import Score
+from samplers import Score, here
 
 from ddpm_ip import texts
 from ddpm_ip.config import Config, from_dict, load
 from ddpm_ip.exposure.calibrate import CalibrateOptions, calibrate
 from ddpm_ip.run.measured import Measured
-from ddpm_ip.run.provenance import provenance
 from ddpm_ip.run.weights import Weights, find_weights
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
@@ -171,15 +169,7 @@ def name_and_numbers(found: dict[str, Any]) -> str:
 
 def about(args: argparse.Namespace) -> dict[str, Any]:
     """What all cells have in common."""
-    here = provenance()
-    return {
-        "date": date.today().isoformat(),
-        "hardware": here["hardware"],
-        "versions": here["versions"],
-        "git": {"commit": args.commit} if args.commit else here["git"],
-        "metric": "FD-C56 against the 50,000 training images (not FID)",
-        "command": here["command"],
-    }
+    return {**here(args.commit), "metric": "FD-C56 against the 50,000 training images (not FID)"}
 
 
 def join(folder: Path, out: Path) -> None:

@@ -348,18 +348,25 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return (*(row[name] for name in names), row.get("unusual", ""))
 
 
-def about(args: argparse.Namespace) -> dict[str, Any]:
-    """What the rows of a file have in common."""
-    here = provenance()
+def here(commit: str | None) -> dict[str, Any]:
+    """When, where and with what something was measured; ``commit`` where there is no repository."""
+    known = provenance()
     return {
         "date": date.today().isoformat(),
-        "hardware": here["hardware"],
-        "versions": here["versions"],
-        "git": {"commit": args.commit} if args.commit else here["git"],
+        "hardware": known["hardware"],
+        "versions": known["versions"],
+        "git": {"commit": commit} if commit else known["git"],
+        "command": known["command"],
+    }
+
+
+def about(args: argparse.Namespace) -> dict[str, Any]:
+    """What the rows of a file have in common."""
+    return {
+        **here(args.commit),
         "metric": "FD-C56 and CS-C56 against the 50,000 training images (not FID, not IS)",
         "network": args.network,
         "weights_sha256": hashlib.sha256(args.weights.read_bytes()).hexdigest(),
-        "command": here["command"],
     }
 
 

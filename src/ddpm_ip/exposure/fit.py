@@ -14,7 +14,8 @@ applied, and the next step begins from states that are right: later gains do not
     scale:    eps <- eps / lambda,  with the lambda that brings all bands nearest to T_b
 
 The energies of n walks are known to about ``sqrt(2 / n)`` of their size, and so are the gains. To shrink them towards 1
-where they are within their error was tried and made images worse: small errors of the same sign at every step add up.
+where they are within their error was tried and made images worse (benchmarks/results/h200_calibration_trial.json):
+small errors of the same sign at every step add up.
 The family of corrections is that of ``band_gains``; to
 multiply bands by measured energies is DPM-FR's idea (arXiv 2507.10072). How it is fitted here is this project's.
 """
