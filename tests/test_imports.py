@@ -111,7 +111,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
-    "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
+    "cli": (set(), {"commands", "cores", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (
         set(),
         MODEL

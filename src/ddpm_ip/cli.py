@@ -30,6 +30,7 @@ from ddpm_ip.commands import (
     times,
     train,
 )
+from ddpm_ip.cores import threads
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.parser import Parser
 from ddpm_ip.signals import PREEMPTION, handled
@@ -69,6 +70,8 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     # Before torch is loaded: on the CPU, threads that wait soon sleep instead of spinning on, or any other busy program
     # makes a small network crawl.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if "OMP_NUM_THREADS" in os.environ:  # before NumPy reads it: a launcher's own 1 would leave distances one core
+        os.environ["OMP_NUM_THREADS"] = str(threads())
     try:
         if any("\0" in word for word in argv):
             raise ConfigError("an argument holds a NUL character, which no name of a file and no value can have")
