@@ -30,6 +30,7 @@ from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation, Perturbation
 from ddpm_ip.plain import DEPTH, parse_yaml, quoted, shown, yaml_text
+from ddpm_ip.presets import find
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed
 from ddpm_ip.sections import Classes, Diffusion, Train
@@ -109,12 +110,21 @@ class Config:
 
 
 def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Reads a YAML file and puts overrides by dotted path (``train.batch_size``) on top.
+    """Reads a YAML file, or a preset by its name, and puts overrides by dotted path (``train.batch_size``) on top.
 
     Raises:
         ConfigError: the file cannot be read, or something in it cannot be used; the message names every such key.
     """
-    return from_dict(read_yaml(Path(path)), str(path), overrides)
+    return from_dict(read_tree(path), str(path), overrides)
+
+
+def read_tree(path: Path | str) -> dict[str, Any]:
+    """The plain values of a YAML file, or of a preset by its name, as they are written.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be read.
+    """
+    return read_yaml(find(path))
 
 
 def from_dict(

@@ -87,14 +87,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def asked(args: argparse.Namespace, rest: list[str]) -> Asked:
     """What the options say, and where there is no configuration file what the sweep said before."""
-    from ddpm_ip.config import parse_overrides
-    from ddpm_ip.files import read_yaml
+    from ddpm_ip.config import parse_overrides, read_tree
     from ddpm_ip.sweep.plan import SEEDS, Asked, read_asked, read_over
 
     over = {} if args.over is None else read_over(args.over)
     words, options = table_words(args), parse_overrides(rest)
     if args.config is not None:
-        tree, seeds = read_yaml(args.config), args.seeds or SEEDS
+        tree, seeds = read_tree(args.config), args.seeds or SEEDS
         return Asked(tree, str(args.config), options, over, seeds, args.images, words, exposure_words(args, None))
     old = read_asked(args.exp_dir / "sweep.json")
     if old is None:
