@@ -72,8 +72,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"denoiser", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times", "variants"}
         | {"weighting"},
     ),
-    "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "presets", "translation"}),
+    "config": (
+        {"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "presets", "translation"},
+    ),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
+    "keys": (set(), {"config", "errors", "mistakes", "settings", "variants"}),
     "run": (
         {"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "power", "__init__"},
     ),
@@ -117,7 +120,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves", "parser", "sweep", "ui"}
+        | {"exposure", "exposure.curves", "keys", "parser", "sweep", "ui"}
         | {"interop", "__init__"},
     ),
     "interop": (

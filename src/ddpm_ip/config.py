@@ -44,7 +44,18 @@ log = logging.getLogger("ddpm_ip.config")
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a run is made of."""
+    """Everything that a run is made of.
+
+    Args:
+        data: the images.
+        model: the network.
+        diffusion: the noise schedule, and what the network predicts.
+        classes: for a class-conditional network; null for an unconditional one.
+        perturbation: what is added to the network's input in training.
+        sampling: how images are made.
+        train: the training run.
+        seed: of the initial weights, the order of the images, their times and their noise.
+    """
 
     data: Annotated[DataConfig, ByName()]
     model: Annotated[ModelConfig, ByName()] = field(default_factory=UNetConfig)

@@ -63,7 +63,8 @@ def _near(name: str, known: list[str]) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(name[:100], known, n=3, cutoff=0.65)
-    return f"did you mean {' or '.join(near)}? {LISTED}" if near else LISTED
+    *first, last = near or [""]
+    return f"did you mean {', '.join(first)}{' or ' if first else ''}{last}? {LISTED}" if near else LISTED
 
 
 def text_of(path: Path) -> str:

@@ -12,7 +12,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="CONFIG",
-        help="YAML file, such as configs/ddpm_ip_cifar10.yaml; a run that is continued needs none",
+        help="YAML file, or a preset such as ddpm_ip_cifar10 (`ddpm-ip config` lists all, `ddpm-ip config --keys` all "
+        "keys); a run that is continued needs none",
     )
     p.add_argument(
         "-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="where results go; default runs/exp-{current time}"

@@ -103,7 +103,8 @@ def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | No
     Args:
         text: ``cifar10-train``, ``cifar10-test``, ``mnist-train``, ``mnist-test``, ``digits``; a folder of images, an
             ``.npz`` or ``.npy`` file, Parquet; statistics (:mod:`ddpm_ip.evaluate.statistics`); the folder of a run,
-            for its training images; or a configuration (``.yaml``, or a preset by its name), whose data section counts.
+            for its training images; or a configuration (``.yaml``, or the name of a preset), whose data section
+            counts.
         root: where the data of a name lie, if not at the usual place.
         shape: (C, H, W) of the samples: images from files are brought to this size, and to four channels if C is 4.
 
@@ -119,7 +120,8 @@ def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | No
         return load(path, {}).data
     if not text or not os.path.exists(path):
         raise ConfigError(
-            f"--reference {text}: neither a name ({', '.join(NAMED)}) nor a folder, an .npz, Parquet, a .yaml file, or a preset"
+            f"--reference {text}: neither a name ({', '.join(NAMED)}) nor a folder, an .npz, Parquet, a .yaml file, or "
+            "a preset"
         )
     if RunFolder(path).is_one:
         own = identity(path)
