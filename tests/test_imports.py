@@ -115,7 +115,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
-    "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
+    "completion": ({"argcomplete"}, {"metric", "options", "presets", "texts"}),
+    "cli": (set(), {"commands", "completion", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (
         set(),
         MODEL

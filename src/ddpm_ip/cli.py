@@ -70,6 +70,10 @@ def _epilog(command: str) -> str | None:
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    if "_ARGCOMPLETE" in os.environ:
+        from ddpm_ip.completion import answer
+
+        answer(parser)
     # Before torch is loaded: on the CPU, threads that wait soon sleep instead of spinning on, or any other busy program
     # makes a small network crawl.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddpm_ip import options
 from ddpm_ip.commands import table
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.parser import Parser
@@ -24,13 +25,8 @@ EXPOSED, EXPOSURE_STEPS = 10_000, 50
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "-c",
-        "--config",
-        type=Path,
-        metavar="CONFIG",
-        help="YAML file, as for `ddpm-ip train`; a sweep that is continued needs none, and what is not said is as "
-        "before",
+    options.add_config(
+        p, ", as for `ddpm-ip train`; a sweep that is continued needs none, and what is not said is as before"
     )
     p.add_argument("-e", "--exp_dir", type=Path, required=True, metavar="SWEEP_DIR", help="folder of the sweep")
     p.add_argument(
@@ -53,7 +49,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--jobs",
         type=int,
-        metavar="K",
+        metavar="N",
         help="runs at once (default: one a GPU; without a GPU one after the other)",
     )
     exposure = p.add_mutually_exclusive_group()
