@@ -10,6 +10,9 @@ from ddpm_ip import presets
 from ddpm_ip.config import load
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.program import find_reference
+from ddpm_ip.interop.find import given
+from ddpm_ip.settings import Wanted
+from ddpm_ip.told import configured
 
 SHIPPED = sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))
 
@@ -27,6 +30,9 @@ def test_a_name_is_a_file_of_the_folder_configs():
     assert load("ddpm_ip_cifar10") == load(ROOT / "configs/ddpm_ip_cifar10.yaml")
     assert load("ddpm_ip_digits", {"seed": 3}).seed == 3
     assert find_reference("ddpm_ip_digits", None, None) == load("ddpm_ip_digits").data
+    assert configured("ddpm_ip_digits", {"train": {"n_steps": 7}}).train.n_steps == 7  # as ip.new takes it
+    assert given(Path("ddpm_ip_digits"), None)["data"] == {"name": "digits"}  # of a network from elsewhere
+    assert Wanted(Path("ddpm_ip_digits"), {"seed": 3}).begun().seed == 3
 
 
 def test_in_an_installed_package_they_lie_inside_it(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "spacing": f"of every sampler {' '.join(SPACINGS)}, else sampling.spacing of the config",
         "columns": f"--evaluations {' '.join(map(str, EVALUATIONS))}",
     }
-    table.add_measuring(p, n_samples=2_000, defaults=defaults)
+    table.add_measuring(p, n_samples=2_000, defaults=defaults, seeds=table.SEEDS)
     p.set_defaults(grid=True)
 
 

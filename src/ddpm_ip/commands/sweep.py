@@ -67,7 +67,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         help="steps of the sampling whose exposure bias is measured, which is the table's first row of --variance, "
         f"--sampler or --rows, else that of the config (default: {EXPOSURE_STEPS})",
     )
-    table.add_measuring(p, n_samples=N_SAMPLES, seeds="--sampling_seeds")
+    table.add_measuring(p, n_samples=N_SAMPLES, seeds=("--sampling_seeds",))
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

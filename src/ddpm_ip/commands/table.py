@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from ddpm_ip.table.rows import TableOptions
 
 
+SEEDS = ("--seeds", "--seed")
+
+
 def arguments(p: argparse.ArgumentParser) -> None:
     options.add_run(p)
     options.add_average(p, several=True)
-    add_measuring(p, n_samples=50_000)
+    add_measuring(p, n_samples=50_000, seeds=SEEDS)
     p.add_argument(
         "--grid",
         action="store_true",
@@ -34,7 +37,7 @@ def add_measuring(
     p: argparse.ArgumentParser,
     n_samples: int,
     defaults: Mapping[str, str] = options.TABLE_DEFAULTS,
-    seeds: str = "--seeds",
+    seeds: Sequence[str] = ("--seeds",),
 ) -> None:
     """The options of a table but for the run; see :func:`ddpm_ip.options.add_many`.
 
@@ -47,7 +50,7 @@ def add_measuring(
     options.add_many(p, defaults)
     p.add_argument("--n_samples", type=int, default=n_samples, metavar="N", help="images a cell (default: %(default)s)")
     p.add_argument(
-        *((seeds, "--seed") if seeds == "--seeds" else (seeds,)),
+        *seeds,
         type=int,
         nargs="+",
         metavar="S",
