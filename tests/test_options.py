@@ -58,7 +58,6 @@ def test_an_option_shows_its_value_in_the_same_way_everywhere():
             shown[action.option_strings[-1]].add(action.metavar or str(sorted(action.choices or [action.dest.upper()])))
     allowed = {
         "--corrections": {"NAME[,KEY=VALUE...]", "NAME[,KEY=VALUE...][+NAME...]"},  # a chain, and several chains
-        "--reference": {"CONFIG", "DATA"},  # evaluate takes more than configurations
         "--exp_dir": {"EXP_DIR", "SWEEP_DIR"},
         "--out": {"FILE", "DIR", "STEM"},
         "--steps": {"K", "N"},  # bench: steps of training

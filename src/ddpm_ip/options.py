@@ -101,12 +101,15 @@ def add_weights(p: argparse.ArgumentParser, several: bool = False) -> None:
     add_average(p)
 
 
-def add_reference(p: argparse.ArgumentParser) -> None:
-    """The real images of a command that compares a run with them."""
+def add_reference(p: argparse.ArgumentParser, default: str | None = "the run's own training images") -> None:
+    """The real images that something is compared with; without a default they must be given."""
     p.add_argument(
         "--reference",
-        metavar="CONFIG",
-        help="YAML file or preset whose data section has the real images (default: the run's own training images)",
+        required=default is None,
+        metavar="DATA",
+        help="real images: cifar10-train, cifar10-test, mnist-train, mnist-test, digits; a folder, .npz, Parquet; the "
+        "folder of a run, for its training images; or a config file or preset, for its data section"
+        + (f" (default: {default})" if default else ""),
     )
 
 

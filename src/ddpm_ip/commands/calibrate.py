@@ -30,7 +30,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    from ddpm_ip.config import load, parse_overrides
+    from ddpm_ip.config import parse_overrides
+    from ddpm_ip.evaluate.program import reference_images
     from ddpm_ip.exposure.calibrate import CalibrateOptions, calibrate
     from ddpm_ip.exposure.times import calibrate_with_times
     from ddpm_ip.interop.find import find_weights
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = configured(weights, args.weights, args.config, overrides)
     sampling = config.sampling if args.guidance is None else config.sampling.guided(args.guidance)
     seed = {} if args.seed is None else {"seed": args.seed}
-    reference = load(args.reference).data if args.reference else None
+    reference = reference_images(args.reference, config.shape)
     wanted = CalibrateOptions(n=args.n, extractor=args.extractor, reference=reference, **seed)
     found = (calibrate_with_times if args.times else calibrate)(config, weights, sampling, wanted)
     if os.environ.get("RANK", "0") == "0":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddpm_ip import options
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.metric import INCEPTION, METRICS, usual
 from ddpm_ip.options import listed
@@ -18,13 +19,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         metavar="SAMPLES",
         help="folder of PNG files, .npz or .npy of uint8 images, or Parquet",
     )
-    p.add_argument(
-        "--reference",
-        required=True,
-        metavar="DATA",
-        help="real images: cifar10-train, cifar10-test, mnist-train, mnist-test, digits; a folder, .npz, Parquet; the "
-        "folder of a run, for its training images; or a config file or preset, for its data section",
-    )
+    options.add_reference(p, default=None)
     p.add_argument("--reference_root", metavar="DIR", help="where the files of a named reference lie")
     p.add_argument(
         "--metrics",

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddpm_ip import options
 
@@ -46,7 +46,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    from ddpm_ip.config import load, parse_overrides
+    from ddpm_ip.config import parse_overrides
     from ddpm_ip.exposure.program import ExposureOptions
     from ddpm_ip.output import say
     from ddpm_ip.report.exposure import write_figures
@@ -55,9 +55,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     main = os.environ.get("RANK", "0") == "0"
     setup(None, main)
-    measures = {} if args.measure is None else {"measures": options.listed(" ".join(args.measure))}
-    reference = load(args.reference).data if args.reference else None
-    wanted = ExposureOptions(n=args.n, again=args.again, reference=reference, **measures)
+    measures: dict[str, Any] = {} if args.measure is None else {"measures": options.listed(" ".join(args.measure))}
+    wanted = ExposureOptions(n=args.n, again=args.again, **measures)
     rows, common = options.many_overrides(args, parse_overrides(rest))
     if args.seed is not None:
         add_once(common, {"sampling.seed": args.seed})
@@ -77,6 +76,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _of(path: Path, args: argparse.Namespace, rows: Sequence[dict[str, object]], wanted: ExposureOptions) -> list[Kept]:
     """The exposures of some weights, for each row and number of steps."""
+    from ddpm_ip.evaluate.program import reference_images
     from ddpm_ip.exposure.program import exposures, with_usual_steps
     from ddpm_ip.interop.find import find_weights
     from ddpm_ip.sample.program import configured
@@ -88,6 +88,7 @@ def _of(path: Path, args: argparse.Namespace, rows: Sequence[dict[str, object]],
         for steps in ([{}] if args.steps is None else [{"sampling.steps": count} for count in args.steps])
     ]
     samplings = [with_usual_steps(config.sampling, config) for config in configs]
+    wanted = replace(wanted, reference=reference_images(args.reference, configs[0].shape))
     return exposures(configs[0], weights, list(dict.fromkeys(samplings)), wanted)
 
 

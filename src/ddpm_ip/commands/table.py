@@ -154,12 +154,13 @@ def asked(
     Raises:
         ConfigError: an option cannot be used.
     """
-    from ddpm_ip.config import from_dict, load, parse_overrides
+    from ddpm_ip.config import from_dict, parse_overrides
+    from ddpm_ip.evaluate.program import reference_images
     from ddpm_ip.table.rows import TableOptions
 
     rows, common = options.many_overrides(args, parse_overrides(rest))
     config = from_dict(tree, origin, common)
-    reference = load(args.reference).data if args.reference else None
+    reference = reference_images(args.reference, config.shape)
     samplings = [from_dict(tree, origin, {**common, **row}).sampling for row in rows]
     metrics = None if args.metrics is None else listed(" ".join(args.metrics))
     named = ("steps", "evaluations", "n_samples", "seeds", "extractor", "keep_images")

@@ -144,6 +144,22 @@ def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | No
     return kind(root=str(path), image_size=shape[1:], mode="rgba" if shape[0] == 4 else "auto")
 
 
+def reference_images(text: str | None, shape: tuple[int, int, int]) -> DataConfig | None:
+    """The source of real images that ``--reference`` of a command on a run means; None for those of its training.
+
+    Args:
+        text, shape: as of :func:`find_reference`; None if nothing is given.
+
+    Raises:
+        ConfigError: it means nothing, or statistics, which show no image.
+        DataError: a file is damaged.
+    """
+    found = None if text is None else find_reference(text, None, shape)
+    if isinstance(found, StatisticsFile):
+        raise ConfigError(f"--reference {text} holds statistics, and here images are needed: give those themselves")
+    return found
+
+
 def _is_configuration(text: str) -> bool:
     """Whether a reference is a YAML file, or a preset where nothing else has its name."""
     return text.endswith((".yaml", ".yml")) or (text in presets.names() and not os.path.exists(text))
