@@ -135,7 +135,7 @@ def _data(config: Config) -> Iterable[Finding]:
             "note",
             "data",
             "nothing says on which images the network was trained",
-            "--data.name and --data.root, with --change data to train on; a table takes --reference CONFIG",
+            "--data.name and --data.root, with --change data to train on; a table takes --reference DATA",
         )
     elif place is None:
         yield Finding("OK", "data", f"{data.name}, in the package")
