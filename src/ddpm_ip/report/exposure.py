@@ -80,11 +80,11 @@ def panels(exposures: Sequence[Exposure]) -> list[Panel]:
 
 
 def as_csv(exposures: Sequence[Exposure]) -> str:
-    """Every point of every curve, unrounded."""
+    """Every point of every curve, unrounded; what is no finite number, and so could not be measured, is empty."""
     return csv_text(
         HEAD,
         (
-            (e.label, e.weights, e.n, name, *point)
+            (e.label, e.weights, e.n, name, *(x if math.isfinite(x) else "" for x in point))
             for e in exposures
             for name, c in e.curves.items()
             for point in zip(c.t, c.value, c.se, c.low, c.high, strict=True)
@@ -223,7 +223,7 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         _farthest(names, exposures),
         tag("p.quiet", "Bands: 95 % bootstrap intervals. Sampling runs from the right (noise) to the left (image)."),
         tag("p.quiet", f"{counted(more, 'more measurement')} not drawn.") if more > 0 else None,
-        files("exposure bias", {"csv": as_csv(exposures)}),
+        files("exposure bias", {"csv": as_csv(exposures)}, "`ddpm-ip exposure` writes such a file for each run"),
     )  # fmt: skip
 
 

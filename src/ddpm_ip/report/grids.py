@@ -74,5 +74,5 @@ def _row(row: Mapping[str, Any], decimals: int) -> Markup:
 def _cell(cell: Mapping[str, Any] | None, decimals: int) -> Markup:
     if cell is None:
         return tag("td", "–")
-    spread = None if cell["spread"] is None else tag("span.spread", f" ± {cell['spread']:.{decimals}f}")
+    spread = None if cell["spread"] is None else tag("span.spread", f" ± {fixed(cell['spread'], decimals)}")
     return tag("td", fixed(cell["value"], decimals), cell["mark"], spread)

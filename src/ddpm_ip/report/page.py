@@ -16,14 +16,15 @@ from ddpm_ip.report.during import during_training
 from ddpm_ip.report.exposure import exposure_section
 from ddpm_ip.report.grids import grids_section
 from ddpm_ip.report.headline import headline
+from ddpm_ip.report.markdown import markdown, plain
 from ddpm_ip.report.markup import Markup, join, tag
 from ddpm_ip.report.numbers import counted
 from ddpm_ip.report.provenance import provenance_section
-from ddpm_ip.report.results import MOST_TABLES, results_section, verdict
+from ddpm_ip.report.results import MOST_TABLES, results_section
 from ddpm_ip.report.run import Run, load_runs
 from ddpm_ip.report.samples import samples_section
 from ddpm_ip.report.stale import stale
-from ddpm_ip.report.table import Table, markdown, plain, tables
+from ddpm_ip.report.table import Table, tables
 from ddpm_ip.report.training import training_section
 
 # The page keeps its own promise: a browser refuses to load anything from elsewhere.
@@ -73,7 +74,7 @@ def markdown_table(runs: Sequence[Path | str | Run]) -> str:
         digest = f" (SHA-256 {p.reference_sha256[:12]})" if p.reference_sha256 else ""
         samples = f"{p.n_images} samples" if p.n_images is not None else "samples"
         title = plain(f"{p.metric}, {samples} against {against}{digest}")
-        parts.append("\n\n".join(filter(None, (title, markdown(table), plain(verdict(table) or "")))) + "\n")
+        parts.append(f"{title}\n\n{markdown(table)}\n")
     damaged = [f"* {plain(f'{run.name}: {problem}.')}\n" for run in loaded for problem in run.problems]
     return "\n".join([*(parts or ["No run has results yet.\n"]), *(["".join(damaged)] if damaged else [])])
 

@@ -114,7 +114,7 @@ def _facts(run: Run) -> dict[str, str]:
     known = {key: value for key, value in (run.provenance or {}).items() if key != "command"}
     facts = {"Training": describe(run)}
     facts |= {_words(key): _fact(key, value) for key, value in known.items() if value != [] and not _is_history(value)}
-    samplers = _unique(", ".join(filter(None, (r.row, r.spacing))) for r in run.results)
+    samplers = _unique(", ".join(filter(None, (r.label, r.spacing))) for r in run.results)
     seeds = sorted({r.seed for r in run.results if r.seed is not None})
     return facts | {"Sampled with": "; ".join(samplers), "Sampling seed": ", ".join(map(str, seeds))}
 
