@@ -178,7 +178,7 @@ def test_what_is_not_of_the_newest_weights_is_flagged(runs, tmp_path):
     put_exposure(runs[0], exposure(weights="77" * 32))
     put_calibration(runs[0], calibration(weights=new))
     (loaded,) = load_runs(runs[:1])
-    assert list(loaded.checkpoints.values()) == ["ckpt/step00000100", "ckpt/step00000200"]
+    assert list(loaded.checkpoints.values()) == [f"ckpt/step00000{n}00/ema.safetensors" for n in (1, 2)]
     text, _ = report(runs[:1], tmp_path)
     assert "exposure curves of weights 777777777777, which are in none of its checkpoints" in text
     assert "results of step 100, while the newest checkpoint is of step 200" in text

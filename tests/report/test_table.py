@@ -10,8 +10,9 @@ import yaml
 from ddpm_ip.report.compare import differing_keys, lead, other_differences
 from ddpm_ip.report.page import markdown_table, write_report
 from ddpm_ip.report.plots import metric_by_evaluations, style_of
-from ddpm_ip.report.run import load_runs
+from ddpm_ip.report.run import Run, load_runs
 from ddpm_ip.report.table import tables
+from ddpm_ip.report.weights import weights_names
 
 from .synthetic import VALUES, config, make_run, result
 
@@ -211,6 +212,24 @@ def test_averages_of_a_run_are_called_by_what_they_are(runs):
     assert labels == ["baseline (abababab)", "baseline (decay 0.5)"]
     write(runs[0], *(result(1.0, weights=w * 32, averaged="decay 0.5") for w in ("ee", "ff")))  # of two steps
     assert [column.label for column in only_table(runs[:1]).columns] == ["baseline (eeeeeeee)", "baseline (ffffffff)"]
+
+
+def test_the_first_average_is_called_by_its_decay_and_checkpoints_by_their_step(runs):
+    """By a hash only where neither tells two weights apart."""
+    (runs[0] / "config.yaml").write_text(yaml.safe_dump({**config(0.0), "train": {"ema_decay": [0.999, 0.5]}}))
+    digests = {"aa" * 32: (1, "ema"), "bb" * 32: (1, "ema_2"), "cc" * 32: (2, "ema"), "dd" * 32: (2, "ema_2")}
+    for step in (1, 2):
+        folder = runs[0] / f"ckpt/step0000000{step}"
+        folder.mkdir(parents=True)
+        files = {f"{name}.safetensors": {"sha256": digest} for digest, (at, name) in digests.items() if at == step}
+        (folder / "manifest.json").write_text(json.dumps(files))
+    run = Run.load(runs[0])
+    first, second, third, fourth = digests
+    assert weights_names(run, {first: True, second: "decay 0.5"}) == {first: "decay 0.999", second: "decay 0.5"}
+    assert weights_names(run, {first: None, third: None}) == {first: "step 1", third: "step 2"}
+    names = ["decay 0.999, step 1", "decay 0.5, step 1", "decay 0.999, step 2", "decay 0.5, step 2"]
+    assert list(weights_names(run, dict.fromkeys(digests)).values()) == names
+    assert weights_names(run, {"ee" * 32: None, "ff" * 32: None}) == {"ee" * 32: "eeeeeeee", "ff" * 32: "ffffffff"}
 
 
 def test_a_single_sampler_has_the_colour_of_its_run_as_the_legend_says(runs):

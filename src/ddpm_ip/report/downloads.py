@@ -76,13 +76,17 @@ def _narrowed(name: str, room: float) -> str:
     return f' textLength="{room:g}" lengthAdjust="spacingAndGlyphs"' if 5.0 * len(name) > room else ""
 
 
-def files(name: str, contents: dict[str, str], instead: str = "the numbers are in the run folders") -> Markup | None:
+IN_FOLDERS = "the numbers are in the run folders"
+
+
+def files(name: str, contents: dict[str, str], what: str = "", instead: str = IN_FOLDERS) -> Markup | None:
     """Links that save files: they are addresses within the page, and open nothing.
 
     Args:
         name: of the files, without an end.
         contents: text by the kind of file, ``svg`` or ``csv``; what is too large for a page is left out, and that is
             said.
+        what: is saved, where that is not the figure above.
         instead: where else to find what was left out.
     """
     kinds = {"svg": "image/svg+xml", "csv": "text/csv"}
@@ -92,8 +96,8 @@ def files(name: str, contents: dict[str, str], instead: str = "the numbers are i
         if len(text) <= LARGEST
     ]
     large = [kind.upper() for kind, text in contents.items() if len(text) > LARGEST]
-    left_out = f"Too large for this page: {sentence_list(large)}; {instead}." if large else None
-    saved = ["Save as ", *[part for link in links for part in (" · ", link)][1:]] if links else []
+    left_out = f"Too large for this page: {what or name} as {sentence_list(large)}; {instead}." if large else None
+    saved = [f"Save {what} as " if what else "Save as ", *[part for link in links for part in (" · ", link)][1:]] if links else []
     space = " " if saved and left_out else None
     return tag("p.files", saved, space, left_out) if contents else None
 

@@ -194,7 +194,7 @@ def draw_effects(found: Effects) -> Figure:
             _median(axes, found.of(column), column.series, unit)
     steps = sorted({e.setting.evaluations for e in found.every if e.setting.evaluations > 0})
     evaluations_axis(axes, steps or [1])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
+    axes.yaxis.set_major_formatter(lambda value, _: signed(f"{value:g}"))
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -0.1 * (high - low)), max(high, 0.1 * (high - low)))
     axes.set_xlabel("network evaluations")

@@ -17,6 +17,11 @@ def figures(value: float, digits: int = 3) -> str:
     return unsigned_zero(f"{value:.{digits}g}")
 
 
+def minus(text: str) -> str:
+    """Printed numbers with a minus where they have a hyphen."""
+    return re.sub(r"-(?=[\d.])", MINUS, text)
+
+
 def signed(text: str) -> str:
     """A printed number with its sign in front: ``+0.5``, ``−0.5``; nothing in front of what prints as zero."""
     size = text.lstrip("-")

@@ -15,6 +15,7 @@ from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
 
 MOST_ENTRIES, MOST_OPEN = 200, 4
+LONGEST_COMMIT = 16  # letters; provenance.json has all of them
 
 
 SAME = "the same in all"
@@ -140,7 +141,9 @@ def _fact(key: str, value: Any) -> str:
         return ""
     if key == "git" and isinstance(value, dict):
         changed = ", with uncommitted changes" if value.get("dirty") else ""
-        return f"{show(value.get('commit') or 'unknown commit')}{changed}"
+        return f"{show(value.get('commit') or 'unknown commit')[:LONGEST_COMMIT]}{changed}"
+    if key == "started" and isinstance(value, str):
+        return value.replace("T", " ", 1).removesuffix("+00:00") + " UTC" * value.endswith("+00:00")
     if isinstance(value, dict):
         return ", ".join(f"{show(name)} {show(item)}" for name, item in value.items())
     return show(value)

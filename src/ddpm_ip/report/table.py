@@ -17,6 +17,7 @@ from ddpm_ip.report.cells import PARTS, SAMPLING, TRAINING, Cell, Gap, gap
 from ddpm_ip.report.groups import SEED
 from ddpm_ip.report.numbers import canonical, figures, fixed
 from ddpm_ip.report.run import Run
+from ddpm_ip.report.weights import weights_names
 from ddpm_ip.run.record import SECTIONS, Record
 from ddpm_ip.run.row import spacing_name
 
@@ -224,21 +225,11 @@ def _columns(rows: list[tuple[int, Record]], runs: Sequence[Run]) -> list[Column
             columns.append(Column(i, None, runs[i].group, runs[i].series, members))
             done |= set(members)
             continue
-        words = _called([r for j, r in rows if j == i])
+        words = weights_names(runs[i], {r.weights: r.averaged for j, r in rows if j == i})
         for w in own:
             label = runs[i].name if len(own) == 1 else f"{runs[i].name} ({words[w]})"
             columns.append(Column(i, w, label, runs[i].series, (i,)))
     return columns
-
-
-def _called(results: list[Record]) -> dict[str | None, str]:
-    """Several weights of a run in few words: which average each is, or where nothing tells them apart, its hash."""
-    averages = {r.weights: r.averaged for r in results}
-    said = list(averages.values())
-    return {
-        weights: average if isinstance(average, str) and said.count(average) == 1 else (weights or "unknown")[:8]
-        for weights, average in averages.items()
-    }
 
 
 def _cell(found: list[tuple[int, Record]], runs: Sequence[Run]) -> Cell:
