@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -119,8 +120,9 @@ def _missing(runs: Sequence[Run]) -> Markup | None:
 
 
 def _protocol(found: Sequence[Table]) -> Markup | None:
-    """One line for each protocol; where runs differ in a line, in their weights for example, those under Provenance."""
-    lines = [f"{table.lines[0].rstrip('.')}." for table in found[:MOST_TABLES] if table.lines]
+    """One line for each protocol, that of most numbers; where they differ in it, as in the weights, see Provenance."""
+    shown = [Counter(r.line for _, r in table.measured if r.line).most_common(1) for table in found[:MOST_TABLES]]
+    lines = [f"{line.rstrip('.')}." for most in shown for line, _ in most]
     more = sum(len(table.lines) - 1 for table in found if table.lines)
     note = f"Of other weights or spacings: {counted(more, 'more line')}, under “Protocol of every number”."
     if not lines:

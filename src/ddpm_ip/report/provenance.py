@@ -15,7 +15,7 @@ from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
 
 MOST_ENTRIES, MOST_OPEN = 200, 4
-LONGEST_COMMIT = 16  # letters; provenance.json has all of them
+LONGEST_COMMIT = 12  # letters; provenance.json has all of them
 
 
 SAME = "the same in all"
@@ -115,9 +115,12 @@ def _facts(run: Run) -> dict[str, str]:
     known = {key: value for key, value in (run.provenance or {}).items() if key != "command"}
     facts = {"Training": describe(run)}
     facts |= {_words(key): _fact(key, value) for key, value in known.items() if value != [] and not _is_history(value)}
-    samplers = _unique(", ".join(filter(None, (r.label, r.spacing))) for r in run.results)
+    spacings = _unique(record.spacing for record in run.results)
+    apart = len(spacings) > 1  # then each has its own
+    samplers = _unique("@".join(filter(None, (r.label, r.spacing if apart else None))) for r in run.results)
     seeds = sorted({r.seed for r in run.results if r.seed is not None})
-    return facts | {"Sampled with": "; ".join(samplers), "Sampling seed": ", ".join(map(str, seeds))}
+    times = {} if apart else {"Times": "".join(spacings)}
+    return facts | {"Sampled with": "; ".join(samplers), **times, "Sampling seed": ", ".join(map(str, seeds))}
 
 
 def _words(key: str) -> str:
