@@ -8,7 +8,7 @@ import yaml
 
 from ddpm_ip.report.effect import draw_effects, effects, sentences
 from ddpm_ip.report.groups import group_name
-from ddpm_ip.report.numbers import figures, fixed, percent, signed
+from ddpm_ip.report.numbers import figures, fixed, minus, percent, signed
 from ddpm_ip.report.page import markdown_table
 from ddpm_ip.report.run import load_runs
 from ddpm_ip.report.table import tables
@@ -99,6 +99,20 @@ def test_seeds_that_are_not_the_same_are_no_pairs(swept, tmp_path):
     assert sentences(effects(table, load_runs(runs)))[-1].startswith("Spread: the standard deviation over 3 training")
 
 
+def test_of_a_run_alone_no_spread_is_known(swept, tmp_path):
+    """Beside groups of seeds: it has no row in a matrix of samples that it has none of, and nothing of it is bold."""
+    alone = make_run(tmp_path / "alone", 0.2)
+    write(alone, result(1.0, metric="KID"), result(1.0, metric="KID", var_type="fixed_small"))
+    runs = [*swept, alone]
+    loaded = load_runs(runs)
+    (table,) = tables(loaded)
+    assert sentences(effects(table, loaded))[-1].endswith("is a tie. Of some numbers no spread is known.")
+    assert [table.sure(s, c) for s, c in table.cells if s.steps == 10 and s.row == "fixed_large"] == [False] * 3
+    text, _ = report(runs, tmp_path)
+    assert "Seven runs are compared, three settings, two of them with several seeds:" in text
+    assert "no samples at this setting" not in text[text.index("<h3>fixed_small") : text.index("During training")]
+
+
 def test_one_seed_has_no_spread_and_nothing_is_bold(runs, tmp_path):
     found = effects(only_table(runs), load_runs(runs))
     assert {effect.margin for effect in found.every} == {None}
@@ -160,12 +174,15 @@ def test_there_is_no_minus_before_a_zero(value):
     assert fixed(value, 3) == "0.000"
     assert signed(fixed(value, 3)) == "0.000"
     assert figures(-0.0) == "0"
+    assert fixed(value, 3, signs=True) == "0.000"
     assert percent(value / 10) == "0.0\u00a0%"
 
 
 def test_signs():
     assert (signed("-1.5"), signed("1.5"), signed("inf")) == ("−1.5", "+1.5", "+inf")
     assert math.isnan(float(signed("nan").lstrip("+")))
+    assert (fixed(1.5, 2, signs=True), fixed(-1.5, 2, signs=True)) == ("+1.50", "-1.50")
+    assert minus("a-b, [-0.5, 2e-05] -.5") == "a-b, [−0.5, 2e−05] −.5"
     assert percent(12.0) == "+1200\u00a0%"
 
 

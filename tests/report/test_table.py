@@ -224,7 +224,7 @@ def test_the_first_average_is_called_by_its_decay_and_checkpoints_by_their_step(
         files = {f"{name}.safetensors": {"sha256": digest} for digest, (at, name) in digests.items() if at == step}
         (folder / "manifest.json").write_text(json.dumps(files))
     run = Run.load(runs[0])
-    first, second, third, fourth = digests
+    first, second, third, _ = digests
     assert weights_names(run, {first: True, second: "decay 0.5"}) == {first: "decay 0.999", second: "decay 0.5"}
     assert weights_names(run, {first: None, third: None}) == {first: "step 1", third: "step 2"}
     names = ["decay 0.999, step 1", "decay 0.5, step 1", "decay 0.999, step 2", "decay 0.5, step 2"]

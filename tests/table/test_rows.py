@@ -240,7 +240,8 @@ def test_every_method_is_called_by_its_name() -> None:
 
 def test_a_page_made_of_files_calls_each_row_as_the_table_does() -> None:
     names = [*every_sampler(), *(f"ddim+{name}" for name in DEFAULTS if name not in every_sampler())]
-    rows = [row.row() for row in asked("--rows", *names, "ddim,eta=0.5+tsr,k=0.9", "dpm_solver,order=3")]
+    names += ["ddim,eta=0.5+tsr,k=0.9", *(f"{name},order=3" for name in ("dpm_solver", "dpm_solver_sde", "unipc"))]
+    rows = [row.row() for row in asked("--rows", *names)]
     assert [short_label(row) for row in rows] == [row_label(brief(row)) for row in rows]
 
 

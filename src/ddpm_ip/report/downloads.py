@@ -80,7 +80,7 @@ IN_FOLDERS = "the numbers are in the run folders"
 
 
 def files(name: str, contents: dict[str, str], what: str = "", instead: str = IN_FOLDERS) -> Markup | None:
-    """Links that save files: they are addresses within the page, and open nothing.
+    """Links that save files, with what is too large to be offered: they are addresses within the page.
 
     Args:
         name: of the files, without an end.
@@ -97,7 +97,8 @@ def files(name: str, contents: dict[str, str], what: str = "", instead: str = IN
     ]
     large = [kind.upper() for kind, text in contents.items() if len(text) > LARGEST]
     left_out = f"Too large for this page: {what or name} as {sentence_list(large)}; {instead}." if large else None
-    saved = [f"Save {what} as " if what else "Save as ", *[part for link in links for part in (" · ", link)][1:]] if links else []
+    opening = f"Save {what} as " if what else "Save as "
+    saved = [opening, *[part for link in links for part in (" · ", link)][1:]] if links else []
     space = " " if saved and left_out else None
     return tag("p.files", saved, space, left_out) if contents else None
 

@@ -152,9 +152,9 @@ def _sure(found: Effects) -> str:
         return spread_known(found.table, columns)
     over = {cell.over for (_, column), cell in found.table.cells.items() if column in columns}
     seeds = f"{counts_of(pairs)} {TRAINING if TRAINING in over else SAMPLING}"
-    some = (
-        " Some numbers have no such pairs: there both spreads count." if not all(e.seeds for e in found.every) else ""
-    )
+    together = any(effect.margin is not None and not effect.seeds for effect in found.every)
+    some = " Where the seeds are not the same, the spreads of both together count." if together else ""
+    some += " Of some numbers no spread is known." if any(e.margin is None for e in found.every) else ""
     return (
         f"Compared seed by seed: the spread is the standard deviation of the differences over {seeds}; "
         f"what is within it is a tie.{some}{'' if TRAINING in over else f' {ONE_TRAINING}'}"

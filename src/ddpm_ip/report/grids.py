@@ -25,9 +25,7 @@ def grids_section(runs: Sequence[Run]) -> Markup | None:
     tables = [(run, run.table) for run in runs if run.table]
     lines = [_line(grid) for _, grid in tables]
     notes = [note for note in _notes(tables[0][1]) if all(note in _notes(grid) for _, grid in tables)] if tables else []
-    found = [
-        _one_run(i, run, grid, _Told(lines.index(lines[i]) < i, notes)) for i, (run, grid) in enumerate(tables)
-    ]
+    found = [_one_run(i, run, grid, _Told(lines.index(lines[i]) < i, notes)) for i, (run, grid) in enumerate(tables)]
     units = {str(run.table.get("columns", "steps")) for run in runs if run.table}
     by = "network evaluations" if units == {"evaluations"} else "steps"
     told = [tag("p.quiet", note) for note in notes]
@@ -63,8 +61,8 @@ def _one_run(index: int, run: Run, grid: Mapping[str, Any], told: _Told) -> Mark
             _lines(index, run, grid) if grid.get("columns") == "evaluations" or run.file(CSV) else None,
         )
     except (*UNREADABLE, ArithmeticError) as error:
-        told = f"{TABLE} is damaged ({type(error).__name__}: {reason(error)}): `ddpm-ip table` writes it again."
-        return tag("div.protocol", name, tag("p", told))
+        damage = f"{TABLE} is damaged ({type(error).__name__}: {reason(error)}): `ddpm-ip table` writes it again."
+        return tag("div.protocol", name, tag("p", damage))
 
 
 def _caption(grid: Mapping[str, Any], told: bool) -> str:

@@ -51,7 +51,7 @@ def _effect_figure(found: Effects, metric: str, baseline: str) -> Markup:
     unit = " in percent" if found.relative else ""
     title = f"Change of {metric}{unit} against {baseline}, the zero line{ABOUT[higher_is_better(metric)]}"
     picture = to_svg(effect.draw_effects(found), "headline", title)
-    of_pairs = all(effect.seeds for effect in found.every)
+    of_pairs = all(effect.seeds for effect in found.every if effect.margin is not None)
     what = "the deviation of the differences, seed by seed" if of_pairs else "the spreads of both together"
     bands = tag("p.quiet", f"Bands: {what}. Where they hold the zero line, it is a tie.")
     return join(

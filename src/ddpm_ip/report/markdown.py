@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from ddpm_ip.report.markup import INVISIBLE
-from ddpm_ip.report.results import TIE, of_spreads, verdict
+from ddpm_ip.report.results import TIE, bold, of_spreads, verdict
 from ddpm_ip.report.table import Column, Setting, Table
 
 
@@ -25,13 +25,7 @@ def markdown(table: Table) -> str:
             row.append(f"{change[0]:.3f}" if change and change[0] is not None else "–")
         lines.append(row)
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join([text, *map(plain, filter(None, [verdict(table, _mark(table)), *of_spreads(table)]))])
-
-
-def _mark(table: Table) -> str:
-    """How the number that is ahead is marked."""
-    known = any(table.sure(setting, column) for setting, column in table.cells)
-    return "bold: by more than known spreads" if known else "not bold, since no spread is known"
+    return "\n\n".join([text, *map(plain, filter(None, [verdict(table, bold(table)), *of_spreads(table)]))])
 
 
 def _cell(table: Table, setting: Setting, column: Column, show: Callable[[float], str]) -> str:

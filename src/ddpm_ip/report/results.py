@@ -80,7 +80,7 @@ def _one_protocol(table: Table, index: int, runs: Sequence[Run], floor: float | 
     return tag(
         "div.protocol",
         tag("h3", metric),
-        tag("p", said) if (said := verdict(table, _mark(table))) else None,
+        tag("p", said) if (said := verdict(table, f"marked; {bold(table)}")) else None,
         # Not a <caption>: that would be as wide as the table, and on a phone scroll out of sight with it.
         tag("p.quiet", _caption(table), id=f"caption{index}"),
         tag("div.scroll", _html_table(table, f"caption{index}")),
@@ -90,10 +90,12 @@ def _one_protocol(table: Table, index: int, runs: Sequence[Run], floor: float | 
     )
 
 
-def _mark(table: Table) -> str:
-    """How the page marks the number that is ahead."""
-    known = any(table.sure(setting, column) for setting, column in table.cells)
-    return "marked; bold: by more than known spreads" if known else "marked; not bold, since no spread is known"
+def bold(table: Table) -> str:
+    """Which numbers that are ahead are bold."""
+    if any(table.sure(setting, column) for setting, column in table.cells):
+        return "bold: by more than known spreads"
+    some = any(cell.spread is not None for cell in table.cells.values())
+    return f"not bold, since {'not every' if some else 'no'} spread is known"
 
 
 def verdict(table: Table, mark: str) -> str | None:

@@ -118,7 +118,7 @@ def _matrix(runs: Sequence[Run], found: Found, family: Sequence[Setting], limit:
     names = [f"{show(s.steps)} {'step' if s.steps == 1 else 'steps'}" for s in family]
     head = tag("tr", [tag("th", name, scope="col") for name in names])
     bodies = []
-    for run in runs:
+    for run in (run for run in runs if any(run.path in found[setting] for setting in family)):
         cells = [
             _grid(run, found[setting].get(run.path), f"{row}, {name}", limit)
             for setting, name in zip(family, names, strict=True)

@@ -9,11 +9,11 @@ from typing import Any
 USUAL = {  # of facts about sampling: what need not be said
     "clip": "rederive", "afs": False, "denoise_to_zero": True, "classes": "balanced",
 }  # fmt: skip
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # of samplers and corrections: what a short label leaves out
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # of methods, where they play a part: what a short label leaves out
     "ddim": {"eta": 0.0},
     "deis": {"order": 3, "fit": "t", "lower_order_final": False},
-    "dpm_solver": {"order": 2, "solver_type": "midpoint"},
-    "dpm_solver_sde": {"order": 2, "solver_type": "midpoint"},
+    "dpm_solver": {"order": 2, "solver_type": "midpoint", "lower_order_final": True, "corrected": False},
+    "dpm_solver_sde": {"order": 2, "solver_type": "midpoint", "lower_order_final": True},
     "dpm_solver_single": {"order": 2, "solver_type": "midpoint", "inner": "grid"},
     "er_sde": {"order": 3, "noise_scale": "er_sde_5", "difference": "backward"},
     "euler": {"s_churn": 0.0, "s_tmin": 0.0, "s_noise": 1.0},
@@ -25,7 +25,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # of samplers and corrections: wh
         "predictor_order": 2, "corrector_order": 2, "tau": 1.0, "tau_from": 0.2, "tau_to": 0.8,
         "linear_term": "published",
     },
-    "unipc": {"order": 2, "solver_type": "bh2"},
+    "unipc": {"order": 2, "solver_type": "bh2", "lower_order_final": True},
     "band_gains": {"x0": [1.0], "eps": [1.0]},
     "dcw": {"low": 0.005, "high": 0.0, "weights": "std"},
     "dynamic_thresholding": {"quantile": 0.995},
