@@ -58,7 +58,7 @@ def test_runs_that_differ_in_their_seed_alone_are_one_column(swept, tmp_path):
     assert "Differences are taken seed by seed (3 seeds)" in text
     markdown = markdown_table(swept)
     assert "| ≈ 2.00 ± 0.10 | ≈ 2.10 ± 0.10 |" in markdown
-    assert "| 4.00 ± 0.10 | **3.00** ± 0.15 |" in markdown
+    assert "| 4.00 ± 0.10 | **3.00** ± 0.15 | 0.750 | −1.00 ± 0.05 |" in markdown
     assert "Six runs are compared, two settings with several seeds: g0 (3 seeds) (plain DDPM) and g1 (3 seeds)" in text
     numbers = saved(page, "kid.csv").splitlines()
     assert len(numbers) == 1 + 12, "each measurement, so that other spreads can be computed"
@@ -78,7 +78,7 @@ def test_effects_and_their_margins(swept):
     )
     assert sure == (
         "Compared seed by seed: the spread is the standard deviation of the differences over 3 training seeds; "
-        "what is within it is a tie."
+        "what is within it is a tie. With so few seeds, what is beyond it may still be chance."
     )
     axes = draw_effects(found).axes[0]
     zero, *lines = [line for line in axes.lines if len(line.get_xdata()) == 2]
@@ -106,7 +106,7 @@ def test_of_a_run_alone_no_spread_is_known(swept, tmp_path):
     runs = [*swept, alone]
     loaded = load_runs(runs)
     (table,) = tables(loaded)
-    assert sentences(effects(table, loaded))[-1].endswith("is a tie. Of some numbers no spread is known.")
+    assert sentences(effects(table, loaded))[-1].endswith("may still be chance. Of some numbers no spread is known.")
     assert [table.sure(s, c) for s, c in table.cells if s.steps == 10 and s.row == "fixed_large"] == [False] * 3
     text, _ = report(runs, tmp_path)
     assert "Seven runs are compared, three settings, two of them with several seeds:" in text

@@ -268,8 +268,8 @@ def test_differences_outside_the_config_are_told(runs):
 def test_markdown(runs):
     text = markdown_table(runs)
     assert "FD-pixels, 1797 samples against 1797 images of digits (SHA-256 cdcdcdcdcdcd)" in text
-    assert "| sampler | steps | baseline | perturbed | ratio |" in text
-    assert "| fixed_large | 10 | 6.500 | 5.200 | 0.800 |" in text
+    assert "| sampler | steps | baseline | perturbed | ratio | difference |" in text
+    assert "| fixed_large | 10 | 6.500 | 5.200 | 0.800 | −1.300 |" in text
     assert "not bold, since no spread is known" in text
 
 

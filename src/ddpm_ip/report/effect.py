@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST_FAMILIES = 6  # samplers that are drawn apart; of more, each is thin and their median is bold
 MOST_SENTENCES = 4
+MANY_SEEDS = 5  # below that, a standard deviation is little known
 ONE_TRAINING = "One training seed: how much training itself varies is not known."
 
 
@@ -154,6 +155,7 @@ def _sure(found: Effects) -> str:
     seeds = f"{counts_of(pairs)} {TRAINING if TRAINING in over else SAMPLING}"
     together = any(effect.margin is not None and not effect.seeds for effect in found.every)
     some = " Where the seeds are not the same, the spreads of both together count." if together else ""
+    some += " With so few seeds, what is beyond it may still be chance." if pairs[0] < MANY_SEEDS else ""
     some += " Of some numbers no spread is known." if any(e.margin is None for e in found.every) else ""
     return (
         f"Compared seed by seed: the spread is the standard deviation of the differences over {seeds}; "

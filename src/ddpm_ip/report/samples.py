@@ -203,6 +203,6 @@ def _picture(path: Path, alt: str, limit: int, width: int) -> Markup:
 def _img(picture: Image.Image, alt: str, limit: int, width: int = WIDTH) -> Markup:
     """A picture in its own pixels, each a square of whole screen pixels."""
     picture = lossless(pixel_exact(picture if picture.mode in ("L", "RGB") else picture.convert("RGB")), limit)
-    times, small = (enlargement(picture, room) for room in (width, SMALL if width <= WIDTH else width // 2))
+    times, small = (enlargement(picture, room) for room in (width, SMALL if width <= WIDTH else width))
     style = f"--w: {picture.width}px; --times: {times}; --small: {small}"
     return tag("img", src=data_uri(picture, limit), alt=alt, width=picture.width, height=picture.height, style=style)
