@@ -82,6 +82,7 @@ def test_labels_tell_weights_apart():
 def test_the_section_says_what_the_curves_support(runs, tmp_path):
     assert "Exposure bias</h2>" not in report(runs, tmp_path)[0]
     put_exposure(runs[0], exposure())
+    assert "<li>baseline: ddim, 10 steps: in sampling" in report(runs, tmp_path)[0], "one of two runs was measured"
     put_exposure(runs[1], exposure(**{"eps_norm.ratio": curve(1.005, 1.0, 1.0, se=0.004)}))
     text, page = report(runs, tmp_path)
     assert "baseline: ddim, 10 steps: in sampling the predicted noise is up to 5.00\u00a0% longer" in text

@@ -211,7 +211,7 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         return None
     shown = dealt(found, MOST_LINES)
     exposures, styles = [exposure for _, exposure in shown], styles_of(shown)
-    names = _names(shown)
+    names = _names(shown, len(runs) > 1)
     entries = [(*style, name) for style, name in zip(styles, _legend_names(shown, names), strict=True)]
     more = len(found) - len(shown)
     every = panels(exposures)
@@ -246,13 +246,13 @@ def _folded(bands: Sequence[Markup]) -> Markup:
     return tag("details.folded", summary, tag("p.quiet", ENERGY), tag("div.panels", bands))
 
 
-def _names(shown: Sequence[tuple[Run, Exposure]]) -> list[str]:
-    """What the lines are called: of several runs, each by its run too."""
+def _names(shown: Sequence[tuple[Run, Exposure]], several: bool) -> list[str]:
+    """What the lines are called: on a page of several runs, each by its run too."""
     by_run = {}
     for run in {run.path: run for run, _ in shown}.values():
         own = [exposure for other, exposure in shown if other.path == run.path]
         by_run[run.path] = iter(labels(own, weights_names(run, dict.fromkeys(e.weights for e in own))))
-    return [f"{run.name}: {next(by_run[run.path])}" if len(by_run) > 1 else next(by_run[run.path]) for run, _ in shown]
+    return [f"{run.name}: {next(by_run[run.path])}" if several else next(by_run[run.path]) for run, _ in shown]
 
 
 def _legend_names(shown: Sequence[tuple[Run, Exposure]], names: Sequence[str]) -> list[str]:

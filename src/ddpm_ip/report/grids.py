@@ -11,13 +11,14 @@ from ddpm_ip.report.compare import show
 from ddpm_ip.report.downloads import framed
 from ddpm_ip.report.lines import CSV, as_csv, draw_lines, lines_of
 from ddpm_ip.report.markup import Markup, join, tag
-from ddpm_ip.report.numbers import fixed
+from ddpm_ip.report.numbers import counted, fixed
 from ddpm_ip.report.plots import MOST_LINES
 from ddpm_ip.report.reading import TABLE
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label, to_svg
 
 MOST_DECIMALS = 20
+MOST_OPEN = 4  # tables that are not folded
 
 
 def grids_section(runs: Sequence[Run]) -> Markup | None:
@@ -28,8 +29,12 @@ def grids_section(runs: Sequence[Run]) -> Markup | None:
     found = [_one_run(i, run, grid, _Told(lines.index(lines[i]) < i, notes)) for i, (run, grid) in enumerate(tables)]
     units = {str(run.table.get("columns", "steps")) for run in runs if run.table}
     by = "network evaluations" if units == {"evaluations"} else "steps"
+    if not found:
+        return None
+    more = found[MOST_OPEN:]
+    folded = tag("details", tag("summary", counted(len(more), "more run")), more) if more else None
     told = [tag("p.quiet", note) for note in notes]
-    return tag("section", tag("h2", f"As in the papers: sampler by {by}"), found, told) if found else None
+    return tag("section", tag("h2", f"As in the papers: sampler by {by}"), found[:MOST_OPEN], folded, told)
 
 
 class _Told(NamedTuple):
