@@ -44,7 +44,7 @@ def training_section(runs: Sequence[Run]) -> Markup:
         tag("div.panels", panels),
         tag("p.quiet", f"{left_out} more logged quantities are not drawn.") if left_out > 0 else None,
         [tag("p.quiet", text) for text in _evaluated(logged)],
-        files("training", {"csv": _csv(runs)}),
+        files("training", {"csv": _csv(runs)}, "all logged numbers"),
         _method(),
     )
 

@@ -20,7 +20,7 @@ from ddpm_ip.cores import nodes, usable
 def provenance() -> dict[str, Any]:
     """Versions, hardware, commit and command of this process."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "ddpm-ip"), *sys.argv[1:]]),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
