@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# What a run can be followed with (train.trackers) -> the extra that brings it
+TRACKERS = {"tensorboard": "log", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+
 
 def how_to_install(*extras: str) -> str:
     """The command that brings optional packages: ``pip install "ddpm-ip[plot]"``.
