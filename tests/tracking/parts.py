@@ -15,7 +15,7 @@ def begun(folder, step=0):
 
 
 class StandIn(Tracker):
-    """Notes what it is told; ``fails`` says which methods raise what, ``waits`` is an event that all but start needs."""
+    """Notes what it is told; ``fails`` says which methods raise what; all but start wait for ``waits``, an event."""
 
     own_thread = False
 

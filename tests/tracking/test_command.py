@@ -55,13 +55,15 @@ def test_its_failure_costs_a_warning(tmp_path, warnings_of, text, told):
 
 def test_one_that_never_ends_is_ended_with_what_it_started(tmp_path, monkeypatch, warnings_of):
     monkeypatch.setattr(command, "LIMIT_SECONDS", 0.5)
-    run(f"sleep 600 & echo $! > {tmp_path}/child; wait", tmp_path, Alert("disk", 0, "full"))
+    os.mkfifo(tmp_path / "held")  # open for writing as long as what it started runs
+    reader = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    run(f"echo begun > {tmp_path}/held; sleep 600 > {tmp_path}/held & wait", tmp_path, Alert("disk", 0, "full"))
     assert "it was ended after" in warnings_of()[0]
-    child = int((tmp_path / "child").read_text())
-    for _ in range(1000):  # until the system has taken it away
+    assert os.read(reader, 100) == b"begun\n"
+    for _ in range(1000):
         try:
-            os.kill(child, 0)
-        except ProcessLookupError:
+            assert os.read(reader, 100) == b"", "nobody writes"
             return
-        time.sleep(0.01)
+        except BlockingIOError:  # the system has not ended it yet
+            time.sleep(0.01)
     raise AssertionError("what it started still runs")

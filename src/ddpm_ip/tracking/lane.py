@@ -12,9 +12,7 @@ log = logging.getLogger("ddpm_ip.train")
 Work = Callable[[], None]
 
 MOST = 1000  # things that may wait; with a log line every 5 seconds more than an hour of them
-START_SECONDS = (
-    300.0  # that the first thing is waited for: wandb and MLflow give up earlier, and wandb may ask for a key
-)
+START_SECONDS = 100.0  # that the first thing is waited for: wandb gives up earlier, and may ask for a key
 CLOSE_SECONDS = 30.0  # that what still waits at the end of the run may take
 
 

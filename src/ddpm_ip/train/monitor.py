@@ -58,7 +58,7 @@ class Watch:
         folder: of the run; gets ``evaluations.jsonl`` and ``best/``, a checkpoint of the best weights.
         step: where the run (re)starts: later evaluations, of steps that are done again, are dropped,
             and the best weights set aside if they are of such a step.
-        metrics: of the run, for its trackers, and for the alert that the curve turns; None for neither.
+        metrics: of the run, for its trackers and alerts; without it an alert is a line of the log.
     """
 
     def __init__(self, folder: RunFolder, step: int, metrics: Metrics | None = None) -> None:
@@ -171,17 +171,17 @@ class Watch:
         self._alert(step, first.metric, turned)
 
     def _alert(self, step: int, metric: str, turned: bool) -> None:
-        """Alerts of a curve that turns, once; if it turns back and again, again."""
-        if self._metrics is None:
-            return
-        if not turned:
-            self._metrics.over("distance")
-            return
-        self._metrics.alert(
-            "distance", step,
+        """Alerts of a curve that turns: once, and once more if it turns again."""
+        text = (
             f"{metric} has become worse {IN_A_ROW} evaluations in a row: the run may be overfitting or diverging; the "
-            f"best weights are kept in {shown(self._folder.best)}",
-        )  # fmt: skip
+            f"best weights are kept in {shown(self._folder.best)}"
+        )
+        if turned and self._metrics is None:
+            log.warning("%s", text)
+        elif turned and self._metrics is not None:
+            self._metrics.alert("distance", step, text)
+        elif self._metrics is not None:
+            self._metrics.over("distance")
 
     def _begin_again_if(self, first: Record) -> None:
         """Begins another curve if the numbers are of one, and keeps the best weights of the old under another name."""
