@@ -45,8 +45,8 @@ def matrix_product(device: torch.device) -> tuple[Callable[[], object], int]:
 def peak_tflops(device: torch.device) -> float | None:
     """10^12 operations a second of one large matrix product in bf16 on a GPU: the most that it was seen to do.
 
-    Measured once in a process, in about 50 ms, with 400 MB that are free again afterwards. Nothing is drawn from the
-    generators that training may use.
+    Measured once in a process, in a fraction of a second, with half a GB that is free again afterwards. Nothing is
+    drawn from the generators that training may use.
 
     Returns:
         None where it cannot be measured: no CUDA GPU, one without bf16, or too little memory.

@@ -95,9 +95,21 @@ def test_a_disk_that_is_nearly_full(tmp_path, monkeypatch):
     assert "0.12 GB are free, and a checkpoint takes 0.01 GB" in text
 
 
-def test_the_pace_is_of_a_gpu_alone_and_says_only_what_was_measured():
-    cpu = SimpleNamespace(engine=SimpleNamespace(device=torch.device("cpu")), is_main=True)
-    assert Pace.of(cpu) is None
+def test_the_pace_is_of_gpus_and_of_networks_that_can_be_counted(monkeypatch):
+    def of(device, is_main=True):
+        engine = SimpleNamespace(device=torch.device(device), num_processes=4)
+        return Pace.of(SimpleNamespace(engine=engine, is_main=is_main, config=None))
+
+    monkeypatch.setattr(followed, "gflop_per_image", lambda config: (10.0, 30.0))
+    monkeypatch.setattr(followed, "peak_tflops", lambda device: 700.0)
+    assert of("cuda") == Pace(30.0, 2800.0)
+    assert of("cuda", is_main=False) is None
+    assert of("cpu") is None
+    monkeypatch.setattr(followed, "gflop_per_image", lambda config: 1 / 0)
+    assert of("cuda") is None
+
+
+def test_a_log_line_says_only_what_was_measured():
     known, unknown = Pace(gflop=37.3, peak=750.0), Pace(gflop=37.3, peak=None)
     assert known.numbers(10_000) == {"tflops": 373.0, "of_peak": 0.4973}
     assert known.text(10_000) == "  373 TFLOP/s (50 % of the peak)"

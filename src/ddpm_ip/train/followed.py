@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ddpm_ip.ema import remaining
 from ddpm_ip.flops import gflop_per_image, peak_tflops
-from ddpm_ip.plain import shown
+from ddpm_ip.plain import reason, shown
 from ddpm_ip.run.log import Spare
 from ddpm_ip.tracking.base import Begun
 from ddpm_ip.tracking.command import AlertCommand
@@ -78,12 +78,20 @@ class Pace:
 
     @classmethod
     def of(cls, run: Run) -> Pace | None:
-        """Of a run on CUDA GPUs, for the main process, which tells of it; else None: a CPU's peak is not known."""
+        """Of a run on CUDA GPUs, for the main process, which tells of it; else None: a CPU's peak is not known.
+
+        A network that cannot be counted costs a line of the log.
+        """
         device = run.engine.device
         if device.type != "cuda" or not run.is_main:
             return None
+        try:
+            gflop = gflop_per_image(run.config)[1]
+        except Exception as error:  # a network of somebody's own may need data to run
+            log.info("operations a second are not shown, since they cannot be counted: %s", reason(error))
+            return None
         peak = peak_tflops(device)
-        return cls(gflop_per_image(run.config)[1], None if peak is None else peak * run.engine.num_processes)
+        return cls(gflop, None if peak is None else peak * run.engine.num_processes)
 
     def numbers(self, images_per_s: float) -> dict[str, float]:
         """For ``metrics.jsonl``: ``tflops``, 10^12 operations a second, and ``of_peak``, their share of the peak."""
