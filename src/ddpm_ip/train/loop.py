@@ -218,7 +218,9 @@ def _report(run: Run, rate: Rate, pace: Pace | None, metrics: Metrics | None, ba
     loss, norm = means.tolist()
     numbers = {"loss": loss, "grad_norm": norm, "lr": learning_rate(run.config, state.step - 1)}
     numbers |= {"images_per_s": round(images_per_s, 1), "seconds": round(seconds, 2)}
-    metrics.write(state.step, {**numbers, **(pace.numbers(images_per_s) if pace is not None else {})})
+    if pace is not None:
+        numbers |= pace.numbers(images_per_s)
+    metrics.write(state.step, numbers)
     bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
     log.info(
         "step %d/%d  loss %.5f  grad norm %.3f  %.0f images/s%s  ETA %s",
