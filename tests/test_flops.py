@@ -29,3 +29,24 @@ def test_a_large_product_counts_its_operations(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_peak_of_a_cpu_is_not_known() -> None:
     assert peak_tflops(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "capability", "ms", "expected"),
+    [(1, (9, 0), [2.0, 4.0, 1.0], 1000.0), (2, (7, 0), [2.0], None), (3, (9, 0), None, None)],
+    ids=["a GPU with bf16", "an older one", "a full one"],
+)
+def test_the_peak_of_a_gpu(monkeypatch, number, capability, ms, expected) -> None:  # type: ignore[no-untyped-def]
+    """With a stand-in for the GPU; tests/gpu has the real one."""
+
+    def product() -> None:
+        if ms is None:
+            raise torch.cuda.OutOfMemoryError("full")
+
+    freed: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
+    monkeypatch.setattr(flops, "matrix_product", lambda device: (product, 2 * 10**12))
+    monkeypatch.setattr(flops, "by_events", lambda product, steps: ms)
+    assert peak_tflops(torch.device("cuda", number)) == expected
+    assert bool(freed) == (capability >= (8, 0))

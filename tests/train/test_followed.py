@@ -10,9 +10,11 @@ from tests.tiny import run, tiny, tree, yaml_file
 
 from ddpm_ip.config import load, parse_overrides
 from ddpm_ip.errors import Diverged
+from ddpm_ip.extras import how_to_install
 from ddpm_ip.objective import Objective
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.settings import Wanted
+from ddpm_ip.tracking import trackers
 from ddpm_ip.tracking.trackers import Trackers
 from ddpm_ip.train import followed
 from ddpm_ip.train.followed import Pace, check_disk
@@ -27,6 +29,17 @@ def sent(monkeypatch):
     found = []
     monkeypatch.setattr(Trackers, "alert", lambda self, alert: found.append((alert.kind, alert.step)))
     return found
+
+
+@pytest.mark.parametrize(("there", "wanted"), [(False, None), (True, None), (True, ())])
+def test_without_tensorboard_a_line_says_how_to_have_it(tmp_path, monkeypatch, caplog, there, wanted):
+    for module in (followed, trackers):
+        monkeypatch.setattr(module, "is_installed", lambda name: there)
+    of = SimpleNamespace(config=tiny(trackers=wanted), folder=RunFolder(tmp_path), start=0)
+    with caplog.at_level("INFO"):
+        followed.follow(of, None).close()
+    assert (how_to_install("log") in caplog.text) == (not there)
+    assert (tmp_path / "tensorboard").exists() == (there and wanted is None)
 
 
 def test_a_command_that_is_given_is_run_and_kept_nowhere(tmp_path, sent):
@@ -111,7 +124,7 @@ def test_the_pace_is_of_gpus_and_of_networks_that_can_be_counted(monkeypatch):
 
 def test_a_log_line_says_only_what_was_measured():
     known, unknown = Pace(gflop=37.3, peak=750.0), Pace(gflop=37.3, peak=None)
-    assert known.numbers(10_000) == {"tflops": 373.0, "of_peak": 0.4973}
+    assert known.numbers(10_000) == {"tflops": 373.0, "share_of_peak": 0.4973}
     assert known.text(10_000) == "  373 TFLOP/s (50 % of the peak)"
     assert unknown.numbers(10_000) == {"tflops": 373.0}
     assert unknown.text(10_000) == "  373 TFLOP/s"

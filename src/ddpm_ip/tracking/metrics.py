@@ -15,7 +15,7 @@ from ddpm_ip.tracking.command import AlertCommand
 
 log = logging.getLogger("ddpm_ip.train")
 
-SYSTEM = ("images_per_s", "seconds", "tflops", "of_peak")  # what is of the machine, and not of what is learned
+SYSTEM = ("images_per_s", "seconds", "tflops", "share_of_peak")  # what is of the machine, and not of what is learned
 SAMPLES = "samples"
 
 

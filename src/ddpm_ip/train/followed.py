@@ -7,13 +7,14 @@ import shutil
 from dataclasses import dataclass
 
 from ddpm_ip.ema import remaining
+from ddpm_ip.extras import how_to_install
 from ddpm_ip.flops import gflop_per_image, peak_tflops
 from ddpm_ip.plain import reason, shown
 from ddpm_ip.run.log import Spare
 from ddpm_ip.tracking.base import Begun
 from ddpm_ip.tracking.command import AlertCommand
 from ddpm_ip.tracking.metrics import Metrics
-from ddpm_ip.tracking.trackers import Trackers, chosen
+from ddpm_ip.tracking.trackers import Trackers, chosen, is_installed
 from ddpm_ip.train.run import Run
 
 log = logging.getLogger("ddpm_ip.train")
@@ -25,6 +26,8 @@ BESIDES = 1e8  # bytes for logs, grids and evaluations
 def follow(run: Run, command: str | None) -> Metrics:
     """Opens the trackers of a run, on the main process; ``command`` is run at alerts."""
     config, spare = run.config, Spare()
+    if config.train.trackers is None and not is_installed("tensorboard"):
+        log.info("TensorBoard is not installed (%s); the numbers go to metrics.jsonl only", how_to_install("log"))
     begun = Begun(run.folder, run.start, config.to_dict(), config.to_yaml())
     trackers = Trackers(chosen(config.train.trackers), begun, spare)
     at_alerts = None if command is None else AlertCommand(command, run.folder)
@@ -94,13 +97,15 @@ class Pace:
         return cls(gflop, None if peak is None else peak * run.engine.num_processes)
 
     def numbers(self, images_per_s: float) -> dict[str, float]:
-        """For ``metrics.jsonl``: ``tflops``, 10^12 operations a second, and ``of_peak``, their share of the peak."""
-        tflops = images_per_s * self.gflop / 1e3
-        of_peak = {} if self.peak is None else {"of_peak": round(tflops / self.peak, 4)}
-        return {"tflops": float(f"{tflops:.4g}"), **of_peak}
+        """For ``metrics.jsonl``: ``tflops``, 10^12 operations a second, and ``share_of_peak``."""
+        found = {"tflops": images_per_s * self.gflop / 1e3}
+        if self.peak is not None:
+            found["share_of_peak"] = found["tflops"] / self.peak
+        return {name: float(f"{value:.4g}") for name, value in found.items()}
 
     def text(self, images_per_s: float) -> str:
         """For a log line: ``  346 TFLOP/s (46 % of the peak)``."""
         found = self.numbers(images_per_s)
-        share = f" ({100 * found['of_peak']:.0f} % of the peak)" if "of_peak" in found else ""
+        percent = 100 * found.get("share_of_peak", 0.0)
+        share = f" ({percent:.{0 if percent >= 1 else 3}f} % of the peak)" if self.peak is not None else ""
         return f"  {found['tflops']:.3g} TFLOP/s{share}"
