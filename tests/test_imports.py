@@ -69,8 +69,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
     "sections": (
         {"pydantic"},
-        {"denoiser", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times", "variants"}
-        | {"weighting"},
+        {"denoiser", "extras", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times"}
+        | {"variants", "weighting"},
     ),
     "config": (
         {"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "presets", "translation"},
@@ -86,14 +86,23 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"run", "sample", "__init__"},
     ),
     "table": ({"torch", "accelerate", "PIL"}, MODEL | {"run", "settings", "sample", "evaluate", "__init__"}),
+    "tracking": (set(), PLAIN | {"run"}),
+    "tracking.tensorboard": ({"accelerate", "torch", "numpy", "PIL"}, {"tracking"}),
+    "tracking.wandb": ({"accelerate", "wandb"}, {"tracking"}),
+    "tracking.trackio": ({"accelerate", "trackio"}, {"tracking"}),
+    "tracking.mlflow": ({"accelerate", "mlflow"}, {"tracking"}),
+    "flops": ({"torch"}, {"config"}),
     "train": (
         {"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
-        MODEL | {"interop", "run", "settings", "sample", "evaluate", "__init__"},
+        MODEL | {"flops", "interop", "run", "settings", "sample", "evaluate", "tracking", "__init__"},
     ),
-    "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"cores", "run", "sample", "train", "__init__"}),
+    "bench": (
+        {"torch", "accelerate", "diffusers", "numpy"},
+        MODEL | {"cores", "flops", "run", "sample", "train", "__init__"},
+    ),
     "doctor": (
         {"torch", "PIL"},
-        PLAIN | {"config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate", "__init__"},
+        PLAIN | {"config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate", "tracking", "__init__"},
     ),
     "doctor.findings": (set(), set()),
     "exposure": (

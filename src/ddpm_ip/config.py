@@ -240,6 +240,9 @@ def _is_one_class(path: Sequence[str]) -> bool:
     return len(found) == 1 and has_name(found) and len(get_args(get_type_hints(found[0])["name"])) > 1
 
 
+AS_TYPED = ("train.alert_command",)  # a shell's colons, quotes and braces are no YAML
+
+
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
     """``["--train.batch_size", "256", "--seed=3"]`` to ``{"train.batch_size": 256, "seed": 3}``.
 
@@ -265,7 +268,7 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
             text = rest.pop(0)
         if key in overrides:
             raise ConfigError(f"--{shown(key)} is given twice")
-        overrides[key] = parse_yaml(text, f"--{key}")
+        overrides[key] = text if key in AS_TYPED else parse_yaml(text, f"--{key}")
     return overrides
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# What a run can be followed with (train.trackers) -> the extra that brings it
+TRACKERS = {"tensorboard": "log", "wandb": "wandb", "trackio": "trackio", "mlflow": "mlflow"}
+
 
 def checkout() -> Path | None:
     """The repository that the package is used from (``pip install -e``, or its ``src`` on the path), if it is."""

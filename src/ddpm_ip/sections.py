@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ddpm_ip.denoiser import PredictionType
+from ddpm_ip.extras import TRACKERS
 from ddpm_ip.learning_rate import ConstantRate, RateConfig
 from ddpm_ip.metric import METRICS
 from ddpm_ip.objective import BoundInput, LossKind
@@ -18,7 +19,7 @@ from ddpm_ip.power import LONGEST
 from ddpm_ip.sampler import VarType
 from ddpm_ip.schedule import BetaSchedule, Schedule
 from ddpm_ip.times import TimesConfig, Uniform
-from ddpm_ip.variants import ByName, OneOrSeveral, Read, one_or_more
+from ddpm_ip.variants import ByName, OneOrSeveral, Read, one_or_more, word_or_more
 from ddpm_ip.weighting import Constant, WeightingConfig
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
@@ -29,8 +30,10 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Length = Annotated[float, Field(gt=0, le=LONGEST)]  # sigma_rel
 if TYPE_CHECKING:
     MetricName = str
+    TrackerName = str
 else:
     MetricName = Literal[tuple(METRICS)]
+    TrackerName = Literal[tuple(TRACKERS)]
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,10 @@ class Train:
         mixed_precision: "no", fp16 or bf16; null takes what `accelerate-launch` says, else bf16 under ``fast: auto`` on
             a GPU that has it, else "no".
         fast: auto runs fused kernels and replays each step as one CUDA graph where that is possible; off never does.
+        trackers: what else shows numbers, samples, settings and alerts: tensorboard, wandb, trackio, mlflow, one or a
+            list. Null is TensorBoard where it is installed; an empty list is none.
+        alert_command: a shell command that is run at each alert. It counts only as an option of the command that starts
+            the training, and no file of a run keeps it.
         deterministic: bit-exact GPU kernels, slower. (The CPU is always exact.)
         eval: a distance measured every so often.
         optim: the optimizer.
@@ -184,6 +191,8 @@ class Train:
     mixed_precision: Literal["no", "fp16", "bf16"] | None = None
     fast: Literal["auto", "off"] = "auto"
     deterministic: bool = False
+    trackers: Annotated[tuple[TrackerName, ...] | None, Read(word_or_more)] = None
+    alert_command: Annotated[str, Field(min_length=1)] | None = None
     eval: Eval = field(default_factory=Eval)
     optim: Optim = field(default_factory=Optim)
 

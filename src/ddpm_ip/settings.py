@@ -47,6 +47,8 @@ KINDS: dict[Kind, tuple[str, ...]] = {
         "train.n_samples",
         "train.sample_steps",
         "train.eval",
+        "train.trackers",
+        "train.alert_command",  # which is no part of a run: ddpm_ip.train.start.settle takes it out
         "train.gradient_checkpointing",
         "sampling",
         "data.root",  # where the images are; what they are is checked
