@@ -136,13 +136,13 @@ class Forked:
                 os.dup2(file, number)
             for file in (given, stdin, stdout, output):
                 os.close(file)
-            sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)
+            sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
             call()
 
         self.pid, self.returncode = forked(begin), None
         os.close(given)
         os.close(output)
-        self.stdin, self.stdout = open(stdin, "w"), open(stdout)
+        self.stdin, self.stdout = os.fdopen(stdin, "w"), os.fdopen(stdout)
 
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -248,7 +248,7 @@ def two_processes(call: Callable[[], Any]) -> list[int]:
 
 
 def command_of_two(*given: str | Path) -> list[int]:
-    """``ddpm-ip GIVEN`` in two processes: for what a command does there, not for the launcher; see :func:`two_processes`."""
+    """``ddpm-ip GIVEN`` in two processes, for what the command does there; see :func:`two_processes`."""
 
     return two_processes(lambda: sys.exit(main([str(word) for word in given])))
 
