@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 from tests.install.check import COMMANDS
-from tests.tiny import ROOT, SAMPLE_SCRIPT, TRAIN_SCRIPT, finish, start, steps_saved, yaml_file
+from tests.tiny import ROOT, SAMPLE_SCRIPT, TRAIN_SCRIPT, Forked, finish, start, steps_saved, yaml_file
 
 from ddpm_ip.cli import _COMMANDS, main
 
@@ -108,6 +109,16 @@ def test_a_mistyped_option_is_told_with_the_nearest(command, message, capsys):
     assert message in shown
 
 
+def forked_script(name, *given):
+    """A script of ``scripts/`` with these words, in a process that has all imported already."""
+
+    def call():
+        sys.argv = [name, *map(str, given)]
+        runpy.run_path(str(ROOT / "scripts" / name), run_name="__main__")
+
+    return Forked(call)
+
+
 def test_the_published_commands_of_xyfjasons_repository(tmp_path):
     """Their script, options and configuration, as they are documented; -ni only says not to ask."""
     network = {"in_channels": 1, "out_channels": 1, "dim": 32, "dim_mults": [1, 2], "use_attn": [False, True]}
@@ -126,7 +137,7 @@ def test_the_published_commands_of_xyfjasons_repository(tmp_path):
         Image.new("L", (8, 8), 30 * i).save(images / f"{i}.png")
     given = ["-c", config, "-e", run, "-ni", "--data.params.root", images, "--diffusion.params.beta_schedule", "cosine"]
     method = ["--diffusion.target", "diffusions.ddpm_ip.DDPM_IP", "--diffusion.params.gamma", "0.15"]
-    code, output = finish(start(ROOT / "scripts/train_ddpm.py", *given, *method))
+    code, output = finish(forked_script("train_ddpm.py", *given, *method))
     assert code == 0, output
     assert "is a configuration of xyfJASON's repository" in output
     saved = yaml.safe_load((run / "config.yaml").read_text())
@@ -134,7 +145,8 @@ def test_the_published_commands_of_xyfjasons_repository(tmp_path):
     assert saved["diffusion"]["beta_schedule"] == "cosine"
     assert (saved["train"]["ema_warmup"], saved["seed"]) == (True, 2022)
     sampled = ["--weights", run, "--n_samples", 2, "--save_dir", tmp_path / "samples", "--sampler", "ddpm"]
-    code, output = finish(start(SAMPLE_SCRIPT, *sampled, "--respace_type", "none", "--var_type", "fixed_small"))
+    sampled += ["--respace_type", "none", "--var_type", "fixed_small"]
+    code, output = finish(forked_script("sample_uncond.py", *sampled))
     assert code == 0, output
     facts = json.loads((tmp_path / "samples" / "sampling.json").read_text())
     assert (facts["steps"], facts["seed"], facts["sampler"]["var_type"]) == (10, 2022, "fixed_small")

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import shutil
 import signal
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from PIL import Image
-from tests.tiny import TORCHRUN, assert_same_state, contents, finish, start, steps_saved, tiny, tree, yaml_file
+from tests.tiny import assert_same_state, contents, steps_saved, tiny, tree, two_processes, yaml_file
 
 import ddpm_ip as ip
 from ddpm_ip.cli import main
@@ -327,23 +328,14 @@ def test_too_little_memory_says_what_to_do(run, monkeypatch):
         _ = run.sample(8, **FEW).images
 
 
-TWO = """
-import os
-import ddpm_ip as ip
-from ddpm_ip.engine import stop_engine
-walk = ip.load("FOLDER").sample(20, steps=3, block=8)
-walk.save("images")
-distance = ip.measure(walk, "digits", "pixels").values["FD-pixels"]
-with open(f"process{os.environ['RANK']}", "w") as file:
-    file.write(f"{walk.images.tobytes().hex()} {distance:.9f}")
-stop_engine()
-"""
-
-
 def test_two_processes_make_and_measure_the_same(trained, run, tmp_path):
-    (tmp_path / "two.py").write_text(TWO.replace("FOLDER", str(trained)))
-    code, output = finish(start(*TORCHRUN, "two.py", cwd=tmp_path))
-    assert code == 0, output
+    def call():
+        walk = ip.load(trained).sample(20, **FEW)
+        walk.save(tmp_path / "images")
+        distance = ip.measure(walk, "digits", "pixels").values["FD-pixels"]
+        (tmp_path / f"process{os.environ['RANK']}").write_text(f"{walk.images.tobytes().hex()} {distance:.9f}")
+
+    assert two_processes(call) == [0, 0]
     walk = run.sample(20, **FEW)
     distance = ip.measure(walk, "digits", "pixels").values["FD-pixels"]
     for rank in (0, 1):

@@ -19,6 +19,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from ddpm_ip.cli import main
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.engine import stop_engine
 from ddpm_ip.sample.program import SampleOptions
@@ -119,7 +120,48 @@ def start(*arguments, cwd: Path = ROOT, stdin: int | None = None) -> subprocess.
     )
 
 
-def wait_for(process: subprocess.Popen, text: str) -> str:
+class Forked:
+    """A call in a process of its own that has all imported already, where :func:`start` would load it for seconds.
+
+    What :func:`wait_for` and :func:`finish` read, as of ``start``: its output goes to one pipe; ``sys.exit`` gives its
+    exit code.
+    """
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        (given, stdin), (stdout, output) = os.pipe(), os.pipe()
+
+        def begin() -> None:
+            os.setsid()
+            for file, number in ((given, 0), (output, 1), (output, 2)):
+                os.dup2(file, number)
+            for file in (given, stdin, stdout, output):
+                os.close(file)
+            sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
+            call()
+
+        self.pid, self.returncode = forked(begin), None
+        os.close(given)
+        os.close(output)
+        self.stdin, self.stdout = os.fdopen(stdin, "w"), os.fdopen(stdout)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def communicate(self, timeout: float = GUARD) -> tuple[str, None]:
+        """The rest of its output, once it ended; a process that hangs is ended by ``signal.alarm``."""
+        self.stdin.close()
+        with self.stdout:
+            output = self.stdout.read()
+        self.returncode = ended(self.pid)
+        return output, None
+
+
+def command(*given: Any) -> Forked:
+    """``ddpm-ip GIVEN`` in a process that has all imported already."""
+    return Forked(lambda: sys.exit(main([str(word) for word in given])))
+
+
+def wait_for(process: subprocess.Popen | Forked, text: str) -> str:
     """Reads the output of a process up to a line that holds the text, and returns that."""
     guard, seen = threading.Timer(GUARD, end_group, [process]), []
     guard.start()
@@ -133,7 +175,7 @@ def wait_for(process: subprocess.Popen, text: str) -> str:
     raise AssertionError(f"it ended, and never said {text!r}:\n{''.join(seen)}")
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
+def finish(process: subprocess.Popen | Forked) -> tuple[int, str]:
     """Exit code and output."""
     try:
         output, _ = process.communicate(timeout=GUARD)
@@ -143,7 +185,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
     return process.returncode, output
 
 
-def end_group(process: subprocess.Popen) -> None:
+def end_group(process: subprocess.Popen | Forked) -> None:
     """Kills a process of :func:`start` and those that it started."""
     os.killpg(process.pid, signal.SIGKILL)
 
@@ -151,7 +193,8 @@ def end_group(process: subprocess.Popen) -> None:
 def forked(call: Callable[[], Any]) -> int:
     """Begins a process of its own that makes a call and has all imported already; its id, for :func:`ended`.
 
-    Like one of :func:`start` it has one core and reacts to signals as a fresh one; an exception is exit code 1.
+    Like one of :func:`start` it has one core and reacts to signals as a fresh one; an exception is exit code 1, but
+    that of ``sys.exit`` is what it says.
     """
     import torch._dynamo
     import torch.utils.tensorboard  # noqa: F401  # so that they are imported once, and not in every process
@@ -168,6 +211,8 @@ def forked(call: Callable[[], Any]) -> int:
         os.sched_setaffinity(0, {own_core()})
         call()
         code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:
@@ -200,6 +245,12 @@ def two_processes(call: Callable[[], Any]) -> list[int]:
         stop_engine()
 
     return [ended(process) for process in [forked(lambda rank=rank: take_part(rank)) for rank in (0, 1)]]
+
+
+def command_of_two(*given: str | Path) -> list[int]:
+    """``ddpm-ip GIVEN`` in two processes, for what the command does there; see :func:`two_processes`."""
+
+    return two_processes(lambda: sys.exit(main([str(word) for word in given])))
 
 
 class Crash(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import ROOT, TORCHRUN, finish, start, tiny, yaml_file
+from tests.tiny import command_of_two, tiny, yaml_file
 
 from ddpm_ip.bench import measure, ours, run
 from ddpm_ip.bench.measure import Plan
@@ -24,7 +24,6 @@ KEYS = {
     "task", "system", "ours", "batch", "source", "gpus", "gpu", "precision", "images_per_s", "ratio_to_ours", "ms",
     "ms_p10", "ms_p90", "gflop_per_image", "tflops", "share_of_peak", "memory_gib", "warmup_s", "error",
 }  # fmt: skip
-BENCH_SCRIPT = ROOT / "scripts/bench.py"
 CIFAR = {"data": {"name": "cifar10"}}
 
 
@@ -187,22 +186,11 @@ def test_the_default_file_stands_with_the_other_results(tmp_path: Path, monkeypa
     assert run.output(tmp_path / "new.json", cpu) == tmp_path / "new.json"
 
 
-WORKER = """
-import runpy, sys
-import torch
-from ddpm_ip.bench import measure, ours, run
-
-run.IMAGES, run.EVALUATIONS, ours.WORKERS, measure.MATMUL["cpu"] = 64, 2, 1, (64, torch.float32)
-runpy.run_path(sys.argv.pop(1), run_name="__main__")
-"""
-
-
-def test_two_processes_share_a_batch(tmp_path: Path) -> None:
+def test_two_processes_share_a_batch(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench.json"
-    (tmp_path / "worker.py").write_text(WORKER)
     given = ["train", "sample", "-c", yaml_file(tmp_path), "--batch", "8", "--steps", "1", "--out", out]
-    code, output = finish(start(*TORCHRUN, tmp_path / "worker.py", BENCH_SCRIPT, *given))
-    assert code == 0, output
+    assert command_of_two("bench", *given) == [0, 0]
+    output = "".join(capfd.readouterr())
     rows = json.loads(out.read_text())["rows"]
     assert [row["gpus"] for row in rows] == [2] * 6
     assert not any(row["error"] for row in rows)

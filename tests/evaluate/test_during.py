@@ -5,15 +5,7 @@ import logging
 
 import pytest
 import torch
-from tests.tiny import (
-    TORCHRUN,
-    TRAIN_SCRIPT,
-    assert_same_state,
-    finish,
-    start,
-    tiny,
-    yaml_file,
-)
+from tests.tiny import assert_same_state, command_of_two, tiny, yaml_file
 
 from ddpm_ip.cli import main
 from ddpm_ip.errors import ConfigError, UserError
@@ -106,8 +98,7 @@ def test_a_run_that_goes_on_measures_what_the_straight_one_does(tmp_path):
 def test_two_processes_share_the_samples(tmp_path, monkeypatch):
     run = judged(tmp_path / "one", optim={"lr": 1e-9})  # the weights hardly move, so both runs judge the same ones
     given = ["-c", yaml_file(tmp_path, **{**RUN, "eval": EVAL, "optim": {"lr": 1e-9}}), "-e", tmp_path / "two"]
-    code, output = finish(start(*TORCHRUN, TRAIN_SCRIPT, *given))
-    assert code == 0, output
+    assert command_of_two("train", *given) == [0, 0]
     for (_, a), (_, b) in zip(values(run), values(tmp_path / "two"), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
 

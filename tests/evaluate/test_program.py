@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import ROOT, TORCHRUN, finish, start, two_processes, wait_for
+from tests.tiny import ROOT, command, command_of_two, finish, two_processes, wait_for
 from tests.tiny_extractor import Tiny
 
 from ddpm_ip.cli import main
@@ -401,29 +401,24 @@ def test_an_extractor_that_gives_something_else(
         tiny([FAKE], reference, metrics=["fid"])
 
 
-SLOW = """
-import signal, sys
-from tiny_extractor import Tiny
-from ddpm_ip.cli import main
-
-def slow(self, images):
-    print("features are asked for", flush=True)
-    signal.pause()
-
-Tiny.__call__ = slow
-main(sys.argv[1:])
-"""
-
-
 def test_sigterm_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # so that it is looked up again
     (tmp_path / "scratch").mkdir()
     fake, real = (npz_file(tmp_path / name, FAKE) for name in ("fake.npz", "real.npz"))
     given = ["evaluate", fake, "--reference", real, "--extractor", "tiny_extractor:Tiny", "--metrics", "kid"]
-    process = start("-c", SLOW, *given)
+
+    def slow(self: Tiny, images: torch.Tensor) -> None:
+        print("features are asked for", flush=True)
+        signal.pause()
+
+    import tiny_extractor
+
+    monkeypatch.setattr(tiny_extractor.Tiny, "__call__", slow)
+    process = command(*given)
     wait_for(process, "features are asked for")
     assert list((tmp_path / "scratch").glob("ddpm-ip-*"))
-    process.terminate()
+    process.send_signal(signal.SIGTERM)
     code, output = finish(process)
     assert code == 128 + signal.SIGTERM, output
     assert not list((tmp_path / "scratch").glob("ddpm-ip-*"))
@@ -633,15 +628,17 @@ def test_references_by_name_configuration_and_folder(tmp_path: Path, capsys: pyt
     assert "cifar10-train" in capsys.readouterr().err
 
 
-def test_two_processes_give_the_numbers_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_give_the_numbers_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """70 images in blocks of 16: 3 blocks for one process, 2 for the other, the last one short."""
     folder, real = png_folder(tmp_path / "png"), npz_file(tmp_path / "real.npz", REAL)
     given = [str(folder), "--reference", str(real), *TINY, "--batch_size", "16", "--n_samples", "67", "--out"]
     assert main(["evaluate", *given, str(tmp_path / "one.json")]) == 0
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path / "other"))
-    code, output = finish(start(*TORCHRUN, ROOT / "scripts/evaluate.py", *given, tmp_path / "two.json"))
-    assert code == 0, output
-    assert output.count("sFD-tiny") == 1
+    capfd.readouterr()
+    assert command_of_two("evaluate", *given, tmp_path / "two.json") == [0, 0]
+    assert "".join(capfd.readouterr()).count("sFD-tiny") == 1
     one, two = (json.loads((tmp_path / f"{name}.json").read_text())[0] for name in ("one", "two"))
     assert two["values"] == pytest.approx(one["values"], rel=1e-6)
     assert two["protocol"]["line"] == one["protocol"]["line"]

@@ -8,45 +8,30 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 
-from tests.tiny import (
-    assert_same_state,
-    finish,
-    numbers,
-    run,
-    start,
-    steps_saved,
-    tiny,
-    wait_for,
-    yaml_file,
-)
+from tests.tiny import Forked, assert_same_state, finish, numbers, run, steps_saved, tiny, wait_for
 
-# Begins the run again and again, each time in a process of its own, forked so that PyTorch is imported once. A run
-# stops after each step and each file that it writes, and says what of cut-off saves is there, until it reads a byte; at
-# the end of its input it continues alone.
-RUNS = """
-import json, os, sys
-import torch._dynamo, torch.utils.tensorboard
-from pathlib import Path
-from ddpm_ip.config import load
-from ddpm_ip.train.loop import Hooks, train
+from ddpm_ip.train.loop import Hooks
 
-folder = Path(sys.argv[2])
 
-def halt(where):
-    left = sorted(path.name for path in (folder / "ckpt").glob(".tmp-*"))
-    print("halted at", json.dumps([os.getpid(), where, left]), flush=True)
-    os.read(0, 1)
+def begin_again_and_again(config, folder, times):
+    """Begins the run, each time in a process of its own, forked so that PyTorch is imported once.
 
-config = load(sys.argv[1])
-for _ in range(int(sys.argv[3])):
-    if (process := os.fork()) == 0:
-        train(config, folder, "latest", Hooks(on_step=halt, on_write=halt))
-        os._exit(0)
-    print("run ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
-"""
+    A run stops after each step and each file that it writes, and says what of cut-off saves is there, until it reads a
+    byte; at the end of its input it continues alone.
+    """
+
+    def halt(where):
+        left = sorted(path.name for path in (folder / "ckpt").glob(".tmp-*"))
+        print("halted at", json.dumps([os.getpid(), where, left]), flush=True)
+        os.read(0, 1)
+
+    for _ in range(times):
+        if (process := os.fork()) == 0:
+            run(config, folder, "latest", Hooks(on_step=halt, on_write=halt))
+            os._exit(0)
+        print("run ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
 def halted(runs) -> tuple[int, int | str, list[str]]:
@@ -58,8 +43,8 @@ def test_kill_9_at_random_places_changes_nothing(tmp_path):
     """Half of the kills come while a run stands at such a place, half somewhere on the way to the next one."""
     settings = {"n_steps": 40, "save_freq": 2, "print_freq": 3}
     run(tiny(**settings), tmp_path / "straight")
-    config, folder, rng, kills = yaml_file(tmp_path, **settings), tmp_path / "run", random.Random(1), 12
-    runs = start("-c", RUNS, config, folder, kills + 1, stdin=subprocess.PIPE)
+    folder, rng, kills = tmp_path / "run", random.Random(1), 12
+    runs = Forked(lambda: begin_again_and_again(tiny(**settings), folder, kills + 1))
     cut_off = 0
     for kill in range(kills):
         for place in range(rng.randint(1, 13)):  # a step and its files are 5 places, and 120 make a run

@@ -16,6 +16,7 @@ from tests.tiny import (
     TRAIN_SCRIPT,
     alone,
     assert_same_state,
+    command,
     ended,
     finish,
     forked,
@@ -40,7 +41,7 @@ ENDLESS = {"n_steps": 100_000, "save_freq": 100_000}
 )
 def test_a_signal_saves_and_sets_the_exit_code(tmp_path, number, code):
     config = yaml_file(tmp_path, **ENDLESS)
-    process = start(TRAIN_SCRIPT, "-c", config, "-e", tmp_path / "run")
+    process = command("train", "-c", config, "-e", tmp_path / "run")
     wait_for(process, f"step {random.Random(number).randint(1, 40)}/100000")
     process.send_signal(number)
     returned, output = finish(process)

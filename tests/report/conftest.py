@@ -1,8 +1,24 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
+from .remembered import draw, remember_pictures
 from .synthetic import make_run
+
+
+@pytest.fixture(autouse=True, scope="package")
+def pictures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        remember_pictures(patch)
+        yield
+
+
+@pytest.fixture
+def drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test of the drawing itself."""
+    monkeypatch.setattr(Figure, "savefig", draw)
 
 
 @pytest.fixture

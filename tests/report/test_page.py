@@ -101,6 +101,7 @@ def test_shows_values_plots_pictures_and_provenance(runs, tmp_path):
     assert "ICML 2023" in text
 
 
+@pytest.mark.usefixtures("drawn_anew")
 def test_the_same_folders_give_the_same_bytes(runs, tmp_path):
     first = write_report(runs, tmp_path / "one.html").read_bytes()
     assert write_report(runs, tmp_path / "two.html").read_bytes() == first

@@ -11,18 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.tiny import (
-    GUARD,
-    SAMPLE_SCRIPT,
-    TORCHRUN,
-    finish,
-    one_thread,
-    options,
-    start,
-    step_folder,
-    tiny,
-    tree,
-)
+from tests.tiny import GUARD, command_of_two, one_thread, options, step_folder, tiny, tree
 
 from ddpm_ip.cli import main
 from ddpm_ip.config import from_dict, merge
@@ -70,8 +59,7 @@ def test_twenty_different_images_and_nothing_else(trained, tmp_path, expected):
 def test_two_processes_agree_on_the_block_that_is_there(trained, tmp_path, expected):
     make(trained, tmp_path / "a", n_samples=3)
     given = ["--weights", trained, "--save_dir", tmp_path / "a", "--n_samples", 20, "--respace_steps", 4, "--seed", 3]
-    code, output = finish(start(*TORCHRUN, SAMPLE_SCRIPT, *given))
-    assert code == 0, output
+    assert command_of_two("sample", *given) == [0, 0]
     assert hashes(tmp_path / "a") == expected
 
 

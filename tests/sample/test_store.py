@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tests.tiny import GUARD, ROOT, contents, empty, flip, one_thread, options, step_folder, tiny
+from tests.tiny import GUARD, command, contents, empty, finish, flip, one_thread, options, step_folder, tiny
 
 from ddpm_ip.cli import main
 from ddpm_ip.errors import ConfigError, Diverged, UserError
@@ -133,15 +133,11 @@ def test_a_folder_that_another_call_fills_is_refused(trained, tmp_path, name):
     home = home_of(tmp_path / name)
     with Lock(home / LOCK):
         before = contents(home)
-        code = "import sys; from ddpm_ip.cli import main; sys.exit(main(sys.argv[1:]))"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *command(trained, tmp_path / name)],
-            capture_output=True, text=True, timeout=GUARD, check=False, cwd=ROOT,
-        )  # fmt: skip
-        assert done.returncode == 2, done.stderr
-        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        code, output = finish(command(*words(trained, tmp_path / name)))
+        assert code == 2, output
+        (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
         assert f"process {os.getpid()} on" in line
-        assert "Traceback" not in done.stderr
+        assert "Traceback" not in output
         assert contents(home) == before
     assert make(trained, tmp_path / name)
     assert not (home / LOCK).exists()
@@ -151,7 +147,7 @@ def stop_after_the_first(block):
     raise KeyboardInterrupt
 
 
-def command(weights, place):
+def words(weights, place):
     given = [f"--{key}={value}" for key, value in OPTIONS.items()]
     return ["sample", "--weights", str(weights), "--save_dir", str(place), *given]
 
@@ -159,19 +155,12 @@ def command(weights, place):
 @pytest.mark.parametrize("name", ["a", "a.npz"])
 def test_three_calls_that_start_together_make_the_images_once(trained, tmp_path, name):
     """Each makes them or says why not; nothing is lost, nothing is left but the images."""
-    code = "import sys; from ddpm_ip.cli import main; sys.exit(main(sys.argv[1:]))"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *command(trained, tmp_path / name)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-        )
-        for _ in range(3)
-    ]  # fmt: skip
-    ended = [(process.communicate(timeout=GUARD)[0], process.returncode) for process in started]
-    assert {code for _, code in ended} <= {0, 2}, ended
-    assert any(code == 0 for _, code in ended), ended
-    assert not any("Traceback" in output for output, _ in ended), ended
-    assert all("error: " in output for output, code in ended if code), ended
+    started = [command(*words(trained, tmp_path / name)) for _ in range(3)]
+    ended = [finish(process) for process in started]
+    assert {code for code, _ in ended} <= {0, 2}, ended
+    assert any(code == 0 for code, _ in ended), ended
+    assert not any("Traceback" in output for _, output in ended), ended
+    assert all("error: " in output for code, output in ended if code), ended
     assert [p.name for p in tmp_path.iterdir()] == [name]
     assert make(trained, tmp_path / "alone" / name) == (
         contents(tmp_path / name) if name == "a" else (tmp_path / name).read_bytes()
@@ -204,7 +193,7 @@ def test_weights_that_are_not_finite_are_refused(trained, tmp_path, capsys):
     weights = load_file(step_folder(trained, 6) / "ema.safetensors")
     weights["conv_in.weight"][0] = float("nan")
     save_file(weights, tmp_path / "ema.safetensors")
-    given = command(tmp_path / "ema.safetensors", tmp_path / "a")
+    given = words(tmp_path / "ema.safetensors", tmp_path / "a")
     assert main([*given, "-c", str(trained / "config.yaml")]) == 1
     assert "ema.safetensors holds numbers that are not finite (in conv_in.weight)" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
@@ -246,7 +235,7 @@ def test_what_a_killed_call_left_is_in_nobodys_way(trained, tmp_path, expected):
 @pytest.mark.parametrize("name", ["nothing", "nothing.safetensors", "ckpt/step00000009"])
 def test_weights_that_are_not_there_are_what_is_wrong(tmp_path, capsys, name):
     """And not that a configuration is missing for them."""
-    assert main(command(tmp_path / name, tmp_path / "a")) == 1
+    assert main(words(tmp_path / name, tmp_path / "a")) == 1
     said = capsys.readouterr().err
     assert f"{tmp_path / name} does not exist" in said
     assert "-c" not in said.replace("-checkpoint", "")
@@ -255,7 +244,7 @@ def test_weights_that_are_not_there_are_what_is_wrong(tmp_path, capsys, name):
 
 def test_a_folder_without_weights_is_what_is_wrong(tmp_path, capsys):
     (tmp_path / "x").mkdir()
-    assert main(command(tmp_path / "x", tmp_path / "a")) == 1
+    assert main(words(tmp_path / "x", tmp_path / "a")) == 1
     assert "neither a checkpoint" in capsys.readouterr().err
 
 

@@ -3,17 +3,18 @@
 import csv
 import json
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.tiny import (
     ROOT,
+    Forked,
     briefly_trained,
     contents,
     one_thread,
     run,
-    start,
     tiny,
     tree,
     two_processes,
@@ -113,29 +114,14 @@ def test_an_interrupted_call_continues(folder, expected, cell):
     assert contents(folder / "table") == expected
 
 
-SLOW = """
-import signal, sys
-from pathlib import Path
-from ddpm_ip.config import load
-from ddpm_ip.sampler.sampling import Sampling
-from ddpm_ip.table.program import table
-from ddpm_ip.table.rows import TableOptions, brief
-
-folder = Path(sys.argv[1])
-options = TableOptions(steps=(4, 2), n_samples=20, extractor="pixels", sampling=Sampling(block=8))
-
-def stay(name):
-    print("a cell is there", flush=True)
-    signal.pause()
-
-table(load(folder / "config.yaml"), folder, options, on_cell=stay)
-"""
-
-
 def test_kill_9_between_cells_changes_nothing(folder, expected):
-    process = start("-c", SLOW, folder)
+    def stay(name):
+        print("a cell is there", flush=True)
+        signal.pause()
+
+    process = Forked(lambda: make(folder, stay))
     wait_for(process, "a cell is there")
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.communicate()
     made = []
     make(folder, made.append)
