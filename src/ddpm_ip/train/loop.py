@@ -28,6 +28,7 @@ from ddpm_ip.run.log import Metrics, Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview, refuse_too_many
 from ddpm_ip.settings import Wanted
 from ddpm_ip.train import origin
+from ddpm_ip.train.callback import NOTHING, tell
 from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.monitor import Judged, Watch
@@ -57,11 +58,12 @@ log = logging.getLogger("ddpm_ip.train")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its folder, the steps done, and the signal that stopped it early, if one did."""
+    """How a run ended: its folder, the steps done, and the signal, or a callback's error, that stopped it early."""
 
     folder: Path
     step: int
     signal: int | None = None
+    error: Exception | None = None
 
 
 def train(
@@ -77,10 +79,10 @@ def train(
         exp_dir: where results go; ``runs/exp-{current time}`` if None.
         resume: "latest" continues the newest whole checkpoint of ``exp_dir``, "best" the best of ``train.eval``; or a
             checkpoint, or the folder of a run.
-        hooks: for tests.
+        hooks: for tests, and a callback after each log line (:mod:`ddpm_ip.train.callback`).
 
     Returns:
-        How it ended. After SIGTERM or SIGINT the state is saved first.
+        How it ended. After SIGTERM or SIGINT, and where a callback stops it or fails, the state is saved first.
 
     Raises:
         UserError: anything that the user can put right; what was saved before is untouched.
@@ -160,7 +162,7 @@ def _train(run: Run, settled: Settled) -> Outcome:
 def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, lacks: Owed) -> Outcome:
     t, folder, state = run.config.train, run.folder, run.state
     watch = Watch(folder, state.step, metrics) if judge is not None and run.is_main else None
-    saved = state.step
+    saved, asked = state.step, NOTHING
     rate = Rate(t.n_steps, t.batch_size, state.step)
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if run.is_main else True)
     left = saying_what_is_left(folder.checkpoints, run.start) if run.is_main else nullcontext()
@@ -175,9 +177,9 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, l
             if watch is not None:
                 watch.poll()
             done, stopping = state.step, stop.agreed(state.step)
-            last = run.is_done or stopping is not None
             if done % t.print_freq == 0 or run.is_done:
-                _report(run, rate, metrics)
+                asked = tell(run, _report(run, rate, metrics))
+            last = run.is_done or stopping is not None or asked.stop
             if t.ema_power is not None and is_due(done, t.ema_snapshot_freq, run.config):
                 _snapshot(run)  # before the checkpoint: after a kill in between it is made again
             if done % t.save_freq == 0 or last:
@@ -189,29 +191,34 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, l
                 _evaluate(run, judge, watch, state)
             if stopping is not None:
                 log.info("stopped by signal %d at step %d; continue with -r latest -e %s", stopping, done, folder.path)
-                return Outcome(folder.path, done, stopping)
+                return Outcome(folder.path, done, stopping, asked.error)
+            if asked.stop and not run.is_done:
+                log.info("stopped by the callback at step %d; continue with -r latest -e %s", done, folder.path)
+                return Outcome(folder.path, done, error=asked.error)
     if run.is_main:
         _prune(run, watch)
     log.info("finished: %d steps, checkpoint of step %d in %s", state.step, saved, folder.checkpoints)
-    return Outcome(folder.path, state.step)
+    return Outcome(folder.path, state.step, error=asked.error)
 
 
-def _report(run: Run, rate: Rate, metrics: Metrics | None) -> None:
-    """One log line: the means since the last one, over all processes."""
+def _report(run: Run, rate: Rate, metrics: Metrics | None) -> dict[str, float] | None:
+    """One log line: the means since the last one, over all processes; its numbers, on the main process."""
     state, engine = run.state, run.engine
     means = engine.reduce(state.sums.total / max(state.sums.count, 1), reduction="mean").float()
     state.sums = Sums.zero(engine.device)
     check_finite(means[0], means[0] if state.scaler is not None else means[1], state.step)
     if metrics is None:
-        return
+        return None
     images_per_s, left, seconds = rate.look(state.step)
     loss, norm = means.tolist()
     numbers = {"loss": loss, "grad_norm": norm, "lr": learning_rate(run.config, state.step - 1)}
-    metrics.write(state.step, {**numbers, "images_per_s": round(images_per_s, 1), "seconds": round(seconds, 2)})
+    numbers |= {"images_per_s": round(images_per_s, 1), "seconds": round(seconds, 2)}
+    metrics.write(state.step, numbers)
     log.info(
         "step %d/%d  loss %.5f  grad norm %.3f  %.0f images/s  ETA %s",
         state.step, run.config.train.n_steps, loss, norm, images_per_s, clock(left),
     )  # fmt: skip
+    return numbers
 
 
 def _save(run: Run, watch: Watch | None, must_succeed: bool) -> None:
