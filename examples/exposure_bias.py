@@ -24,7 +24,7 @@ from ddpm_ip.report.exposure import write_figures
 
 RUNS = Path(os.environ.get("EXPOSURE_RUNS", "runs/exposure-bias"))
 SMALL = "EXPOSURE_SMALL" in os.environ  # so small that it shows nothing but that every cell runs
-TRAINING, STEPS, N, WALKS, IMAGES = (30, 3, 32, 32, 32) if SMALL else (3000, 10, 1000, 500, 1024)
+TRAINING, STEPS, N, WALKS, IMAGES = (4, 2, 16, 16, 16) if SMALL else (3000, 10, 1000, 500, 1024)
 GAMMAS = {"ddpm": 0.0, "ddpm-ip": 0.1}  # the folders of the runs
 SAMPLERS = {"ddim": ip.DDIM(), "fixed_small": ip.Ancestral("fixed_small")}
 

@@ -7,9 +7,9 @@
     print(ip.measure(walk, reference="digits", features="pixels"))
 
 What is public is listed here, and imported when it is first used: ``import ddpm_ip`` and ``ddpm-ip --help`` answer at
-once. No public name is that of a module. All else may change with any version. The subject is in five short modules: :mod:`ddpm_ip.schedule`,
-:mod:`ddpm_ip.perturbation`, :mod:`ddpm_ip.denoiser`, :mod:`ddpm_ip.objective` and :mod:`ddpm_ip.sampler`. All samplers,
-spacings and corrections, with their settings and sources, are in docs/samplers.md.
+once. No public name is that of a module. All else may change with any version. The subject is in five short modules:
+:mod:`ddpm_ip.schedule`, :mod:`ddpm_ip.perturbation`, :mod:`ddpm_ip.denoiser`, :mod:`ddpm_ip.objective` and
+:mod:`ddpm_ip.sampler`. All samplers, spacings and corrections, with settings and sources, are in docs/samplers.md.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -26,13 +26,16 @@ def described(config: Config, folder: Path | None, weights: Weights | None) -> s
     classes = "" if config.classes is None else f", {config.classes.count} classes"
     with torch.device("meta"):  # sizes alone
         parameters = sum(p.numel() for p in config.build_network().parameters())
+    imported = None if weights is None or weights.own is None else weights.own.imported
+    method = f"{label(config.perturbation)}, batches of {t.batch_size:,}, average {t.ema_decays[0]:g}"
+    nowhere = "in no folder yet" if weights is None else "of weights alone, in no folder"
     lines = {
-        "run": "in no folder yet" if folder is None else str(folder),
+        "run": nowhere if folder is None else str(folder),
         "trained": f"{of} of {t.n_steps:,}" if weights is not None and step else of,
         "images": f"{config.data.name}, {size}{classes}",
         "network": f"{config.model.name}, {parameters:,} parameters, {d.objective}",
         "noise": f"{d.beta_schedule} schedule, {d.total_steps:,} times",
-        "method": f"{label(config.perturbation)}, batches of {t.batch_size:,}, average {t.ema_decays[0]:g}",
+        "method": method if imported is None else f"of another program, format {imported['format']}",
         "sampled": f"{row_label(config.sampling.filled(d.var_type).row())}, {_steps(config)} unless said otherwise",
     }
     if weights is not None:

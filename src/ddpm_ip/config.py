@@ -43,7 +43,18 @@ log = logging.getLogger("ddpm_ip.config")
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a run is made of."""
+    """Everything that a run is made of; each field is a section of a configuration's file.
+
+    Attributes:
+        data: the images: one of :data:`ddpm_ip.data.DataConfig`, such as :class:`ddpm_ip.data.folder.Folder`.
+        model: the network and its sizes (:mod:`ddpm_ip.nn`).
+        diffusion: noise levels, and what the network predicts.
+        classes: of a class-conditional model; None for an unconditional one.
+        perturbation: of what the network is fed in training (:mod:`ddpm_ip.perturbation`).
+        sampling: how images are made where nobody says otherwise.
+        train: steps, batches, optimizer, averages, what is saved and measured on the way.
+        seed: of all that training draws, in 0..2^64-1.
+    """
 
     data: Annotated[DataConfig, ByName()]
     model: Annotated[ModelConfig, ByName()] = field(default_factory=UNetConfig)

@@ -1,4 +1,4 @@
-"""The package from Python: a run is loaded or begun, trained, sampled and exported, by the same code as the commands."""
+"""The package from Python: a run is begun or loaded, trained, sampled and judged, by the same code as the commands."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ class Run:
         reference: ImageSet | Path | str | None = None,
         **settings: Any,
     ) -> Evaluation:
-        """Samples, and compares them with real images as ``ddpm-ip evaluate`` does; no image is kept.
+        """Samples, and compares them with real images as ``ddpm-ip evaluate`` does; no image is kept::
 
             run.evaluate(2000, "pixels", sampler=ip.DDIM(), steps=20).values["FD-pixels"]
 

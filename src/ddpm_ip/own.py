@@ -25,7 +25,7 @@ BLOCK = 64  # images that go through the network together, where nobody says
 
 
 def samples(denoiser: Denoiser, shape: tuple[int, int, int], n: int, **settings: Any) -> Samples:
-    """Images of a network of your own, made when they are looked at.
+    """Images of a network of your own, made when they are looked at::
 
         unet = UNet2DModel.from_pretrained("google/ddpm-cifar10-32").eval()  # of diffusers; or any torch.nn.Module
         denoiser = ip.Denoiser(lambda x, t: unet(x, t).sample, ip.Schedule())
@@ -60,6 +60,7 @@ def samples(denoiser: Denoiser, shape: tuple[int, int, int], n: int, **settings:
         raise ConfigError("a denoiser of your own is asked without a condition: bind it within the network, cond=None")
     _refuse_unready(denoiser.network, engine.device)
     model = Sampled(denoiser, size, engine, "your network")
+    model.generator(sampling)  # whose errors are told before the network is asked
     return Samples(model, n, sampling, {"network": _hash(model)})
 
 

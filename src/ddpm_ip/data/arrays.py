@@ -32,7 +32,11 @@ Layout = Literal["auto", "channels_first", "channels_last"]
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """1,797 gray 8 x 8 images of handwritten digits that come with the package (``DIGITS.md`` tells from where)."""
+    """1,797 gray 8 x 8 images of handwritten digits that come with the package (``DIGITS.md`` tells from where).
+
+    Attributes:
+        image_size: 8, or another height and width to resize to, or one number for both.
+    """
 
     name: Literal["digits"] = "digits"
     image_size: ImageSize = 8
@@ -105,7 +109,7 @@ class Npz:
 
 
 def save_images(path: Path | str, images: UInt8, labels: npt.ArrayLike | None = None) -> Npz:
-    """Keeps images of your own in a file, and says so as the section ``data`` of a configuration.
+    """Keeps images of your own in a file, which a configuration then names as its section ``data``::
 
         data = ip.save_images("mine.npz", images)
         run = ip.new("ddpm_ip_digits", data=data, model={"in_channels": 3})

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ddpm_ip.config import Config
     from ddpm_ip.nn.fused.operations import Shadow
-    from ddpm_ip.sections import Classes
+    from ddpm_ip.sampler.classes import KnownClasses
 
 log = logging.getLogger("ddpm_ip.generate")
 
@@ -236,7 +236,7 @@ class Sampled:
         self.autocast: Callable[[], AbstractContextManager[object]] = engine.autocast
         self.diffusion: dict[str, Any] = {**asdict(denoiser.schedule), "objective": denoiser.prediction_type}
         self.var_type: VarType = "learned_range" if denoiser.learned_variance else "fixed_small"
-        self.classes: Classes | None = None
+        self.classes: KnownClasses | None = None
 
     def generator(self, sampling: Sampling) -> Generator:
         """The denoiser and how it is sampled.

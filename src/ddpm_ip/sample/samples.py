@@ -28,7 +28,7 @@ SHOWN = 64  # images of a grid, unless more are asked for
 
 
 class Samples:
-    """The images 0 .. n - 1 of a model and a seed: the same bytes as ``ddpm-ip sample`` writes.
+    """The images 0 .. n - 1 of a model and a seed: the same bytes as ``ddpm-ip sample`` writes::
 
         walk = run.sample(50_000, sampler=ip.DDIM(), steps=50)
         walk.grid()                # a picture of the first 64, as which a notebook shows ``walk``
@@ -144,9 +144,15 @@ class Samples:
         return (_first(state, n) for state in self._generator.states(block))
 
     def grid(self, n: int = SHOWN, columns: int | None = None, scale: int | None = None) -> Image.Image:
-        """The first ``n`` images as a picture, see :func:`ddpm_ip.images.grid`.
+        """The first ``n`` images as a picture.
 
-        Unless ``columns`` are given, a row of a class-conditional model is a class (:func:`ddpm_ip.images.by_class`).
+        Args:
+            n: how many, at most all.
+            columns: images in a row; by default about a square, of a class-conditional model a row a class.
+            scale: whole-number enlargement; by default small images are enlarged to about 64 pixels.
+
+        Returns:
+            A picture of Pillow, to be shown or saved: ``walk.grid().save("grid.png")``.
         """
         n = min(n, self.n)
         shown = self._images if self._images is not None else np.concatenate(list(self._kept(n)))

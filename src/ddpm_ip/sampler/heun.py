@@ -23,7 +23,12 @@ from ddpm_ip.schedule import Schedule
 
 @dataclass(frozen=True)
 class Heun(Churn):
-    """Heun's method, of order 2; its settings are in :class:`ddpm_ip.sampler.edm.Churn`."""
+    """Heun's method, of order 2.
+
+    Args:
+        s_churn, s_tmin, s_tmax, s_noise: noise that raises the state before a step, see
+            :class:`ddpm_ip.sampler.edm.Churn`; none by default.
+    """
 
     name: Literal["heun"] = field(default="heun", kw_only=True)
 
