@@ -65,3 +65,11 @@ def test_evaluating_a_run_is_measuring_its_samples(trained):
     assert found._repr_html_().startswith("<pre>FD-pixels ")
     with pytest.raises(ip.ConfigError, match="a reference is a name, a path, a run or an ImageSet, not int"):
         run.evaluate(40, "pixels", ["fid"], 3, **settings)
+
+
+def test_an_array_as_data_says_how_it_is_kept(tmp_path):
+    images = np.zeros((4, 8, 8), np.uint8)
+    with pytest.raises(ip.ConfigError, match=r"data is an array.*data=ip\.save_images"):
+        ip.new(tree(), data=images)
+    run = ip.new(tree(), data=ip.save_images(tmp_path / "mine.npz", images))
+    assert run.config.data.open().pixels.shape == (4, 1, 8, 8)

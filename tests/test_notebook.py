@@ -159,7 +159,7 @@ def test_images_are_inverted_and_made_of_noise(run):
     assert between.shape == (1, 1, 8, 8)
     with pytest.raises(DataError, match=r"uint8 \(N, 1 x 8 x 8\); these are torch.float32 \(10, 1, 8, 8\)"):
         run.invert(noise)
-    with pytest.raises(DataError, match=r"float32 \(N, 1 x 8 x 8\); this is torch.float32 \(1, 8, 8\)"):
+    with pytest.raises(DataError, match=r"float32 \(N, 1 x 8 x 8\); these are torch.float32 \(1, 8, 8\)"):
         run.generate(noise[0])
 
 
@@ -331,9 +331,11 @@ TWO = """
 import os
 import ddpm_ip as ip
 from ddpm_ip.engine import stop_engine
-walk = ip.load("FOLDER").sample(20, steps=3, block=8)
+run = ip.load("FOLDER")
+walk = run.sample(20, steps=3, block=8)
 walk.save("images")
 distance = ip.measure(walk, "digits", "pixels").values["FD-pixels"]
+assert run.evaluate(20, "pixels", steps=3, block=8).values["FD-pixels"] == distance
 with open(f"process{os.environ['RANK']}", "w") as file:
     file.write(f"{walk.images.tobytes().hex()} {distance:.9f}")
 stop_engine()

@@ -19,7 +19,7 @@ from ddpm_ip.images import UInt8, by_class, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.row import row_label
 from ddpm_ip.sample.generator import Generator, Sampled
-from ddpm_ip.sample.modes import Strips
+from ddpm_ip.sample.modes import GAP, Strips
 from ddpm_ip.sample.program import SampleOptions, write_samples
 from ddpm_ip.sampler import State
 from ddpm_ip.sampler.sampling import Sampling
@@ -176,7 +176,8 @@ class Samples:
         if of not in modes:
             raise ConfigError(f"of must be one of {', '.join(modes)}, got {of!r}")
         rows = Strips(self._generator, modes[of], max(1, frames)).block(0)[: max(1, min(n, self.n))]
-        return grid(np.stack(rows), columns=1, gap=0, scale=max(1, round(64 / max(self.shape[2:]))))
+        whole = np.concatenate([rows[0], *(row[:, GAP:] for row in rows[1:])], axis=1)  # rows share what is between
+        return grid(whole[None], gap=0, scale=max(1, round(64 / max(self.shape[2:]))))
 
     @property
     def labels(self) -> Int64 | None:
