@@ -65,9 +65,9 @@ def test_a_checkpoint_of_diffusers_is_sampled(run, tmp_path):
 
 def test_exposure_bias_is_measured_and_corrected(run, tmp_path):
     made, told = run("exposure_bias.py")
-    assert {path.name for path in tmp_path.glob("*.*")} == {
-        f"{stem}.{kind}" for stem in ("exposure", "calibrated") for kind in ("svg", "png", "csv")
-    }
+    figures = {f"{stem}.{kind}" for stem in ("exposure", "calibrated") for kind in ("svg", "png", "csv")}
+    assert {path.name for path in tmp_path.glob("*.*")} == {*figures, "digits.png"}
+    shown(tmp_path / "digits.png", 48, 12)
     for name in ("ddpm", "ddpm-ip"):
         assert len(list((tmp_path / name).glob("calibration-*.json"))) == 2
         assert len(list((tmp_path / name / "exposure").glob("*.json"))) == 4
@@ -86,6 +86,14 @@ def test_each_cell_is_whole(notebook):
     assert len(texts) >= 4
     assert all(line in ("", "#") or line.startswith("# ") for text in texts for line in text.splitlines()[1:])
     assert all(ast.parse(cell.split("\n", 1)[1]).body for cell in cells if cell not in texts)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_uses_what_is_public(notebook):
+    """So that what people copy keeps working."""
+    imported = [node for node in ast.walk(ast.parse(notebook.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Import | ast.ImportFrom) and "ddpm_ip" in ast.unparse(node)]  # fmt: skip
+    assert [ast.unparse(node) for node in imported] == ["import ddpm_ip as ip"]
 
 
 def test_there_are_four() -> None:

@@ -14,7 +14,7 @@ NAMES = [name for name in ip.__all__ if name != "__version__"]
 METHODS = {"Samplers": "sampler", "Corrections": "correction"}  # by the heading of their group
 PROTOCOLS = {"plan", "numbers", "wrap", "after", "open"}  # whose arguments Sampler, Correction and ImageSet tell of
 OF_0_2 = """
-    load new Run Progress Config Samples samples measure Evaluation Exposure Calibration grid
+    load new Run Progress Config Samples samples measure Evaluation Exposure Calibration write_figures grid
     Cifar10 Digits Folder ImageSet Mnist Npz Parquet save_images
     Schedule InputPerturbation NoPerturbation Denoiser Prediction Objective Sampling
     Ancestral DDIM DDIMInversion DEIS DPMSolver DPMSolverSDE DPMSolverSingle ERSDE Euler Heun IPNDM IPNDMV Restart

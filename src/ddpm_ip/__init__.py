@@ -30,6 +30,7 @@ _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "run.record": ("Evaluation",),
         "exposure.curves": ("Exposure",),
         "exposure.calibrate": ("Calibration",),
+        "report.exposure": ("write_figures",),
         "images": ("grid",),
     },
     "Images to train on": {
@@ -118,6 +119,7 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.own import samples as samples
     from ddpm_ip.perturbation import InputPerturbation as InputPerturbation
     from ddpm_ip.perturbation import NoPerturbation as NoPerturbation
+    from ddpm_ip.report.exposure import write_figures as write_figures
     from ddpm_ip.run.record import Evaluation as Evaluation
     from ddpm_ip.sample.samples import Samples as Samples
     from ddpm_ip.sampler import DDIM as DDIM
