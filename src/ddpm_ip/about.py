@@ -49,9 +49,9 @@ def _steps(config: Config) -> str:
     return f"steps {steps}" if isinstance(steps, str) else f"{steps or config.diffusion.total_steps:,} steps"
 
 
-def html(text: str) -> str:
-    """Text as a notebook shows it, in its columns."""
-    return f"<pre>{escape(text)}</pre>"
+def html(value: object) -> str:
+    """What ``print`` shows of a value as a notebook shows it, in its columns."""
+    return f"<pre>{escape(str(value))}</pre>"
 
 
 def logged(folder: Path | None) -> dict[str, npt.NDArray[np.float64]]:

@@ -140,8 +140,7 @@ class Run:
     def __str__(self) -> str:
         return described(self.config, self.folder, self._weights)
 
-    def _repr_html_(self) -> str:
-        return html(str(self))
+    _repr_html_ = html
 
     @property
     def step(self) -> int | None:
@@ -249,7 +248,8 @@ class Run:
 
         Args:
             n: images.
-            features, metrics, reference: as of :func:`ddpm_ip.measure`; by default of the training images.
+            features, metrics: as of :func:`ddpm_ip.measure`.
+            reference: the real images, likewise; None for those that the run was trained on.
             settings: as of :meth:`sample`.
 
         Raises:
