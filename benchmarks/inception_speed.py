@@ -1,6 +1,7 @@
 """How long judging 50,000 images of CIFAR-10's size takes, in all five Inception metrics, sampling not counted.
 
     python benchmarks/inception_speed.py --out benchmarks/results/NAME.json [--images 50000]
+    torchrun --nproc_per_node 2 benchmarks/inception_speed.py ...                             # on two GPUs
 
 The weights are random, in the format of the real file: the work is the same, the numbers mean nothing. The images are
 random, too, and in memory. Two rounds: the features of the reference, which are kept, and then the samples.
@@ -15,15 +16,19 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ddpm_ip.data.imageset import from_arrays
+from ddpm_ip.engine import start_engine, stop_engine
 from ddpm_ip.evaluate.collect import reference_features
-from ddpm_ip.evaluate.evaluate import Evaluator
+from ddpm_ip.evaluate.evaluate import Comparison, Evaluator
 from ddpm_ip.evaluate.extractors import inception, weights
 from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import UInt8
@@ -40,7 +45,8 @@ def main() -> None:
         "--out", type=Path, default=Path(f"{Path(__file__).stem}.json"), help="default: %(default)s here"
     )
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    engine = start_engine("no")
+    device = engine.device
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DDPM_IP_CACHE"] = folder
         extractor = random_inception(Path(folder), device)
@@ -49,21 +55,34 @@ def main() -> None:
         extractor(torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8, device=device))  # starts cuDNN
         evaluator = Evaluator(extractor, [*METRICS], device, BATCH)
         seconds = {}
+        engine.wait_for_everyone()
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch:
             reference_features(reference, evaluator.over_reference, Path(scratch))
+        engine.wait_for_everyone()
         seconds["features of the reference"] = round(time.perf_counter() - start, 1)
         start = time.perf_counter()
-        blocks = (fake[i : i + BATCH] for i in range(0, len(fake), BATCH))
-        comparison = evaluator.compare(open_samples(blocks), reference)
+        own = range(engine.process_index * BATCH, len(fake), engine.num_processes * BATCH)
+        comparison = evaluator.compare(open_samples(fake[i : i + BATCH] for i in own), reference)
+        engine.wait_for_everyone()
         seconds["features of the samples"] = round(time.perf_counter() - start, 1)
-        assert comparison is not None
-        for name in METRICS:
-            start = time.perf_counter()
-            dataclasses.replace(comparison, names={name: comparison.names[name]}).conclude(device)
-            seconds[name] = round(time.perf_counter() - start, 1)
-            print(json.dumps(seconds), flush=True)
+        if comparison is not None:
+            conclude(comparison, seconds, device)
+            write(args, seconds)
+    stop_engine()
+
+
+def conclude(comparison: Comparison, seconds: dict[str, float], device: torch.device) -> None:
+    """The numbers, on one process; the seconds of each are added."""
+    for name in METRICS:
+        start = time.perf_counter()
+        dataclasses.replace(comparison, names={name: comparison.names[name]}).conclude(device)
+        seconds[name] = round(time.perf_counter() - start, 1)
+        print(json.dumps(seconds), flush=True)
     seconds["samples, all metrics"] = round(sum(list(seconds.values())[1:]), 1)
+
+
+def write(args: argparse.Namespace, seconds: dict[str, float]) -> None:
     here = provenance()
     record = {
         "date": date.today().isoformat(),
@@ -75,6 +94,22 @@ def main() -> None:
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+class RandomInception:
+    """The Inception network with random weights as an extractor of one's own: what it costs is the real one's."""
+
+    name = "random-inception"
+
+    def __init__(self, device: torch.device) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            self._network = random_inception(Path(folder), device)
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        return self._network(images)
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"weights": "random, seed 0"}
 
 
 def random_inception(folder: Path, device: torch.device) -> inception.Inception:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ddpm_ip.cores import main_memory, threads_said, usable
+from ddpm_ip.cores import main_memory, nodes, threads_said, usable
 
 
 def groups(folder, files, membership="0::/job/step\n"):
@@ -100,3 +100,10 @@ def test_a_limit_leaves_less_memory(tmp_path, files, membership, limit):
     machine = main_memory(tmp_path / "none", tmp_path / "nothing")
     assert machine is None or machine > 50_000_000
     assert main_memory(*groups(tmp_path, files, membership)) == (machine if limit is None else limit)
+
+
+def test_the_nodes_are_counted_as_the_launcher_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for world, local, wanted in ((None, None, 1), ("8", None, 1), ("8", "8", 1), ("16", "8", 2), ("2", "1", 2)):
+        for name, value in (("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", local)):
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+        assert nodes() == wanted

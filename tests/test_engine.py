@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from accelerate.state import AcceleratorState
 from accelerate.utils import DynamoBackend
+from tests.tiny import two_processes
 
-from ddpm_ip.engine import start_device, start_engine
-from ddpm_ip.errors import ConfigError
+from ddpm_ip.engine import in_turns, refuse_different, start_device, start_engine
+from ddpm_ip.errors import ConfigError, DataError, UserError
 
 
 @pytest.fixture
@@ -63,3 +65,27 @@ def test_another_engine_is_refused(launched: Any, variable: str, name: str) -> N
 def test_an_environment_that_cannot_be_used_is_told(launched: Any, variable: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"cannot be started as the environment says: .*{value}"):
         launched(**{variable: value})
+
+
+def test_each_process_prepares_in_its_turn_and_a_failure_of_one_is_every_ones(tmp_path: Path) -> None:
+    def together() -> None:
+        engine = start_engine("no")
+        rank = engine.process_index
+
+        def prepare() -> list[str]:
+            (tmp_path / str(rank)).touch()
+            return sorted(path.name for path in tmp_path.iterdir())
+
+        assert in_turns(engine, prepare) == ["0", "1"][: rank + 1]
+
+        def fail() -> None:
+            if rank:
+                raise DataError("images.npz is not there")
+
+        with pytest.raises(UserError, match="^process 1: images.npz" if rank == 0 else "^images.npz is not there"):
+            in_turns(engine, fail)
+        refuse_different(engine, "run in runs/a", "step 5", {"a": 1})
+        with pytest.raises(ConfigError, match=r"same run in runs/a: process 0 .*step 0 \(.*process 1 .*step 1 \("):
+            refuse_different(engine, "run in runs/a", f"step {rank}", {"a": rank})
+
+    assert two_processes(together) == [0, 0]

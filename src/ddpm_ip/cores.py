@@ -109,3 +109,9 @@ def _started_with(process: int) -> dict[str, str]:
     except OSError:
         return {}
     return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+
+
+def nodes() -> int:
+    """Machines that the processes of this program run on, as the launcher says."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    return max(1, world // int(os.environ.get("LOCAL_WORLD_SIZE", str(world))))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
@@ -14,7 +16,7 @@ from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import GradientAccumulationPlugin, gather_object
 
 from ddpm_ip.cores import main_memory, threads_said, usable
-from ddpm_ip.errors import ConfigError
+from ddpm_ip.errors import ConfigError, UserError
 
 T = TypeVar("T")
 
@@ -154,9 +156,58 @@ def why_not_fast(fast: Literal["auto", "off"], accelerator: Accelerator) -> str 
         return "the GPU is older than compute capability 8.0"
     if accelerator.mixed_precision not in ("no", "bf16"):
         return f"mixed_precision {accelerator.mixed_precision} needs a loss scaler, which is not captured"
-    if accelerator.num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)):
-        return "several nodes"
     return None
+
+
+def in_turns(accelerator: Accelerator, prepare: Callable[[], T]) -> T:
+    """What a call gives on each process: the main one makes it first, then the first of each other node, then the rest.
+
+    What it downloads or decodes is then done once a node, or once in all where the nodes share a disk, and the others
+    find it.
+
+    Raises:
+        UserError: what the call raised here, or, in one sentence, what it raised on another process.
+    """
+    turn = 0 if accelerator.is_main_process else 1 if accelerator.is_local_main_process else 2
+    made: list[T] = []
+    failed: UserError | None = None
+    for now in range(3):
+        if now == turn:
+            try:
+                made.append(prepare())
+            except UserError as error:
+                failed = error
+        accelerator.wait_for_everyone()
+    elsewhere = agreed(accelerator, None if failed is None else f"process {accelerator.process_index}: {failed}")
+    if failed is not None:
+        raise failed
+    if elsewhere is not None:
+        raise ConfigError(elsewhere)
+    return made[0]
+
+
+def refuse_different(accelerator: Accelerator, what: str, said: str, content: object) -> None:
+    """Refuses to work together on different things, as processes of nodes that do not share a folder may try to.
+
+    Args:
+        accelerator: the processes; all call this together.
+        what: the thing, and where it was looked for.
+        said: that of this process, in words.
+        content: what it holds, as a JSON value; only its hash travels.
+
+    Raises:
+        ConfigError: another process has another one; on every process.
+    """
+    if accelerator.num_processes == 1:
+        return
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    found: list[str] = gather_object([f"{said} ({digest[:8]})"])
+    other = next((i for i, one in enumerate(found) if one != found[0]), None)
+    if other is not None:
+        raise ConfigError(
+            f"the processes do not find the same {what}: process 0 has {found[0]}, process {other} has {found[other]}. "
+            "On several nodes it must be on a file system that all of them share, or be copied to each"
+        )
 
 
 def from_main(accelerator: Accelerator, value: T) -> T:

@@ -6,8 +6,6 @@ import dataclasses
 import gc
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -533,32 +531,6 @@ def test_previews_and_evaluations_of_a_training_capture_once_each(
         np.asarray(Image.open(tmp_path / "now.png")),
         np.asarray(Image.open(sorted((tmp_path / "run" / "samples").iterdir())[-1])),
     )
-
-
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-@pytest.mark.parametrize("more", [{}, {"train.times.name": "loss_second_moment", "classes.count": 10}])
-def test_two_gpus_train_as_one(tmp_path: Path, more: dict[str, Any]) -> None:
-    """Also where the graph gathers the losses of both, from which the next times follow."""
-    config = tmp_path / "config.yaml"
-    tree = tiny(n_steps=200, print_freq=1, mixed_precision="no").to_dict()
-    config.write_text(from_dict({**tree, "diffusion": {"total_steps": 20}} if more else tree, overrides=more).to_yaml())
-    for n in (1, 2):
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n}"),
-                *("scripts/train_ddpm_ip.py", "-c", str(config), "-e", str(tmp_path / str(n))),
-            ],
-            check=True,
-        )
-        assert "fast path" in said(tmp_path / str(n))
-    one, two = (losses(tmp_path / str(n)) for n in (1, 2))
-    apart = np.abs(np.array(one) - np.array(two))
-    if not more:
-        assert apart.max() < 1e-3
-        return
-    # A rounding of the losses can move a time that follows from them, and with it the loss of a row and what follows
-    assert (apart < 1e-3).mean() > 0.9, f"losses of one and of two GPUs are apart: {apart.tolist()}"
-    assert apart.max() < 0.1
 
 
 def test_an_image_does_not_depend_on_how_many_are_made(tmp_path: Path) -> None:

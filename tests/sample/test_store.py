@@ -16,7 +16,7 @@ from ddpm_ip.cli import main
 from ddpm_ip.errors import ConfigError, Diverged, UserError
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.sample.program import sample
-from ddpm_ip.sample.store import LOCK
+from ddpm_ip.sample.store import LOCK, Store
 
 OPTIONS = {"n_samples": 12, "batch_size": 4, "respace_steps": 2, "seed": 3}
 
@@ -276,3 +276,15 @@ def test_a_message_about_a_mark_is_short_whatever_is_in_it(trained, tmp_path):
         make(trained, tmp_path / "a")
     assert len(str(found.value)) < 5000
     assert "\x1b" not in str(found.value)
+
+
+def test_images_that_another_node_kept_on_its_own_disk_are_missed(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    store = Store.at(folder, "sample", 1)
+    for index in (0, 1, 3):
+        store.put(index, np.zeros((1, 4, 4), np.uint8))
+    with pytest.raises(ConfigError, match=r"1 of 4 images are not in .*a, 000002\.png among .*--save_dir must be on a"):
+        store.check_all_there(4)
+    store.put(2, np.zeros((1, 4, 4), np.uint8))
+    store.check_all_there(4)

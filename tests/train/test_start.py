@@ -1,18 +1,20 @@
 """Several averages, those of power functions with snapshots, and schedules, in a run: saved, resumed, continued."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny import Crash, contents, crash_at, numbers, run, step_folder, tiny, tree, weights
+from tests.tiny import Crash, contents, crash_at, numbers, run, step_folder, tiny, tree, two_processes, weights
 from tests.train.parts import LossAware
 
 from ddpm_ip.config import from_dict, merge
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.settings import Wanted
+from ddpm_ip.train import start
 from ddpm_ip.train.loop import build
 
 EVERYTHING = {
@@ -153,3 +155,19 @@ def test_old_settings_are_the_same_settings():
 def test_what_cannot_be_is_told_by_its_key(settings, said):
     with pytest.raises(ConfigError, match=said):
         tiny(**settings)
+
+
+def test_processes_that_would_start_from_different_checkpoints_do_not(tmp_path, monkeypatch):
+    """As on nodes that do not share the folder of the run."""
+    assert two_processes(lambda: run(tiny(n_steps=2, save_freq=1), tmp_path / "run")) == [0, 0]
+    before = contents(tmp_path / "run")
+    find = start.find_start
+    nothing = lambda *given: None if os.environ["RANK"] == "1" else find(*given)  # noqa: E731
+    monkeypatch.setattr(start, "find_start", nothing)
+
+    def together():
+        with pytest.raises(ConfigError, match=r"same run in .*process 0 has step 2 .*process 1 has no checkpoint"):
+            run(tiny(n_steps=4, save_freq=1), tmp_path / "run", "latest")
+
+    assert two_processes(together) == [0, 0]
+    assert contents(tmp_path / "run") == before

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from ddpm_ip.config import from_dict, load
 from ddpm_ip.data import Cifar10, DataConfig, Digits, Folder, Mnist, Npz, Parquet
 from ddpm_ip.data.arrays import read_arrays
-from ddpm_ip.engine import start_engine
+from ddpm_ip.engine import in_turns, start_engine
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluator, Reference
 from ddpm_ip.evaluate.features import find_extractor
@@ -152,11 +152,10 @@ def _instead_of_keys(text: str, name: str) -> str:
 
 
 def _open(reference: DataConfig | StatisticsFile, text: str, accelerator: Accelerator) -> Reference:
-    with accelerator.main_process_first():  # the others find what it downloaded or decoded
-        keys = text.endswith((".yaml", ".yml"))  # who wrote it knows them
-        told = nullcontext() if keys else in_its_own_words(_instead_of_keys(text, getattr(reference, "name", "npz")))
-        with told:
-            return reference.open(progress=accelerator.is_main_process)
+    keys = text.endswith((".yaml", ".yml"))  # who wrote it knows them
+    told = nullcontext() if keys else in_its_own_words(_instead_of_keys(text, getattr(reference, "name", "npz")))
+    with told:
+        return in_turns(accelerator, lambda: reference.open(progress=accelerator.is_main_process))
 
 
 def _jpeg(reference: DataConfig | StatisticsFile) -> str | None:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from ddpm_ip.config import Config
 from ddpm_ip.data import DataConfig, ImageSet
 from ddpm_ip.data.labels import check_labels
-from ddpm_ip.engine import from_main
+from ddpm_ip.engine import from_main, in_turns
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.exposure.curves import FOLDER, Curve, Exposure
 from ddpm_ip.exposure.estimates import curves
@@ -197,8 +197,7 @@ def real_images(config: Config, engine: Accelerator, reference: DataConfig | Non
         ConfigError: they cannot be had, or do not fit the network.
     """
     try:
-        with engine.main_process_first():
-            source = (reference or config.data).open(progress=engine.is_main_process)
+        source = in_turns(engine, lambda: (reference or config.data).open(progress=engine.is_main_process))
         if config.classes is not None:
             check_labels(source.labels, source.name, config.classes.count)
     except UserError as error:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.data import Folder, ImageSet
+from ddpm_ip.engine import in_turns
 from ddpm_ip.errors import ConfigError, DataError
 from ddpm_ip.images import PICTURES, UInt8, grid, to_unit
 from ddpm_ip.sample.generator import Generator
@@ -304,8 +305,7 @@ def reconstructions(generator: Generator, folder: Path) -> Reconstructions:
         UserError: the images, or the way up, cannot be had.
     """
     model, engine = generator.model, generator.model.engine
-    with engine.main_process_first():  # the others find what it decoded
-        images = input_images(folder, model.shape, engine.is_main_process)
+    images = in_turns(engine, lambda: input_images(folder, model.shape, engine.is_main_process))
     sampling = of_given(generator.sampling, model.classes)
     generator = generator if sampling == generator.sampling else model.generator(sampling)
     return Reconstructions(generator, model.generator(inverse(sampling)), images)

@@ -23,7 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_ip.config import Config, from_dict, load
-from ddpm_ip.engine import from_main, start_engine
+from ddpm_ip.cores import nodes
+from ddpm_ip.engine import from_main, refuse_different, start_engine
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.log import clock, setup
@@ -34,7 +35,7 @@ from ddpm_ip.sample.calibrated import there
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Generator, Model, image_bytes
 from ddpm_ip.sample.modes import Interpolations, Pictures, Strips, reconstructions
-from ddpm_ip.sample.store import Mode, Store
+from ddpm_ip.sample.store import LATE, Mode, Store
 from ddpm_ip.sampler.correction import Auto
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed, shown
@@ -238,6 +239,7 @@ def write_samples(
         sampling, waiting = _fill(pictures, store, n, on_block)
         engine.wait_for_everyone()
         if engine.is_main_process:
+            store.check_all_there(n, patience=LATE if nodes() > 1 else 0)
             if said := pictures.told(store.picture(i) for i in range(n)):
                 log.info(said)
             store.finish(n, generator.classes if options.mode == "sample" else None)
@@ -267,9 +269,13 @@ def load_model(
 
     Raises:
         CheckpointError: the weights do not fit the network of this configuration.
+        ConfigError: the processes have different ones.
     """
     network = config.build_network().to(accelerator.device).eval().requires_grad_(False)
     load_weights(network, weights, origin)
+    if accelerator.num_processes > 1:
+        sums = {name: float(tensor.double().sum()) for name, tensor in sorted(weights.items())}
+        refuse_different(accelerator, f"weights ({origin})", "others", sums)
     return Model(config, network, accelerator, origin)
 
 

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from ddpm_ip.sample.whole import Shape, is_whole, largest
 Mode = Literal["sample", "denoise", "progressive", "interpolate", "reconstruction"]
 LOCK = ".lock"
 LABELS = "labels.csv"  # beside images of a class-conditional model
+LATE = 60.0  # seconds after which a file system that nodes share surely shows what another has written
 AGAIN = "give the same call again, which makes only what is missing"
 
 
@@ -207,6 +209,31 @@ class Store:
             return
         with writing(path, advice=advice) as file:
             np.save(file, np.ascontiguousarray(picture))
+
+    def check_all_there(self, n: int, patience: float = 0) -> None:
+        """Looks whether every process's images are here.
+
+        Args:
+            n: images.
+            patience: seconds to wait, since a shared file system may show late what another machine wrote.
+
+        Raises:
+            ConfigError: some are missing, as where the nodes do not share the folder.
+        """
+        end = time.monotonic() + patience
+        while True:
+            names = set(os.listdir(self.folder))
+            missing = [p for p in map(self._file, range(n)) if p.name not in names and not p.exists()]
+            if not missing:
+                return
+            if time.monotonic() >= end:
+                break
+            time.sleep(1)
+        raise ConfigError(
+            f"{len(missing)} of {n} images are not in {self.folder}, {missing[0].name} among them: they were removed, "
+            "or another node wrote them to its own disk. On several nodes --save_dir must be on a file system that all "
+            f"of them share; {AGAIN}"
+        )
 
     def finish(self, n: int, classes: Sequence[int] | None = None) -> None:
         """Gathers the npz and removes its parts; writes beside images in a folder of which classes they are.

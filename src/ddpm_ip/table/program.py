@@ -20,7 +20,7 @@ from accelerate import Accelerator
 
 from ddpm_ip.config import Config
 from ddpm_ip.data import DataConfig, ImageSet
-from ddpm_ip.engine import from_main, why_not_fast
+from ddpm_ip.engine import from_main, in_turns, why_not_fast
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import Extractor, find_extractor, identity_of
@@ -81,8 +81,7 @@ def table(
     own = weights.trained(run)
     check_as_trained(config, own.config, own.origin, of=KINDS["method"])
     source = reference or config.data
-    with accelerator.main_process_first():
-        images = source.open(progress=accelerator.is_main_process)
+    images = in_turns(accelerator, lambda: source.open(progress=accelerator.is_main_process))
     evaluator = _evaluator(config, options, extractor, images, accelerator.device)
     with enough_memory(lambda: _too_large(config, options.sampling.block or 64)):
         model = load_model(config, weights.tensors, accelerator, weights.origin)

@@ -43,6 +43,7 @@ from ddpm_ip.train.start import (
     check_same_data,
     note_changes,
     open_data,
+    refuse_different_starts,
     set_backends,
     settle,
     take_over,
@@ -107,6 +108,7 @@ def train(
         config = settled.config
         engine = start_engine(config.train.mixed_precision, fast=config.train.fast == "auto")
         setup(folder, is_main)
+        refuse_different_starts(settled, folder, engine)
         if settled.start is None and resume is not None:
             log.info("-r %s: there is no checkpoint in %s yet, starting at step 0", resume, folder.checkpoints)
         with enough_memory(lambda: _too_large(config, engine)):

@@ -17,6 +17,7 @@ from ddpm_ip.config import Config, load
 from ddpm_ip.data import ImageSet
 from ddpm_ip.data.labels import check_labels, without_images
 from ddpm_ip.ema import remaining
+from ddpm_ip.engine import in_turns, refuse_different
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
 from ddpm_ip.evaluate.during import check_sampling
 from ddpm_ip.files import read_json, read_yaml, write_json, write_yaml
@@ -141,9 +142,19 @@ def find_start(folder: RunFolder, resume: str | None) -> checkpoint.Checkpoint |
 
 
 def open_data(config: Config, accelerator: Accelerator) -> ImageSet:
-    """The training set, opened on the main process first: it may download or decode, the others find what it left."""
-    with accelerator.main_process_first():
-        return config.data.open(progress=accelerator.is_main_process)
+    """The training set; the first process of a node may download or decode it."""
+    return in_turns(accelerator, lambda: config.data.open(progress=accelerator.is_main_process))
+
+
+def refuse_different_starts(settled: Settled, folder: RunFolder, accelerator: Accelerator) -> None:
+    """Refuses processes that would start from different states, which nothing would tell later.
+
+    Raises:
+        ConfigError: they would, as on nodes that do not share the folder.
+    """
+    start = settled.start
+    said, state = ("no checkpoint", None) if start is None else (f"step {start.step}", dict(start.hashes))
+    refuse_different(accelerator, f"run in {folder.path}", said, [state, settled.config.to_dict()])
 
 
 def set_backends(config: Config) -> None:
