@@ -25,6 +25,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EXPOSURE_SMALL", "1")
     monkeypatch.setenv("EXPOSURE_RUNS", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["notebook"])
+    monkeypatch.setattr("ddpm_ip.notebook.default_block", lambda *_: 16)  # a few images are padded to a block
     return lambda name: (runpy.run_path(str(ROOT / "examples" / name)), capsys.readouterr().out)
 
 

@@ -29,9 +29,15 @@ def straight(tmp_path_factory):
 
 
 def test_it_sees_each_log_line_and_changes_nothing(straight, tmp_path):
-    seen = []
-    settings = {**SETTINGS, "print_freq": 3, "eval": {"every": 2, "n_samples": 10, "steps": 1, "metrics": ["fid"]}}
-    run = ip.new(tree(**settings), tmp_path / "seen").train(callback=seen.append)
+    seen, grids = [], []
+
+    def look(progress):
+        seen.append(progress)
+        grids.append(progress.grid)
+
+    settings = {**SETTINGS, "print_freq": 3, "sample_freq": 2, "sample_steps": 1, "n_samples": 1}
+    settings |= {"eval": {"every": 2, "n_samples": 10, "steps": 1, "metrics": ["fid"]}}
+    run = ip.new(tree(**settings), tmp_path / "seen").train(callback=look)
     for name in ("model", "ema", "optimizer"):
         assert (straight / f"ckpt/step00000004/{name}.safetensors").read_bytes() == (
             run.folder / f"ckpt/step00000004/{name}.safetensors"
@@ -43,6 +49,7 @@ def test_it_sees_each_log_line_and_changes_nothing(straight, tmp_path):
     written = [json.loads(line) for line in (run.folder / "evaluations.jsonl").read_text().splitlines()]
     assert seen[0].evaluations == {line["step"]: line["values"] for line in written}
     assert len(written) == 2
+    assert grids == [run.folder / "samples/step00000002.png"] * 2, "that of step 4 is made after its log line"
 
 
 def test_it_stops_a_run_or_fails_which_continues_as_if_nothing_had_been(straight, tmp_path):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ddpm_ip.engine import from_main, in_one_line
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import NUMBER, read_lines
+from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.train.run import NO_HOOKS, Hooks, Run
 
 log = logging.getLogger("ddpm_ip.train")
@@ -29,7 +30,7 @@ class Progress:
         n_steps: the last step (``train.n_steps``).
         numbers: what the log line says, as ``metrics.jsonl`` has it: ``loss`` and ``grad_norm`` (means since the line
             before, over all processes), ``lr``, ``images_per_s``, ``seconds`` since the start.
-        folder: of the run; ``samples/`` in it has the grids so far (``train.sample_freq``).
+        folder: of the run.
         stopping: whether :meth:`stop` was called.
     """
 
@@ -45,12 +46,17 @@ class Progress:
         return self.numbers["loss"]
 
     @property
+    def grid(self) -> Path | None:
+        """The newest picture of samples (``train.sample_freq``), a PNG; None if there is none yet."""
+        return max(RunFolder(self.folder).samples.glob("step*.png"), default=None)
+
+    @property
     def evaluations(self) -> dict[int, dict[str, float]]:
         """What ``train.eval`` has measured so far, by step: ``{1000: {"FD-pixels": 0.31}, ...}``; read from its file.
 
         Numbers are worked out beside the steps that follow, and appear when they are there.
         """
-        file = self.folder / "evaluations.jsonl"
+        file = RunFolder(self.folder).evaluations
         rows = read_lines(file, {"step": NUMBER, "values": dict}).rows if file.exists() else []
         return {int(row["step"]): row["values"] for row in rows}
 
