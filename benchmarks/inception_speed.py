@@ -116,11 +116,11 @@ def random_inception(folder: Path, device: torch.device) -> inception.Inception:
     """The extractor, of a file of random weights whose hash the loader is told."""
     network = inception.import_torch_fidelity().feature_extractor_inceptionv3.FeatureExtractorInceptionV3
     load, network.load_state_dict = network.load_state_dict, lambda self, state: None
+    torch.manual_seed(0)
     try:
         module = inception._build({})
     finally:
         network.load_state_dict = load
-    torch.manual_seed(0)
     for part in module.modules():
         if isinstance(part, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(part.weight)

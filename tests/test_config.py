@@ -281,6 +281,7 @@ def test_the_parts_are_made_of_their_sections(tmp_path: Path) -> None:
         (["--a", "-3", "--b", "-1e-3", "--c=-2"], {"a": -3, "b": -1e-3, "c": -2}),
         (["--train.optim.betas", "[0.9, 0.99]"], {"train.optim.betas": [0.9, 0.99]}),
         (["--a=b=c"], {"a": "b=c"}),
+        (["--train.alert_command", "echo 'a: {b}' # c"], {"train.alert_command": "echo 'a: {b}' # c"}),
         (["--a", "null", "--b="], {"a": None, "b": None}),
         ([], {}),
     ],

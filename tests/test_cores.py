@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from ddpm_ip import cores
+from ddpm_ip.cli import main
 from ddpm_ip.cores import main_memory, nodes, threads_said, usable
 
 
@@ -107,3 +109,24 @@ def test_the_nodes_are_counted_as_the_launcher_says(monkeypatch: pytest.MonkeyPa
         for name, value in (("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", local)):
             monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
         assert nodes() == wanted
+
+
+@pytest.mark.parametrize(
+    ("environment", "wanted"),
+    [
+        ({}, None),
+        ({"OMP_NUM_THREADS": "3"}, "3"),
+        ({"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "2"}, "4"),
+    ],
+)
+def test_a_command_gives_numpy_its_share_of_the_cores_whatever_a_launcher_says(monkeypatch, environment, wanted):
+    """NumPy reads it as it is imported, so the command line must not wait for the engine."""
+    for name in ("OMP_NUM_THREADS", "TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cores, "usable", lambda: 8)
+    monkeypatch.setattr(cores, "_started_with", lambda process: {})
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ.get("OMP_NUM_THREADS") == wanted

@@ -31,9 +31,7 @@ def test_the_demo_makes_pictures_and_a_page_once(tmp_path):
         for sampling in STUDIED:
             assert len([name for name in made if name.startswith(f"{run}/calibration-{sampling}-")]) == 1
             assert len([name for name in made if name.startswith(f"{run}/exposure/{sampling}-")]) == 2
-    assert all(
-        row in output for row in ("fixed_small+epsilon_scaling,scale=1.005", "fixed_small+auto", "ddim,eta=0+auto")
-    )
+    assert all(row in output for row in ("fixed_small+epsilon_scaling", "fixed_small+auto", "ddim+auto"))
     told = page.read_text(encoding="utf-8")
     assert all(text in told for text in ("DDPM and DDPM-IP", "Exposure bias", "FD-pixels with and without it"))
 

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 PLAIN = {"errors", "extras", "plain", "files", "places"}
 CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "bound", "objective"}
 CORE |= {"sampler", "errors", "images", "learning_rate", "power", "variants"}
-MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "turns"}
+MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "presets", "turns"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
@@ -38,6 +38,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "output": (set(), {"errors", "memory", "plain"}),
     "places": (set(), {"errors", "plain"}),
     "files": (set(), {"errors", "plain", "places"}),
+    "presets": (set(), {"errors", "extras", "files", "plain"}),
     "images": ({"torch", "numpy", "PIL"}, PLAIN),
     "draws_kernel": ({"torch", "triton"}, set()),
     "draws": ({"torch"}, {"draws_kernel"}),
@@ -68,11 +69,14 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
     "sections": (
         {"pydantic"},
-        {"denoiser", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times", "variants"}
-        | {"weighting"},
+        {"denoiser", "extras", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times"}
+        | {"variants", "weighting"},
     ),
-    "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
+    "config": (
+        {"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "presets", "translation"},
+    ),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
+    "keys": (set(), {"config", "errors", "mistakes", "settings", "variants"}),
     "run": (
         {"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "power", "__init__"},
     ),
@@ -82,14 +86,23 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         MODEL | {"run", "sample", "__init__"},
     ),
     "table": ({"torch", "accelerate", "PIL"}, MODEL | {"run", "settings", "sample", "evaluate", "__init__"}),
+    "tracking": (set(), PLAIN | {"run"}),
+    "tracking.tensorboard": ({"accelerate", "torch", "numpy", "PIL"}, {"tracking"}),
+    "tracking.wandb": ({"accelerate", "wandb"}, {"tracking"}),
+    "tracking.trackio": ({"accelerate", "trackio"}, {"tracking"}),
+    "tracking.mlflow": ({"accelerate", "mlflow"}, {"tracking"}),
+    "flops": ({"torch"}, {"config"}),
     "train": (
         {"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
-        MODEL | {"interop", "run", "settings", "sample", "evaluate", "__init__"},
+        MODEL | {"flops", "interop", "run", "settings", "sample", "evaluate", "tracking", "__init__"},
     ),
-    "bench": ({"torch", "accelerate", "diffusers", "numpy"}, MODEL | {"cores", "run", "sample", "train", "__init__"}),
+    "bench": (
+        {"torch", "accelerate", "diffusers", "numpy"},
+        MODEL | {"cores", "flops", "run", "sample", "train", "__init__"},
+    ),
     "doctor": (
         {"torch", "PIL"},
-        PLAIN | {"config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate", "__init__"},
+        PLAIN | {"config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate", "tracking", "__init__"},
     ),
     "doctor.findings": (set(), set()),
     "exposure": (
@@ -111,12 +124,13 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
-    "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
+    "completion": ({"argcomplete"}, {"metric", "options", "presets", "texts"}),
+    "cli": (set(), {"commands", "completion", "cores", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves", "parser", "sweep", "ui"}
+        | {"exposure", "exposure.curves", "keys", "parser", "sweep", "ui"}
         | {"interop", "__init__"},
     ),
     "interop": (

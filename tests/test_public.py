@@ -55,7 +55,8 @@ def test_a_public_name_is_documented_whole(name: str) -> None:
         assert missing_arguments(value, text) == []
         return
     assert inspect.isclass(value)
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value):  # a field may be told of where it is inherited from
+        text = "\n".join([text, *(cls.__doc__ or "" for cls in value.__mro__ if cls.__module__.startswith("ddpm_ip"))])
         fields = [f.name for f in dataclasses.fields(value) if f.name != "name"]
         assert [f for f in fields if not re.search(rf"\b{f}\b", text)] == []
     for method, function in own_members(value):

@@ -30,6 +30,7 @@ from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation, Perturbation
 from ddpm_ip.plain import DEPTH, parse_yaml, quoted, shown, yaml_text
+from ddpm_ip.presets import find
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed
 from ddpm_ip.sections import Classes, Diffusion, Train
@@ -43,17 +44,17 @@ log = logging.getLogger("ddpm_ip.config")
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a run is made of; each field is a section of a configuration's file.
+    """Everything that a run is made of.
 
-    Attributes:
-        data: the images: one of :data:`ddpm_ip.data.DataConfig`, such as :class:`ddpm_ip.data.folder.Folder`.
-        model: the network and its sizes (:mod:`ddpm_ip.nn`).
-        diffusion: noise levels, and what the network predicts.
-        classes: of a class-conditional model; None for an unconditional one.
-        perturbation: of what the network is fed in training (:mod:`ddpm_ip.perturbation`).
-        sampling: how images are made where nobody says otherwise.
-        train: steps, batches, optimizer, averages, what is saved and measured on the way.
-        seed: of all that training draws, in 0..2^64-1.
+    Args:
+        data: the images.
+        model: the network.
+        diffusion: the noise schedule, and what the network predicts.
+        classes: for a class-conditional network; null for an unconditional one.
+        perturbation: what is added to the network's input in training.
+        sampling: how images are made.
+        train: the training run.
+        seed: of the initial weights, the order of the images, their times and their noise.
     """
 
     data: Annotated[DataConfig, ByName()]
@@ -120,12 +121,21 @@ class Config:
 
 
 def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Reads a YAML file and puts overrides by dotted path (``train.batch_size``) on top.
+    """Reads a YAML file, or a preset by its name, and puts overrides by dotted path (``train.batch_size``) on top.
 
     Raises:
         ConfigError: the file cannot be read, or something in it cannot be used; the message names every such key.
     """
-    return from_dict(read_yaml(Path(path)), str(path), overrides)
+    return from_dict(read_tree(path), str(path), overrides)
+
+
+def read_tree(path: Path | str) -> dict[str, Any]:
+    """The plain values of a YAML file, or of a preset by its name, as they are written.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be read.
+    """
+    return read_yaml(find(path))
 
 
 def from_dict(
@@ -230,6 +240,9 @@ def _is_one_class(path: Sequence[str]) -> bool:
     return len(found) == 1 and has_name(found) and len(get_args(get_type_hints(found[0])["name"])) > 1
 
 
+AS_TYPED = ("train.alert_command",)  # a shell's colons, quotes and braces are no YAML
+
+
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
     """``["--train.batch_size", "256", "--seed=3"]`` to ``{"train.batch_size": 256, "seed": 3}``.
 
@@ -255,7 +268,7 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
             text = rest.pop(0)
         if key in overrides:
             raise ConfigError(f"--{shown(key)} is given twice")
-        overrides[key] = parse_yaml(text, f"--{key}")
+        overrides[key] = text if key in AS_TYPED else parse_yaml(text, f"--{key}")
     return overrides
 
 

@@ -65,6 +65,11 @@ def threads_said(environment: Mapping[str, str] = os.environ, parent: Mapping[st
     return int(said)
 
 
+def threads() -> int:
+    """Threads that this process computes with on the CPU: as many as the user says, else its share of the cores."""
+    return threads_said() or max(1, usable() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def _folders(groups: Path, membership: Path, what: str = "cpu") -> list[Path]:
     """The folders of the control groups that limit ``what`` of this process: its own, and all above it."""
     found = {groups, groups / what, groups / "cpu,cpuacct"}

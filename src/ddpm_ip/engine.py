@@ -15,7 +15,8 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import GradientAccumulationPlugin, gather_object
 
-from ddpm_ip.cores import main_memory, threads_said, usable
+from ddpm_ip.cores import main_memory, threads
+from ddpm_ip.cores import nodes as nodes
 from ddpm_ip.errors import ConfigError, UserError
 
 T = TypeVar("T")
@@ -107,8 +108,7 @@ def _join_on_cpu() -> bool:
 
 def _share_cores(device: torch.device) -> None:
     if device.type == "cpu":
-        share = max(1, usable() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-        torch.set_num_threads(threads_said() or share)
+        torch.set_num_threads(threads())
 
 
 def refuse_too_much(device: torch.device, needed: int) -> None:
@@ -216,6 +216,12 @@ def from_main(accelerator: Accelerator, value: T) -> T:
     if accelerator.num_processes > 1:
         torch.distributed.broadcast_object_list(box)
     return box[0]
+
+
+def slowest(accelerator: Accelerator, *seconds: float) -> list[float]:
+    """Of some durations the longest over all processes, which it waits for."""
+    everyone: list[tuple[float, ...]] = gather_object([seconds]) if accelerator.num_processes > 1 else [seconds]
+    return [max(each) for each in zip(*everyone, strict=True)]
 
 
 def agreed(accelerator: Accelerator, reason: str | None) -> str | None:

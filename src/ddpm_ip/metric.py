@@ -6,6 +6,7 @@ command line, the configuration, evaluation, training, tables and reports learn 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -230,6 +231,22 @@ def higher_is_better(name: str) -> bool | None:
     """Which way a value is better; None if nothing is known of it."""
     found = find(name)
     return None if found is None else found.value.higher
+
+
+def fixed(value: float, decimals: int, signs: bool = False) -> str:
+    """A number as a table prints it, such as ``1.250``: what rounds to zero has no sign.
+
+    Args:
+        value: the number.
+        decimals: behind the point.
+        signs: whether a positive number has its sign too, as a difference does: ``+1.250``.
+    """
+    return unsigned_zero(f"{value:{'+' if signs else ''}.{decimals}f}")
+
+
+def unsigned_zero(text: str) -> str:
+    """A printed number, without its sign if that is all that tells it from zero."""
+    return text if re.search("[1-9]|inf|nan", text) else text.lstrip("+-")
 
 
 def chosen(metrics: Sequence[str]) -> list[str]:

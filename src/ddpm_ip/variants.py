@@ -89,6 +89,11 @@ def one_or_more(value: Any) -> Any:
     return (value,) if type(value) in (int, float) else value
 
 
+def word_or_more(value: Any) -> Any:
+    """A word as the tuple that holds it; anything else as it is."""
+    return (value,) if isinstance(value, str) else value
+
+
 def variants(annotation: Any) -> list[type]:
     """The dataclasses that a field can hold, also any number of them in a tuple; none for a plain value."""
     if get_origin(annotation) is Annotated:

@@ -123,10 +123,11 @@ def test_a_failed_row_says_so_and_the_run_goes_on(
     [
         (["trian"], "the task must be one of train, sample, data, got 'trian'"),
         (["train", "--against", "plain,xyz"], "--against must be one of plain, diffusers, got 'xyz'"),
-        (["--batch", "0"], "--batch must be at least 1, got 0"),
+        (["--batch", "0"], "--batch_size must be at least 1, got 0"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--train.batchsize", "8"], "did you mean batch_size?"),
-        (["--train.batch_size", "8", "train"], "unexpected argument 'train'"),
+        (["--train.batch_size", "8", "trian"], "the task must be one of train, sample, data, got 'trian'"),
+        (["--against", "plain", "xyz"], "--against must be one of plain, diffusers, got 'xyz'"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_measured(
@@ -210,5 +211,5 @@ def test_two_processes_share_a_batch(tmp_path: Path) -> None:
 
 def test_a_batch_that_the_processes_cannot_share() -> None:
     device = torch.device("cpu")
-    with pytest.raises(ConfigError, match="--batch 7 is not divisible by the 2 processes"):
+    with pytest.raises(ConfigError, match="--batch_size 7 is not divisible by the 2 processes"):
         run._check(run._cases(BenchOptions(batches=(8, 7)), device), device, 2)

@@ -7,6 +7,8 @@ from tests.tiny import ROOT, yaml_file
 
 from ddpm_ip.doctor import configuration
 from ddpm_ip.evaluate import images
+from ddpm_ip.extras import how_to_install
+from ddpm_ip.tracking import trackers
 
 
 def test_of_many_images_the_first_are_looked_at(tmp_path, monkeypatch):
@@ -110,6 +112,16 @@ def test_an_extractor_that_training_would_miss(tmp_path, monkeypatch):
     monkeypatch.setattr(configuration, "installed", lambda package: None if package == "torch-fidelity" else "1")
     findings = look(config, **{"train.eval.every": 5, "train.eval.extractor": "inception"})["train.eval"]
     assert "torch-fidelity is not installed" in findings[-1].text
+
+
+def test_a_tracker_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(trackers, "is_installed", lambda name: name == "mlflow")
+    config = yaml_file(tmp_path)
+    (finding,) = look(config, **{"train.trackers": ["mlflow", "wandb"]})["train.trackers"]
+    assert finding.level == "problem"
+    assert finding.text == "train.trackers: wandb is not installed; training does not start"
+    assert how_to_install("wandb") in finding.cure
+    assert "train.trackers" not in look(config)
 
 
 def test_an_extractor_that_does_not_take_the_channels(tmp_path):

@@ -34,7 +34,7 @@ from ddpm_ip.evaluate.evaluate import Comparison, Evaluator, evaluate
 from ddpm_ip.evaluate.features import Pixels, find_extractor
 from ddpm_ip.evaluate.floor import floor
 from ddpm_ip.evaluate.images import open_samples
-from ddpm_ip.evaluate.program import keep
+from ddpm_ip.evaluate.program import keep, reference_images
 from ddpm_ip.images import save_png
 from ddpm_ip.run.record import Evaluation
 
@@ -756,3 +756,14 @@ def test_a_home_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DDPM_IP_CACHE", "~nobody-has-this-name/cache")
     with pytest.raises(ConfigError, match=r"~nobody-has-this-name/cache: there is no such home\. Give"):
         collect.cache_folder()
+
+
+def test_commands_on_a_run_take_the_same_references_but_statistics(tmp_path):
+    (tmp_path / "images").mkdir()
+    assert reference_images(None, (1, 8, 8)) is None
+    assert reference_images("digits", (1, 8, 8)) == Digits()
+    found = reference_images(str(tmp_path / "images"), (1, 8, 8))
+    assert (found.name, found.image_size) == ("folder", (8, 8))
+    np.savez(tmp_path / "statistics.npz", mu=np.zeros(64), sigma=np.eye(64))
+    with pytest.raises(ConfigError, match="holds statistics, and here images are needed"):
+        reference_images(str(tmp_path / "statistics.npz"), (1, 8, 8))

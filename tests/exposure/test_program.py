@@ -183,7 +183,7 @@ def test_the_labels_reach_the_network(with_labels, monkeypatch) -> None:
         (["--measure", "norms"], "choose of eps_norm, delta, errors, energy"),
         (
             ["--data.name", "folder", "--data.root", "nowhere", "--data.image_size", "8"],
-            "--reference CONFIG",
+            "--reference DATA",
         ),
     ],
 )

@@ -34,7 +34,7 @@ def test_what_was_chosen_is_told(runs, tmp_path):
     put_calibration(runs[0], calibration())
     text, _ = report(runs, tmp_path)
     for piece in (
-        "baseline: ddim,eta=0, 10 steps",
+        "baseline: ddim, 10 steps",
         "Chosen: <code>epsilon_scaling,scale=1.01</code> (constant scale). It leaves the least.",
         "A shorter distance.",
         "What your features see.",
@@ -81,7 +81,7 @@ def test_measured_pairs_stand_side_by_side(runs, tmp_path):
     assert UNMEASURED not in section
     table = section[: section.index("</table>")]
     assert re.findall(r"<td(?: class=\"\w+\")?>(.*?)</td>", table) == [
-        'ddim,eta=0<span class="spread"> 10 steps</span>',
+        'ddim<span class="spread"> 10 steps</span>',
         "2.00",
         "1.50",
         "−25.0\u00a0%",

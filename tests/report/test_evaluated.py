@@ -66,7 +66,7 @@ def test_evaluations_in_and_next_to_a_run_are_found(runs, tmp_path, place):
     assert measured(runs[0]) == [("FD-pixels", 1.25, None)]
     text = page(runs[:1], tmp_path)
     assert 'value="1.25"' in text
-    assert "ddim,eta=0" in text
+    assert "ddim" in text
     assert place.rpartition("/")[2] in text  # among the files that the numbers are from
 
 
@@ -116,7 +116,7 @@ def test_evaluated_samples_are_pictured(runs, tmp_path):
     before = page(runs, tmp_path).count("<img")
     (run,) = load_runs(runs[:1])
     assert run.folders == {"../of-baseline/ddim": folder}
-    assert 'alt="Samples of baseline, ddim,eta=0, 50 steps"' in page(runs[:1], tmp_path)
+    assert 'alt="Samples of baseline, ddim, 50 steps"' in page(runs[:1], tmp_path)
     (folder / "sampling.json").unlink()  # no folder of samples: somebody's pictures are not shown
     assert page(runs, tmp_path).count("<img") == before - 2  # both runs have these weights
 

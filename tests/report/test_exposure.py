@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ddpm_ip.exposure.curves import KINDS
+from ddpm_ip.report.downloads import files
 from ddpm_ip.report.exposure import Panel, dealt, finite, labels, panels, styles_of, write_figures
 from ddpm_ip.report.run import Run, load_runs
 
@@ -41,6 +42,7 @@ def test_the_files(tmp_path):
         assert picture.format == "PNG"
     rows = list(csv.DictReader(io.StringIO(first[2].decode())))
     assert len(rows) == 3 * (4 + 5)
+    assert [row["value"] for row in rows if row["curve"] == "a.new_one"] == ["1.0", "", ""], "not nan, not inf"
     (row,) = [row for row in rows if (row["label"], row["curve"], row["t"]) == ("ddim, 10 steps", "delta", "100.0")]
     assert [float(row[key]) for key in ("value", "se", "low", "high")] == pytest.approx([0.001, 0.0001, 0.0008, 0.0012])
     with pytest.raises(ValueError, match="no curve"):
@@ -53,15 +55,34 @@ def test_what_cannot_be_drawn_is_left_out():
     assert finite(None) == []
 
 
+def test_what_could_not_be_measured_is_empty_in_the_table_for_a_terminal():
+    text = exposure(delta=curve(0.5, float("nan"), float("inf"))).as_text()
+    assert [line.split()[-1] for line in text.splitlines()[2:]] == ["1", "1", "0.5"]
+    assert "nan" not in text
+
+
+def test_a_file_too_large_for_the_page_is_told():
+    """What is left out is named, and where else it is; the rest is offered."""
+    told = files("a", {"svg": "x", "csv": "y" * 300_001}, "all curves", "it lies elsewhere")
+    assert "Save all curves as <a href=" in told
+    assert "Too large for this page: all curves as CSV; it lies elsewhere." in told
+    assert "Save" not in files("a", {"csv": "y" * 300_001})
+    assert "Too large" not in files("a", {"csv": "y" * 300_000})
+
+
 def test_labels_tell_weights_apart():
     assert labels([exposure(), exposure("other"), exposure(weights="99" * 32)]) == [
         "ddim, 10 steps (abababab, seed 0)", "other", "ddim, 10 steps (99999999, seed 0)",
     ]  # fmt: skip
+    names = {"ab" * 32: "decay 0.9", "99" * 32: "decay 0.99"}
+    said = labels([exposure(), exposure(weights="99" * 32)], names)
+    assert said == ["ddim, 10 steps (decay 0.9)", "ddim, 10 steps (decay 0.99)"]
 
 
 def test_the_section_says_what_the_curves_support(runs, tmp_path):
     assert "Exposure bias</h2>" not in report(runs, tmp_path)[0]
     put_exposure(runs[0], exposure())
+    assert "<li>baseline: ddim, 10 steps: in sampling" in report(runs, tmp_path)[0], "one of two runs was measured"
     put_exposure(runs[1], exposure(**{"eps_norm.ratio": curve(1.005, 1.0, 1.0, se=0.004)}))
     text, page = report(runs, tmp_path)
     assert "baseline: ddim, 10 steps: in sampling the predicted noise is up to 5.00\u00a0% longer" in text

@@ -44,6 +44,15 @@ def test_the_table_is_shown_with_its_protocol_and_what_is_published(runs, tmp_pa
     assert len(page.ids) == len(set(page.ids))
 
 
+def test_what_all_tables_say_is_said_once(runs, tmp_path):
+    for run in runs:
+        write_grid(run)
+    text, _ = report(runs, tmp_path)
+    section = text[text.index("As in the papers") :]
+    assert section.count("50,000 images.") == section.count("[1] Not measured here.") == 1
+    assert "Protocol 0123456789ab: as above, of other weights." in section
+
+
 def test_its_numbers_stand_beside_those_of_other_runs(runs):
     for run, value in zip(runs, (3.25, 2.5), strict=True):
         write_grid(run, value)

@@ -10,8 +10,9 @@ import yaml
 from ddpm_ip.report.compare import differing_keys, lead, other_differences
 from ddpm_ip.report.page import markdown_table, write_report
 from ddpm_ip.report.plots import metric_by_evaluations, style_of
-from ddpm_ip.report.run import load_runs
+from ddpm_ip.report.run import Run, load_runs
 from ddpm_ip.report.table import tables
+from ddpm_ip.report.weights import weights_names
 
 from .synthetic import VALUES, config, make_run, result
 
@@ -94,7 +95,9 @@ def test_what_prints_the_same_or_differs_within_the_spread_is_a_tie(runs, tmp_pa
     text = html(write_report(runs, tmp_path / "page.html"))
     assert ('class="best"' in text, "(best)" in text) == (ahead is not None, ahead is not None)
     assert ("A tie: the values print the same" in text) == (ahead is None)
-    assert ("**" in markdown_table(runs)) == (ahead is not None)
+    markdown = markdown_table(runs)
+    assert ("**" in markdown) == (ahead is not None and None not in (first[1], second[1])), "by a spread that is known"
+    assert ("| ≈ " in markdown, "≈ </span>" in text) == (ahead is None, ahead is None)
 
 
 def test_seeds_decide_only_beyond_their_spread(runs, tmp_path):
@@ -110,7 +113,7 @@ def test_seeds_decide_only_beyond_their_spread(runs, tmp_path):
     assert "is baseline in 0 of 2 and perturbed in 1 of 2. In 1 of 2 nobody is" in text
     assert "Ahead in a row (marked; bold: by more than known spreads)" in text
     assert text.count("<strong><data") == 1
-    assert "differ by no more than their spreads" in text
+    assert "or differ seed by seed by no more than the spread of these differences" in text
 
 
 def test_among_three_the_first_must_be_ahead_of_all(runs, tmp_path):
@@ -162,12 +165,12 @@ def test_rows_are_named_in_order_and_steps_may_be_a_string(runs):
     write(runs[0], ddim, heun, record(1.0, {"name": "ddim", "eta": 0.0}, steps=50, spacing="uniform-linspace"))
     table = only_table(runs[:1])
     assert [(table.family_label(s), s.steps, s.evaluations) for s in table.settings] == [
-        ("ddim,eta=0", 50, 50), ("ddim,eta=0 · sections", "10,10,10", 30), ("heun", 10, 19),
+        ("ddim", 50, 50), ("ddim · sections", "10,10,10", 30), ("heun", 10, 19),
     ]  # fmt: skip
     text = markdown_table(runs[:1])
-    assert "| ddim,eta=0 · sections | 10,10,10 (30 evaluations) | 2.00 |" in text
+    assert "| ddim · sections | 10,10,10 (30 evaluations) | 2.00 |" in text
     assert "| heun | 10 (19 evaluations) | 3.00 |" in text
-    assert "| ddim,eta=0 | 50 | 1.00 |" in text
+    assert "| ddim | 50 | 1.00 |" in text
     lines = metric_by_evaluations(table).axes[0].lines
     assert [list(line.get_xdata()) for line in lines if len(line.get_xdata()) == 1] == [[50], [30], [19]]
     assert len({(line.get_color(), line.get_marker()) for line in lines if len(line.get_xdata()) == 1}) == 3
@@ -211,6 +214,24 @@ def test_averages_of_a_run_are_called_by_what_they_are(runs):
     assert [column.label for column in only_table(runs[:1]).columns] == ["baseline (eeeeeeee)", "baseline (ffffffff)"]
 
 
+def test_the_first_average_is_called_by_its_decay_and_checkpoints_by_their_step(runs):
+    """By a hash only where neither tells two weights apart."""
+    (runs[0] / "config.yaml").write_text(yaml.safe_dump({**config(0.0), "train": {"ema_decay": [0.999, 0.5]}}))
+    digests = {"aa" * 32: (1, "ema"), "bb" * 32: (1, "ema_2"), "cc" * 32: (2, "ema"), "dd" * 32: (2, "ema_2")}
+    for step in (1, 2):
+        folder = runs[0] / f"ckpt/step0000000{step}"
+        folder.mkdir(parents=True)
+        files = {f"{name}.safetensors": {"sha256": digest} for digest, (at, name) in digests.items() if at == step}
+        (folder / "manifest.json").write_text(json.dumps(files))
+    run = Run.load(runs[0])
+    first, second, third, _ = digests
+    assert weights_names(run, {first: True, second: "decay 0.5"}) == {first: "decay 0.999", second: "decay 0.5"}
+    assert weights_names(run, {first: None, third: None}) == {first: "step 1", third: "step 2"}
+    names = ["decay 0.999, step 1", "decay 0.5, step 1", "decay 0.999, step 2", "decay 0.5, step 2"]
+    assert list(weights_names(run, dict.fromkeys(digests)).values()) == names
+    assert weights_names(run, {"ee" * 32: None, "ff" * 32: None}) == {"ee" * 32: "eeeeeeee", "ff" * 32: "ffffffff"}
+
+
 def test_a_single_sampler_has_the_colour_of_its_run_as_the_legend_says(runs):
     for run in runs[:1]:
         (run / "results.json").unlink()
@@ -247,8 +268,9 @@ def test_differences_outside_the_config_are_told(runs):
 def test_markdown(runs):
     text = markdown_table(runs)
     assert "FD-pixels, 1797 samples against 1797 images of digits (SHA-256 cdcdcdcdcdcd)" in text
-    assert "| sampler | steps | baseline | perturbed | ratio |" in text
-    assert "| fixed_large | 10 | 6.500 | **5.200** | 0.800 |" in text
+    assert "| sampler | steps | baseline | perturbed | ratio | difference |" in text
+    assert "| fixed_large | 10 | 6.500 | 5.200 | 0.800 | −1.300 |" in text
+    assert "not bold, since no spread is known" in text
 
 
 def test_markdown_escapes(tmp_path):

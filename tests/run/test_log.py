@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from tests.tiny import finish, run, start, steps_saved, tiny, yaml_file
 
 from ddpm_ip.run import log as logs
 from ddpm_ip.run.folder import RunFolder
-from ddpm_ip.run.log import Metrics, Spare, drop_after, setup
+from ddpm_ip.run.log import Spare, drop_after, setup
 
 # Trains while from step 3 to step 7 no byte finds room on the disk, whatever is written.
 FULL = """
@@ -129,13 +128,6 @@ def test_a_place_where_tensorboard_cannot_write_costs_only_a_warning(tmp_path, p
     assert shown.count("TensorBoard's file cannot be written") == 1
     assert "Traceback" not in shown
     assert steps_saved(tmp_path / "run") == [2]
-
-
-def test_threads_tell_of_their_errors_as_before(tmp_path):
-    before = threading.excepthook
-    metrics = Metrics(RunFolder(tmp_path), 0)
-    metrics.close()
-    assert threading.excepthook == before
 
 
 def test_a_closed_or_full_terminal_ends_nothing(tmp_path, monkeypatch):

@@ -2,7 +2,18 @@
 
 import json
 
-from ddpm_ip.run.provenance import earlier
+import pytest
+
+from ddpm_ip.run.provenance import earlier, provenance
+
+
+@pytest.mark.parametrize("given", [["--train.alert_command", "curl secret"], ["--train.alert_command=curl secret"]])
+def test_the_command_for_alerts_is_not_kept(monkeypatch, given):
+    monkeypatch.setattr("sys.argv", ["ddpm-ip", "train", *given, "-e", "run"])
+    kept = provenance()["command"]
+    assert "secret" not in kept
+    assert kept.startswith("ddpm-ip train --train.alert_command")
+    assert kept.endswith("... -e run")
 
 
 def test_a_thousand_changes_of_settings_stand_in_the_newest_record_alone():

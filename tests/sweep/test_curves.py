@@ -1,6 +1,7 @@
 """Curves of exposure bias over seeds."""
 
 import csv
+import math
 
 import pytest
 from tests.sweep.test_plan import asked
@@ -39,6 +40,18 @@ def test_the_mean_and_deviation_of_each_point_are_drawn(tmp_path, monkeypatch):
         ("0", "ddim", 1.5, "2"), ("0", "heun", 7.0, "1"), ("0.1", "ddim", 5.0, "2"),
     ]  # fmt: skip
     assert [r["deviation"] for r in rows[2:4]] == ["", ""]
+
+
+def test_what_a_seed_could_not_measure_is_no_part_of_the_mean(tmp_path, monkeypatch):
+    monkeypatch.setattr(curves, "write_figures", lambda exposures, stem: [stem])
+    wanted = asked()
+    for run, value in zip(wanted.runs, (1.0, math.inf, math.nan, math.nan), strict=True):  # of two points, by seed
+        put(tmp_path / run.name, value)
+    write_curves(wanted, tmp_path)
+    rows = list(csv.DictReader((tmp_path / "exposure.csv").open()))
+    assert [(row["gamma"], row["t"], row["mean"], row["seeds"]) for row in rows] == [
+        ("0", "0.0", "1.0", "1"), ("0", "9.0", "2.0", "1"),
+    ]  # fmt: skip
 
 
 def test_the_figure_is_made(tmp_path):

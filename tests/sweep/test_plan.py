@@ -72,6 +72,7 @@ def test_keys_with_one_ending_are_told_by_their_whole_name():
         ({"over": {"seed": [0, 1]}}, "--seeds"),
         ({"options": {"seed": 1}}, "--seeds"),
         ({"options": {"perturbation.gamma": 0.2}}, "give it once"),
+        ({"options": {"train.alert_command": "true"}}, "for a single training"),
         ({"over": {"sampling.steps": [10, 20]}}, "--rows"),
         ({"over": {"train.print_freq": [10, 20]}}, "no step of the training"),
         ({"seeds": [0, 0]}, "once"),

@@ -58,9 +58,18 @@ def test_points_are_compared_seed_by_seed():
     assert float(second["difference_deviation"]) == pytest.approx(statistics.stdev([0, 0.02]))
     assert third["difference"] == ""
     text = summary(values).as_markdown()
-    assert "Differences from gamma=0, seed by seed:" in text
+    assert "Differences from gamma=0, seed by seed, ± the deviation of the differences; a tie is within it:" in text
     assert "| gamma=0.1 | ddim | -0.990 ± 0.014 (2) |" in text
     assert text.count("| gamma=0 |") == 1
+
+
+def test_a_difference_within_its_deviation_is_a_tie_and_zero_has_no_sign():
+    """-0.0001 ± 0.001 is one, and prints as 0.000; -0.5 is none."""
+    values = {("gamma=0", seed): 3.0 for seed in (0, 1)} | {("gamma=0.1", 0): 2.9992, ("gamma=0.1", 1): 3.0006}
+    values |= {("gamma=0.2", 0): 2.5, ("gamma=0.2", 1): 2.5}
+    text = summary(values, seeds=2).as_markdown()
+    assert "| gamma=0.1 | ddim | 0.000 ± 0.001 (tie) |" in text
+    assert "| gamma=0.2 | ddim | -0.500 ± 0.000 |" in text
 
 
 def test_one_seed_has_no_deviation_and_says_so():

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ddpm_ip.table.averages import compared
 from ddpm_ip.table.layout import as_csv, as_markdown, as_text
 
 HOSTILE = [
@@ -73,3 +74,15 @@ def test_text_and_csv_stay_on_their_lines(text: str) -> None:
 def test_ordinary_names_stay_as_they_are(text: str) -> None:
     for form in (as_markdown, as_text, as_csv):
         assert text in form(grid(text))
+
+
+def test_what_rounds_to_zero_has_no_sign() -> None:
+    """Distances such as KID may be a little below zero."""
+    table = grid("ddim")
+    for row, value in zip(table["blocks"][0]["rows"], (-0.0004, -0.04), strict=True):
+        row["cells"] = [{"value": value, "spread": 0.002, "seeds": 2, "mark": ""}]
+    assert "| ddim | 0.00 ± 0.00 |" in as_markdown(table)
+    assert "-0.04 ± 0.00" in as_text(table)
+    averages = compared({"0.9": {**table, "columns": "steps"}})
+    assert "0.00 ± 0.00" in averages
+    assert "-0.00" not in averages

@@ -17,7 +17,7 @@ from ddpm_ip import options, texts
 from ddpm_ip.commands.compare_samplers import every_sampler
 from ddpm_ip.config import Config, from_dict
 from ddpm_ip.errors import ConfigError
-from ddpm_ip.run.row import row_label
+from ddpm_ip.run.row import DEFAULTS, row_label, short_label
 from ddpm_ip.sample.program import SampleOptions
 from ddpm_ip.sampler import DDIM, Ancestral, DPMSolver, Plan, Rows
 from ddpm_ip.sampler.base import steps
@@ -236,6 +236,13 @@ def test_every_method_is_called_by_its_name() -> None:
     rows = asked("--rows", *names)
     assert named(rows) == names
     assert asked("--rows", *(row_label(row.row()) for row in rows)) == rows
+
+
+def test_a_page_made_of_files_calls_each_row_as_the_table_does() -> None:
+    names = [*every_sampler(), *(f"ddim+{name}" for name in DEFAULTS if name not in every_sampler())]
+    names += ["ddim,eta=0.5+tsr,k=0.9", *(f"{name},order=3" for name in ("dpm_solver", "dpm_solver_sde", "unipc"))]
+    rows = [row.row() for row in asked("--rows", *names)]
+    assert [short_label(row) for row in rows] == [row_label(brief(row)) for row in rows]
 
 
 def test_a_row_of_an_earlier_version_is_completed() -> None:

@@ -24,6 +24,8 @@ NOT_DRAWN = {  # why the tests of training as a whole leave them alone
     "sampling.precision": "a process computes in one precision: train.mixed_precision",
     "train.n_steps": "two",
     "train.eval.extractor": "needs weights that are downloaded; pixels need none",
+    "train.trackers": "packages that are not installed, and tests of their own",
+    "train.alert_command": "no part of a run; tests/tracking/test_command.py",
     "train.deterministic": "the CPU always is; PyTorch would be told for all tests after it",
 }
 VALUES: dict[str, tuple[Any, ...]] = {

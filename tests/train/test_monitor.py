@@ -21,6 +21,7 @@ from ddpm_ip.report.run import Run
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.record import Evaluation, understood
+from ddpm_ip.tracking.metrics import Metrics
 from ddpm_ip.train.loop import Hooks, train
 from ddpm_ip.train.monitor import PENDING, Watch
 
@@ -313,6 +314,16 @@ def test_best_weights_that_could_not_be_written_are_not_taken_for_the_best(tmp_p
     for step, (found, saves) in enumerate(numbers, 1):
         watch.note(step, found, lambda step=step, saves=saves: saved.append(step) or saves)
     assert saved == [1, 2, 3]
+
+
+def test_a_curve_that_turns_up_is_an_alert_until_it_turns_back(tmp_path):
+    """Trackers and the command are told once of each turn."""
+    told = SimpleNamespace(told=[], scalars=lambda *_: None, close=lambda: None)
+    told.alert = lambda alert: told.told.append((alert.kind, alert.step))
+    watch = Watch(RunFolder(tmp_path), 0, Metrics(RunFolder(tmp_path), 0, told))
+    for step, value in enumerate((5, 6, 7, 8, 9, 8, 9, 10, 11), 1):
+        watch.note(step, evaluation(value).to_dict(), lambda: True)
+    assert told.told == [("distance", 4), ("distance", 9)]
 
 
 @pytest.mark.parametrize("change", [{"n_images": 96}, {"sampling": {"steps": 50}}])

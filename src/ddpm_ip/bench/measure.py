@@ -1,4 +1,4 @@
-"""The clock, the count of operations, and what the device can do at best."""
+"""The clock, and what the device can do at best."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from ddpm_ip.config import Config
+from ddpm_ip.flops import MATMUL as MATMUL
+from ddpm_ip.flops import by_events, by_wall, matrix_product
+from ddpm_ip.flops import gflop_per_image as gflop_per_image
 
 Step = Callable[[], object]  # what is timed
 
-MATMUL = {"cuda": (8192, torch.bfloat16), "cpu": (2048, torch.float32)}  # size and type of the peak's matrices
 COPY_BYTES = 1 << 30
 
 
@@ -57,7 +56,7 @@ def measure(build: Callable[[], Step], plan: Plan, device: torch.device) -> Timi
         step()
     synchronize(device)
     warmup_s = time.perf_counter() - start
-    ms = _by_events(step, plan.steps) if device.type == "cuda" else _by_wall(step, plan.steps)
+    ms = by_events(step, plan.steps) if device.type == "cuda" else by_wall(step, plan.steps)
     return Timing(ms, warmup_s, _memory(device))
 
 
@@ -80,23 +79,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def gflop_per_image(config: Config) -> tuple[float, float]:
-    """10^9 operations (2 a multiply-add) for one image: one evaluation of the network, one training step.
-
-    Counted on the plain network without data, so that every system with this network is credited with the same work.
-    """
-    with torch.device("meta"):
-        network = config.build_network()
-        x = torch.empty(1, *config.shape)
-        t = torch.empty(1)
-    with FlopCounterMode(display=False) as forward:
-        y = network(x, t)
-    with FlopCounterMode(display=False) as backward:
-        y.sum().backward()
-    evaluation = forward.get_total_flops()
-    return evaluation / 1e9, (evaluation + backward.get_total_flops()) / 1e9
-
-
 def peak(device: torch.device) -> dict[str, float | None]:
     """The device's measured ceilings.
 
@@ -106,38 +88,18 @@ def peak(device: torch.device) -> dict[str, float | None]:
         has come to its power limit and lowered its clock; ``copy_tb_s``: 10^12 bytes read and written a second by a
         copy on the GPU. The last two are None on the CPU.
     """
-    n, dtype = MATMUL[device.type]
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    ms = statistics.median(measure(lambda: lambda: a @ b, Plan(3, 10 if device.type == "cuda" else 5), device).ms)
+    product, flop = matrix_product(device)
+    ms = statistics.median(measure(lambda: product, Plan(3, 10 if device.type == "cuda" else 5), device).ms)
     ceilings: dict[str, float | None] = dict.fromkeys(("matmul_tflops", "matmul_sustained_tflops", "copy_tb_s"))
-    ceilings["matmul_tflops"] = 2 * n**3 / ms / 1e9
+    ceilings["matmul_tflops"] = flop / ms / 1e9
     if device.type == "cuda":
-        ms = statistics.median(measure(lambda: lambda: a @ b, Plan(800, 200), device).ms)
-        ceilings["matmul_sustained_tflops"] = 2 * n**3 / ms / 1e9
+        ms = statistics.median(measure(lambda: product, Plan(800, 200), device).ms)
+        ceilings["matmul_sustained_tflops"] = flop / ms / 1e9
         source = torch.ones(COPY_BYTES, dtype=torch.uint8, device=device)
         target = torch.empty_like(source)
         ms = statistics.median(measure(lambda: lambda: target.copy_(source), Plan(3, 10), device).ms)
         ceilings["copy_tb_s"] = 2 * COPY_BYTES / ms / 1e9
     return ceilings
-
-
-def _by_events(step: Step, steps: int) -> list[float]:
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]  # type: ignore[no-untyped-call]
-    events[0].record()
-    for event in events[1:]:
-        step()
-        event.record()
-    torch.cuda.synchronize()
-    return [before.elapsed_time(after) for before, after in pairwise(events)]
-
-
-def _by_wall(step: Step, steps: int) -> list[float]:
-    ms = []
-    for _ in range(steps):
-        start = time.perf_counter()
-        step()
-        ms.append(1000 * (time.perf_counter() - start))
-    return ms
 
 
 def _memory(device: torch.device) -> dict[str, float] | None:

@@ -66,7 +66,10 @@ class BenchOptions:
     def __post_init__(self) -> None:
         _check_names("the task", self.tasks, TASKS)
         _check_names("--against", self.against, RIVALS)
-        for name, values in (("--batch", self.batches or ()), ("--steps", () if self.steps is None else (self.steps,))):
+        for name, values in (
+            ("--batch_size", self.batches or ()),
+            ("--steps", () if self.steps is None else (self.steps,)),
+        ):
             if bad := [value for value in values if value < 1]:
                 raise ConfigError(f"{name} must be at least 1, got {bad[0]}")
 
@@ -180,7 +183,9 @@ def _check(cases: Sequence[Case], device: torch.device, gpus: int) -> None:
     if device.type not in ("cuda", "cpu"):
         raise ConfigError(f"bench has no clock for {device.type}: set ACCELERATE_USE_CPU=true to measure the CPU")
     if bad := [case.batch for case in cases if case.batch % gpus]:
-        raise ConfigError(f"--batch {bad[0]} is not divisible by the {gpus} processes, and each takes an equal share")
+        raise ConfigError(
+            f"--batch_size {bad[0]} is not divisible by the {gpus} processes, and each takes an equal share"
+        )
     if any(case.system == "diffusers" for case in cases):
         theirs.load()
 

@@ -13,18 +13,14 @@ def arguments(p: argparse.ArgumentParser) -> None:
     options.add_single(p)
     options.add_guidance(p)
     options.add_common(p)
-    p.add_argument("--n", type=int, default=2000, metavar="N", help="walks behind each fit (default: %(default)s)")
+    options.add_count(p, 2000, "walks behind each fit")
     p.add_argument(
         "--extractor",
         metavar="NAME",
         help="features that decide, as for `ddpm-ip evaluate`, and a short search in them (default: none; a distance "
         "that needs no network decides)",
     )
-    p.add_argument(
-        "--reference",
-        metavar="CONFIG",
-        help="YAML file whose data section has the real images (default: the run's own training images)",
-    )
+    options.add_reference(p)
     p.add_argument(
         "--times",
         action="store_true",
@@ -34,7 +30,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    from ddpm_ip.config import load, parse_overrides
+    from ddpm_ip.config import parse_overrides
+    from ddpm_ip.evaluate.program import reference_images
     from ddpm_ip.exposure.calibrate import CalibrateOptions, calibrate
     from ddpm_ip.exposure.times import calibrate_with_times
     from ddpm_ip.interop.find import find_weights
@@ -48,7 +45,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = configured(weights, args.weights, args.config, overrides)
     sampling = config.sampling if args.guidance is None else config.sampling.guided(args.guidance)
     seed = {} if args.seed is None else {"seed": args.seed}
-    reference = load(args.reference).data if args.reference else None
+    reference = reference_images(args.reference, config.shape)
     wanted = CalibrateOptions(n=args.n, extractor=args.extractor, reference=reference, **seed)
     found = (calibrate_with_times if args.times else calibrate)(config, weights, sampling, wanted)
     if os.environ.get("RANK", "0") == "0":

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddpm_ip import options
 
@@ -23,33 +23,18 @@ DEFAULTS = {
 MEASURE_HELP = (
     "of eps_norm (of the predicted noise, in sampling and on real states), delta (how far walks from real images "
     "drift), errors (of the predicted clean image after one and after all steps, from 10 times on: with 50 steps more "
-    "than half of the work) and energy (by frequency band, and the time that states look like); default: all"
+    "than half of the work) and energy (by frequency band, and the time that states look like) (default: all)"
 )
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
-    )
-    p.add_argument(
-        "--weights",
-        type=Path,
-        nargs="+",
-        action="extend",
-        required=True,
-        help="what `ddpm-ip sample` takes; several are lines of one figure",
-    )
-    options.add_average(p)
-    p.add_argument("--n", type=int, default=10_000, metavar="N", help="images (default: %(default)s, or all real ones)")
+    options.add_weights(p, several=True)
+    options.add_count(p, 10_000, "images; at most as many as there are real ones")
     p.add_argument("--measure", nargs="+", metavar="M", help=MEASURE_HELP)
     options.add_rows(p, DEFAULTS)
-    p.add_argument("--seed", type=int, help="of the noise, and of the choice of real images (default: 0)")
+    options.add_seed(p, "of the noise, and of the choice of real images")
     options.add_common(p)
-    p.add_argument(
-        "--reference",
-        metavar="CONFIG",
-        help="YAML file whose data section has the real images (default: the run's own training images)",
-    )
+    options.add_reference(p)
     p.add_argument("--again", action="store_true", help="measure also what is there already")
     p.add_argument(
         "-o",
@@ -61,7 +46,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    from ddpm_ip.config import load, parse_overrides
+    from ddpm_ip.config import parse_overrides
     from ddpm_ip.exposure.program import ExposureOptions
     from ddpm_ip.output import say
     from ddpm_ip.report.exposure import write_figures
@@ -70,9 +55,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     main = os.environ.get("RANK", "0") == "0"
     setup(None, main)
-    measures = {} if args.measure is None else {"measures": options.listed(" ".join(args.measure))}
-    reference = load(args.reference).data if args.reference else None
-    wanted = ExposureOptions(n=args.n, again=args.again, reference=reference, **measures)
+    measures: dict[str, Any] = {} if args.measure is None else {"measures": options.listed(" ".join(args.measure))}
+    wanted = ExposureOptions(n=args.n, again=args.again, **measures)
     rows, common = options.many_overrides(args, parse_overrides(rest))
     if args.seed is not None:
         add_once(common, {"sampling.seed": args.seed})
@@ -92,6 +76,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def _of(path: Path, args: argparse.Namespace, rows: Sequence[dict[str, object]], wanted: ExposureOptions) -> list[Kept]:
     """The exposures of some weights, for each row and number of steps."""
+    from ddpm_ip.evaluate.program import reference_images
     from ddpm_ip.exposure.program import exposures, with_usual_steps
     from ddpm_ip.interop.find import find_weights
     from ddpm_ip.sample.program import configured
@@ -103,6 +88,7 @@ def _of(path: Path, args: argparse.Namespace, rows: Sequence[dict[str, object]],
         for steps in ([{}] if args.steps is None else [{"sampling.steps": count} for count in args.steps])
     ]
     samplings = [with_usual_steps(config.sampling, config) for config in configs]
+    wanted = replace(wanted, reference=reference_images(args.reference, configs[0].shape))
     return exposures(configs[0], weights, list(dict.fromkeys(samplings)), wanted)
 
 

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from ddpm_ip.table.rows import TableOptions
 
 
+SEEDS = ("--seeds", "--seed")
+
+
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("-e", "--exp_dir", type=Path, required=True, metavar="EXP_DIR", help="folder of a run")
+    options.add_run(p)
     options.add_average(p, several=True)
-    add_measuring(p, n_samples=50_000)
+    add_measuring(p, n_samples=50_000, seeds=SEEDS)
     p.add_argument(
         "--grid",
         action="store_true",
@@ -34,7 +37,7 @@ def add_measuring(
     p: argparse.ArgumentParser,
     n_samples: int,
     defaults: Mapping[str, str] = options.TABLE_DEFAULTS,
-    seeds: str = "--seeds",
+    seeds: Sequence[str] = ("--seeds",),
 ) -> None:
     """The options of a table but for the run; see :func:`ddpm_ip.options.add_many`.
 
@@ -47,7 +50,7 @@ def add_measuring(
     options.add_many(p, defaults)
     p.add_argument("--n_samples", type=int, default=n_samples, metavar="N", help="images a cell (default: %(default)s)")
     p.add_argument(
-        seeds,
+        *seeds,
         type=int,
         nargs="+",
         metavar="S",
@@ -56,7 +59,8 @@ def add_measuring(
     p.add_argument(
         "--extractor",
         default="inception",
-        help="of the features, as for `ddpm-ip evaluate`; FID is of inception alone (default: %(default)s)",
+        metavar="NAME",
+        help="whose features, as for `ddpm-ip evaluate`; FID is of inception alone (default: %(default)s)",
     )
     p.add_argument(
         "--metrics",
@@ -69,11 +73,7 @@ def add_measuring(
     p.add_argument(
         "--keep_images", action="store_true", help="write the images, too (default: they go straight into the features)"
     )
-    p.add_argument(
-        "--reference",
-        metavar="CONFIG",
-        help="YAML file whose data section is compared with (default: the run's own training images)",
-    )
+    options.add_reference(p)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -154,12 +154,13 @@ def asked(
     Raises:
         ConfigError: an option cannot be used.
     """
-    from ddpm_ip.config import from_dict, load, parse_overrides
+    from ddpm_ip.config import from_dict, parse_overrides
+    from ddpm_ip.evaluate.program import reference_images
     from ddpm_ip.table.rows import TableOptions
 
     rows, common = options.many_overrides(args, parse_overrides(rest))
     config = from_dict(tree, origin, common)
-    reference = load(args.reference).data if args.reference else None
+    reference = reference_images(args.reference, config.shape)
     samplings = [from_dict(tree, origin, {**common, **row}).sampling for row in rows]
     metrics = None if args.metrics is None else listed(" ".join(args.metrics))
     named = ("steps", "evaluations", "n_samples", "seeds", "extractor", "keep_images")

@@ -31,7 +31,7 @@ class Unknown:
         raise DataError(
             "data.name is unknown: nothing says on which images this network was trained. Name some: --data.name "
             "cifar10 --data.root ROOT, with --change data to continue training; a table compares with those of "
-            "--reference CONFIG"
+            "--reference DATA"
         )
 
     def some_labels(self) -> Labels | None:

@@ -55,6 +55,7 @@ def check_configuration(path: Path | str | None, overrides: dict[str, Any], run:
         yield from check_average(config, "train.n_steps", config.train.n_steps)
     yield from _sampling(config)
     yield from _evaluation(config)
+    yield from _trackers(config)
 
 
 def _labels(config: Config) -> Iterable[Finding]:
@@ -126,6 +127,17 @@ def _evaluation(config: Config) -> Iterable[Finding]:
         yield Finding("problem", "train.eval", text, TORCH_FIDELITY)
 
 
+def _trackers(config: Config) -> Iterable[Finding]:
+    """Whether the trackers that are asked for are installed; else training refuses to start."""
+    from ddpm_ip.tracking.trackers import refuse_missing
+
+    try:
+        refuse_missing(config.train.trackers)
+    except UserError as error:
+        text, _, cure = str(error).partition("installed: ")
+        yield Finding("problem", "train.trackers", f"{text}installed; training does not start", cure)
+
+
 def _data(config: Config) -> Iterable[Finding]:
     data = config.data
     root = getattr(data, "root", None)
@@ -135,7 +147,7 @@ def _data(config: Config) -> Iterable[Finding]:
             "note",
             "data",
             "nothing says on which images the network was trained",
-            "--data.name and --data.root, with --change data to train on; a table takes --reference CONFIG",
+            "--data.name and --data.root, with --change data to train on; a table takes --reference DATA",
         )
     elif place is None:
         yield Finding("OK", "data", f"{data.name}, in the package")

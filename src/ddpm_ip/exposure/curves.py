@@ -55,6 +55,10 @@ class Curve:
         if len({len(x) for x in (self.t, self.value, self.se, self.low, self.high)}) != 1:
             raise ValueError("a curve has a value, a standard error and an interval at each time")
 
+    def known(self) -> dict[float, float]:
+        """The values by time, but for those that are no finite number: there nothing could be measured."""
+        return {t: value for t, value in zip(self.t, self.value, strict=True) if math.isfinite(value)}
+
 
 @dataclass(frozen=True, repr=False)
 class Exposure:
@@ -85,7 +89,7 @@ class Exposure:
     def as_text(self) -> str:
         """The curves of ``COLUMNS`` that there are, by time, as a table for people, from noise to image."""
         named = {name: self.curves[name] for name in COLUMNS if name in self.curves}
-        cells = {name: dict(zip(curve.t, curve.value, strict=True)) for name, curve in named.items()}
+        cells = {name: curve.known() for name, curve in named.items()}
         times = sorted({t for curve in named.values() for t in curve.t}, reverse=True)
         rows = [["t", *named]]
         rows += [[f"{t:g}", *(f"{found[t]:.5g}" if t in found else "" for found in cells.values())] for t in times]

@@ -203,7 +203,7 @@ def real_images(config: Config, engine: Accelerator, reference: DataConfig | Non
     except UserError as error:
         raise ConfigError(
             f"exposure bias is measured against real images, and those of the run cannot be had: {error}\nMake them "
-            "available, or name the same or similar ones with --reference CONFIG, a YAML file with a section data"
+            "available, or name the same or similar ones with --reference DATA"
             if reference is None
             else f"--reference: {error}"
         ) from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from ddpm_ip.report.cells import Cell, gap
 from ddpm_ip.report.laboratory import Calibration, Candidate
 from ddpm_ip.report.markup import Markup, tag
 from ddpm_ip.report.numbers import counted, figures, percent, signed
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
-from ddpm_ip.report.table import Cell, Column, Setting, Table
+from ddpm_ip.report.table import Column, Setting, Table
 
 AUTO = "auto"  # the correction that uses a calibration
 UNMEASURED = "No number with --corrections auto was measured yet: nothing is known of its effect."
@@ -62,10 +63,12 @@ def _measured(table: Table, rows: Sequence[tuple[Column, Setting, Cell, Cell]]) 
     body = []
     for column, setting, before, after in rows:
         change = percent(after.value / before.value - 1) if before.value > 0 < after.value else None
-        told = change or signed(show(after.value - before.value))
+        apart = gap(before, after)
+        told = change or signed(show(apart.size))
         steps = setting.steps
         told_steps = counted(steps, "step") if isinstance(steps, int) else f"steps {steps}"
-        tied = "" if table.differ(before, after) else " (tie)"
+        spread = f" (difference {signed(show(apart.size))} ± {show(apart.spread)})" if apart.spread is not None else ""
+        tied = spread + ("" if table.differ(before, after) else " (tie)")
         body.append(
             tag(
                 "tr",

@@ -75,7 +75,7 @@ def lead(runs: Sequence[Run]) -> str:
     same = len({key for run in runs for key in run.settings}) - len(keys)
     if len(groups) == 1:
         return f"{_count(len(runs)).capitalize()} runs differ in their seed alone: {about}{_training(runs[0])}."
-    seeds = "" if len(groups) == len(runs) else f", {_count(len(groups))} settings with several seeds"
+    seeds = "" if len(groups) == len(runs) else f", {_of_seeds(runs, len(groups))}"
     opening = f"{_count(len(runs)).capitalize()} runs are compared{seeds}: {about}."
     if not keys:
         return f"{opening} Their configs are the same in all {same} settings{_training(runs[0])}."
@@ -84,6 +84,14 @@ def lead(runs: Sequence[Run]) -> str:
     differ = sentence_list(where) if len(told) <= 3 else f"{_count(len(told))} settings, listed under “Provenance”"
     seed = "" if SEED in keys or SEED not in runs[0].settings else ", the seed among them"
     return f"{opening} Their configs differ in {differ}; the other {_count(same)} settings are the same{seed}."
+
+
+def _of_seeds(runs: Sequence[Run], groups: int) -> str:
+    """How many groups of runs there are, and how many of them have several seeds."""
+    names = [run.group or str(run.path) for run in runs]
+    several = sum(names.count(name) > 1 for name in set(names))
+    which = "with several seeds" if several == groups else f"{_count(several)} of them with several seeds"
+    return f"{_count(groups)} settings{'' if several == groups else ','} {which}"
 
 
 def one_of_each_group(runs: Sequence[Run]) -> list[Run]:

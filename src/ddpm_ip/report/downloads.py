@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import TypeAlias
 
-from ddpm_ip.report.markup import INVISIBLE, Markup, escape, tag
+from ddpm_ip.report.markup import INVISIBLE, Markup, escape, sentence_list, tag
 from ddpm_ip.report.svg import COLORS, SWATCH, swatch
 
 Entry: TypeAlias = tuple["int | None", int, str]  # colour and marker, dashes, and what the line is called
@@ -76,12 +76,18 @@ def _narrowed(name: str, room: float) -> str:
     return f' textLength="{room:g}" lengthAdjust="spacingAndGlyphs"' if 5.0 * len(name) > room else ""
 
 
-def files(name: str, contents: dict[str, str]) -> Markup | None:
-    """Links that save files: they are addresses within the page, and open nothing.
+IN_FOLDERS = "the numbers are in the run folders"
+
+
+def files(name: str, contents: dict[str, str], what: str = "", instead: str = IN_FOLDERS) -> Markup | None:
+    """Links that save files, with what is too large to be offered: they are addresses within the page.
 
     Args:
         name: of the files, without an end.
-        contents: text by the kind of file, ``svg`` or ``csv``; what is too large for a page is left out.
+        contents: text by the kind of file, ``svg`` or ``csv``; what is too large for a page is left out, and that is
+            said.
+        what: is saved, where that is not the figure above.
+        instead: where else to find what was left out.
     """
     kinds = {"svg": "image/svg+xml", "csv": "text/csv"}
     links = [
@@ -89,7 +95,12 @@ def files(name: str, contents: dict[str, str]) -> Markup | None:
         for kind, text in contents.items()
         if len(text) <= LARGEST
     ]
-    return tag("p.files", "Save as ", [part for link in links for part in (" · ", link)][1:]) if links else None
+    large = [kind.upper() for kind, text in contents.items() if len(text) > LARGEST]
+    left_out = f"Too large for this page: {what or name} as {sentence_list(large)}; {instead}." if large else None
+    opening = f"Save {what} as " if what else "Save as "
+    saved = [opening, *[part for link in links for part in (" · ", link)][1:]] if links else []
+    space = " " if saved and left_out else None
+    return tag("p.files", saved, space, left_out) if contents else None
 
 
 def safe(name: str) -> str:

@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from ddpm_ip.metric import higher_is_better
+from ddpm_ip.report.cells import SAMPLING, TRAINING, gap
 from ddpm_ip.report.compare import describe
 from ddpm_ip.report.markup import sentence_list
 from ddpm_ip.report.numbers import counted, figures, percent, signed
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_FAMILIES = 6  # samplers that are drawn apart; of more, each is thin and their median is bold
 MOST_SENTENCES = 4
+MANY_SEEDS = 5  # below that, a standard deviation is little known
+ONE_TRAINING = "One training seed: how much training itself varies is not known."
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,16 @@ class Effect:
     Attributes:
         setting, column: of which number.
         size: relative change, or the difference where a value is not above zero.
-        margin: how far the spreads of both reach together, in the same unit; None if no spread is known.
-        tie: whether the two print the same or are within their spreads.
+        margin: of :class:`ddpm_ip.report.cells.Gap`, in the same unit; None if no spread is known.
+        seeds: how many pairs of one seed are compared; 0 where the numbers are not compared in pairs.
+        tie: whether the two print the same or differ by no more than the margin.
     """
 
     setting: Setting
     column: Column
     size: float
     margin: float | None
+    seeds: int
     tie: bool
 
 
@@ -103,11 +108,10 @@ def effects(table: Table, runs: Sequence[Run]) -> Effects | None:
     found = []
     for setting, column, one, other in pairs:
         unit = one.value if relative else 1.0
-        known = one.spread is not None and other.spread is not None
-        margin = (one.margin + other.margin) / unit if known else None
-        size = (other.value - one.value) / unit
-        if math.isfinite(size):
-            found.append(Effect(setting, column, size, margin, not table.differ(one, other)))
+        apart = gap(one, other)
+        margin = apart.margin / unit if apart.known else None
+        if math.isfinite(size := apart.size / unit):
+            found.append(Effect(setting, column, size, margin, apart.seeds, not table.differ(one, other)))
     return Effects(table, baseline, relative, tuple(found)) if found else None
 
 
@@ -144,22 +148,38 @@ def _of_column(found: Effects, column: Column, metric: str) -> str:
 def _sure(found: Effects) -> str:
     """What the spread is over, or that none is known."""
     columns = (found.baseline, *found.others)
-    return spread_known(found.table, columns)
+    pairs = sorted({effect.seeds for effect in found.every} - {0})
+    if not pairs:
+        return spread_known(found.table, columns)
+    over = {cell.over for (_, column), cell in found.table.cells.items() if column in columns}
+    seeds = f"{counts_of(pairs)} {TRAINING if TRAINING in over else SAMPLING}"
+    together = any(effect.margin is not None and not effect.seeds for effect in found.every)
+    some = " Where the seeds are not the same, the spreads of both together count." if together else ""
+    some += " With so few seeds, what is beyond it may still be chance." if pairs[0] < MANY_SEEDS else ""
+    some += " Of some numbers no spread is known." if any(e.margin is None for e in found.every) else ""
+    return (
+        f"Compared seed by seed: the spread is the standard deviation of the differences over {seeds}; "
+        f"what is within it is a tie.{some}{'' if TRAINING in over else f' {ONE_TRAINING}'}"
+    )
 
 
 def spread_known(table: Table, columns: Sequence[Column]) -> str:
     """A sentence on what is known of the spread of some columns."""
     cells = [cell for (_, column), cell in table.cells.items() if column in columns]
     over = {cell.over for cell in cells if cell.spread is not None}
-    if "training seeds" in over:
-        counts = sorted({cell.seeds for cell in cells if cell.over == "training seeds"})
-        seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-        some = " Of some numbers no such spread is known." if any(c.over != "training seeds" for c in cells) else ""
+    if TRAINING in over:
+        seeds = counts_of(sorted({cell.seeds for cell in cells if cell.over == TRAINING}))
+        some = " Of some numbers no such spread is known." if any(c.over != TRAINING for c in cells) else ""
         return f"Spread: the standard deviation over {seeds} training seeds; what is within it is a tie.{some}"
     if over:
         what = " or ".join(sorted(over))
-        return f"Spread: over {what}. One training seed: how much training itself varies is not known."
+        return f"Spread: over {what}. {ONE_TRAINING}"
     return "One training seed and one sampling seed: no spread is known, so that small differences may be chance."
+
+
+def counts_of(counts: Sequence[int]) -> str:
+    """``3``, or from which to which number, of rising ones."""
+    return f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
 
 
 def draw_effects(found: Effects) -> Figure:
@@ -176,7 +196,7 @@ def draw_effects(found: Effects) -> Figure:
             _median(axes, found.of(column), column.series, unit)
     steps = sorted({e.setting.evaluations for e in found.every if e.setting.evaluations > 0})
     evaluations_axis(axes, steps or [1])
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}" if value else "0")
+    axes.yaxis.set_major_formatter(lambda value, _: signed(f"{value:g}"))
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, -0.1 * (high - low)), max(high, 0.1 * (high - low)))
     axes.set_xlabel("network evaluations")

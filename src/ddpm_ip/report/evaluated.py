@@ -109,16 +109,17 @@ def _named(record: Record, home: str) -> Record:
 
 
 def checkpoints_of(folder: Path) -> dict[str, str]:
-    """Where the averaged weights of the checkpoints that are there lie, by their SHA-256."""
+    """The files of the averaged weights of the checkpoints that are there, relative to the run, by their SHA-256."""
     found: dict[str, str] = {}
     for pattern in MANIFESTS:
         for path in sorted(folder.glob(pattern)):
             try:
                 files = read_json(path)
-                hashes = [str(files[name]["sha256"]) for name in files if re.fullmatch(AVERAGE, name)]
+                hashes = {str(files[name]["sha256"]): name for name in files if re.fullmatch(AVERAGE, name)}
             except (UserError, *UNREADABLE):  # sampling says what is wrong with it
                 continue
-            found |= dict.fromkeys(hashes, f"{path.parent.parent.name}/{path.parent.name}")
+            home = f"{path.parent.parent.name}/{path.parent.name}"
+            found |= {digest: f"{home}/{name}" for digest, name in hashes.items()}
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,10 +17,11 @@ from ddpm_ip.files import write_bytes, write_text
 from ddpm_ip.report.compare import grouped, show
 from ddpm_ip.report.downloads import csv_text, files, standalone
 from ddpm_ip.report.markup import INVISIBLE, Markup, tag
-from ddpm_ip.report.numbers import counted, figures, percent
+from ddpm_ip.report.numbers import counted, figures, minus, percent
 from ddpm_ip.report.plots import DASHES, INK, LARGEST, MARKERS, make_figure, style_of, styled
 from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import swatch, to_svg
+from ddpm_ip.report.weights import weights_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +41,7 @@ ENERGY = (
     "real noisy images of the same level: 1 is no bias. haar0 and ring0 are the coarsest bands."
 )
 BANDS = "energy."  # of a band: many, so the page folds them
+ALSO = "the figure that ddpm-ip exposure draws has its numbers beside it"
 WIDE, TALL = 3.6, 2.6  # inches of a panel, with what is around its axes
 LOG = 50.0  # from this ratio of the largest value to the smallest on, an axis is logarithmic
 
@@ -80,11 +82,11 @@ def panels(exposures: Sequence[Exposure]) -> list[Panel]:
 
 
 def as_csv(exposures: Sequence[Exposure]) -> str:
-    """Every point of every curve, unrounded."""
+    """Every point of every curve, unrounded; what is no finite number, and so could not be measured, is empty."""
     return csv_text(
         HEAD,
         (
-            (e.label, e.weights, e.n, name, *point)
+            (e.label, e.weights, e.n, name, *(x if math.isfinite(x) else "" for x in point))
             for e in exposures
             for name, c in e.curves.items()
             for point in zip(c.t, c.value, c.se, c.low, c.high, strict=True)
@@ -92,10 +94,13 @@ def as_csv(exposures: Sequence[Exposure]) -> str:
     )
 
 
-def labels(exposures: Sequence[Exposure]) -> list[str]:
-    """What each is called; by its weights too where others are called the same."""
+def labels(exposures: Sequence[Exposure], weights: Mapping[str | None, str] | None = None) -> list[str]:
+    """What each is called; where others are called the same, by its weights, by their names, and its seed too."""
     said = [exposure.label for exposure in exposures]
-    more = [f" ({e.weights[:8]}, seed {show(e.sampling.get('seed'))})" for e in exposures]
+    names = weights or {}
+    seeds = {exposure.sampling.get("seed") for exposure in exposures}
+    of_seeds = [f", seed {show(e.sampling.get('seed'))}" if len(seeds) > 1 or not weights else "" for e in exposures]
+    more = [f" ({names.get(e.weights, e.weights[:8])}{seed})" for e, seed in zip(exposures, of_seeds, strict=True)]
     return [one if said.count(one) == 1 else one + other for one, other in zip(said, more, strict=True)]
 
 
@@ -206,7 +211,7 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         return None
     shown = dealt(found, MOST_LINES)
     exposures, styles = [exposure for _, exposure in shown], styles_of(shown)
-    names = _names(shown)
+    names = _names(shown, len(runs) > 1)
     entries = [(*style, name) for style, name in zip(styles, _legend_names(shown, names), strict=True)]
     more = len(found) - len(shown)
     every = panels(exposures)
@@ -223,7 +228,7 @@ def exposure_section(runs: Sequence[Run]) -> Markup | None:
         _farthest(names, exposures),
         tag("p.quiet", "Bands: 95 % bootstrap intervals. Sampling runs from the right (noise) to the left (image)."),
         tag("p.quiet", f"{counted(more, 'more measurement')} not drawn.") if more > 0 else None,
-        files("exposure bias", {"csv": as_csv(exposures)}),
+        files("exposure bias", {"csv": as_csv(exposures)}, "all curves", ALSO),
     )  # fmt: skip
 
 
@@ -241,10 +246,13 @@ def _folded(bands: Sequence[Markup]) -> Markup:
     return tag("details.folded", summary, tag("p.quiet", ENERGY), tag("div.panels", bands))
 
 
-def _names(shown: Sequence[tuple[Run, Exposure]]) -> list[str]:
-    """What the lines are called: of several runs, each by its run too."""
-    by_run = {run.path: iter(labels([e for other, e in shown if other.path == run.path])) for run, _ in shown}
-    return [f"{run.name}: {next(by_run[run.path])}" if len(by_run) > 1 else next(by_run[run.path]) for run, _ in shown]
+def _names(shown: Sequence[tuple[Run, Exposure]], several: bool) -> list[str]:
+    """What the lines are called: on a page of several runs, each by its run too."""
+    by_run = {}
+    for run in {run.path: run for run, _ in shown}.values():
+        own = [exposure for other, exposure in shown if other.path == run.path]
+        by_run[run.path] = iter(labels(own, weights_names(run, dict.fromkeys(e.weights for e in own))))
+    return [f"{run.name}: {next(by_run[run.path])}" if several else next(by_run[run.path]) for run, _ in shown]
 
 
 def _legend_names(shown: Sequence[tuple[Run, Exposure]], names: Sequence[str]) -> list[str]:
@@ -352,4 +360,4 @@ def _cell(curve: Curve | None, kind: str) -> Markup:
         return tag("td", "–")
     t, value, low, high = max(points, key=lambda point: abs(point[1] - none))
     interval = f" [{figures(low, 4)}, {figures(high, 4)}] at t = {figures(t, 4)}"
-    return tag("td", figures(value, 4), tag("span.spread", interval))
+    return tag("td", minus(figures(value, 4)), tag("span.spread", minus(interval)))

@@ -51,7 +51,9 @@ def _effect_figure(found: Effects, metric: str, baseline: str) -> Markup:
     unit = " in percent" if found.relative else ""
     title = f"Change of {metric}{unit} against {baseline}, the zero line{ABOUT[higher_is_better(metric)]}"
     picture = to_svg(effect.draw_effects(found), "headline", title)
-    bands = tag("p.quiet", "Bands: the spreads of both together. Where they hold the zero line, it is a tie.")
+    of_pairs = all(effect.seeds for effect in found.every if effect.margin is not None)
+    what = "the deviation of the differences, seed by seed" if of_pairs else "the spreads of both together"
+    bands = tag("p.quiet", f"Bands: {what}. Where they hold the zero line, it is a tie.")
     return join(
         framed(picture, f"change of {metric}", title, _entries(found), _csv(found)),
         bands if any(e.margin for e in found.every) else None,
@@ -72,15 +74,15 @@ def _entries(found: Effects) -> list[Entry]:
 
 
 def _csv(found: Effects) -> str:
-    head = ("metric", "baseline", "compared", "sampler", "steps", "evaluations", "change", "margin", "tie", "unit")
+    head = ("metric", "baseline", "compared", "sampler", "steps", "evaluations")
     unit = "share of the baseline" if found.relative else "difference"
     return csv_text(
-        head,
+        (*head, "change", "margin", "pairs", "tie", "unit"),
         (
             (
                 found.table.protocol.metric, found.baseline.label, e.column.label, found.table.family_label(e.setting),
                 e.setting.steps, e.setting.evaluations or "", e.size, "" if e.margin is None else e.margin,
-                "yes" if e.tie else "no", unit,
+                e.seeds, "yes" if e.tie else "no", unit,
             )
             for e in found.every
         ),

@@ -12,7 +12,7 @@ from ddpm_ip.errors import UserError
 from ddpm_ip.exposure.curves import FOLDER, Exposure
 from ddpm_ip.files import read_json
 from ddpm_ip.report.reading import LEFT_OUT, Problems
-from ddpm_ip.run.row import row_label
+from ddpm_ip.run.row import row_label, short_label
 
 CALIBRATIONS = "calibration*.json"
 MOST_FILES = 60  # of a kind, that are read of one run
@@ -156,7 +156,7 @@ def _sampling(settings: Mapping[str, Any], path: Path) -> str:
     try:
         steps = settings.get("steps", sampling.get("steps"))
         others = [c for c in sampling.get("corrections", ()) if c["name"] != "auto"]
-        row = row_label({**sampling, "corrections": others})
+        row = short_label({**sampling, "corrections": others})
         return f"{row}, {steps} steps" if type(steps) is int else row
     except (KeyError, TypeError, ValueError, AttributeError):
         _, _, rest = path.stem.partition("-")

@@ -6,17 +6,20 @@ import json
 import re
 from typing import Any
 
+from ddpm_ip.metric import fixed as fixed
+from ddpm_ip.metric import unsigned_zero
+
 MINUS = "\u2212"
-
-
-def fixed(value: float, decimals: int) -> str:
-    """``1.250``; what rounds to zero has no sign."""
-    return _unsigned_zero(f"{value:.{decimals}f}")
 
 
 def figures(value: float, digits: int = 3) -> str:
     """So many significant digits, as short as possible; what is zero has no sign."""
-    return _unsigned_zero(f"{value:.{digits}g}")
+    return unsigned_zero(f"{value:.{digits}g}")
+
+
+def minus(text: str) -> str:
+    """Printed numbers with a minus where they have a hyphen."""
+    return re.sub(r"-(?=[\d.])", MINUS, text)
 
 
 def signed(text: str) -> str:
@@ -52,7 +55,3 @@ def canonical(value: Any) -> str:
         return repr(float(value)) if not isinstance(value, bool) else repr(value)
     except (TypeError, ValueError, OverflowError):
         return plain(value)
-
-
-def _unsigned_zero(text: str) -> str:
-    return text.lstrip("-") if text.startswith("-") and not re.search("[1-9]|inf|nan", text) else text

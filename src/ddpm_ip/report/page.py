@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,14 +17,15 @@ from ddpm_ip.report.during import during_training
 from ddpm_ip.report.exposure import exposure_section
 from ddpm_ip.report.grids import grids_section
 from ddpm_ip.report.headline import headline
+from ddpm_ip.report.markdown import markdown, plain
 from ddpm_ip.report.markup import Markup, join, tag
 from ddpm_ip.report.numbers import counted
 from ddpm_ip.report.provenance import provenance_section
-from ddpm_ip.report.results import MOST_TABLES, results_section, verdict
+from ddpm_ip.report.results import MOST_TABLES, results_section
 from ddpm_ip.report.run import Run, load_runs
 from ddpm_ip.report.samples import samples_section
 from ddpm_ip.report.stale import stale
-from ddpm_ip.report.table import Table, markdown, plain, tables
+from ddpm_ip.report.table import Table, tables
 from ddpm_ip.report.training import training_section
 
 # The page keeps its own promise: a browser refuses to load anything from elsewhere.
@@ -73,7 +75,7 @@ def markdown_table(runs: Sequence[Path | str | Run]) -> str:
         digest = f" (SHA-256 {p.reference_sha256[:12]})" if p.reference_sha256 else ""
         samples = f"{p.n_images} samples" if p.n_images is not None else "samples"
         title = plain(f"{p.metric}, {samples} against {against}{digest}")
-        parts.append("\n\n".join(filter(None, (title, markdown(table), plain(verdict(table) or "")))) + "\n")
+        parts.append(f"{title}\n\n{markdown(table)}\n")
     damaged = [f"* {plain(f'{run.name}: {problem}.')}\n" for run in loaded for problem in run.problems]
     return "\n".join([*(parts or ["No run has results yet.\n"]), *(["".join(damaged)] if damaged else [])])
 
@@ -118,8 +120,9 @@ def _missing(runs: Sequence[Run]) -> Markup | None:
 
 
 def _protocol(found: Sequence[Table]) -> Markup | None:
-    """One line for each protocol; where runs differ in a line, in their weights for example, those under Provenance."""
-    lines = [f"{table.lines[0].rstrip('.')}." for table in found[:MOST_TABLES] if table.lines]
+    """One line for each protocol, that of most numbers; where they differ in it, as in the weights, see Provenance."""
+    shown = [Counter(r.line for _, r in table.measured if r.line).most_common(1) for table in found[:MOST_TABLES]]
+    lines = [f"{line.rstrip('.')}." for most in shown for line, _ in most]
     more = sum(len(table.lines) - 1 for table in found if table.lines)
     note = f"Of other weights or spacings: {counted(more, 'more line')}, under “Protocol of every number”."
     if not lines:

@@ -15,6 +15,7 @@ from ddpm_ip.report.run import Run
 from ddpm_ip.report.svg import run_label
 
 MOST_ENTRIES, MOST_OPEN = 200, 4
+LONGEST_COMMIT = 12  # letters; provenance.json has all of them
 
 
 SAME = "the same in all"
@@ -114,9 +115,12 @@ def _facts(run: Run) -> dict[str, str]:
     known = {key: value for key, value in (run.provenance or {}).items() if key != "command"}
     facts = {"Training": describe(run)}
     facts |= {_words(key): _fact(key, value) for key, value in known.items() if value != [] and not _is_history(value)}
-    samplers = _unique(", ".join(filter(None, (r.row, r.spacing))) for r in run.results)
+    spacings = _unique(record.spacing for record in run.results)
+    apart = len(spacings) > 1  # then each has its own
+    samplers = _unique("@".join(filter(None, (r.label, r.spacing if apart else None))) for r in run.results)
     seeds = sorted({r.seed for r in run.results if r.seed is not None})
-    return facts | {"Sampled with": "; ".join(samplers), "Sampling seed": ", ".join(map(str, seeds))}
+    times = {} if apart else {"Times": "".join(spacings)}
+    return facts | {"Sampled with": "; ".join(samplers), **times, "Sampling seed": ", ".join(map(str, seeds))}
 
 
 def _words(key: str) -> str:
@@ -140,7 +144,9 @@ def _fact(key: str, value: Any) -> str:
         return ""
     if key == "git" and isinstance(value, dict):
         changed = ", with uncommitted changes" if value.get("dirty") else ""
-        return f"{show(value.get('commit') or 'unknown commit')}{changed}"
+        return f"{show(value.get('commit') or 'unknown commit')[:LONGEST_COMMIT]}{changed}"
+    if key == "started" and isinstance(value, str):
+        return value.replace("T", " ", 1).removesuffix("+00:00") + " UTC" * value.endswith("+00:00")
     if isinstance(value, dict):
         return ", ".join(f"{show(name)} {show(item)}" for name, item in value.items())
     return show(value)

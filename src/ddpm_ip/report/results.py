@@ -18,6 +18,7 @@ from ddpm_ip.report.table import Column, Setting, Table
 from ddpm_ip.report.texts import UNKNOWN_METRIC
 
 TITLE = "Distance"
+TIE = "≈"  # before a number that shares the best place of its row
 MOST_TABLES = 24
 MOST_ROWS = 300
 
@@ -79,7 +80,7 @@ def _one_protocol(table: Table, index: int, runs: Sequence[Run], floor: float | 
     return tag(
         "div.protocol",
         tag("h3", metric),
-        tag("p", said) if (said := verdict(table, _mark(table))) else None,
+        tag("p", said) if (said := verdict(table, f"marked; {bold(table)}")) else None,
         # Not a <caption>: that would be as wide as the table, and on a phone scroll out of sight with it.
         tag("p.quiet", _caption(table), id=f"caption{index}"),
         tag("div.scroll", _html_table(table, f"caption{index}")),
@@ -89,13 +90,15 @@ def _one_protocol(table: Table, index: int, runs: Sequence[Run], floor: float | 
     )
 
 
-def _mark(table: Table) -> str:
-    """How the page marks the number that is ahead."""
-    known = any(table.sure(setting, column) for setting, column in table.cells)
-    return "marked; bold: by more than known spreads" if known else "marked; not bold, since no spread is known"
+def bold(table: Table) -> str:
+    """Which numbers that are ahead are bold."""
+    if any(table.sure(setting, column) for setting, column in table.cells):
+        return "bold: by more than known spreads"
+    some = any(cell.spread is not None for cell in table.cells.values())
+    return f"not bold, since {'not every' if some else 'no'} spread is known"
 
 
-def verdict(table: Table, mark: str = "bold") -> str | None:
+def verdict(table: Table, mark: str) -> str | None:
     """Who is ahead in how many rows, which are marked in some way, counted and nothing more."""
     higher = higher_is_better(table.protocol.metric)
     rows = sum(map(table.compared, table.settings))
@@ -104,24 +107,35 @@ def verdict(table: Table, mark: str = "bold") -> str | None:
     wins = table.wins()
     ties = rows - sum(wins.values())
     spread = any(cell.spread is not None for cell in table.cells.values())
-    why = "the values print the same" + (", or differ by no more than their spreads (±) together" if spread else "")
+    together = "by no more than their spreads (±) together"
+    within = "seed by seed by no more than the spread of these differences" if table.pairs else together
+    why = "the values print the same" + (f", or differ {within}" if spread else "")
     opening = f"{'Higher' if higher else 'Lower'} is better."
     if ties == rows:
         return f"{opening} Nobody is ahead in any of {rows} rows: {why}." if rows > 1 else f"{opening} A tie: {why}."
     counts = [f"{column.label} in {count} of {rows}" for column, count in wins.items()]
-    tied = f" In {ties} of {rows} nobody is: {why}." if ties else ""
+    tied = f" In {ties} of {rows} nobody is ({TIE}): {why}." if ties else ""
     return f"{opening} Ahead in a row ({mark}) is {sentence_list(counts)}.{tied}"
+
+
+def of_spreads(table: Table) -> list[str]:
+    """What each ± of a table is over."""
+    lines = []
+    for over in dict.fromkeys(cell.over for cell in table.cells.values() if cell.over and cell.seeds > 1):
+        most = max(cell.seeds for cell in table.cells.values() if cell.over == over)
+        lines.append(f"Values of several {over} (up to {most}) are means, ± the standard deviation over them.")
+    if pairs := table.pairs:
+        lines.append(
+            f"Differences are taken seed by seed ({pairs} seeds), so that what runs of a seed have in common, such as "
+            "the order of the images and the noise, is no part of them. Their ± is their own standard deviation."
+        )
+    return lines
 
 
 def _beneath(table: Table) -> list[str]:
     """What the signs in a table mean, and what it does not show."""
-    lines = []
-    if len(table.settings) > MOST_ROWS:
-        lines.append(f"{len(table.settings) - MOST_ROWS} more rows are not shown.")
-    for over in dict.fromkeys(cell.over for cell in table.cells.values() if cell.over and cell.seeds > 1):
-        most = max(cell.seeds for cell in table.cells.values() if cell.over == over)
-        lines.append(f"Values of several {over} (up to {most}) are means, ± the standard deviation over them.")
-    return lines
+    more = len(table.settings) - MOST_ROWS
+    return [*([f"{more} more rows are not shown."] if more > 0 else []), *of_spreads(table)]
 
 
 def _html_table(table: Table, caption: str) -> Markup:
@@ -173,13 +187,14 @@ def _cell(table: Table, setting: Setting, column: Column) -> Markup:
     cell, text = table.cells.get((setting, column)), table.formatter()
     if cell is None:
         return tag("td", "–")
-    best, sure = column == table.best(setting), table.sure(setting, column)
+    best, tied = column == table.best(setting), table.tied(setting, column)
     value = tag("data", text(cell.value), value=repr(cell.value))
     return tag(
         "td.best" if best else "td",
-        tag("strong", value) if sure else value,
+        tag("span.tie", f"{TIE} ", title="tied with the best of its row") if tied else None,
+        tag("strong", value) if table.sure(setting, column) else value,
         tag("span.spread", f" ± {text(cell.spread)}") if cell.spread is not None else None,
-        tag("span.hidden", " (best)") if best else None,
+        tag("span.hidden", " (best)" if best else " (tied)") if best or tied else None,
     )
 
 
@@ -190,9 +205,10 @@ def _change(table: Table, setting: Setting) -> list[Markup]:
     if change is None:
         return [tag("td.change", "–"), tag("td.change", "–")]
     ratio, difference = change
+    spread = difference.spread
     return [
         tag("td.change", "–" if ratio is None else f"{ratio:.3f}"),
-        tag("td.change", signed(text(difference))),
+        tag("td.change", signed(text(difference.size)), f" ± {text(spread)}" if spread is not None else None),
     ]
 
 
@@ -213,7 +229,7 @@ def numbers_csv(table: Table, runs: Sequence[Run]) -> str:
         (
             (
                 r.metric, r.value, "" if r.spread is None else r.spread, runs[i].name, runs[i].settings.get(SEED, ""),
-                r.row, r.spacing or "", r.steps or "", r.evaluations or "", "" if r.seed is None else r.seed,
+                r.label, r.spacing or "", r.steps or "", r.evaluations or "", "" if r.seed is None else r.seed,
                 r.n_images or "", r.weights or "", r.line or "",
             )
             for i, r in table.measured

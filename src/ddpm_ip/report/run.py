@@ -68,7 +68,7 @@ class Run:
         files: of evaluations.
         exposures: what was measured of exposure bias, in the order of their files.
         calibrations: which correction was chosen for which sampling, in the order of their files.
-        checkpoints: where weights lie in the folder, by their SHA-256.
+        checkpoints: the files of averaged weights in the folder, by their SHA-256.
         strips: folders of pictures of how images came about (``ddpm-ip sample --mode denoise``).
         problems: what was damaged and therefore left out, one sentence each.
         series: colour and marker in all figures, by number; runs that differ in their seed alone share it.

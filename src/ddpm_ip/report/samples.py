@@ -118,7 +118,7 @@ def _matrix(runs: Sequence[Run], found: Found, family: Sequence[Setting], limit:
     names = [f"{show(s.steps)} {'step' if s.steps == 1 else 'steps'}" for s in family]
     head = tag("tr", [tag("th", name, scope="col") for name in names])
     bodies = []
-    for run in runs:
+    for run in (run for run in runs if any(run.path in found[setting] for setting in family)):
         cells = [
             _grid(run, found[setting].get(run.path), f"{row}, {name}", limit)
             for setting, name in zip(family, names, strict=True)
@@ -179,7 +179,8 @@ def _strips(runs: Sequence[Run], limit: int) -> Markup | None:
             pictures = [_picture(path, f"{run.name}: from noise to image", limit, STRIP_WIDTH) for path in files]
             name = tag("figcaption", run_label(run.series, run.name), f" ({folder.relative_to(run.path)})")
             found += [tag("figure.strip", name, tag("div.scroll", pictures, tabindex=0))] if pictures else []
-    return tag("div", tag("h3", "From noise to image"), found) if found else None
+    told = tag("p.quiet", "A row is an image on its way: pure noise at the left, what is kept at the right.")
+    return tag("div", tag("h3", "From noise to image"), found, told) if found else None
 
 
 def _filmstrip(run: Run, chosen: Sequence[tuple[int, Path]], limit: int) -> Markup:
@@ -202,6 +203,6 @@ def _picture(path: Path, alt: str, limit: int, width: int) -> Markup:
 def _img(picture: Image.Image, alt: str, limit: int, width: int = WIDTH) -> Markup:
     """A picture in its own pixels, each a square of whole screen pixels."""
     picture = lossless(pixel_exact(picture if picture.mode in ("L", "RGB") else picture.convert("RGB")), limit)
-    times, small = (enlargement(picture, room) for room in (width, SMALL if width == WIDTH else width // 2))
+    times, small = (enlargement(picture, room) for room in (width, SMALL if width <= WIDTH else width))
     style = f"--w: {picture.width}px; --times: {times}; --small: {small}"
     return tag("img", src=data_uri(picture, limit), alt=alt, width=picture.width, height=picture.height, style=style)

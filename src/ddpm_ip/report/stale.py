@@ -34,5 +34,5 @@ def stale(run: Run) -> list[str]:
 
 def _step(where: str) -> int | None:
     """Of a regular checkpoint; None of one that was chosen, such as the best."""
-    found = re.fullmatch(r"ckpt/step(\d+)", where)
+    found = re.match(r"ckpt/step(\d+)/", where)
     return int(found[1]) if found else None

@@ -8,16 +8,16 @@ own: rows are sampler and steps, columns are runs.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from itertools import combinations
 
 from ddpm_ip.metric import higher_is_better
-from ddpm_ip.report.markup import INVISIBLE
-from ddpm_ip.report.numbers import figures, fixed
+from ddpm_ip.report.cells import PARTS, SAMPLING, TRAINING, Cell, Gap, gap
+from ddpm_ip.report.groups import SEED
+from ddpm_ip.report.numbers import canonical, figures, fixed
 from ddpm_ip.report.run import Run
+from ddpm_ip.report.weights import weights_names
 from ddpm_ip.run.record import SECTIONS, Record
 from ddpm_ip.run.row import spacing_name
 
@@ -29,7 +29,7 @@ class Setting:
     """How samples were made, apart from the weights and the seed.
 
     Attributes:
-        row: sampler, corrections and clipping (:func:`ddpm_ip.run.record.row_label`).
+        row: sampler, corrections and clipping (:func:`ddpm_ip.run.row.short_label`).
         spacing: of the times, if that is known.
         steps: a number, or one of guided-diffusion's strings; :data:`UNKNOWN` if nothing is known of the sampling.
         evaluations: of the network for one image; 0 if that is not known.
@@ -43,7 +43,7 @@ class Setting:
     @classmethod
     def of(cls, record: Record) -> Setting:
         steps = UNKNOWN if record.steps is None else record.steps
-        return cls(record.row, record.spacing, steps, record.evaluations or 0)
+        return cls(record.label, record.spacing, steps, record.evaluations or 0)
 
     @property
     def family(self) -> tuple[str, str | None]:
@@ -80,26 +80,6 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One number: a single measurement, or the mean over ``seeds`` with their standard deviation.
-
-    Attributes:
-        over: what the spread is over: ``training seeds``, ``sampling seeds``, or ``parts of the images``; empty if no
-            spread is known.
-    """
-
-    value: float
-    spread: float | None
-    seeds: int
-    over: str = ""
-
-    @property
-    def margin(self) -> float:
-        """How far the spread reaches to each side; nothing is known to be beyond a spread that is no number."""
-        return abs(self.spread or 0.0) if math.isfinite(self.spread or 0.0) else math.inf
-
-
-@dataclass(frozen=True)
 class Table:
     """Numbers that may stand side by side.
 
@@ -126,40 +106,57 @@ class Table:
     def best(self, setting: Setting) -> Column | None:
         """The column that is ahead of all others in a row; None where nothing can be compared, and in a tie.
 
-        A tie is what prints the same, and what differs by no more than both spreads (±) together.
+        A tie is what prints the same, and what is within the margin of a difference (:func:`ddpm_ip.report.cells.gap`).
         """
+        first = self.leaders(setting)
+        return first[0] if len(first) == 1 else None
+
+    def leaders(self, setting: Setting) -> list[Column]:
+        """The column with the best number of a row, and those that are tied with it; none where nothing compares."""
         if not self.compared(setting):
-            return None
+            return []
         sign = -1 if higher_is_better(self.protocol.metric) else 1
         cells = {column: cell for column in self.columns if (cell := self.finite(setting, column))}
         first, *others = sorted(cells, key=lambda column: sign * cells[column].value)
-        return first if all(self.differ(cells[first], cells[other]) for other in others) else None
+        return [first, *(other for other in others if not self.differ(cells[first], cells[other]))]
+
+    def tied(self, setting: Setting, column: Column) -> bool:
+        """Whether a column shares the best place of a row."""
+        first = self.leaders(setting)
+        return len(first) > 1 and column in first
 
     def sure(self, setting: Setting, column: Column) -> bool:
         """Whether a column is ahead in a row by more than spreads that are known."""
-        cells = [cell for other in self.columns if (cell := self.finite(setting, other))]
-        return column == self.best(setting) and all(cell.spread is not None for cell in cells)
+        if column != self.best(setting):
+            return False
+        cells = {other: cell for other in self.columns if (cell := self.finite(setting, other))}
+        return all(gap(cells[column], cell).known for other, cell in cells.items() if other != column)
 
     def differ(self, one: Cell, other: Cell) -> bool:
-        """Whether two numbers print differently and are further apart than their spreads (±) together."""
+        """Whether two numbers print differently and are further apart than chance is known to bring."""
         show = self.formatter()
-        apart = abs(one.value - other.value) > one.margin + other.margin
-        return apart and show(one.value) != show(other.value)
+        return gap(one, other).beyond and show(one.value) != show(other.value)
 
     def finite(self, setting: Setting, column: Column) -> Cell | None:
         """The cell, if it was measured and is a finite number."""
         cell = self.cells.get((setting, column))
         return cell if cell and math.isfinite(cell.value) else None
 
-    def change(self, setting: Setting) -> tuple[float | None, float] | None:
-        """(ratio, difference) of the second column to the first, if there are just two; no ratio at or below 0."""
+    def change(self, setting: Setting) -> tuple[float | None, Gap] | None:
+        """Ratio and difference of the second column to the first, if there are just two; no ratio at or below 0."""
         if len(self.columns) != 2:
             return None
         first, second = (self.finite(setting, column) for column in self.columns)
         if not first or not second:
             return None
         ratio = second.value / first.value if first.value > 0 and second.value > 0 else None
-        return ratio, second.value - first.value
+        return ratio, gap(first, second)
+
+    @property
+    def pairs(self) -> int:
+        """How many seeds the differences between columns are taken over, seed by seed, at most; 0 for none."""
+        rows = ([cell for c in self.columns if (cell := self.finite(s, c))] for s in self.settings)
+        return max((gap(one, other).seeds for row in rows for one, other in combinations(row, 2)), default=0)
 
     def wins(self) -> dict[Column, int]:
         """In how many rows each column is ahead."""
@@ -211,7 +208,7 @@ def _table(rows: list[tuple[int, Record]], runs: Sequence[Run]) -> Table:
         tuple(dict.fromkeys(r.line for _, r in rows if r.line)),
         tuple(settings),
         tuple(columns),
-        {place: _cell(found) for place, found in measured.items()},
+        {place: _cell(found, runs) for place, found in measured.items()},
         tuple(rows),
     )
 
@@ -228,69 +225,25 @@ def _columns(rows: list[tuple[int, Record]], runs: Sequence[Run]) -> list[Column
             columns.append(Column(i, None, runs[i].group, runs[i].series, members))
             done |= set(members)
             continue
-        words = _called([r for j, r in rows if j == i])
+        words = weights_names(runs[i], {r.weights: r.averaged for j, r in rows if j == i})
         for w in own:
             label = runs[i].name if len(own) == 1 else f"{runs[i].name} ({words[w]})"
             columns.append(Column(i, w, label, runs[i].series, (i,)))
     return columns
 
 
-def _called(results: list[Record]) -> dict[str | None, str]:
-    """Several weights of a run in few words: which average each is, or where nothing tells them apart, its hash."""
-    averages = {r.weights: r.averaged for r in results}
-    said = list(averages.values())
-    return {
-        weights: average if isinstance(average, str) and said.count(average) == 1 else (weights or "unknown")[:8]
-        for weights, average in averages.items()
-    }
-
-
-def _cell(found: list[tuple[int, Record]]) -> Cell:
+def _cell(found: list[tuple[int, Record]], runs: Sequence[Run]) -> Cell:
     """Of one training seed, see :func:`_of_one_run`; of several the mean of theirs, and its standard deviation."""
-    cells = [_of_one_run([record for j, record in found if j == i]) for i in dict.fromkeys(i for i, _ in found)]
-    return cells[0] if len(cells) == 1 else _mean([cell.value for cell in cells], "training seeds")
+    cells = {i: _of_one_run([record for j, record in found if j == i]) for i in dict.fromkeys(i for i, _ in found)}
+    if len(cells) == 1:
+        return next(iter(cells.values()))
+    return Cell.mean({canonical(runs[i].settings.get(SEED)): cell.value for i, cell in cells.items()}, TRAINING)
 
 
 def _of_one_run(results: list[Record]) -> Cell:
     """One sampling seed: its value (the newest, if measured twice). Several: mean and standard deviation over seeds."""
-    by_seed = {result.seed: result for result in results}
-    values = [result.value for result in by_seed.values()]
-    if len(values) == 1:
+    by_seed = {canonical(result.seed): result for result in results}
+    if len(by_seed) == 1:
         (result,) = by_seed.values()
-        return Cell(result.value, result.spread, 1, "" if result.spread is None else "parts of the images")
-    return _mean(values, "sampling seeds")
-
-
-def _mean(values: list[float], over: str) -> Cell:
-    with np.errstate(all="ignore"):  # a value may be infinite
-        return Cell(float(np.mean(values)), float(np.std(values, ddof=1)), len(values), over)
-
-
-def markdown(table: Table) -> str:
-    """One table in Markdown; the best value of a row is bold."""
-    show = table.formatter()
-    head = ["sampler", "steps", *(plain(column.label) for column in table.columns)]
-    head += ["ratio"] if len(table.columns) == 2 else []
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
-    for setting in table.settings:
-        steps = f"{setting.steps} ({setting.other_evaluations})" if setting.other_evaluations else str(setting.steps)
-        row = [plain(table.family_label(setting)), plain(steps)]
-        row += [_markdown_cell(table, setting, column, show) for column in table.columns]
-        if len(table.columns) == 2:
-            change = table.change(setting)
-            row.append(f"{change[0]:.3f}" if change and change[0] is not None else "–")
-        lines.append(row)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _markdown_cell(table: Table, setting: Setting, column: Column, show: Callable[[float], str]) -> str:
-    cell = table.cells.get((setting, column))
-    if cell is None:
-        return "–"
-    value = f"**{show(cell.value)}**" if column == table.best(setting) else show(cell.value)
-    return value if cell.spread is None else f"{value} ± {show(cell.spread)}"
-
-
-def plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line; an underscore within a word is harmless."""
-    return re.sub(r"[\\`|<>\[\]*&~#]|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(INVISIBLE.sub("\ufffd", text).split()))
+        return Cell(result.value, result.spread, 1, "" if result.spread is None else PARTS)
+    return Cell.mean({seed: result.value for seed, result in by_seed.items()}, SAMPLING)

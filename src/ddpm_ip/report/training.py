@@ -18,7 +18,7 @@ from ddpm_ip.report.svg import run_label, to_svg
 from ddpm_ip.report.texts import CITATION, LOSS, METHOD
 
 MAX_PANELS = 12
-NOT_PLOTTED = ("step", "loss", "images_per_s", "seconds")
+NOT_PLOTTED = ("step", "loss", "images_per_s", "seconds", "tflops", "share_of_peak")
 TITLES = {"loss": "Loss", "images_per_s": "Images per second", "grad_norm": "Gradient norm", "lr": "Learning rate"}
 LINEAR = ("images_per_s", "lr")
 """Quantities that are read as amounts, from zero; all others get a logarithmic axis where they span enough."""
@@ -44,7 +44,7 @@ def training_section(runs: Sequence[Run]) -> Markup:
         tag("div.panels", panels),
         tag("p.quiet", f"{left_out} more logged quantities are not drawn.") if left_out > 0 else None,
         [tag("p.quiet", text) for text in _evaluated(logged)],
-        files("training", {"csv": _csv(runs)}),
+        files("training", {"csv": _csv(runs)}, "all logged numbers"),
         _method(),
     )
 

@@ -7,6 +7,7 @@ evaluations.jsonl what train.eval measured           best/          checkpoint o
 provenance.json   versions, hardware, command, data  lock           held while a process trains here
 snapshots/        averages of which others are made (:mod:`ddpm_ip.run.snapshots`)
 measured/         what was measured of its weights (:mod:`ddpm_ip.run.measured`)
+trackers.json     under which names wandb, trackio and mlflow know it (:mod:`ddpm_ip.tracking`)
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class RunFolder:
     @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
+
+    @property
+    def trackers(self) -> Path:
+        return self.path / "trackers.json"
 
     @property
     def checkpoints(self) -> Path:

@@ -1,21 +1,18 @@
-"""What a run tells: a text log, one JSON line of numbers per log line, TensorBoard."""
+"""A run's log: to the terminal and a text file; what training can do without; the clock."""
 
 from __future__ import annotations
 
 import copy
 import logging
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
-from typing import Any
 
 from ddpm_ip.errors import UserError
-from ddpm_ip.extras import how_to_install
-from ddpm_ip.files import NUMBER, Shape, append_line, append_text, mend_lines
+from ddpm_ip.files import NUMBER, Shape, append_text, mend_lines
 from ddpm_ip.plain import reason, visible
 from ddpm_ip.run.folder import RunFolder
 
@@ -40,108 +37,8 @@ class Spare:
         """Warns of a failure, unless one of this kind was told already."""
         if what not in self._told:
             self._told.add(what)
-            said = error if isinstance(error, UserError) else reason(error)
+            said = str(error if isinstance(error, UserError) else reason(error)).rstrip(".")
             log.warning("%s cannot be written: %s. Training continues; this is not told again", what, said)
-
-
-class Metrics:
-    """Numbers by step, to ``metrics.jsonl`` and TensorBoard. What cannot be written is passed over with a warning.
-
-    Args:
-        folder: of the run.
-        step: where the run (re)starts; lines of later steps, written by an earlier process, are dropped, since those
-            steps are done again.
-
-    Attributes:
-        spare: for what else is written beside training.
-    """
-
-    def __init__(self, folder: RunFolder, step: int) -> None:
-        self._path = folder.metrics
-        self.spare = Spare()
-        drop_after(self._path, step)
-        self._board = _Board(folder.tensorboard, step, self.spare)
-
-    def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Appends one line. (Without a schema: each of its keys is a quantity that can be plotted.)"""
-        with self.spare("a line of numbers"):
-            append_line(self._path, {"step": step, **numbers}, schema=None)
-        self._board.scalars(step, numbers)
-
-    def evaluation(self, step: int, values: Mapping[str, float]) -> None:
-        """Shows evaluations in TensorBoard."""
-        self._board.scalars(step, {f"eval/{name}": value for name, value in values.items()})
-
-    def image(self, step: int, path: Path) -> None:
-        """Shows a PNG in TensorBoard."""
-        self._board.image(step, path)
-
-    def close(self) -> None:
-        """Ends the TensorBoard file."""
-        self._board.close()
-
-
-class _Board:
-    """A TensorBoard file, if TensorBoard is installed. After its first failure nothing more is written to it.
-
-    (A thread of TensorBoard's writes. When it fails it ends, the next call raises what it met, and Python would print
-    its traceback.)
-    """
-
-    def __init__(self, path: Path, step: int, spare: Spare) -> None:
-        self._spare, self._writer, self._hook = spare, None, threading.excepthook
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            log.info("TensorBoard is not installed (%s); the numbers go to metrics.jsonl only", how_to_install("log"))
-            return
-        threading.excepthook = self._quietly
-        self._try(lambda: setattr(self, "_writer", SummaryWriter(str(path), purge_step=step + 1)))
-
-    def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Points of curves, by their names."""
-
-        def write(writer: Any) -> None:
-            for name, value in numbers.items():
-                writer.add_scalar(name, value, step)
-            writer.flush()
-
-        self._with_writer(write)
-
-    def image(self, step: int, path: Path) -> None:
-        """A PNG."""
-
-        def write(writer: Any) -> None:
-            import numpy as np
-            from PIL import Image
-
-            with Image.open(path) as image:
-                writer.add_image("samples", np.asarray(image.convert("RGB")), step, dataformats="HWC")
-            writer.flush()
-
-        self._with_writer(write)
-
-    def close(self) -> None:
-        """Ends the file."""
-        self._with_writer(lambda writer: writer.close())
-        self._writer = None
-        if threading.excepthook == self._quietly:
-            threading.excepthook = self._hook
-
-    def _with_writer(self, work: Callable[[Any], None]) -> None:
-        if (writer := self._writer) is not None:
-            self._try(lambda: work(writer))
-
-    def _try(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:  # whatever TensorBoard makes of a full disk
-            self._spare.tell("TensorBoard's file", error)
-            self._writer = None
-
-    def _quietly(self, args: threading.ExceptHookArgs) -> None:
-        if not type(args.thread).__module__.startswith("tensorboard."):
-            self._hook(args)
 
 
 class Rate:

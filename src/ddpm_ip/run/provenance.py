@@ -16,11 +16,13 @@ import torch
 
 from ddpm_ip.cores import nodes, usable
 
+HIDDEN = "--train.alert_command"
+
 
 def provenance() -> dict[str, Any]:
     """Versions, hardware, commit and command of this process."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "ddpm-ip"), *_shown(sys.argv[1:])]),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
@@ -29,6 +31,16 @@ def provenance() -> dict[str, Any]:
         "hardware": hardware(),
         "git": _git(),
     }
+
+
+def _shown(words: list[str]) -> list[str]:
+    """The words of a command line without the command for alerts, which may hold a password."""
+    found, before = [], ""
+    for word in words:
+        option, equals, _ = word.partition("=")
+        found.append("..." if before == HIDDEN else f"{HIDDEN}=..." if equals and option == HIDDEN else word)
+        before = word
+    return found
 
 
 def earlier(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from typing import Any
 from ddpm_ip.errors import UserError
 from ddpm_ip.metric import DEVIATION, find, is_deviation
 from ddpm_ip.plain import shown
-from ddpm_ip.run.row import ROW, row_label
+from ddpm_ip.run.row import ROW, row_label, short_label
 
 COMPUTED = ("block", "precision", "fast", "device")  # of facts about sampling: what moves an image by rounding
 SECTIONS = "sections"  # the spacing of guided-diffusion's strings, which say steps and spacing at once
@@ -120,6 +120,11 @@ class Record:
     def row(self) -> str:
         """Of a results table, see :func:`row_label`; empty if nothing is known of the sampler."""
         return row_label(self.sampling) if "sampler" in self.sampling else ""
+
+    @property
+    def label(self) -> str:
+        """The row without settings that are the default of a method, see :func:`short_label`."""
+        return short_label(self.sampling) if "sampler" in self.sampling else ""
 
     @property
     def steps(self) -> int | str | None:

@@ -9,6 +9,33 @@ from typing import Any
 USUAL = {  # of facts about sampling: what need not be said
     "clip": "rederive", "afs": False, "denoise_to_zero": True, "classes": "balanced",
 }  # fmt: skip
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {  # of methods, where they play a part: what a short label leaves out
+    "ddim": {"eta": 0.0},
+    "deis": {"order": 3, "fit": "t", "lower_order_final": False},
+    "dpm_solver": {"order": 2, "solver_type": "midpoint", "lower_order_final": True, "corrected": False},
+    "dpm_solver_sde": {"order": 2, "solver_type": "midpoint", "lower_order_final": True},
+    "dpm_solver_single": {"order": 2, "solver_type": "midpoint", "inner": "grid"},
+    "er_sde": {"order": 3, "noise_scale": "er_sde_5", "difference": "backward"},
+    "euler": {"s_churn": 0.0, "s_tmin": 0.0, "s_noise": 1.0},
+    "heun": {"s_churn": 0.0, "s_tmin": 0.0, "s_noise": 1.0},
+    "ipndm": {"order": 4},
+    "ipndm_v": {"order": 4},
+    "restart": {"restarts": 2, "restart_steps": 2, "rho_low": 0.06, "rho_high": 0.3},
+    "sa_solver": {
+        "predictor_order": 2, "corrector_order": 2, "tau": 1.0, "tau_from": 0.2, "tau_to": 0.8,
+        "linear_term": "published",
+    },
+    "unipc": {"order": 2, "solver_type": "bh2", "lower_order_final": True},
+    "band_gains": {"x0": [1.0], "eps": [1.0]},
+    "dcw": {"low": 0.005, "high": 0.0, "weights": "std"},
+    "dynamic_thresholding": {"quantile": 0.995},
+    "epsilon_scaling": {"scale": 1.005},
+    "guidance": {"scale": 1.5},
+    "ip_emulator": {"gamma": 0.1, "undo": False},
+    "time_shift": {"window": 30, "cutoff": 300.0, "variant": "published"},
+    "tsr": {"k": 0.98, "sigma": 0.5},
+    "variance_normalisation": {"cutoff": 500.0},
+}  # fmt: skip
 ROW = ("sampler", "corrections", *USUAL)  # ... and what makes the row; of USUAL, clip alone is in all files
 
 
@@ -22,6 +49,20 @@ def row_label(facts: Mapping[str, Any]) -> str:
         facts: of :data:`ROW`, as :meth:`ddpm_ip.sampler.sampling.Sampling.row` has them.
     """
     return "+".join([sampler_label(facts), *corrections_label(facts)])
+
+
+def short_label(facts: Mapping[str, Any]) -> str:
+    """The same without the settings that samplers and corrections have by themselves, as tables call their rows.
+
+    It needs no method's class, so that a page can be made of files alone.
+    """
+    corrections = [_short(one) for one in facts.get("corrections", ())]
+    return row_label({**facts, "sampler": _short(facts["sampler"]), "corrections": corrections})
+
+
+def _short(section: Mapping[str, Any]) -> dict[str, Any]:
+    usual = DEFAULTS.get(str(section["name"]), {})
+    return {key: value for key, value in section.items() if key not in usual or value != usual[key]}
 
 
 def sampler_label(facts: Mapping[str, Any]) -> str:

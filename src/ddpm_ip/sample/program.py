@@ -23,8 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_ip.config import Config, from_dict, load
-from ddpm_ip.cores import nodes
-from ddpm_ip.engine import from_main, refuse_different, start_engine
+from ddpm_ip.engine import from_main, nodes, refuse_different, slowest, start_engine
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.log import clock, setup
@@ -236,8 +235,7 @@ def write_samples(
             log.info("%d images of the same call are in %s already", n, save_dir)
         return
     with store.claimed(identity, engine):
-        sampling, waiting = _fill(pictures, store, n, on_block)
-        engine.wait_for_everyone()
+        sampling, waiting = slowest(engine, *_fill(pictures, store, n, on_block))
         if engine.is_main_process:
             store.check_all_there(n, patience=LATE if nodes() > 1 else 0)
             if said := pictures.told(store.picture(i) for i in range(n)):

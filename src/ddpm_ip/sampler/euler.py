@@ -22,12 +22,7 @@ from ddpm_ip.schedule import Schedule
 
 @dataclass(frozen=True)
 class Euler(Churn):
-    """Euler's method, of order 1.
-
-    Args:
-        s_churn, s_tmin, s_tmax, s_noise: noise that raises the state before a step, see
-            :class:`ddpm_ip.sampler.edm.Churn`; none by default.
-    """
+    """Euler's method, of order 1, with churn (see :class:`ddpm_ip.sampler.edm.Churn`)."""
 
     name: Literal["euler"] = field(default="euler", kw_only=True)
 

@@ -23,12 +23,7 @@ from ddpm_ip.schedule import Schedule
 
 @dataclass(frozen=True)
 class Heun(Churn):
-    """Heun's method, of order 2.
-
-    Args:
-        s_churn, s_tmin, s_tmax, s_noise: noise that raises the state before a step, see
-            :class:`ddpm_ip.sampler.edm.Churn`; none by default.
-    """
+    """Heun's method, of order 2, with churn (see :class:`ddpm_ip.sampler.edm.Churn`)."""
 
     name: Literal["heun"] = field(default="heun", kw_only=True)
 

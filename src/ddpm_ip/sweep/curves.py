@@ -41,7 +41,7 @@ def write_curves(asked: Asked, folder: Path) -> tuple[list[Path], list[str]]:
                 problems.append(str(error))
                 continue
             for name, curve in found.curves.items():
-                for t, value in zip(curve.t, curve.value, strict=True):
+                for t, value in curve.known().items():
                     values.setdefault((run.point, found.label, found.n, name, t), []).append(value)
     if not values:
         return [], problems

@@ -114,6 +114,8 @@ class Asked:
                 raise ConfigError(f"--over {key}: there is no value; write {key}=VALUE,VALUE")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"--seeds {' '.join(map(str, self.seeds))}: give each seed once, and at least one")
+        if "train.alert_command" in {*self.over, *self.options}:
+            raise ConfigError("train.alert_command is for a single training; the runs of a sweep log their alerts")
         if self.images is not None and "train.n_steps" in {*self.over, *self.options}:
             raise ConfigError("--images says how many steps there are, and train.n_steps does, too: give one of them")
 
@@ -123,6 +125,7 @@ class Asked:
         if self.images is not None:
             steps = math.ceil(self.images / config.train.batch_size)
             config = replace(config, train=replace(config.train, n_steps=steps))
+        config = replace(config, train=replace(config.train, alert_command=None))
         point = ",".join(f"{self.short[key]}={in_words(value)}" for key, value in values.items())
         name = f"{point},seed={seed}" if point else f"seed={seed}"
         return SweepRun(_file_name(name), point, values, seed, config)

@@ -22,12 +22,14 @@ from typing import Any
 
 from ddpm_ip.errors import UserError
 from ddpm_ip.files import read_json, write_text
+from ddpm_ip.metric import fixed
 from ddpm_ip.plain import visible
 from ddpm_ip.run.record import records
 from ddpm_ip.sweep.plan import Asked, SweepRun, in_words
 
 MISSING = "-"
 TABLE = {"blocks": list, "steps": list, "results": list}
+TIES = ", ± the deviation of the differences; a tie is within it"
 AS_CONFIGURED = "as configured"
 
 
@@ -160,12 +162,14 @@ class Summary:
             parts.append(f"## {_cell(metric)}{f' (protocol {way})' if several else ''}")
             cells, differences = self.cells(metric, way), self.differences(metric, way)
             decimals = _decimals([cell.mean for cell in cells.values()])
-            parts.append(self._table(self.points, cells, self.places(metric, way), f".{decimals}f"))
+            texts = {place: self._show(cell, decimals) for place, cell in cells.items()}
+            parts.append(self._table(self.points, texts, self.places(metric, way)))
             if differences:
                 largest = max(abs(cell.mean) for cell in differences.values())
                 decimals = max(decimals, _decimals([largest]))
-                parts.append(f"Differences from {_cell(self.points[0])}, seed by seed:")
-                parts.append(self._table(self.points[1:], differences, self.places(metric, way), f"+.{decimals}f"))
+                parts.append(f"Differences from {_cell(self.points[0])}, seed by seed{TIES if self.seeds > 1 else ''}:")
+                texts = {place: self._show(cell, decimals, signs=True) for place, cell in differences.items()}
+                parts.append(self._table(self.points[1:], texts, self.places(metric, way)))
         if not blocks:
             parts.append("There are no numbers yet.")
         return "\n\n".join([*parts, *("\n".join(f"* {_cell(p)}" for p in self.problems),) * bool(self.problems)]) + "\n"
@@ -173,24 +177,24 @@ class Summary:
     def _table(
         self,
         points: Sequence[str],
-        cells: Mapping[tuple[str, str, str], Cell],
+        texts: Mapping[tuple[str, str, str], str],
         places: tuple[Sequence[str], Sequence[str]],
-        form: str,
     ) -> str:
         rows, columns = places
         head = [f"{column} {self.columns_are}" if i == 0 else column for i, column in enumerate(columns)]
         lines = [["point", "row", *head], ["---", "---", *["--:"] * len(columns)]]
         for row in rows:
             for point in points:
-                numbers = [self._show(cells.get((point, row, column)), form) for column in columns]
+                numbers = [texts.get((point, row, column), MISSING) for column in columns]
                 lines.append([_cell(point or AS_CONFIGURED), _cell(row), *numbers])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    def _show(self, cell: Cell | None, form: str) -> str:
-        if cell is None:
-            return MISSING
-        spread = "" if cell.deviation is None else f" ± {cell.deviation:{form.removeprefix('+')}}"
-        return f"{cell.mean:{form}}{spread}{f' ({cell.seeds})' if cell.seeds < self.seeds else ''}"
+    def _show(self, cell: Cell, decimals: int, signs: bool = False) -> str:
+        """A mean, or with its sign a difference, which is called a tie where it is within its deviation."""
+        spread = "" if cell.deviation is None else f" ± {fixed(cell.deviation, decimals)}"
+        tie = " (tie)" if signs and cell.deviation is not None and abs(cell.mean) <= cell.deviation else ""
+        fewer = f" ({cell.seeds})" if cell.seeds < self.seeds else ""
+        return f"{fixed(cell.mean, decimals, signs)}{spread}{fewer}{tie}"
 
     def write(self, folder: Path) -> list[Path]:
         """Writes ``sweep.csv`` and ``sweep.md``."""

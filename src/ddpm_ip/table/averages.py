@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ddpm_ip.files import write_text
+from ddpm_ip.metric import fixed
 from ddpm_ip.table.layout import Grid
 
 Line = tuple[str, str, Sequence[str]]  # metric, row with its column, a number for each average
@@ -54,8 +55,9 @@ def _lines(grids: Mapping[str, Grid]) -> list[Line]:
             for row in (row for row in block["rows"] if not row["source"]):
                 for column, cell in zip(grid["steps"], row["cells"], strict=True):
                     if cell is not None:
-                        spread = "" if cell["spread"] is None else f" ± {cell['spread']:.{block['decimals']}f}"
-                        text = f"{cell['value']:.{block['decimals']}f}{spread}"
+                        decimals = block["decimals"]
+                        spread = "" if cell["spread"] is None else f" ± {fixed(cell['spread'], decimals)}"
+                        text = f"{fixed(cell['value'], decimals)}{spread}"
                         key = (block["metric"], f"{row['label']}, {column} {grid['columns']}")
                         found.setdefault(key, {})[name] = text
     return [(metric, row, [own.get(name, "–") for name in grids]) for (metric, row), own in found.items()]

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from ddpm_ip.metric import find
+from ddpm_ip.metric import find, fixed
 from ddpm_ip.run.record import Record, computed_in_words, described, records
 from ddpm_ip.run.row import ROW, corrections_label, row_label, sampler_label, spacing_name
 from ddpm_ip.table.rows import brief, labels
@@ -200,8 +200,8 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
 def _show(cell: Cell, decimals: int) -> str:
     if cell is None:
         return "–"
-    spread = "" if cell["spread"] is None else f" ± {cell['spread']:.{decimals}f}"
-    return f"{cell['value']:.{decimals}f}{cell['mark']}{spread}"
+    spread = "" if cell["spread"] is None else f" ± {fixed(cell['spread'], decimals)}"
+    return f"{fixed(cell['value'], decimals)}{cell['mark']}{spread}"
 
 
 def _decimals(rows: Sequence[Mapping[str, Any]]) -> int:

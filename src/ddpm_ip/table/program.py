@@ -27,7 +27,7 @@ from ddpm_ip.evaluate.features import Extractor, find_extractor, identity_of
 from ddpm_ip.evaluate.images import open_samples
 from ddpm_ip.images import PICTURES, UInt8, by_class, grid
 from ddpm_ip.memory import enough_memory
-from ddpm_ip.metric import chosen, usual
+from ddpm_ip.metric import chosen, fixed, usual
 from ddpm_ip.perturbation import label
 from ddpm_ip.run.identity import method
 from ddpm_ip.run.log import clock, setup
@@ -204,7 +204,7 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
         evaluation = with_.evaluator.evaluate(source, with_.images, cell.n_samples)
         if accelerator.is_main_process:
             sheet.put(cell, evaluation, grid(*by_class(first[0][:PICTURED], generator.period)))
-            log.info("%s: %s", sheet.names[cell], ", ".join(f"{k} {v:.4f}" for k, v in evaluation.values.items()))
+            log.info("%s: %s", sheet.names[cell], ", ".join(f"{k} {fixed(v, 4)}" for k, v in evaluation.values.items()))
             on_cell(sheet.names[cell])
         accelerator.wait_for_everyone()
     whole = sheet.publish() if accelerator.is_main_process else {}

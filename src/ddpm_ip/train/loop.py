@@ -17,20 +17,23 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.ema import EMA
 from ddpm_ip.engine import start_device, start_engine
-from ddpm_ip.errors import CheckpointError, ConfigError
+from ddpm_ip.errors import CheckpointError, ConfigError, Diverged
 from ddpm_ip.images import by_class, grid, save_png
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.nn.blocks import recompute_blocks
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder, default_path
 from ddpm_ip.run.lock import Lock
-from ddpm_ip.run.log import Metrics, Rate, clock, setup
+from ddpm_ip.run.log import Rate, clock, setup
 from ddpm_ip.sample.generator import Model, preview, refuse_too_many
 from ddpm_ip.settings import Wanted
+from ddpm_ip.tracking.metrics import Metrics
+from ddpm_ip.tracking.trackers import refuse_missing
 from ddpm_ip.train import origin
 from ddpm_ip.train.callback import NOTHING, tell
 from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
+from ddpm_ip.train.followed import Pace, check_average, check_disk, follow
 from ddpm_ip.train.monitor import Judged, Watch
 from ddpm_ip.train.owed import Owed, is_due, owed
 from ddpm_ip.train.path import Step, make_step
@@ -118,6 +121,7 @@ def train(
 def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelerator, hooks: Hooks) -> Run:
     """The run with its state: fresh, or taken over from a checkpoint."""
     config, start = settled.config, settled.start
+    refuse_missing(config.train.trackers)
     images = open_data(config, engine)
     set_backends(config)
     check(config, images, engine.num_processes)
@@ -153,8 +157,14 @@ def _train(run: Run, settled: Settled) -> Outcome:
     try:
         step = make_step(run.config, run.engine, feed, run.state)
         note_changes(run, settled, captured=not isinstance(step, TrainStep))
-        metrics = Metrics(run.folder, run.start) if run.is_main else None
+        if run.is_main:
+            metrics = follow(run, settled.alert_command)
+            check_average(run, metrics)
         return _steps(run, step, judge, metrics, lacks)
+    except Diverged as error:
+        if metrics is not None:
+            metrics.alert("not_finite", run.state.step, str(error))
+        raise
     finally:
         feed.close()
         if metrics is not None:
@@ -164,7 +174,7 @@ def _train(run: Run, settled: Settled) -> Outcome:
 def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, lacks: Owed) -> Outcome:
     t, folder, state = run.config.train, run.folder, run.state
     watch = Watch(folder, state.step, metrics) if judge is not None and run.is_main else None
-    saved, asked = state.step, NOTHING
+    saved, pace, asked = state.step, Pace.of(run), NOTHING
     rate = Rate(t.n_steps, t.batch_size, state.step)
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if run.is_main else True)
     left = saying_what_is_left(folder.checkpoints, run.start) if run.is_main else nullcontext()
@@ -180,12 +190,12 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, l
                 watch.poll()
             done, stopping = state.step, stop.agreed(state.step)
             if done % t.print_freq == 0 or run.is_done:
-                asked = tell(run, _report(run, rate, metrics))
+                asked = tell(run, _report(run, rate, pace, metrics, bar))
             last = run.is_done or stopping is not None or asked.stop
             if t.ema_power is not None and is_due(done, t.ema_snapshot_freq, run.config):
                 _snapshot(run)  # before the checkpoint: after a kill in between it is made again
             if done % t.save_freq == 0 or last:
-                _save(run, watch, must_succeed=last)
+                _save(run, watch, metrics, must_succeed=last)
                 saved = done
             if is_due(done, t.sample_freq, run.config):
                 _sample(run, metrics)
@@ -203,8 +213,11 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, l
     return Outcome(folder.path, state.step, error=asked.error)
 
 
-def _report(run: Run, rate: Rate, metrics: Metrics | None) -> dict[str, float] | None:
-    """One log line: the means since the last one, over all processes; its numbers, on the main process."""
+def _report(run: Run, rate: Rate, pace: Pace | None, metrics: Metrics | None, bar: tqdm) -> dict[str, float] | None:
+    """One log line: the means since the last one, over all processes; its numbers, on the main process.
+
+    The bar shows the loss until the next.
+    """
     state, engine = run.state, run.engine
     means = engine.reduce(state.sums.total / max(state.sums.count, 1), reduction="mean").float()
     state.sums = Sums.zero(engine.device)
@@ -215,27 +228,33 @@ def _report(run: Run, rate: Rate, metrics: Metrics | None) -> dict[str, float] |
     loss, norm = means.tolist()
     numbers = {"loss": loss, "grad_norm": norm, "lr": learning_rate(run.config, state.step - 1)}
     numbers |= {"images_per_s": round(images_per_s, 1), "seconds": round(seconds, 2)}
+    if pace is not None:
+        numbers |= pace.numbers(images_per_s)
     metrics.write(state.step, numbers)
+    bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
     log.info(
-        "step %d/%d  loss %.5f  grad norm %.3f  %.0f images/s  ETA %s",
-        state.step, run.config.train.n_steps, loss, norm, images_per_s, clock(left),
+        "step %d/%d  loss %.5f  grad norm %.3f  %.0f images/s%s  ETA %s",
+        state.step, run.config.train.n_steps, loss, norm, images_per_s,
+        pace.text(images_per_s) if pace is not None else "", clock(left),
     )  # fmt: skip
     return numbers
 
 
-def _save(run: Run, watch: Watch | None, must_succeed: bool) -> None:
+def _save(run: Run, watch: Watch | None, metrics: Metrics | None, must_succeed: bool) -> None:
     """Saves on the main process. Should the disk be full, training continues and the next time may succeed."""
     state, t, folder = run.state, run.config.train, run.folder.checkpoints
     loss, norm = state.sums.total
     check_finite(loss, loss if state.scaler is not None else norm, state.step)
     checkpoint.refuse_diverged(state.step, state.tensors())  # on all processes, which would wait for the main one
-    if run.is_main:
+    if metrics is not None:
+        check_disk(run, metrics)
         try:
             checkpoint.save(folder, state.step, state.tensors(), state.to_meta(), run.hooks.on_write)
         except CheckpointError as error:
             if must_succeed:
                 raise
-            log.error("%s. Training continues; the next attempt is in %d steps", error, t.save_freq)
+            text = f"{error}. Training continues; the next attempt is in {t.save_freq} steps"
+            metrics.alert("disk", state.step, text)
         else:
             _prune(run, watch)
     run.engine.wait_for_everyone()

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ddpm_ip.files import NUMBER, Shape, append_line, read_lines
 from ddpm_ip.metric import higher_is_better
+from ddpm_ip.plain import shown
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
-from ddpm_ip.run.log import Metrics, Spare, drop_after
+from ddpm_ip.run.log import Spare, drop_after
 from ddpm_ip.run.record import Record, curve_id, records
+from ddpm_ip.tracking.metrics import Metrics
 
 log = logging.getLogger("ddpm_ip.train")
 
@@ -56,7 +58,7 @@ class Watch:
         folder: of the run; gets ``evaluations.jsonl`` and ``best/``, a checkpoint of the best weights.
         step: where the run (re)starts: later evaluations, of steps that are done again, are dropped,
             and the best weights set aside if they are of such a step.
-        metrics: of the run, for TensorBoard.
+        metrics: of the run, for its trackers and alerts; without it an alert is a line of the log.
     """
 
     def __init__(self, folder: RunFolder, step: int, metrics: Metrics | None = None) -> None:
@@ -165,12 +167,21 @@ class Watch:
         with self._spare("a line of evaluations"):  # after the weights: a kill in between has both made again
             append_line(self._folder.evaluations, {"step": step, "curve": self._name, **evaluation})
         last = [sign * v for v in self._values[-IN_A_ROW - 1 :]]
-        if len(last) == IN_A_ROW + 1 and last == sorted(last) and len(set(last)) == len(last):
-            log.warning(
-                "%s has become worse %d evaluations in a row: the run may be overfitting or diverging; the best "
-                "weights are kept in %s",
-                first.metric, IN_A_ROW, self._folder.best,
-            )  # fmt: skip
+        turned = len(last) == IN_A_ROW + 1 and last == sorted(last) and len(set(last)) == len(last)
+        self._alert(step, first.metric, turned)
+
+    def _alert(self, step: int, metric: str, turned: bool) -> None:
+        """Alerts of a curve that turns: once, and once more if it turns again."""
+        text = (
+            f"{metric} has become worse {IN_A_ROW} evaluations in a row: the run may be overfitting or diverging; the "
+            f"best weights are kept in {shown(self._folder.best)}"
+        )
+        if turned and self._metrics is None:
+            log.warning("%s", text)
+        elif turned and self._metrics is not None:
+            self._metrics.alert("distance", step, text)
+        elif self._metrics is not None:
+            self._metrics.over("distance")
 
     def _begin_again_if(self, first: Record) -> None:
         """Begins another curve if the numbers are of one, and keeps the best weights of the old under another name."""

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from ddpm_ip.config import Config, load
 from ddpm_ip.data import ImageSet
 from ddpm_ip.data.labels import check_labels, without_images
-from ddpm_ip.ema import remaining
 from ddpm_ip.engine import in_turns, refuse_different
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, UserError
 from ddpm_ip.evaluate.during import check_sampling
@@ -39,6 +38,7 @@ from ddpm_ip.train.step import learning_rate
 log = logging.getLogger("ddpm_ip.train")
 
 HEAVIEST = 1e15  # weight of a squared error; the squares of its gradients are summed in float32
+COMMAND = "train.alert_command"
 LISTED = 1000  # unusable images in the record of a run
 
 
@@ -51,15 +51,40 @@ class Settled:
         start: the checkpoint that it continues; None at step 0.
         changes: what of the settings is new.
         source: weights that it begins with, at step 0.
+        alert_command: ``train.alert_command`` as an option gave it; the settings have none.
     """
 
     config: Config
     start: checkpoint.Checkpoint | None
     changes: list[Change] = field(default_factory=list)
     source: Source | None = None
+    alert_command: str | None = None
 
 
 def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
+    """Where a run starts, and its settings; see :func:`_found`, with the command for alerts apart.
+
+    That command is run only if the person who starts this process gives it as an option. One that stands in a
+    configuration or in the settings of a run may be a stranger's: it is told of, not run. No file of the run keeps
+    it, since it may hold a password, and others may continue the run.
+    """
+    settled = _found(wanted, folder, resume)
+    command = settled.config.train.alert_command
+    if command is None:
+        return settled
+    given = wanted.gives(COMMAND)
+    if not given:
+        log.warning(
+            "the configuration names a command for alerts, which is not run, since it may be somebody else's. To have "
+            "one run, give it as an option: --%s COMMAND",
+            COMMAND,
+        )
+    config = replace(settled.config, train=replace(settled.config.train, alert_command=None))
+    changes = [change for change in settled.changes if change.key != COMMAND]
+    return replace(settled, config=config, changes=changes, alert_command=command if given else None)
+
+
+def _found(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
     """Where a run starts, and its settings: of a new one as wanted, of one that is continued its own.
 
     A run that was killed before its first checkpoint has its settings in config.yaml alone.
@@ -303,14 +328,6 @@ def announce(run: Run) -> None:
         images.name, len(images), *images.shape, f"{_parameters(state):,}",
         label(config.perturbation), where_computed(run.engine),
     )  # fmt: skip
-    for decay in config.train.ema_decays:
-        untrained = remaining(decay, config.train.ema_warmup, config.train.n_steps)
-        if untrained > 0.01 and not {"imported", "init_from"} & state.meta.keys():
-            log.warning(
-                "after %d steps %.0f %% of the averaged network will still be its initial weights, which shows as "
-                "noise in samples: lower train.ema_decay (%s)",
-                config.train.n_steps, 100 * untrained, decay,
-            )  # fmt: skip
     if said := too_little_noise(config.diffusion.schedule):
         log.warning("%s", said)
     if config.train.loss == "vlb" and label(config.perturbation) != "DDPM":
