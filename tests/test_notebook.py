@@ -25,9 +25,9 @@ from ddpm_ip.engine import start_device, start_engine
 from ddpm_ip.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from ddpm_ip.evaluate.features import Pixels
 from ddpm_ip.images import grid, to_uint8
-from ddpm_ip.run.log import Metrics
 from ddpm_ip.sample.generator import Generator
 from ddpm_ip.sampler.graph import Graph
+from ddpm_ip.tracking.metrics import Metrics
 
 SETTINGS = ["--sampler", "dpm_solver,order=2", "--corrections", "epsilon_scaling,scale=1.02", "--steps", "4"]
 SETTINGS += ["--seed", "3", "--batch_size", "8", "--spacing", "uniform-trailing"]
