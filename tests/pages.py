@@ -31,9 +31,19 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code: its page, the line that it begins at, its language, its text, and whether it is marked."""
+    """A block of code.
+
+    Attributes:
+        page: where it is.
+        number: how many of the page are before it.
+        line: that it begins at.
+        language: such as ``shell``.
+        text: without the fences.
+        marked: whether a line above it says why it is not run.
+    """
 
     page: Path
+    number: int
     line: int
     language: str
     text: str
@@ -66,28 +76,28 @@ def blocks(page: Path) -> list[Block]:
     """All of a page."""
     text = page.read_text(encoding="utf-8")
     found = []
-    for match in FENCE.finditer(text):
+    for number, match in enumerate(FENCE.finditer(text)):
         above = text[: match.start()].rstrip().rpartition("\n")[2]
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(page, line, match[1], match[2], bool(NOT_RUN.fullmatch(above))))
+        found.append(Block(page, number, line, match[1], match[2], bool(NOT_RUN.fullmatch(above))))
     return found
 
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "unet": {"name": "unet", **tree()["model"]},
-    "adm": {"name": "adm", "in_channels": 1, "dim": 8, "dim_mults": [1, 2], "use_attn": [False, True]},
+    "adm": {"name": "adm", "in_channels": 1, "dim": 8, "dim_mults": [1, 2], "use_attn": [False, True], "num_groups": 4},
 }
 TRAINING = {"n_steps": 4, "batch_size": 8, "micro_batch": 0, "print_freq": 2, "save_freq": 2, "sample_freq": 0}
 TRAINING |= {"n_samples": 4, "sample_steps": 2, "keep_every": 0, "ema_snapshot_freq": 2, "lr_warmup": 0}
 # What a command is given in place of what the page says, or besides.
 TABLE = {"--n_samples": "8", "--extractor": "pixels", "--batch_size": "8"}
 SMALL: dict[str, Mapping[str, str]] = {
-    "sample": {"--n_samples": "4"},
+    "sample": {"--n_samples": "4", "--batch_size": "4"},
     "table": TABLE,
     "compare-samplers": TABLE,
-    "exposure": {"--n": "16"},
-    "calibrate": {"--n": "16"},
-    "times": {"--n": "4"},
+    "exposure": {"--n": "8", "--batch_size": "8"},
+    "calibrate": {"--n": "8", "--batch_size": "8"},
+    "times": {"--n": "4", "--batch_size": "4"},
 }
 FEWER = {"--train.n_steps": "8"}  # in place of what a page says, where it does
 
@@ -110,7 +120,7 @@ class Place:
     def __init__(self, folder: Path, run: Path) -> None:
         self.folder, self.run = folder, run
         (folder / "configs").mkdir(parents=True)
-        for name in ("photos", "samples", "IMAGES"):
+        for name in ("photos", "IMAGES"):
             (folder / name).mkdir()
             for n in range(4):
                 pixels = np.full((8, 8), 60 * n, np.uint8)
@@ -139,7 +149,7 @@ def runs_of(words: Sequence[str]) -> list[str]:
             after = word
         elif after in wanted or after == command:
             found.append(word)
-    return [word for word in found if "." not in Path(word).name]
+    return [word for word in found if word != "digits" and "." not in Path(word).name]
 
 
 def smaller(command: str, words: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 PLAIN = {"errors", "extras", "plain", "files", "places"}
 CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "bound", "objective"}
 CORE |= {"sampler", "errors", "images", "learning_rate", "power", "variants"}
-MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "turns"}
+MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "presets", "turns"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
@@ -38,6 +38,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "output": (set(), {"errors", "memory", "plain"}),
     "places": (set(), {"errors", "plain"}),
     "files": (set(), {"errors", "plain", "places"}),
+    "presets": (set(), {"errors", "extras", "files", "plain"}),
     "images": ({"torch", "numpy", "PIL"}, PLAIN),
     "draws_kernel": ({"torch", "triton"}, set()),
     "draws": ({"torch"}, {"draws_kernel"}),
@@ -71,8 +72,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"denoiser", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times", "variants"}
         | {"weighting"},
     ),
-    "config": ({"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "translation"}),
+    "config": (
+        {"torch", "pydantic"}, {"sections"} | CORE | PLAIN | {"data", "metric", "mistakes", "presets", "translation"},
+    ),
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
+    "keys": (set(), {"config", "errors", "mistakes", "settings", "variants"}),
     "run": (
         {"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "power", "__init__"},
     ),
@@ -111,12 +115,13 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
     "parser": (set(), {"errors", "config", "mistakes"}),
-    "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
+    "completion": ({"argcomplete"}, {"metric", "options", "presets", "texts"}),
+    "cli": (set(), {"commands", "completion", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves", "parser", "sweep", "ui"}
+        | {"exposure", "exposure.curves", "keys", "parser", "sweep", "ui"}
         | {"interop", "__init__"},
     ),
     "interop": (

@@ -19,6 +19,7 @@ from ddpm_ip.run.folder import RunFolder
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in BLOCKS if block.language in ("shell", "bash")]
+ENDS = {"doctor": (0, 1)}  # 1 if something is wrong, such as MNIST that is not here
 RUN = [block for block in SHELL if not block.marked and block.commands]
 
 
@@ -36,7 +37,7 @@ def test_a_mark_needs_a_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("block", RUN, ids=[block.place for block in RUN])
+@pytest.mark.parametrize("block", RUN, ids=[f"{block.page.stem}-{block.number}" for block in RUN])
 def test_the_commands_of_a_block_run(
     block: Block, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,7 +48,7 @@ def test_the_commands_of_a_block_run(
     for command, words in block.commands:
         given = smaller(command, words)
         place.provide([command, *words])
-        assert cli.main([command, *given]) == 0, (command, given)
+        assert cli.main([command, *given]) in ENDS.get(command, (0,)), (block.place, command, given)
 
 
 FILES = (ROOT / "docs/files.md").read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from ddpm_ip.commands import (
     bench,
     calibrate,
     compare_samplers,
+    config,
     data,
     demo_ui,
     doctor,
@@ -34,7 +35,10 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.parser import Parser
 from ddpm_ip.signals import PREEMPTION, handled
 
-_OVERRIDES = "--key value overrides any item of the config by its dotted path, as in --perturbation.gamma 0.15"
+_OVERRIDES = (
+    "--key value overrides any item of the config by its dotted path, as in --perturbation.gamma 0.15; "
+    "`ddpm-ip config --keys` lists them all"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,11 +65,15 @@ def script(command: str) -> int:
 
 
 def _epilog(command: str) -> str | None:
-    return None if command in ("demo-ui", "ema", "evaluate", "report") else _OVERRIDES
+    return None if command in ("config", "demo-ui", "ema", "evaluate", "report") else _OVERRIDES
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     argv = sys.argv[1:] if argv is None else argv
+    if "_ARGCOMPLETE" in os.environ:
+        from ddpm_ip.completion import answer
+
+        answer(parser)
     # Before torch is loaded: on the CPU, threads that wait soon sleep instead of spinning on, or any other busy program
     # makes a small network crawl.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -105,6 +113,7 @@ _COMMANDS: dict[str, _Command] = {
     "sample": ("Makes images from trained weights; an interrupted call continues.", sample.arguments, sample.run),
     "evaluate": ("Measures how far samples are from real images: FID and its kin.", evaluate.arguments, evaluate.run),
     "data": ("Looks at a data set.", data.arguments, data.run),
+    "config": ("Lists and prints the presets, and every key of a configuration.", config.arguments, config.run),
     "table": (
         "Measures a run under samplers, corrections and numbers of steps: the results table.",
         table.arguments,

@@ -30,6 +30,7 @@ from ddpm_ip.nn.network import Network
 from ddpm_ip.objective import Objective
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation, Perturbation
 from ddpm_ip.plain import DEPTH, parse_yaml, quoted, shown, yaml_text
+from ddpm_ip.presets import find
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import listed
 from ddpm_ip.sections import Classes, Diffusion, Train
@@ -43,7 +44,18 @@ log = logging.getLogger("ddpm_ip.config")
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that a run is made of."""
+    """Everything that a run is made of.
+
+    Args:
+        data: the images.
+        model: the network.
+        diffusion: the noise schedule, and what the network predicts.
+        classes: for a class-conditional network; null for an unconditional one.
+        perturbation: what is added to the network's input in training.
+        sampling: how images are made.
+        train: the training run.
+        seed: of the initial weights, the order of the images, their times and their noise.
+    """
 
     data: Annotated[DataConfig, ByName()]
     model: Annotated[ModelConfig, ByName()] = field(default_factory=UNetConfig)
@@ -109,12 +121,21 @@ class Config:
 
 
 def load(path: Path | str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Reads a YAML file and puts overrides by dotted path (``train.batch_size``) on top.
+    """Reads a YAML file, or a preset by its name, and puts overrides by dotted path (``train.batch_size``) on top.
 
     Raises:
         ConfigError: the file cannot be read, or something in it cannot be used; the message names every such key.
     """
-    return from_dict(read_yaml(Path(path)), str(path), overrides)
+    return from_dict(read_tree(path), str(path), overrides)
+
+
+def read_tree(path: Path | str) -> dict[str, Any]:
+    """The plain values of a YAML file, or of a preset by its name, as they are written.
+
+    Raises:
+        ConfigError: there is no such file, or it cannot be read.
+    """
+    return read_yaml(find(path))
 
 
 def from_dict(

@@ -38,7 +38,7 @@ class LinearRate:
     """A straight line from the rate at the end of the warm-up to ``end`` times the rate after the last step.
 
     Args:
-        end: in [0, 1].
+        end: share of the rate that is left after the last step, in [0, 1].
     """
 
     falls_to_end: ClassVar[bool] = True
@@ -57,7 +57,7 @@ class CosineRate:
     Loshchilov & Hutter 2017 (arXiv 1608.03983, equation 5) without restarts.
 
     Args:
-        end: in [0, 1].
+        end: share of the rate that is left after the last step, in [0, 1].
     """
 
     falls_to_end: ClassVar[bool] = True

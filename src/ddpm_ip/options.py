@@ -42,19 +42,79 @@ SAMPLER_HELP = (
 )
 
 
-def add_weights(p: argparse.ArgumentParser) -> None:
-    """The model of a command that is given weights."""
+def add_config(p: argparse.ArgumentParser, text: str = "", default: str = "") -> None:
+    """The configuration of a command.
+
+    Args:
+        p: gets it.
+        text: what it is for, to follow "YAML file or preset".
+        default: what holds without one.
+    """
     p.add_argument(
-        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
-    )
-    p.add_argument(
-        "--weights",
+        "-c",
+        "--config",
         type=Path,
-        required=True,
-        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; or a network from elsewhere, as "
-        "`ddpm-ip import` takes it",
+        metavar="CONFIG",
+        help=f"YAML file, or a preset by its name as `ddpm-ip config` lists them{text}"
+        + (f" (default: {default})" if default else ""),
     )
+
+
+class _Place(argparse.Action):
+    """What stands without an option. Where nothing does, what an option with the same meaning said is kept."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if values is not None:
+            setattr(namespace, self.dest, values)
+
+
+def add_run(p: argparse.ArgumentParser, text: str = "folder of a run", needed: bool = True) -> None:
+    """The run that a command looks at: ``exp_dir``, by its place or with ``-e``."""
+    given = p.add_mutually_exclusive_group(required=needed)
+    given.add_argument("exp_dir", nargs="?", action=_Place, type=Path, metavar="EXP_DIR", help=text)
+    given.add_argument("-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="the same")
+
+
+def add_runs(p: argparse.ArgumentParser, text: str) -> None:
+    """The runs that a command looks at: ``runs``, by their place or with ``-e``."""
+    given = p.add_mutually_exclusive_group(required=True)
+    given.add_argument("runs", nargs="*", type=Path, default=argparse.SUPPRESS, metavar="EXP_DIR", help=text)
+    given.add_argument("-e", "--exp_dir", dest="runs", nargs="+", type=Path, metavar="EXP_DIR", help="the same")
+
+
+def add_weights(p: argparse.ArgumentParser, several: bool = False) -> None:
+    """The model of a command that is given weights, by their place or with ``--weights``; and which average."""
+    add_config(p, default="the settings of the run")
+    given = p.add_mutually_exclusive_group(required=True)
+    one: dict[str, Any] = {"nargs": "?", "action": _Place}
+    many: dict[str, Any] = {"nargs": "*", "default": argparse.SUPPRESS}
+    given.add_argument(
+        "weights",
+        **(many if several else one),
+        type=Path,
+        metavar="WEIGHTS",
+        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; or a network from elsewhere, as "
+        "`ddpm-ip import` takes it" + ("; several are lines of one figure" if several else ""),
+    )
+    extra: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
+    given.add_argument("--weights", type=Path, metavar="WEIGHTS", help="the same", **extra)
     add_average(p)
+
+
+def add_reference(p: argparse.ArgumentParser) -> None:
+    """The real images of a command that compares a run with them."""
+    p.add_argument(
+        "--reference",
+        metavar="CONFIG",
+        help="YAML file or preset whose data section has the real images (default: the run's own training images)",
+    )
+
+
+def add_count(p: argparse.ArgumentParser, default: int, text: str, old: str = "--n") -> None:
+    """How many images, or walks, a command makes or takes: ``n``."""
+    p.add_argument(
+        "--n_samples", old, dest="n", type=int, default=default, metavar="N", help=f"{text} (default: %(default)s)"
+    )
 
 
 def add_average(p: argparse.ArgumentParser, several: bool = False) -> None:
@@ -134,8 +194,8 @@ def _add_ends(p: argparse.ArgumentParser) -> None:
 
 def _add_spacing(p: argparse.ArgumentParser, *more: str) -> None:
     p.add_argument(
-        "--respace_type",
         "--spacing",
+        "--respace_type",
         dest="spacing",
         metavar="NAME[,KEY=VALUE...]",
         help=f"which times are visited with fewer steps: {SPACINGS} (default: uniform-linspace)"
@@ -148,18 +208,29 @@ def add_single(p: argparse.ArgumentParser) -> None:
     _add_spacing(p, "none")
     _add_ends(p)
     p.add_argument("--sampler", metavar="NAME[,KEY=VALUE...]", help=SAMPLER_HELP)
-    p.add_argument("--var_type", choices=VARIANCES, help="of the ancestral sampler; default: diffusion.var_type")
+    p.add_argument(
+        "--variance",
+        "--var_type",
+        dest="var_type",
+        choices=VARIANCES,
+        metavar="V",
+        help=f"of the ancestral sampler: {', '.join(VARIANCES)} (default: diffusion.var_type)",
+    )
     add_chain(p)
     p.add_argument("--ddim_eta", type=float, metavar="ETA", help="the sampler ddim with this eta")
     p.add_argument(
-        "--respace_steps",
         "--steps",
+        "--respace_steps",
         dest="steps",
         type=steps,
         metavar="K",
-        help="times on the grid, or guided-diffusion's 10,10,5 or ddim50; default all of diffusion.total_steps",
+        help="times on the grid, or guided-diffusion's 10,10,5 or ddim50 (default: all of diffusion.total_steps)",
     )
-    p.add_argument("--seed", type=int, help="image i of a seed is always the same image (default: 0)")
+    add_seed(p)
+
+
+def add_seed(p: argparse.ArgumentParser, text: str = "image i of a seed is always the same image") -> None:
+    p.add_argument("--seed", type=int, metavar="S", help=f"{text} (default: 0)")
 
 
 def add_many(p: argparse.ArgumentParser, defaults: Mapping[str, str] = TABLE_DEFAULTS) -> None:
@@ -185,6 +256,7 @@ def add_rows(p: argparse.ArgumentParser, defaults: Mapping[str, str]) -> None:
     _add_ends(p)
     p.add_argument(
         "--variance",
+        "--var_type",
         nargs="+",
         metavar="V",
         help=f"rows of the ancestral sampler: {', '.join(VARIANCES)} (default: {defaults['rows']})",

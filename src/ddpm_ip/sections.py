@@ -38,6 +38,16 @@ class Diffusion:
     """The noise schedule, what the network predicts, and the variance of the reverse process.
 
     With ``var_type: learned_range`` the network also learns the variance (twice the output channels, hybrid loss).
+
+    Args:
+        total_steps: T, the number of times.
+        beta_schedule: how beta rises from ``beta_start`` to ``beta_end``: linear; quad, linear in its square root;
+            const, ``beta_end`` at all times; or cosine, Nichol & Dhariwal's, which uses neither.
+        beta_start: beta at t = 0.
+        beta_end: beta at t = T - 1.
+        objective: what the network predicts: the noise, the clean image, or ``v = alpha eps - sigma x_0``.
+        var_type: the variance of a step of the ancestral sampler: beta_t (fixed_large), that of the posterior
+            (fixed_small), or one that the network learns (learned_range).
     """
 
     total_steps: Annotated[int, Field(ge=2, lt=2**31)] = 1000
@@ -72,7 +82,15 @@ class Classes:
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimizer, as in ``torch.optim``."""
+    """The optimizer, as in ``torch.optim``.
+
+    Args:
+        name: adam, or adamw, whose weight decay is decoupled from the gradient.
+        lr: the learning rate after the warm-up, before ``train.lr_schedule``.
+        betas: the decays of the running means of the gradient and of its square.
+        eps: what is added to the root of the latter.
+        weight_decay: of all weights; in adam it is added to the gradient, in adamw subtracted from the weights.
+    """
 
     name: Literal["adam", "adamw"] = "adam"
     lr: PositiveFloat = 2e-4
@@ -87,7 +105,8 @@ class Eval:
 
     Args:
         every: steps between two evaluations; 0 for none.
-        n_samples, steps: samples of each, and the sampling steps spent on one.
+        n_samples: samples of each.
+        steps: sampling steps spent on one.
         metrics: as for ``ddpm-ip evaluate``; the first decides which weights are the best.
         extractor: whose features; ``pixels`` needs no weights.
     """
@@ -118,21 +137,25 @@ class Train:
         weighting: how much the squared error at each time counts.
         clip_grad_norm: largest gradient norm; null for no limit.
         lr_warmup: steps over which the learning rate rises linearly.
-        lr_schedule: how it changes after that.
-        ema_decay: of the averaged network. Or of several: the first is the one that is sampled and judged in training.
+        lr_schedule: how the learning rate changes after that.
+        ema_decay: decay of the averaged network. Or of several: the first is sampled and judged in training.
         ema_warmup: whether that decay rises at first, as min(ema_decay, (1 + n) / (10 + n)) in step n, counted from 1.
         ema_power: lengths (sigma_rel) of averages by power functions, kept beside it; ``ddpm-ip ema`` makes that of any
             length of their snapshots. Null for none.
         ema_snapshot_freq: steps between two snapshots of these.
-        print_freq, save_freq, sample_freq: steps between log lines, checkpoints and sample grids (0: no grids).
-        n_samples, sample_steps: images of a grid, and the sampling steps spent on it.
+        print_freq: steps between log lines.
+        save_freq: steps between checkpoints.
+        sample_freq: steps between sample grids; 0 for none.
+        n_samples: images of a grid.
+        sample_steps: sampling steps spent on a grid.
         keep_last: newest checkpoints that are kept (at least 2, since the newest may turn out damaged).
         keep_every: besides, every checkpoint at a multiple of this many steps is kept; 0 for none.
         mixed_precision: "no", fp16 or bf16; null takes what `accelerate-launch` says, else bf16 under ``fast: auto`` on
             a GPU that has it, else "no".
         fast: auto runs fused kernels and replays each step as one CUDA graph where that is possible; off never does.
-        eval: a distance measured every so often.
         deterministic: bit-exact GPU kernels, slower. (The CPU is always exact.)
+        eval: a distance measured every so often.
+        optim: the optimizer.
     """
 
     n_steps: PositiveInt = 800_000

@@ -26,9 +26,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ddpm_ip.config import Config, from_dict, load
+from ddpm_ip.config import Config, from_dict, load, read_tree
 from ddpm_ip.errors import CheckpointError, ConfigError
-from ddpm_ip.files import read_yaml
 from ddpm_ip.run.record import flatten
 from ddpm_ip.translation import in_our_words
 from ddpm_ip.variants import sections
@@ -95,7 +94,7 @@ class Wanted:
     """What is asked of a run: a configuration, or what a command line says of one.
 
     Attributes:
-        file: a YAML file; None for the settings of the run that is continued.
+        file: a YAML file or a preset; None for the settings of the run that is continued.
         options: overrides by dotted path.
         change: keys, or whole sections, of the method that may change in a run that is continued.
         config: a configuration as a whole, in place of file and options; all that it says is meant.
@@ -119,7 +118,7 @@ class Wanted:
         if self.file is None:
             raise ConfigError(
                 "there is no run to take the settings from: give a configuration with -c, such as "
-                "-c configs/ddpm_ip_cifar10.yaml; or to continue a run, its folder with -e and -r latest"
+                "-c ddpm_ip_cifar10; or to continue a run, its folder with -e and -r latest"
             )
         return load(self.file, self.options)
 
@@ -130,7 +129,7 @@ class Wanted:
     @cached_property
     def _told(self) -> Collection[str]:
         """The keys that the options give, in this program's words."""
-        return in_our_words({} if self.file is None else read_yaml(self.file), self.options).written
+        return in_our_words({} if self.file is None else read_tree(self.file), self.options).written
 
     def allows(self, key: str) -> bool:
         """Whether a change of the method is meant: ``--change`` names the key, its section, or the section's name."""

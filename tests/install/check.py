@@ -44,7 +44,7 @@ import importlib.metadata, re
 for wanted in importlib.metadata.requires("torch-fidelity") or ():
     print(re.match("[A-Za-z0-9_.-]+", wanted)[0].lower())
 """
-COMMANDS = ("train", "sample", "evaluate", "data", "table", "sweep", "exposure", "calibrate", "times")
+COMMANDS = ("train", "sample", "evaluate", "data", "config", "table", "sweep", "exposure", "calibrate", "times")
 COMMANDS += ("compare-samplers", "ema", "import", "export", "doctor", "report", "demo-ui")
 COMMANDS += ("bench",)
 
@@ -181,6 +181,10 @@ def use(fresh: Fresh) -> None:
     fresh.run("python", "-m", "ddpm_ip", "--help")
     for command in COMMANDS:
         fresh.run("ddpm-ip", command, "--help")
+    presets = sorted(path.stem for path in (fresh.clone / "configs").glob("*.yaml"))
+    if lost := [name for name in presets if f"\n{name} " not in f"\n{fresh.run('ddpm-ip', 'config')}"]:
+        raise Wrong(f"ddpm-ip config does not list {', '.join(lost)}")
+    fresh.run("ddpm-ip", "data", "inspect", "-c", "ddpm_ip_digits")
     (fresh.work / "tiny.yaml").write_text(CONFIG)
     fresh.run("ddpm-ip", "train", "-c", "tiny.yaml", "-e", "run")
     fresh.run("ddpm-ip", "sample", "--weights", "run", "--n_samples", "32", "--save_dir", "samples")

@@ -5,25 +5,32 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddpm_ip import options
+
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.usage = (
-        "%(prog)s [train] [sample] [data] [-c CONFIG] [--batch N ...] [--against SYSTEMS] [--steps N] [--out FILE]"
+        "%(prog)s [train] [sample] [data] [-c CONFIG] [--batch_size N ...] [--against SYSTEM ...] [--steps N] [-o FILE]"
     )
+    options.add_config(p, default="the CIFAR-10 network with input perturbation")
     p.add_argument(
-        "-c", "--config", metavar="CONFIG", help="YAML file; by default the CIFAR-10 network with input perturbation"
-    )
-    p.add_argument(
-        "--batch", type=int, nargs="+", metavar="N", help="images a step (default: 128 512 1024; on the CPU 16)"
+        "--batch_size",
+        "--batch",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="images a step (default: 128 512 1024; on the CPU 16)",
     )
     p.add_argument(
         "--against",
-        default="plain,diffusers",
-        metavar="SYSTEMS",
-        help="what else is measured: plain (train.fast off), diffusers, or none (default: %(default)s)",
+        nargs="+",
+        default=["plain", "diffusers"],
+        metavar="SYSTEM",
+        help="what else is measured: plain (train.fast off), diffusers, or none (default: plain diffusers)",
     )
     p.add_argument("--steps", type=int, metavar="N", help="timed training steps (default: 30; on the CPU 5)")
     p.add_argument(
+        "-o",
         "--out",
         type=Path,
         metavar="FILE",
@@ -43,6 +50,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     config = load(args.config, overrides) if args.config else from_dict(default, "the command line", overrides)
     from ddpm_ip.bench.run import OUT_OF_MEMORY, TASKS, BenchOptions, bench
 
-    against = () if args.against == "none" else args.against.split(",")
-    rows = bench(config, BenchOptions(tasks or TASKS, args.batch, against, args.steps, args.out))
+    against = options.listed(" ".join(args.against))
+    tasks += [word for word in against if word in TASKS]  # which stood behind the list
+    against = [word for word in against if word not in (*TASKS, "none")]
+    rows = bench(config, BenchOptions(tasks or TASKS, args.batch_size, against, args.steps, args.out))
     return int(any(row["error"] not in (None, OUT_OF_MEMORY) for row in rows))

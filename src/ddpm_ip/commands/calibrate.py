@@ -13,18 +13,14 @@ def arguments(p: argparse.ArgumentParser) -> None:
     options.add_single(p)
     options.add_guidance(p)
     options.add_common(p)
-    p.add_argument("--n", type=int, default=2000, metavar="N", help="walks behind each fit (default: %(default)s)")
+    options.add_count(p, 2000, "walks behind each fit")
     p.add_argument(
         "--extractor",
         metavar="NAME",
         help="features that decide, as for `ddpm-ip evaluate`, and a short search in them (default: none; a distance "
         "that needs no network decides)",
     )
-    p.add_argument(
-        "--reference",
-        metavar="CONFIG",
-        help="YAML file whose data section has the real images (default: the run's own training images)",
-    )
+    options.add_reference(p)
     p.add_argument(
         "--times",
         action="store_true",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ddpm_ip import options
 from ddpm_ip.commands import table
 
 EVALUATIONS = (6, 10, 20, 50)
@@ -12,7 +12,7 @@ SPACINGS = ("uniform-linspace", "logsnr")
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("runs", nargs="+", type=Path, metavar="EXP_DIR", help="folders of runs, measured one after another")
+    options.add_runs(p, "folders of runs, measured one after another")
     defaults = {
         "rows": "every sampler there is",
         "spacing": f"of every sampler {' '.join(SPACINGS)}, else sampling.spacing of the config",

@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddpm_ip import options
+
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "action", choices=("inspect",), help="inspect: count, sizes, statistics, a contact sheet, unusable files"
     )
+    options.add_config(p, ", whose data section is meant; or --data.name NAME ...")
     p.add_argument(
-        "-c", "--config", metavar="CONFIG", help="YAML file whose data section is meant; or --data.name NAME ..."
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("contact-sheet.png"),
+        metavar="FILE",
+        help="the contact sheet (default: %(default)s)",
     )
-    p.add_argument(
-        "-o", "--out", type=Path, default=Path("contact-sheet.png"), help="the contact sheet (default: %(default)s)"
-    )
-    p.add_argument("-n", type=int, default=100, help="images on it (default: %(default)s)")
+    options.add_count(p, 100, "images on it", "-n")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

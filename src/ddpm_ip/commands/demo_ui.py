@@ -19,7 +19,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
         help="with runs or files of weights; nothing outside it is read (default: %(default)s)",
     )
     p.add_argument(
-        "--port", type=int, default=7860, help="of 127.0.0.1; 0 takes one that is free (default: %(default)s)"
+        "--port",
+        type=int,
+        default=7860,
+        metavar="N",
+        help="of 127.0.0.1; 0 takes one that is free (default: %(default)s)",
     )
 
 

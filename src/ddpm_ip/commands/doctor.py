@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ddpm_ip import options
 from ddpm_ip.errors import ConfigError
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("-c", "--config", metavar="CONFIG", help="YAML file that is looked at, too: its data, its average")
-    p.add_argument(
-        "-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="folder of a run that is looked at, too: its checkpoints"
-    )
+    options.add_run(p, "folder of a run that is looked at, too: its checkpoints", needed=False)
+    options.add_config(p, ", that is looked at, too: its data, its average")
     p.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 

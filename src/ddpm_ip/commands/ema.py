@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddpm_ip import options
 from ddpm_ip.errors import ConfigError
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("run", type=Path, metavar="RUN", help="folder of a run that was trained with train.ema_power")
+    options.add_run(p, "folder of a run that was trained with train.ema_power")
     p.add_argument(
         "--length",
         type=float,
@@ -24,8 +25,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FILE",
-        help="a .safetensors file, of one length (default: RUN/ema-sigma_relL-stepN.safetensors, where --weights finds "
-        "the settings of the run)",
+        help="a .safetensors file, of one length (default: EXP_DIR/ema-sigma_relL-stepN.safetensors, where --weights "
+        "finds the settings of the run)",
     )
 
 
@@ -41,8 +42,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.run.snapshots import file_name, make
 
     setup(None, True)
-    for made in make(args.run, list(dict.fromkeys(args.length)), args.step):
-        path, new = args.out or args.run / file_name(made), made.to_bytes()
+    for made in make(args.exp_dir, list(dict.fromkeys(args.length)), args.step):
+        path, new = args.out or args.exp_dir / file_name(made), made.to_bytes()
         if args.out is not None and path.exists() and not (path.is_file() and path.read_bytes() == new):
             raise ConfigError(f"{shown(path)} is there already, and was not touched: give another file with -o")
         write_bytes(path, new)

@@ -12,21 +12,25 @@ from ddpm_ip.options import listed
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "samples", type=Path, metavar="SAMPLES", help="folder of PNG files, .npz or .npy of uint8 images, or Parquet"
+        "samples",
+        nargs="?",
+        type=Path,
+        metavar="SAMPLES",
+        help="folder of PNG files, .npz or .npy of uint8 images, or Parquet",
     )
     p.add_argument(
         "--reference",
         required=True,
         metavar="DATA",
         help="real images: cifar10-train, cifar10-test, mnist-train, mnist-test, digits; a folder, .npz, Parquet; the "
-        "folder of a run, for its training images; or a config file, for its data section",
+        "folder of a run, for its training images; or a config file or preset, for its data section",
     )
     p.add_argument("--reference_root", metavar="DIR", help="where the files of a named reference lie")
     p.add_argument(
         "--metrics",
-        metavar="LIST",
-        help=f"of {_metric_names()}, with commas (default: {','.join(usual(INCEPTION))}; if not Inception "
-        f"{','.join(usual(''))})",
+        nargs="+",
+        metavar="M",
+        help=f"of {_metric_names()} (default: {' '.join(usual(INCEPTION))} for inception, else {' '.join(usual(''))})",
     )
     p.add_argument(
         "--extractor",
@@ -40,19 +44,27 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--batch_size", type=int, metavar="N", help="images at once (default: 256; on a CPU 32)")
     p.add_argument(
+        "-o",
         "--out",
         type=Path,
-        metavar="FILE.json",
-        help="numbers and protocol are added to it (default: evaluation.json in the folder SAMPLES, or beside a file)",
+        metavar="FILE",
+        help="a JSON file, to which numbers and protocol are added (default: evaluation.json in the folder "
+        "SAMPLES, or beside a file)",
     )
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     if rest:
         raise ConfigError(f"unexpected argument {rest[0]!r:.80}")
+    words = [] if args.metrics is None else listed(" ".join(args.metrics))
+    if args.samples is None and len(words) > 1 and words[-1] not in METRICS:  # they stood behind the list
+        args.samples = Path(args.metrics.pop())
+        words = listed(" ".join(args.metrics))
+    if args.samples is None:
+        raise ConfigError("which samples? Give a folder of PNG files, an .npz or .npy file, or Parquet")
     from ddpm_ip.evaluate.program import EvaluateOptions, evaluate_files
 
-    metrics = None if args.metrics is None else listed(args.metrics)
+    metrics = None if args.metrics is None else words
     names = ("reference", "reference_root", "extractor", "out", "batch_size", "n_samples")
     evaluate_files(args.samples, EvaluateOptions(metrics=metrics, **{name: getattr(args, name) for name in names}))
     return 0

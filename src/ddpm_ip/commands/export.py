@@ -9,16 +9,8 @@ from ddpm_ip import options
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "source",
-        type=Path,
-        metavar="RUN",
-        help="folder of a run (its newest EMA), a checkpoint, a file of weights, or a network "
-        "from elsewhere, as `ddpm-ip import` takes it",
-    )
+    options.add_weights(p)
     p.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="the folder to write; new, or empty")
-    p.add_argument("-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run")
-    options.add_average(p)
     p.add_argument(
         "--format",
         choices=("diffusers", "safetensors"),
@@ -50,10 +42,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.push:
         refuse_to_push(args.push)
     setup(None, True)
-    weights = find_weights(args.source, args.config, overrides, args.ema)
-    config = configured(weights, args.source, args.config, overrides)
+    weights = find_weights(args.weights, args.config, overrides, args.ema)
+    config = configured(weights, args.weights, args.config, overrides)
     name = args.push.rpartition("/")[2] if args.push else None
-    say(str(export(config, weights, args.source, args.out, ExportOptions(args.format, args.licence, name))))
+    say(str(export(config, weights, args.weights, args.out, ExportOptions(args.format, args.licence, name))))
     if args.push:
         say(push(args.out, args.push))
     return 0

@@ -23,33 +23,18 @@ DEFAULTS = {
 MEASURE_HELP = (
     "of eps_norm (of the predicted noise, in sampling and on real states), delta (how far walks from real images "
     "drift), errors (of the predicted clean image after one and after all steps, from 10 times on: with 50 steps more "
-    "than half of the work) and energy (by frequency band, and the time that states look like); default: all"
+    "than half of the work) and energy (by frequency band, and the time that states look like) (default: all)"
 )
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "-c", "--config", type=Path, metavar="CONFIG", help="YAML file; by default the settings of the run in --weights"
-    )
-    p.add_argument(
-        "--weights",
-        type=Path,
-        nargs="+",
-        action="extend",
-        required=True,
-        help="what `ddpm-ip sample` takes; several are lines of one figure",
-    )
-    options.add_average(p)
-    p.add_argument("--n", type=int, default=10_000, metavar="N", help="images (default: %(default)s, or all real ones)")
+    options.add_weights(p, several=True)
+    options.add_count(p, 10_000, "images; at most as many as there are real ones")
     p.add_argument("--measure", nargs="+", metavar="M", help=MEASURE_HELP)
     options.add_rows(p, DEFAULTS)
-    p.add_argument("--seed", type=int, help="of the noise, and of the choice of real images (default: 0)")
+    options.add_seed(p, "of the noise, and of the choice of real images")
     options.add_common(p)
-    p.add_argument(
-        "--reference",
-        metavar="CONFIG",
-        help="YAML file whose data section has the real images (default: the run's own training images)",
-    )
+    options.add_reference(p)
     p.add_argument("--again", action="store_true", help="measure also what is there already")
     p.add_argument(
         "-o",

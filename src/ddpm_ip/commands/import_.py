@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddpm_ip import options
+
 
 def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
@@ -18,15 +20,13 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "-e", "--exp_dir", type=Path, required=True, metavar="EXP_DIR", help="the folder, which holds no run yet"
     )
+    options.add_config(p, ", for what the source does not say: noise schedule, heads, size of the images, training")
     p.add_argument(
-        "-c",
-        "--config",
-        type=Path,
-        metavar="CONFIG",
-        help="YAML file, for what the source does not say: noise schedule, heads, size of the images, training",
-    )
-    p.add_argument(
-        "--licence", "--license", default="unknown", metavar="TEXT", help="of the weights, as you know it; it is kept"
+        "--licence",
+        "--license",
+        default="unknown",
+        metavar="TEXT",
+        help="of the weights, as you know it; it is kept (default: %(default)s)",
     )
     for name in ("n_heads", "head_channels"):
         p.add_argument(f"--{name}", type=int, metavar="N", help=f"the same as --model.{name}")

@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddpm_ip import options
 from ddpm_ip.errors import ConfigError
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("runs", nargs="+", type=Path, metavar="EXP_DIR", help="folders of runs to compare")
-    p.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="the page (default: %(default)s)")
-    p.add_argument("--title", help="its title")
+    options.add_runs(p, "folders of runs to compare")
+    p.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="the page (default: %(default)s)",
+    )
+    p.add_argument("--title", metavar="TEXT", help="of the page (default: one that names the runs)")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

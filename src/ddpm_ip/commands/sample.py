@@ -12,7 +12,16 @@ from ddpm_ip import options
 def arguments(p: argparse.ArgumentParser) -> None:
     options.add_weights(p)
     p.add_argument("--n_samples", type=int, required=True, metavar="N", help="how many images")
-    p.add_argument("--save_dir", type=Path, required=True, help="folder for PNG files, or a file that ends in .npz")
+    p.add_argument(
+        "-o",
+        "--out",
+        "--save_dir",
+        dest="save_dir",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for PNG files, or a file that ends in .npz",
+    )
     options.add_single(p)
     options.add_guidance(p)
     options.add_common(p)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddpm_ip import options
 from ddpm_ip.commands import table
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.parser import Parser
@@ -24,13 +25,8 @@ EXPOSED, EXPOSURE_STEPS = 10_000, 50
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "-c",
-        "--config",
-        type=Path,
-        metavar="CONFIG",
-        help="YAML file, as for `ddpm-ip train`; a sweep that is continued needs none, and what is not said is as "
-        "before",
+    options.add_config(
+        p, ", as for `ddpm-ip train`; a sweep that is continued needs none, and what is not said is as before"
     )
     p.add_argument("-e", "--exp_dir", type=Path, required=True, metavar="SWEEP_DIR", help="folder of the sweep")
     p.add_argument(
@@ -53,7 +49,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--jobs",
         type=int,
-        metavar="K",
+        metavar="N",
         help="runs at once (default: one a GPU; without a GPU one after the other)",
     )
     exposure = p.add_mutually_exclusive_group()
@@ -87,14 +83,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def asked(args: argparse.Namespace, rest: list[str]) -> Asked:
     """What the options say, and where there is no configuration file what the sweep said before."""
-    from ddpm_ip.config import parse_overrides
-    from ddpm_ip.files import read_yaml
+    from ddpm_ip.config import parse_overrides, read_tree
     from ddpm_ip.sweep.plan import SEEDS, Asked, read_asked, read_over
 
     over = {} if args.over is None else read_over(args.over)
     words, options = table_words(args), parse_overrides(rest)
     if args.config is not None:
-        tree, seeds = read_yaml(args.config), args.seeds or SEEDS
+        tree, seeds = read_tree(args.config), args.seeds or SEEDS
         return Asked(tree, str(args.config), options, over, seeds, args.images, words, exposure_words(args, None))
     old = read_asked(args.exp_dir / "sweep.json")
     if old is None:

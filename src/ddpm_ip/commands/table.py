@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def arguments(p: argparse.ArgumentParser) -> None:
-    p.add_argument("-e", "--exp_dir", type=Path, required=True, metavar="EXP_DIR", help="folder of a run")
+    options.add_run(p)
     options.add_average(p, several=True)
     add_measuring(p, n_samples=50_000)
     p.add_argument(
@@ -47,7 +47,7 @@ def add_measuring(
     options.add_many(p, defaults)
     p.add_argument("--n_samples", type=int, default=n_samples, metavar="N", help="images a cell (default: %(default)s)")
     p.add_argument(
-        seeds,
+        *((seeds, "--seed") if seeds == "--seeds" else (seeds,)),
         type=int,
         nargs="+",
         metavar="S",
@@ -56,7 +56,8 @@ def add_measuring(
     p.add_argument(
         "--extractor",
         default="inception",
-        help="of the features, as for `ddpm-ip evaluate`; FID is of inception alone (default: %(default)s)",
+        metavar="NAME",
+        help="whose features, as for `ddpm-ip evaluate`; FID is of inception alone (default: %(default)s)",
     )
     p.add_argument(
         "--metrics",
@@ -69,11 +70,7 @@ def add_measuring(
     p.add_argument(
         "--keep_images", action="store_true", help="write the images, too (default: they go straight into the features)"
     )
-    p.add_argument(
-        "--reference",
-        metavar="CONFIG",
-        help="YAML file whose data section is compared with (default: the run's own training images)",
-    )
+    options.add_reference(p)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

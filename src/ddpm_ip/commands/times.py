@@ -14,7 +14,7 @@ TEACHER = "ipndm"  # the published one
 def arguments(p: argparse.ArgumentParser) -> None:
     options.add_weights(p)
     p.add_argument(
-        "--steps", type=int, nargs="+", required=True, metavar="N", help="numbers of steps; the times of each are found"
+        "--steps", type=int, nargs="+", required=True, metavar="K", help="numbers of steps; the times of each are found"
     )
     p.add_argument(
         "--sampler",
@@ -22,8 +22,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
         metavar="NAME[,KEY=VALUE...]",
         help="the teacher, which draws no noise (default: %(default)s)",
     )
-    p.add_argument("--n", type=int, default=256, metavar="N", help="its trajectories (default: %(default)s)")
-    p.add_argument("--seed", type=int, help="of their noises (default: 0)")
+    options.add_count(p, 256, "its trajectories")
+    options.add_seed(p, "of their noises")
     p.add_argument("--whole", action="store_true", help="whole times only, for a network that takes no others")
     options.add_chain(p)
     options.add_common(p)

@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ddpm_ip import options
+
 
 def arguments(p: argparse.ArgumentParser) -> None:
+    options.add_config(p, ", such as ddpm_ip_cifar10; a run that is continued needs none")
     p.add_argument(
-        "-c",
-        "--config",
-        type=Path,
-        metavar="CONFIG",
-        help="YAML file, such as configs/ddpm_ip_cifar10.yaml; a run that is continued needs none",
-    )
-    p.add_argument(
-        "-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="where results go; default runs/exp-{current time}"
+        "-e", "--exp_dir", type=Path, metavar="EXP_DIR", help="where results go (default: runs/exp-{current time})"
     )
     p.add_argument(
         "-r",
@@ -34,8 +30,8 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "perturbation.gamma --perturbation.gamma 0.15; others (--train.n_steps 900000) need no such word",
     )
     p.add_argument(
-        "--init-from",
         "--init_from",
+        "--init-from",
         type=Path,
         metavar="SOURCE",
         help="begin a new run with the averaged weights of a run or a checkpoint, with a .safetensors file, or with a "

@@ -30,7 +30,11 @@ Layout = Literal["auto", "channels_first", "channels_last"]
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """1,797 gray 8 x 8 images of handwritten digits that come with the package (``DIGITS.md`` tells from where)."""
+    """1,797 gray 8 x 8 images of handwritten digits that come with the package (``DIGITS.md`` tells from where).
+
+    Attributes:
+        image_size: 8, or another height and width to resize to, or one number for both.
+    """
 
     name: Literal["digits"] = "digits"
     image_size: ImageSize = 8

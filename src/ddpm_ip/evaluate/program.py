@@ -14,6 +14,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from ddpm_ip import presets
 from ddpm_ip.config import from_dict, load
 from ddpm_ip.data import Cifar10, DataConfig, Digits, Folder, Mnist, Npz, Parquet
 from ddpm_ip.data.arrays import read_arrays
@@ -102,7 +103,8 @@ def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | No
     Args:
         text: ``cifar10-train``, ``cifar10-test``, ``mnist-train``, ``mnist-test``, ``digits``; a folder of images, an
             ``.npz`` or ``.npy`` file, Parquet; statistics (:mod:`ddpm_ip.evaluate.statistics`); the folder of a run,
-            for its training images; or a configuration (``.yaml``), whose data section counts.
+            for its training images; or a configuration (``.yaml``, or the name of a preset), whose data section
+            counts.
         root: where the data of a name lie, if not at the usual place.
         shape: (C, H, W) of the samples: images from files are brought to this size, and to four channels if C is 4.
 
@@ -114,11 +116,12 @@ def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | No
         found = NAMED[text]
         return found if root is None or isinstance(found, Digits) else dataclasses.replace(found, root=root)
     path = Path(os.path.expanduser(text))  # which leaves the home of nobody as it is
-    if path.suffix in (".yaml", ".yml"):
+    if _is_configuration(text):
         return load(path, {}).data
     if not text or not os.path.exists(path):
         raise ConfigError(
-            f"--reference {text}: neither a name ({', '.join(NAMED)}) nor a folder, an .npz, Parquet, or a .yaml file"
+            f"--reference {text}: neither a name ({', '.join(NAMED)}) nor a folder, an .npz, Parquet, a .yaml file, or "
+            "a preset"
         )
     if RunFolder(path).is_one:
         own = identity(path)
@@ -141,6 +144,11 @@ def find_reference(text: str, root: str | None, shape: tuple[int, int, int] | No
     return kind(root=str(path), image_size=shape[1:], mode="rgba" if shape[0] == 4 else "auto")
 
 
+def _is_configuration(text: str) -> bool:
+    """Whether a reference is a YAML file, or a preset where nothing else has its name."""
+    return text.endswith((".yaml", ".yml")) or (text in presets.names() and not os.path.exists(text))
+
+
 def _instead_of_keys(text: str, name: str) -> str:
     """How to say of a reference what a message about its data advises to say by a key."""
     if text in NAMED:
@@ -153,7 +161,7 @@ def _instead_of_keys(text: str, name: str) -> str:
 
 def _open(reference: DataConfig | StatisticsFile, text: str, accelerator: Accelerator) -> Reference:
     with accelerator.main_process_first():  # the others find what it downloaded or decoded
-        keys = text.endswith((".yaml", ".yml"))  # who wrote it knows them
+        keys = _is_configuration(text)  # who wrote it knows them
         told = nullcontext() if keys else in_its_own_words(_instead_of_keys(text, getattr(reference, "name", "npz")))
         with told:
             return reference.open(progress=accelerator.is_main_process)

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ddpm_ip.config import Config, from_dict, load, merge
+from ddpm_ip.config import Config, from_dict, load, merge, read_tree
 from ddpm_ip.errors import CheckpointError, ConfigError
-from ddpm_ip.files import read_yaml, reading
+from ddpm_ip.files import reading
 from ddpm_ip.interop import adm, diffusers, hub, pesser, pytorch_ddpm, read, xyfjason
 from ddpm_ip.interop.base import Format, Imported, KeyedFormat, sentences
 from ddpm_ip.plain import quoted, shown
@@ -172,7 +172,7 @@ def given(file: Path | None, overrides: Mapping[str, Any] | None) -> dict[str, A
     Raises:
         ConfigError: one of them cannot be used.
     """
-    tree, options = {} if file is None else read_yaml(file), overrides or {}
+    tree, options = {} if file is None else read_tree(file), overrides or {}
     if file is not None and "data" in tree:
         load(file, options)  # tells of every mistake
     words = in_our_words(tree, options)

@@ -79,7 +79,8 @@ class Churn:
 
     Args:
         s_churn: how much, for all steps together; at least 0, which adds none.
-        s_tmin, s_tmax: where, as rho; None is no upper bound.
+        s_tmin: the lowest level ``rho = sigma / alpha`` at which it is added.
+        s_tmax: the highest level; None is no upper bound.
         s_noise: the deviation of the noise, at least 0; a little above 1 where predictions are too smooth.
     """
 

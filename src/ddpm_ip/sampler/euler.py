@@ -22,7 +22,7 @@ from ddpm_ip.schedule import Schedule
 
 @dataclass(frozen=True)
 class Euler(Churn):
-    """Euler's method, of order 1; its settings are in :class:`ddpm_ip.sampler.edm.Churn`."""
+    """Euler's method, of order 1, with churn (see :class:`ddpm_ip.sampler.edm.Churn`)."""
 
     name: Literal["euler"] = field(default="euler", kw_only=True)
 

@@ -23,7 +23,7 @@ from ddpm_ip.schedule import Schedule
 
 @dataclass(frozen=True)
 class Heun(Churn):
-    """Heun's method, of order 2; its settings are in :class:`ddpm_ip.sampler.edm.Churn`."""
+    """Heun's method, of order 2, with churn (see :class:`ddpm_ip.sampler.edm.Churn`)."""
 
     name: Literal["heun"] = field(default="heun", kw_only=True)
 

@@ -44,7 +44,8 @@ class Restart:
         restarts: how often the walk goes back, K.
         restart_steps: Heun's steps of each return. The published number counts levels, one more: 3 of them and 2
             restarts are the paper's CIFAR-10 setting, 43 evaluations for 18 times.
-        rho_low, rho_high: between which levels of ``sigma / alpha``.
+        rho_low: the level ``sigma / alpha`` at which the walk goes back.
+        rho_high: the level to which it goes back.
     """
 
     name: Literal["restart"] = field(default="restart", kw_only=True)

@@ -35,12 +35,14 @@ class SASolver:
     """SA-Solver in data prediction.
 
     Args:
-        predictor_order: 1 to 3.
-        corrector_order: 0 for none, to 4, the prediction to come included. The paper has 3 and 4 for CIFAR-10.
+        predictor_order: how many predictions the predictor uses.
+        corrector_order: how many the corrector uses, the prediction to come included; 0 for no corrector. The paper has
+            3 and 4 for CIFAR-10.
         tau: how much noise: 0 is the ODE, 1 the reverse SDE.
-        tau_from, tau_to: the window of ``t / T`` in which there is noise, as published; outside it ``tau`` is 0. Noise
-            everywhere needs many steps: the last ones leave it in the image.
-        linear_term: with two predictions, see above: published, or exact, which is better below 20 steps.
+        tau_from: where the window of ``t / T`` begins in which there is noise, as published; outside it ``tau`` is 0.
+            Noise everywhere needs many steps: the last ones leave it in the image.
+        tau_to: where that window ends.
+        linear_term: with two predictions, see above; published, or exact, which is better below 20 steps.
     """
 
     name: Literal["sa_solver"] = field(default="sa_solver", kw_only=True)

@@ -47,7 +47,7 @@ class Sampling:
 
     Args:
         sampler: the method and its own settings.
-        corrections: of what the model says, applied in this order, the first next to the network.
+        corrections: changes of what the network says or of the state, in this order, the first next to the network.
         clip: what is done to a predicted ``x_0`` outside [-1, 1], after the corrections.
         steps: times on the grid; null for all of ``diffusion.total_steps``. Or one of guided-diffusion's strings:
             "10,10,5", "ddim50".

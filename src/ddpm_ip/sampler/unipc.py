@@ -41,7 +41,7 @@ class UniPC:
     ``lower_order_final`` plays no part but for order 3, and is else None.
 
     Args:
-        order: p.
+        order: p, how many predictions a step uses.
         solver_type: B(h), where a single difference is weighed: in the first steps, in all of order 1, and in the
             predictor of order 2.
         lower_order_final: the last step but one is of order 2 at most.

@@ -34,7 +34,8 @@ class Lognormal:
     """A normal distribution of ``ln(sigma_t / alpha_t)``.
 
     Args:
-        mean, std: of it; ``std`` > 0.
+        mean: of the distribution.
+        std: its standard deviation, > 0.
         reweigh: whether losses are multiplied by ``1 / (T p(t))``, so that only their variance differs from that of
             uniform times. The paper's are not.
     """

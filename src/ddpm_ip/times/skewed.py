@@ -29,7 +29,8 @@ class Skewed:
     """A beta distribution of times.
 
     Args:
-        a, b: its parameters, > 0; a larger ``a`` means more noise, a larger ``b`` less.
+        a: a parameter of the distribution, > 0; a larger one means more noise.
+        b: the other parameter, > 0; a larger one means less noise.
         reweigh: whether losses are multiplied by ``1 / (T p(t))``, so that only their variance differs from that of
             uniform times.
     """

@@ -42,7 +42,8 @@ class EpsilonScaling(Correction):
         scale: > 0, 1.005 if nothing is given; the paper's CIFAR-10 values are 1.005 to 1.02. With a slope, at index 0.
         slope: what an index adds; for CIFAR-10 in 20 steps the paper has 0.0025, from a scale of 1.0 at the data.
         counted_from: where a slope's index 0 is: "data", least noise, or "noise", the first visit.
-        times, scales: a table instead, two rising times or more; ``times=0/500,scales=1.0/1.01`` on the command line.
+        times: of a table instead, two or more, rising; ``times=0/500,scales=1.0/1.01`` on the command line.
+        scales: of the table, one for each of its times.
     """
 
     name: Literal["epsilon_scaling"] = field(default="epsilon_scaling", kw_only=True)

@@ -40,8 +40,9 @@ class Guidance(Correction):
 
     Args:
         scale: >= 0; no paper has one for all data, and the default is only a place to begin.
-        start, stop: the times, from 0 to T - 1, between which it acts, both included; elsewhere the scale is 1. A walk
-            falls from ``start`` to ``stop``; null is from the noise, and to the image.
+        start: the time, from 0 to T - 1, from which it acts, as the walk falls, itself included; elsewhere the scale is
+            1. Null is from the noise.
+        stop: the time down to which it acts, itself included; null is to the image.
     """
 
     name: Literal["guidance"] = field(default="guidance", kw_only=True)
