@@ -20,6 +20,7 @@ from tests.tiny import ROOT, tree
 
 from ddpm_ip.config import load
 from ddpm_ip.plain import yaml_text
+from ddpm_ip.presets import find, names
 
 NOT_RUN = re.compile(r"<!-- not run: \S.*-->")  # on a line above a block
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -95,10 +96,11 @@ SMALL: dict[str, Mapping[str, str]] = {
     "sample": {"--n_samples": "4", "--batch_size": "4"},
     "table": TABLE,
     "compare-samplers": TABLE,
-    "exposure": {"--n": "8", "--batch_size": "8"},
-    "calibrate": {"--n": "8", "--batch_size": "8"},
-    "times": {"--n": "4", "--batch_size": "4"},
+    "exposure": {"--n_samples": "8", "--batch_size": "8"},
+    "calibrate": {"--n_samples": "8", "--batch_size": "8"},
+    "times": {"--n_samples": "4", "--batch_size": "4"},
 }
+OF_RUNS = {"sample", "table", "compare-samplers", "exposure", "calibrate", "times", "ema", "export", "report"}
 FEWER = {"--train.n_steps": "8"}  # in place of what a page says, where it does
 
 
@@ -130,7 +132,9 @@ class Place:
         """What a page takes for granted: configurations and runs that a command names."""
         for word in words:
             path = Path(word)
-            if path.parent.name == "configs" and not (self.folder / path).exists():
+            if word in names():  # of a preset, before which a file of that name counts
+                (self.folder / word).write_text(small_configuration(find(word)), encoding="utf-8")
+            elif path.parent.name == "configs" and not (self.folder / path).exists():
                 as_it_is = words[0] in ("data", "doctor")  # which look at the images that it names
                 text = (ROOT / path).read_text(encoding="utf-8") if as_it_is else small_configuration(ROOT / path)
                 (self.folder / path).write_text(text, encoding="utf-8")
@@ -143,7 +147,7 @@ def runs_of(words: Sequence[str]) -> list[str]:
     """The runs that a command needs: those after these options, and what is no option's value."""
     command, *rest = words
     wanted = {"--weights", "--init-from"} | ({"-e"} if command == "table" or "-r" in rest else set())
-    found, after = [], command if command in ("compare-samplers", "ema", "export", "report") else ""
+    found, after = [], command if command in OF_RUNS else ""
     for word in rest:
         if word.startswith("-"):
             after = word
