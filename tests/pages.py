@@ -26,7 +26,11 @@ NOT_RUN = re.compile(r"<!-- not run: \S.*-->")  # on a line above a block
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PROGRAM = re.compile(r"(?:ddpm-ip\s+(\S+)|(?:accelerate-launch|torchrun)\b.*?\bscripts/(\w+)\.py)\s*(.*)")
 SCRIPTS = {"train_ddpm_ip": "train", "train_ddpm": "train", "sample_uncond": "sample"}
-INSTALLS = ("pip install", "make ", "export ")  # what `make test-install` does, and what means something to a shell alone
+INSTALLS = (
+    "pip install",
+    "make ",
+    "export ",
+)  # what `make test-install` does, and what means something to a shell alone
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -84,22 +88,25 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+SIZES = {"in_channels": 1, "dim": 8, "dim_mults": [1, 2], "use_attn": [False, True], "num_groups": 4}
 NETWORKS: dict[str, dict[str, Any]] = {
     "unet": {"name": "unet", **tree()["model"]},
-    "adm": {"name": "adm", "in_channels": 1, "dim": 8, "dim_mults": [1, 2], "use_attn": [False, True], "num_groups": 4},
+    "adm": {"name": "adm", **SIZES, "head_channels": 8},
 }
 TRAINING = {"n_steps": 4, "batch_size": 8, "micro_batch": 0, "print_freq": 2, "save_freq": 2, "sample_freq": 0}
 TRAINING |= {"n_samples": 4, "sample_steps": 2, "keep_every": 0, "ema_snapshot_freq": 2, "lr_warmup": 0}
 # What a command is given in place of what the page says, or besides.
-TABLE = {"--n_samples": "8", "--extractor": "pixels", "--batch_size": "8"}
+FEW = {"--n_samples": "10", "--batch_size": "10"}
 SMALL: dict[str, Mapping[str, str]] = {
     "sample": {"--n_samples": "4", "--batch_size": "4"},
-    "table": TABLE,
-    "compare-samplers": TABLE,
-    "exposure": {"--n_samples": "8", "--batch_size": "8"},
-    "calibrate": {"--n_samples": "8", "--batch_size": "8"},
-    "times": {"--n_samples": "4", "--batch_size": "4"},
+    "table": {**FEW, "--extractor": "pixels"},
+    "compare-samplers": {**FEW, "--extractor": "pixels"},
+    "exposure": FEW,
+    "calibrate": FEW,
+    "times": FEW,
+    "demo": {"--n_steps": "10", "--n_samples": "16", "--n_walks": "10"},
 }
+STEPS = {"--steps", "--respace_steps", "--evaluations", "--spacing"}  # without these all times are visited
 OF_RUNS = {"sample", "table", "compare-samplers", "exposure", "calibrate", "times", "ema", "export", "report"}
 FEWER = {"--train.n_steps": "8"}  # in place of what a page says, where it does
 
@@ -158,10 +165,12 @@ def runs_of(words: Sequence[str]) -> list[str]:
 
 def smaller(command: str, words: Sequence[str]) -> list[str]:
     """The words of a command that takes less time and says the same."""
-    given = list(words)
-    for option, value in {**FEWER, **SMALL.get(command, {})}.items():
+    given, small = list(words), SMALL.get(command, {})
+    for option, value in {**FEWER, **small}.items():
         if option in given:
             given[given.index(option) + 1] = value
-        elif option in SMALL.get(command, {}):
+        elif option in small:
             given += [option, value]
+    if command in ("sample", "table") and not STEPS & {*given}:
+        given += ["--steps", "5"]
     return given

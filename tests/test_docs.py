@@ -76,7 +76,22 @@ def test_the_readme_has_python() -> None:
 
 
 def test_blocks_stay_on_their_lines() -> None:
-    page = ["text", "```python", "a = 1", "```", "", "```shell", "b", "```", "<!-- not run: a -->", "", "```python", "c", "```", "d"]
+    page = [
+        "text",
+        "```python",
+        "a = 1",
+        "```",
+        "",
+        "```shell",
+        "b",
+        "```",
+        "<!-- not run: a -->",
+        "",
+        "```python",
+        "c",
+        "```",
+        "d",
+    ]
     page += ["```python", "e = a", "```"]
     expected = [""] * len(page)
     expected[2], expected[15] = "a = 1", "e = a"

@@ -30,14 +30,16 @@ def test_every_line_of_a_shell_can_be_run_or_says_why_not() -> None:
 
 def test_a_mark_needs_a_reason(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("<!-- not run -->\n```shell\na\n```\n<!-- not run: b -->\n\n```shell\nddpm-ip a \\\n b # c\n# d\ne\n```")
+    page.write_text(
+        "<!-- not run -->\n```shell\na\n```\n<!-- not run: b -->\n\n```shell\nddpm-ip a \\\n b # c\n# d\ne\n```"
+    )
     first, second = blocks(page)
     assert (first.marked, second.marked, second.line) == (False, True, 7)
     assert (first.others, second.others, second.commands) == (["a"], ["e"], [("a", ["b"])])
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("block", RUN, ids=[f"{block.page.stem}-{block.number}" for block in RUN])
+@pytest.mark.parametrize("block", RUN, ids=[f"{block.page.stem}, {block.number}" for block in RUN])
 def test_the_commands_of_a_block_run(
     block: Block, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
