@@ -1,7 +1,7 @@
 """Every block of a shell or of Python in the README and in docs/*.md is run, or says above it why not.
 
-Commands are run small (tests/pages.py). Python is run in tests/test_docs.py and tests/test_extending.py; each command is
-read by its parser there, too, also those that are not run.
+Commands are run small (tests/pages.py). Python is run by tests/test_docs.py and test_extending.py. Each command is read
+by its parser in tests/test_docs.py, also those that are not run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def test_a_mark_needs_a_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("block", RUN, ids=[f"{block.page.stem}, {block.number}" for block in RUN])
+@pytest.mark.parametrize("block", RUN, ids=[f"{block.page.stem}-{block.number}" for block in RUN])
 def test_the_commands_of_a_block_run(
     block: Block, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
