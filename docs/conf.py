@@ -20,7 +20,6 @@ source_url = os.environ.get("SOURCE_URL", "")  # such as https://HOST/OWNER/ddpm
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4  # the same as GitHub's
-smartquotes = False  # which would make one dash of the two of an option
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -22,7 +22,7 @@ from tests.pages import NOT_RUN, PROGRAM, SCRIPTS
 from tests.pages import PAGES as ALL_PAGES
 from tests.tiny import ROOT, finish, start, tree
 
-from ddpm_ip import cli, options
+from ddpm_ip import cli, options, presets
 from ddpm_ip.config import Config, from_dict, load, parse_overrides
 from ddpm_ip.learning_rate import RateConfig
 from ddpm_ip.nn import ADMConfig, UNetConfig
@@ -137,8 +137,8 @@ def read(command: str, words: list[str]) -> None:
         assert all(slot.why_not is None for slot in wanted.slots(configured(common)))
     elif command == "train":
         given = parse_overrides(rest)
-        if args.config is not None and (ROOT / args.config).is_file():
-            load(ROOT / args.config, without_data(given))
+        if args.config is not None and ((ROOT / args.config).is_file() or str(args.config) in presets.names()):
+            load(args.config if str(args.config) in presets.names() else ROOT / args.config, without_data(given))
         else:
             configured(given)
 

@@ -15,6 +15,8 @@ from tests.tiny import ROOT
 
 import ddpm_ip
 from ddpm_ip import cli
+from ddpm_ip.config import from_dict
+from ddpm_ip.plain import parse_yaml
 from ddpm_ip.run.folder import RunFolder
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -51,6 +53,11 @@ def test_the_commands_of_a_block_run(
         given = smaller(command, words)
         place.provide([command, *words])
         assert cli.main([command, *given]) in ENDS.get(command, (0,)), (block.place, command, given)
+
+
+def test_the_configuration_on_its_page_is_one() -> None:
+    texts = [block.text for block in BLOCKS if block.page.stem == "configuration" and block.language == "yaml"]
+    assert [from_dict(parse_yaml(text, "a page")).perturbation.name for text in texts] == ["input"]
 
 
 FILES = (ROOT / "docs/files.md").read_text(encoding="utf-8")

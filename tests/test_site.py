@@ -93,3 +93,4 @@ def test_the_reference_has_every_public_name() -> None:
 
 def test_plain_text_stays_plain() -> None:
     assert reference.escaped("a_b*c  <d>\n`e_f` [g]") == r"a\_b\*c \<d\> `e_f` \[g\]"
+    assert reference.escaped("see --a_b.c, -e; not x-y or 5-6 `-g --h`") == "see `--a_b.c`, `-e`; not x-y or 5-6 `-g --h`"

@@ -35,7 +35,7 @@ def _command(name: str) -> str:
     parser = Parser(prog=f"ddpm-ip {name}", epilog=cli._epilog(name), allow_abbrev=False)
     arguments(parser)
     options = [_option(parser, action) for action in parser._actions if action.help != argparse.SUPPRESS]
-    more = [escaped(f"`--key value`{parser.epilog.removeprefix('--key value')}.")] if parser.epilog else []
+    more = [escaped(f"{parser.epilog}.")] if parser.epilog else []
     return "\n\n".join([f"## {name}", escaped(text), f"```text\n{_usage(parser)}\n```", *options[1:], *more])
 
 
@@ -64,9 +64,14 @@ def _option(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def escaped(text: str) -> str:
-    """Plain text as Markdown that shows it; what is between backticks stays code."""
-    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    """Plain text as Markdown that shows it; options, and what is between backticks, are code."""
+    marked = re.sub(r"(`[^`]*`)|(?<![\w`./-])(--?[A-Za-z][\w.-]*\w|-[a-z])(?![\w-])", _as_code, " ".join(text.split()))
+    parts = re.split(r"(`[^`]*`)", marked)
     return "".join(part if n % 2 else re.sub(r"([\\*_<>\[\]|#~{}])", r"\\\1", part) for n, part in enumerate(parts))
+
+
+def _as_code(found: re.Match[str]) -> str:
+    return found[1] or f"`{found[2]}`"
 
 
 def keys() -> str:
