@@ -57,9 +57,9 @@ def test_a_link_out_of_docs_leads_somewhere(link: str, with_url: str, without: s
 
 
 def test_a_page_that_is_named_shows_its_title() -> None:
-    assert pages.titled_links("[a.md](a.md) [a.md](a.md#b) [b](a.md) `[a.md](a.md)`") == (
-        "[](a.md) [](a.md#b) [b](a.md) `[a.md](a.md)`"
-    )
+    text = "[a.md](a.md) [a.md](a.md#b) [b](a.md) `[a.md](a.md)` [c.md](c.md) [a.md](b.md)"
+    shown = "[A](a.md) [A](a.md#b) [b](a.md) `[a.md](a.md)` [c](c.md) [a.md](b.md)"
+    assert pages.titled_links(text, {"a": "A"}) == shown
 
 
 def test_every_part_of_the_reference_has_its_place() -> None:
@@ -93,4 +93,6 @@ def test_the_reference_has_every_public_name() -> None:
 
 def test_plain_text_stays_plain() -> None:
     assert reference.escaped("a_b*c  <d>\n`e_f` [g]") == r"a\_b\*c \<d\> `e_f` \[g\]"
-    assert reference.escaped("see --a_b.c, -e; not x-y or 5-6 `-g --h`") == "see `--a_b.c`, `-e`; not x-y or 5-6 `-g --h`"
+    assert (
+        reference.escaped("see --a_b.c, -e; not x-y or 5-6 `-g --h`") == "see `--a_b.c`, `-e`; not x-y or 5-6 `-g --h`"
+    )

@@ -2,7 +2,7 @@
 
 * The lists of links under the headings of index.md become the site's table of contents.
 * A comment such as ``<!-- generated: commands -->`` is replaced by that part of the reference (reference.py).
-* A link whose text is the name of a page shows the title of that page.
+* A link whose text is the name of a page shows what the index calls that page.
 * Links to files outside docs/ lead to SOURCE_URL, where the repository can be read in a browser; without one the
   files are copied into the site, as they are at that moment.
 """
@@ -10,7 +10,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import reference
@@ -18,7 +19,7 @@ import reference
 CODE = re.compile(r"(^```.*?^```[^\n]*|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 OUTSIDE = re.compile(r"\]\(\.\./([^)\s]+)\)")
 ON_SITE = {"README.md": "index.md", "CHANGELOG.md": "changes.md"}  # pages of the site that stand for such files
-NAMED = re.compile(r"\[([\w-]+\.md)\]\((?=\1[#)])")
+NAMED = re.compile(r"\[([\w-]+)\.md\]\((?=\1\.md[#)])")
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 ENTRY = re.compile(r"^\* \[(.+?)\]\((\S+)\.md\)", re.MULTILINE)
@@ -36,9 +37,9 @@ def outside_links(text: str, url: str) -> str:
     return outside_code(text, lambda part: OUTSIDE.sub(target, part))
 
 
-def titled_links(text: str) -> str:
-    """A page whose links called ``page.md`` have no text, for which Sphinx takes the title."""
-    return outside_code(text, lambda part: NAMED.sub("[](", part))
+def titled_links(text: str, titles: Mapping[str, str]) -> str:
+    """A page whose links called ``page.md`` are called as that page is."""
+    return outside_code(text, lambda part: NAMED.sub(lambda link: f"[{titles.get(link[1], link[1])}](", part))
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:
@@ -63,8 +64,10 @@ def generated(text: str) -> str:
 
 def read(app: Any, page: str, source: list[str]) -> None:
     """What Sphinx reads in place of a page's text."""
-    text = titled_links(outside_links(generated(source[0]), app.config.source_url))
-    source[0] = f"{text}\n\n{toctrees(source[0])}" if page == app.config.root_doc else text
+    index = Path(app.srcdir, f"{app.config.root_doc}.md").read_text(encoding="utf-8")
+    titles = {name: title for title, name in ENTRY.findall(index)}
+    text = titled_links(outside_links(generated(source[0]), app.config.source_url), titles)
+    source[0] = f"{text}\n\n{toctrees(index)}" if page == app.config.root_doc else text
 
 
 def plain_summary(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
