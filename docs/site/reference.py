@@ -13,16 +13,6 @@ from ddpm_ip.keys import NEEDED, Key, Section, all_sections
 from ddpm_ip.parser import Parser
 
 ROOT = Path(__file__).parents[2]
-# The groups of the page on Python: what is in these modules of ddpm_ip/__init__.py; others follow under the last title.
-GROUPS = {
-    "Runs and images": ("notebook", "judging", "sample.samples", "run.record", "config", "errors"),
-    "The nouns": ("schedule", "perturbation", "denoiser", "objective"),
-    "How images are made": ("sampler.sampling",),
-    "Samplers": ("sampler",),
-    "Corrections": ("sampler.correction",),
-    "To write a method of your own": ("sampler.base", "sampler.walk", "sampler.correction.base"),
-    "More": (),
-}
 
 
 def commands() -> str:
@@ -97,13 +87,11 @@ def _key(key: Key) -> str:
 
 
 def python() -> str:
-    """The public names in their groups, for autodoc."""
-    known = {module for modules in GROUPS.values() for module in modules}
-    groups = {**GROUPS, "More": tuple(module for module in ddpm_ip._MODULES if module not in known)}
+    """The public names by subject, for autodoc."""
     found = []
-    for title, modules in groups.items():
-        if names := [name for module in modules for name in ddpm_ip._MODULES.get(module, ())]:
-            found.append(f"## {title}\n\n```{{eval-rst}}\n" + "\n".join(map(_name, names)) + "\n```")
+    for title, modules in ddpm_ip._GROUPS.items():
+        names = [name for group in modules.values() for name in group]
+        found.append(f"## {title}\n\n```{{eval-rst}}\n" + "\n".join(map(_name, names)) + "\n```")
     return "\n\n".join(found)
 
 
