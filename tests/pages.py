@@ -104,7 +104,6 @@ SMALL: dict[str, Mapping[str, str]] = {
     "exposure": FEW,
     "calibrate": FEW,
     "times": FEW,
-    "demo": {"--n_steps": "10", "--n_samples": "16", "--n_walks": "10"},
 }
 STEPS = {"--steps", "--respace_steps", "--evaluations", "--spacing"}  # without these all times are visited
 OF_RUNS = {"sample", "table", "compare-samplers", "exposure", "calibrate", "times", "ema", "export", "report"}
