@@ -140,8 +140,13 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "interop.hub": ({"huggingface_hub"}, PLAIN),
     "interop.push": ({"huggingface_hub"}, PLAIN),
     "told": (set(), {"config", "errors", "places", "run", "sampler", "__init__"}),
-    "notebook": ({"torch", "numpy"}, MODEL | {"told", "exposure", "interop", "run", "settings", "sample", "train"}),
-    "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "notebook"}),
+    "about": ({"torch", "numpy"}, MODEL | {"run"}),
+    "own": ({"torch"}, MODEL | {"told", "sample"}),
+    "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate"}),
+    "notebook": (
+        {"torch", "numpy"},
+        MODEL | {"about", "evaluate", "exposure", "interop", "judging", "run", "settings", "sample", "told", "train"},
+    ),
 }  # fmt: skip
 
 
