@@ -96,7 +96,7 @@ def test_text_among_arrays(tmp_path):
     assert read_text(path, "layout") is None
     assert read_text(tmp_path / "b.npy", "sampling") is None
     for name in ("number", "long", "images"):
-        with pytest.raises(DataError, match=f"'{name}' is no text, or too long"):
+        with pytest.raises(DataError, match=f"'{name}' is not text, or is too long"):
             read_text(path, name)
 
 

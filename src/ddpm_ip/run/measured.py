@@ -1,4 +1,4 @@
-"""What was measured of weights, kept next to them: a folder for each weights, a JSON file for each thing.
+"""What was measured for weights, kept next to them: a folder for each weights, a JSON file for each thing.
 
     EXP_DIR/measured/0123456789abcdef/analytic.json     the first 16 digits of the SHA-256 of the weights' file
     FOLDER/measured/0123456789abcdef/times-10.json      next to a file of weights that is in no run
@@ -109,10 +109,10 @@ class Measured:
         return found
 
     def refuse_unwritable(self, name: str) -> None:
-        """Says before the work what writing would say after it.
+        """Raises before the work what writing would raise after it.
 
         Raises:
-            ConfigError: the folder cannot be made, or something else than a file has the name.
+            ConfigError: the folder cannot be made, or something that is no file has the name.
         """
         make_folder(self.folder, ConfigError)
         if not os.access(self.folder, os.W_OK):
@@ -126,7 +126,7 @@ class Measured:
             name: of the thing.
             numbers: by key, plain values.
             settings: what they depend on besides the weights.
-            advice: what to do where it cannot be written; by default what helps against the reason.
+            advice: what to do if it cannot be written; by default what helps against the reason.
 
         Returns:
             The file.

@@ -63,7 +63,7 @@ def compare_outputs(
     Args:
         network: the plain one.
         x, t: what the fused one was given, (B, C, H, W) and (B,).
-        output: what it put out, or the first of its channels.
+        output: what it returned, or the first of its channels.
         dtype: that it works in.
         cond: what the fused one was given besides, of as many images.
 
@@ -116,7 +116,7 @@ def _ends(network: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d]:
     first, last = getattr(network, "conv_in", None), getattr(network, "conv_out", None)
     if not (isinstance(network, Block) and isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)):
         raise FastPathError(
-            f"the network {type(network).__name__} has no fused form: it is no ddpm_ip.nn.unet.Block between two "
+            f"the network {type(network).__name__} has no fused form: it is not a ddpm_ip.nn.unet.Block between two "
             "convolutions conv_in and conv_out"
         )
     return first, last
