@@ -84,7 +84,7 @@ def test_numbers_of_other_weights_are_refused(tmp_path):
     """The name has a part of the hash only, and files can be moved."""
     Measured.of(HASH, tmp_path).write("analytic", NUMBERS, {})
     other = Measured.of(HASH[:16] + 48 * "0", tmp_path)
-    with pytest.raises(ConfigError, match=r"analytic\.json was measured of other weights .* Measure it again"):
+    with pytest.raises(ConfigError, match=r"analytic\.json was measured for other weights .* Measure it again"):
         other.read("analytic", advice="Measure it again")
 
 

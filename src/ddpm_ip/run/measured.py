@@ -103,7 +103,7 @@ class Measured:
         found = read_json(file, {"weights": str, "settings": dict, **needs}, advice=advice, error=ConfigError)
         if found["weights"] != self.weights:
             raise ConfigError(
-                f"{file} was measured of other weights ({found['weights'][:DIGITS]!r}, these are "
+                f"{file} was measured for other weights ({found['weights'][:DIGITS]!r}, these are "
                 f"{self.weights[:DIGITS]}). {advice or 'Remove it, and measure it of these'}"
             )
         return found
