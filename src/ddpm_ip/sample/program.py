@@ -104,7 +104,7 @@ class SampleOptions:
         """What makes the pictures; all processes call this together.
 
         Raises:
-            UserError: the images of ``input_dir`` are of no use.
+            UserError: the images of ``input_dir`` cannot be used.
         """
         if self.mode == "denoise" or self.mode == "progressive":
             return Strips(generator, self.mode, self.n_denoise if self.mode == "denoise" else self.n_progressive)
@@ -196,7 +196,7 @@ def _offer(calibration: Path | None) -> None:
 
 @cache
 def _warn_of(schedule: Schedule) -> None:
-    """Says once where a schedule does not end in noise."""
+    """Says once if a schedule does not end in noise."""
     if said := too_little_noise(schedule):
         log.warning("%s", said)
 
@@ -278,7 +278,7 @@ def load_model(
 
 
 def default_block(config: Config, accelerator: Accelerator) -> int:
-    """Images that go through the network together where nobody says: 64 on a CPU, on a GPU what its memory holds."""
+    """Images that go through the network together by default: 64 on a CPU, on a GPU what its memory holds."""
     if accelerator.device.type != "cuda":
         return 64
     free, _ = torch.cuda.mem_get_info(accelerator.device)
@@ -286,7 +286,7 @@ def default_block(config: Config, accelerator: Accelerator) -> int:
 
 
 def fitting_block(free: int, per_image: int) -> int:
-    """The largest power of two in 64..1024 of which so many images fit into ``free`` bytes; 64 if none does."""
+    """The largest power of two in 64..1024 such that this many images fit into ``free`` bytes; 64 if none does."""
     return next((block for block in (1024, 512, 256, 128) if block * per_image <= free), 64)
 
 
