@@ -13,9 +13,8 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test test-long test-install lint unit clean
 
-# Threads that wait soon sleep instead of spinning on, or any other busy program makes a small network crawl.
 demo: $(VENV)/.installed-demo
-	GOMP_SPINCOUNT=10000 $(BIN)/python examples/demo.py
+	$(BIN)/ddpm-ip demo
 
 test: lint unit
 

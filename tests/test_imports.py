@@ -110,13 +110,19 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         PLAIN | {"config", "denoiser", "images", "notebook", "options", "report", "run", "sample", "sampler", "texts"},
     ),
     "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
+    "presets": (set(), {"errors"}),
+    "demo": (
+        {"torch"},
+        MODEL
+        | {"evaluate", "exposure", "extras", "presets", "report", "run", "sample", "table", "train"},
+    ),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "cli": (set(), {"commands", "engine", "errors", "output", "parser", "signals", "__init__"}),
     "commands": (
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves", "parser", "sweep", "ui"}
+        | {"demo", "exposure", "exposure.curves", "parser", "sweep", "ui"}
         | {"interop", "__init__"},
     ),
     "interop": (

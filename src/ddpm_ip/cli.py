@@ -16,6 +16,7 @@ from ddpm_ip.commands import (
     calibrate,
     compare_samplers,
     data,
+    demo,
     demo_ui,
     doctor,
     ema,
@@ -61,7 +62,7 @@ def script(command: str) -> int:
 
 
 def _epilog(command: str) -> str | None:
-    return None if command in ("demo-ui", "ema", "evaluate", "report") else _OVERRIDES
+    return None if command in ("demo", "demo-ui", "ema", "evaluate", "report") else _OVERRIDES
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -101,6 +102,11 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, list[str]], int]]
 _COMMANDS: dict[str, _Command] = {
+    "demo": (
+        "Trains, samples and judges DDPM and DDPM-IP on handwritten digits: a page in two minutes; nothing is needed.",
+        demo.arguments,
+        demo.run,
+    ),
     "train": ("Trains a model: DDPM, or DDPM-IP with perturbation.name input.", train.arguments, train.run),
     "sample": ("Makes images from trained weights; an interrupted call continues.", sample.arguments, sample.run),
     "evaluate": ("Measures how far samples are from real images: FID and its kin.", evaluate.arguments, evaluate.run),

@@ -5,16 +5,15 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from tests.tiny import ROOT, contents, finish, start, steps_saved
+from tests.tiny import contents, finish, start, steps_saved
 
-DEMO = ROOT / "examples/demo.py"
 RUNS = ("ddpm", "ddpm-ip")
 CELLS = 3 * 4 + 2  # numbers of steps, rows; and those with a calibration
 STUDIED = ("ancestral-10", "ddim-10")  # samplings that are calibrated and whose exposure bias is measured
 
 
 def demo(out: Path, n_steps: int):
-    return start(DEMO, "--out", out, "--n_steps", n_steps, "--n_samples", 80, "--n_walks", 20)
+    return start("-m", "ddpm_ip", "demo", out, "--n_steps", n_steps, "--n_samples", 80, "--n_walks", 20)
 
 
 def test_the_demo_makes_pictures_and_a_page_once(tmp_path):
@@ -57,7 +56,7 @@ def test_a_demo_that_is_stopped_continues(tmp_path):
     process.send_signal(signal.SIGINT)
     code, output = finish(process)
     assert code == 130, output
-    assert "run the same command again" in output
+    assert "give the same command again" in output
     assert not (tmp_path / "report.html").exists()
     saved = {run: steps_saved(tmp_path / run)[-1] for run in RUNS}
 
