@@ -63,7 +63,7 @@ def sha256(images):
 
 
 def from_files(folder):
-    return np.stack([np.asarray(Image.open(path))[None] for path in sorted(folder.glob("*.png"))])
+    return np.stack([np.asarray(Image.open(path))[None] for path in sorted(folder.glob("[0-9]*.png"))])
 
 
 # Samples

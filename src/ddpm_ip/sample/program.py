@@ -253,7 +253,7 @@ def write_samples(
                 "%d images in %s: %s, %d network evaluations each (sampling %.1f s, waiting for the disk %.1f s)",
                 n, save_dir, _row(generator, options), pictures.evaluations, sampling, waiting,
             )  # fmt: skip
-            log.info("the first of them as one picture: %s", grid)
+            log.info("as one picture: %s", grid)
     engine.wait_for_everyone()
 
 

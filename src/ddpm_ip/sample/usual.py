@@ -10,12 +10,11 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from ddpm_ip.config import Config
-from ddpm_ip.errors import ConfigError
 from ddpm_ip.run import builtin
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.weights import Weights
@@ -27,7 +26,7 @@ from ddpm_ip.sampler.spacing import listed
 
 STEPS = 50
 DIGITS = 8  # of the hash, in the name of a folder
-DETERMINISTIC = ("interpolate", "reconstruction")  # modes whose pictures a sampler that adds noise would spoil
+DETERMINISTIC = ("interpolate", "reconstruction")  # modes that need a sampler without noise, as --afs does
 
 
 def usual(sampling: Sampling, config: Config, overrides: Collection[str], mode: str) -> Sampling:
@@ -46,25 +45,13 @@ def usual(sampling: Sampling, config: Config, overrides: Collection[str], mode: 
         sampling = dataclasses.replace(sampling, steps=min(STEPS, config.diffusion.total_steps))
     if "sampler" in said:
         return sampling
-    d = config.diffusion
-    for changes in _good(d.learned_variance, mode):
-        found = dataclasses.replace(sampling, **{k: v for k, v in changes.items() if k not in said})
-        try:
-            found.check(d.schedule, d.learned_variance, config.classes, d.objective)
-            return found
-        except ConfigError:  # as of a schedule that leaves nothing of the image
-            continue
-    return sampling
-
-
-def _good(learned_variance: bool, mode: str) -> Iterator[dict[str, Any]]:
-    if mode in DETERMINISTIC:
-        yield {"sampler": DDIM(eta=0.0)}
-    elif learned_variance:
-        yield {"sampler": Ancestral(), "spacing": "uniform-leading"}
+    if mode in DETERMINISTIC or sampling.afs:
+        found: dict[str, Any] = {"sampler": DDIM(eta=0.0)}
+    elif config.diffusion.learned_variance:
+        found = {"sampler": Ancestral(), "spacing": "uniform-leading"}
     else:
-        yield {"sampler": DPMSolverSDE(), "spacing": "logsnr"}
-        yield {"sampler": DDIM(eta=0.5)}
+        found = {"sampler": DPMSolverSDE(), "spacing": "logsnr"}
+    return dataclasses.replace(sampling, **{key: value for key, value in found.items() if key not in said})
 
 
 def place(weights: Weights, path: Path, options: SampleOptions) -> Path:
