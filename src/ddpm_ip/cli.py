@@ -103,7 +103,7 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, list[str]], int]]
 _COMMANDS: dict[str, _Command] = {
     "demo": (
-        "Trains, samples and judges DDPM and DDPM-IP on handwritten digits: a page in two minutes; nothing is needed.",
+        "Trains, samples and judges DDPM and DDPM-IP on the digits of the package: a page in two minutes on two cores.",
         demo.arguments,
         demo.run,
     ),

@@ -1,8 +1,11 @@
 """The record of where numbers come from stays in proportion to the number of restarts."""
 
 import json
+import sys
 
-from ddpm_ip.run.provenance import earlier
+import pytest
+
+from ddpm_ip.run.provenance import earlier, provenance
 
 
 def test_a_thousand_changes_of_settings_stand_in_the_newest_record_alone():
@@ -26,3 +29,16 @@ def test_what_is_no_record_is_left_out():
         {"command": "a"},
     ]
     assert earlier({"command": "b", "earlier": "x"}) == [{"command": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("/venv/bin/ddpm-ip", "ddpm-ip train -e x"),
+        ("/venv/site-packages/ddpm_ip/__main__.py", "python -m ddpm_ip train -e x"),
+        ("/mine/__main__.py", "__main__.py train -e x"),
+    ],
+)
+def test_a_command_is_as_it_can_be_given_again(monkeypatch, program, said):
+    monkeypatch.setattr(sys, "argv", [program, "train", "-e", "x"])
+    assert provenance()["command"] == said

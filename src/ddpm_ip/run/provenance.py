@@ -19,8 +19,10 @@ from ddpm_ip.cores import usable
 
 def provenance() -> dict[str, Any]:
     """Versions, hardware, commit and command of this process."""
+    program = Path(sys.argv[0])
+    as_module = (program.parent.name, program.name) == ("ddpm_ip", "__main__.py")
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(["python -m ddpm_ip" if as_module else program.name, *sys.argv[1:]]),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
