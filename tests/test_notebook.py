@@ -434,7 +434,7 @@ def test_what_is_loaded(trained, tmp_path):
     assert sha256(ip.load(file).sample(4, **FEW).images) == sha256(ip.load(file.parent).sample(4, **FEW).images)
     assert ip.load(file).sample(4, **FEW).facts["averaged"] is True
     assert sha256(run.sample(4, **FEW).images) != sha256(ip.load(file).sample(4, **FEW).images)
-    with pytest.raises(ConfigError, match="a file of weights alone is no state"):
+    with pytest.raises(ConfigError, match="weights alone are no state"):
         ip.load(file).train()
 
     alone = tmp_path / "mine.safetensors"

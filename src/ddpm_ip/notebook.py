@@ -70,9 +70,9 @@ def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float 
     found = None if builtin.is_one(path) else config_near(path)
     source = _own(path, weights) if config is None else config
     run = Run(configured(source, overrides), None if found is None else found.parent, weights)
-    if found is None:
+    if builtin.is_one(path):
         run._resume = None
-    elif path.resolve() == found.parent.resolve():
+    elif found is not None and path.resolve() == found.parent.resolve():
         run._resume = "latest"
     return run
 
@@ -340,8 +340,8 @@ class Run:
         """A run begins at step 0 where there are no weights yet, and no other run."""
         if self._weights is not None:
             raise ConfigError(
-                "a file of weights alone is no state that training can continue from: load the folder of its run, or a "
-                "checkpoint"
+                "weights alone are no state that training can continue from: load the folder of their run, or a "
+                "checkpoint; or begin a run with them, new(init_from=...)"
             )
         _refuse_used(self.folder)
 

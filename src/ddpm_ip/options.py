@@ -51,8 +51,8 @@ def add_weights(p: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         required=True,
-        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; or a network from elsewhere, as "
-        "`ddpm-ip import` takes it",
+        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; digits, which come with the "
+        "package; or a network from elsewhere, as `ddpm-ip import` takes it",
     )
     add_average(p)
 

@@ -80,7 +80,7 @@ def test_the_name_alone_makes_samples_and_a_grid(tmp_path: Path, capsys: pytest.
     assert len(sample_files(folder)) == 3
     assert (folder / "grid.png").is_file()
     assert str(folder.relative_to(tmp_path) / "grid.png") in capsys.readouterr().err
-    assert flatten(read_json(folder / "sampling.json"))["sampler.name"] == "dpm_solver"
+    assert flatten(read_json(folder / "sampling.json"))["sampler.name"] == "ddim"
 
 
 def test_a_run_of_the_package_is_not_trained_further():
