@@ -27,8 +27,6 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PROGRAM = re.compile(
     r"(?:(?:ddpm-ip|torchrun\b.*? -m ddpm_ip)\s+(\S+)|(?:accelerate-launch|torchrun)\b.*?\bscripts/(\w+)\.py)\s*(.*)"
 )
-    r"(?:(?:ddpm-ip|torchrun\b.*? -m ddpm_ip)\s+(\S+)|(?:accelerate-launch|torchrun)\b.*?\bscripts/(\w+)\.py)\s*(.*)"
-)
 SCRIPTS = {"train_ddpm_ip": "train", "train_ddpm": "train", "sample_uncond": "sample"}
 INSTALLS = (
     "pip install",
