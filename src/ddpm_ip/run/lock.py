@@ -120,9 +120,9 @@ class Lock:
         return True
 
     def _flock(self, handle: int) -> bool:
-        """Whether the system's lock was taken; False where there is no such lock."""
+        """Whether the system's lock was had; False where it has none."""
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is not a file")
+            raise OSError(errno.EINVAL, "it is no file")
         if fcntl is None:
             return False
         try:
