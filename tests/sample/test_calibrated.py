@@ -322,7 +322,7 @@ DAMAGES = [
     ({"corrections": [{"name": "time_shift", "variant": "released"}, {"name": "tsr", "k": 0}]}, "k "),
     ({"chosen": 3}, "a chosen that is a number"),
     ({"why": None}, "a why that is empty"),
-    ({"weights": "0" * 64}, "of other weights"),
+    ({"weights": "0" * 64}, "for other weights"),
     ({"settings": {}}, "calibrated for another sampling"),
     ({"settings": {"sampling": [1]}}, "calibrated for another sampling"),
     ({"candidates": [{}]}, "candidates must be objects that have a name"),

@@ -68,7 +68,7 @@ class Npz:
             at the second; else the only one of the two places that has at most 16.
         array: the name of the images among the arrays of an ``.npz`` file.
         labels: the name of the labels among them, where they belong to no images by name; or a ``.npy`` file of labels,
-            here or beside ``root``. Whole numbers (N,) are kept, texts are names, which sorted become classes 0, 1, ...
+            here or next to ``root``. Whole numbers (N,) are kept; texts are names, sorted into the classes 0, 1, ...
     """
 
     name: Literal["npz"] = "npz"

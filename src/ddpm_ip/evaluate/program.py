@@ -191,7 +191,7 @@ def _jpeg(reference: DataConfig | StatisticsFile) -> str | None:
 
 
 def default_out(samples: Path) -> Path:
-    """``evaluation.json`` in a folder of samples; beside a file, ``NAME.evaluation.json``."""
+    """``evaluation.json`` in a folder of samples; next to a file, ``NAME.evaluation.json``."""
     return samples / "evaluation.json" if samples.is_dir() else samples.with_name(f"{samples.stem}.evaluation.json")
 
 

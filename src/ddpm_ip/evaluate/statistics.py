@@ -1,8 +1,8 @@
-"""References that are no images but their statistics: ``mu`` and ``sigma`` of Inception features, in an ``.npz`` file.
+"""References that are not images but statistics: ``mu`` and ``sigma`` of Inception features, in an ``.npz`` file.
 
-pytorch-fid, clean-fid and EDM keep references so, and guided-diffusion's ``VIRTUAL_*.npz`` files hold them beside
-10,000 of the images. Nothing in such a file says which images they are of, how these were resized, and which Inception
-network saw them. That is taken on trust, and an evaluation says so.
+pytorch-fid, clean-fid and EDM keep references in this form, and guided-diffusion's ``VIRTUAL_*.npz`` files hold them
+next to 10,000 of the images. Nothing in such a file says which images they are of, how these were resized, and which
+Inception network saw them. That is taken on trust, and an evaluation says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TRUST = (
     "the reference is statistics (mu, sigma): which images they are of, how these were resized, and which Inception "
     "network saw them is not in the file and was taken on trust"
 )
-IMAGES = {"arr_0", "images"}  # what guided-diffusion's reference files and others hold beside the statistics
+IMAGES = {"arr_0", "images"}  # what guided-diffusion's reference files and others hold besides the statistics
 
 
 def holds_statistics(path: Path) -> bool:

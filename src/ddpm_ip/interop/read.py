@@ -207,7 +207,7 @@ def _nameless(found: Any) -> list[Tensor]:
 
 
 def _named(shadow: list[Tensor], named: list[dict[str, Tensor]], path: Path) -> dict[str, Tensor]:
-    """A list of tensors with the names of a network's, which lies in the same file or in ``model.pt`` beside it.
+    """A list of tensors with the names of a network's, which lies in the same file or in ``model.pt`` next to it.
 
     Raises:
         CheckpointError: there is none, or it is another network's.

@@ -157,7 +157,7 @@ def sample(
         save_dir: a folder, which gets ``000000.png``, ... (of 1, 3 or 4 channels, RGBA); or a file that ends in
             ``.npz``, which gets an array ``images``, uint8 (N, H, W, C), of any number of channels. Of a
             class-conditional model also ``labels.csv``, or an array ``labels``. The first images as one picture are
-            in ``grid.png``, of an npz in ``NAME.grid.png`` beside it.
+            in ``grid.png``, of an npz in ``NAME.grid.png`` next to it.
         options: what to make.
         on_block: called after each block is on the disk; for tests.
 

@@ -131,7 +131,7 @@ def _filled(network: nn.Module) -> nn.Module:
 def _errors(
     plain: nn.Module, other: Network, pairs: list[tuple[Parameter, Parameter]], probe: _Probe
 ) -> tuple[float, float]:
-    """Of the outputs and the gradients of ``other``, whose parameters stand beside those of ``plain`` in ``pairs``."""
+    """Of the outputs and gradients of ``other``, whose parameters are paired with those of ``plain`` in ``pairs``."""
     truth, true = _outputs(plain, [mine for mine, _ in pairs], probe)
     out, gradients = _outputs(other, [run for _, run in pairs], probe)
     return _relative([out], [truth]), _relative(gradients, true)
