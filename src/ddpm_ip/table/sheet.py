@@ -116,7 +116,7 @@ class Sheet:
             self._publish([spacing])
 
     def publish(self) -> Grid:
-        """Writes the table of the cells that are asked for, and that of all next to the cells; none before the first."""
+        """Writes the table of the cells asked for, and that of all next to the cells; none before the first."""
         with alone(self.home):  # of two calls that end cells together, the later one must show both
             return self._publish(list(self.folders))
 
