@@ -10,7 +10,8 @@ import torch
 
 from ddpm_ip.evaluate.extractors.inception import import_torch_fidelity
 from ddpm_ip.evaluate.features import pixels
-from ddpm_ip.evaluate.metrics import Moments, class_score, frechet_distance, kernel_distance, moments, precision_recall
+from ddpm_ip.evaluate.metrics import Moments, class_score, frechet_distance, kernel_distance, moments
+from ddpm_ip.evaluate.neighbours import precision_recall
 
 
 def exact(mean: np.ndarray, covariance: np.ndarray) -> Moments:
@@ -62,17 +63,10 @@ def test_every_formula_equals_that_of_torch_fidelity_in_float64() -> None:
     isc = them.metric_isc.isc_features_to_metric(wide)
     assert class_score(a) == pytest.approx(tuple(isc.values()), rel=1e-9)
     prc = them.metric_prc.prc_features_to_metric(wide, real, verbose=False)
-    found = precision_recall(a, b, torch.device("cpu"))
+    found = precision_recall(a, b, torch.device("cpu"), 3)
     assert found == pytest.approx((prc["precision"], prc["recall"]), abs=1e-7)
     assert 0 < found[0] < 1
     assert found[0] != found[1]
-
-
-def test_precision_and_recall_do_not_depend_on_how_distances_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = features(300, 0.0, 0), features(340, 0.3, 1)
-    whole = precision_recall(a, b, torch.device("cpu"))
-    monkeypatch.setattr("ddpm_ip.evaluate.metrics.DISTANCES", 1000)
-    assert precision_recall(a, b, torch.device("cpu")) == whole
 
 
 def test_fewer_images_than_features_are_no_source_of_noise() -> None:
@@ -166,25 +160,6 @@ def test_a_kernel_distance_keeps_its_digits_whatever_the_mean(ratio: float) -> N
     mean, deviation = kernel_distance(x, y, 24, subsets=3)
     assert mean == pytest.approx(exact_kernel_distance(x, y), rel=1e-9)
     assert deviation < 1e-9 * abs(mean)  # every subset is all of the rows
-
-
-@pytest.mark.parametrize("ratio", [1e3, 1e6, 1e8])
-def test_precision_and_recall_keep_their_digits_whatever_the_mean(ratio: float) -> None:
-    """The rows are such that moving them is exact: the same neighbours, and the same numbers."""
-    sets = [np.round(distant(200, 0.0, seed, 0.3 * seed) * 64) / 64 for seed in (0, 1)]
-    expected = precision_recall(*sets, torch.device("cpu"))
-    assert 0.2 < expected[0] < 1
-    moved = [rows + np.array([ratio, -3 * ratio, 0.0]) for rows in sets]
-    assert precision_recall(*moved, torch.device("cpu")) == expected
-
-
-def test_copies_of_an_image_are_no_distance_apart() -> None:
-    """Else the radius of a collapsed model is rounding, and so is what lies within."""
-    rng = np.random.default_rng(0)
-    kinds = rng.normal(size=(5, 300)) + 1000
-    copies, others = np.repeat(kinds, 5, axis=0), rng.normal(size=(30, 300)) + 1000
-    assert precision_recall(copies, np.repeat(kinds[::-1], 4, axis=0), torch.device("cpu")) == (1, 1)
-    assert precision_recall(others, copies, torch.device("cpu"))[0] == 0
 
 
 def test_a_class_that_no_image_can_be_is_no_want_of_a_score() -> None:

@@ -22,10 +22,8 @@ from ddpm_ip.images import UInt8
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import INCEPTION, METRICS, Metric, chosen
 from ddpm_ip.run.provenance import versions
-from ddpm_ip.run.record import Evaluation, described, short
+from ddpm_ip.run.record import Evaluation, described, network, short
 from ddpm_ip.run.row import ROW, row_label
-
-PUBLISHED = 50_000  # images behind a published FID
 
 Reference = ImageSet | Statistics
 
@@ -219,13 +217,8 @@ class Evaluator:
                     f"{fewest:,} images are too few for {moments.dimensions:,} features ({kind}): their covariance is "
                     "singular, and the Fréchet distance far too large"
                 )
-        if isinstance(self.extractor, Inception) and fake.count < PUBLISHED:
-            biased = " and ".join(value.inception for m in self._metrics if m.biased for value in m.values)
-            if biased:
-                found.append(
-                    f"{biased}: a smaller number of images gives a larger value. Published ones are of {PUBLISHED:,} "
-                    f"images, this of {fake.count:,}"
-                )
+        if isinstance(self.extractor, Inception):
+            found += _fewer_than_published(self._metrics, fake.count)
         if real is not None:
             found += [TRUST] if isinstance(reference, Statistics) else _mismatches(reference, fake, real)
             for metric in self._metrics:
@@ -293,6 +286,17 @@ def _other_widths(fake: Features, real: Features, kind: str) -> str | None:
     )
 
 
+def _fewer_than_published(metrics: Sequence[Metric], count: int) -> list[str]:
+    found = []
+    for published in dict.fromkeys(m.published for m in metrics if m.published is not None and count < m.published):
+        names = " and ".join(value.inception for m in metrics if m.published == published for value in m.values)
+        found.append(
+            f"{names}: a smaller number of images gives a larger value. Published ones are of {published:,} "
+            f"images, this of {count:,}"
+        )
+    return found
+
+
 def _mismatches(reference: ImageSet, fake: Features, real: Features) -> list[str]:
     found = []
     if fake.shape != real.shape:
@@ -308,6 +312,8 @@ def _line(p: Mapping[str, Any]) -> str:
     """A protocol in one line."""
     shape = " x ".join(map(str, p["image_shape"]))
     extractor = described(p["extractor"], p["extractor_identity"])
+    if (whose := network(p["extractor"], p["versions"])) is not None:
+        extractor += f" of {whose}"
     parts = [extractor, f"{p['n_images']:,} images {shape}, rounding {p['rounding']}"]
     if "reference" in p:
         what = "statistics taken on trust," if "n_reference" not in p else f"{p['n_reference']:,} of"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,21 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ddpm_ip.evaluate.monge import monge_distance
+from ddpm_ip.evaluate.neighbours import clipped_density_coverage, precision_recall
+from ddpm_ip.evaluate.neighbours import copies as share_of_copies
+from ddpm_ip.evaluate.rows import SEED, Rows
 from ddpm_ip.metric import METRICS
 
 Float64 = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.floating]
 
 # torch-fidelity's settings, which are those of the papers.
 SPLITS = METRICS["isc"].parts
 SUBSETS = METRICS["kid"].parts
 NEIGHBOURS = METRICS["prc"].fewest - 1
 
-DISTANCES = 16_000_000  # held at once, 128 MB
+COVERED = METRICS["cdc"].fewest - 1
 UNKNOWN = sys.maxsize  # how many images statistics are of: as many as one likes
-SAME = 1e-13  # squared distances below this share of the squared lengths are rounding alone, and are 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +159,25 @@ def kid(fake: Features, real: Features, device: torch.device) -> tuple[float, ..
 @computes("prc")
 def prc(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
     """Precision and recall in pool features."""
-    return precision_recall(fake.rows["pool"], real.rows["pool"], device)
+    return precision_recall(fake.rows["pool"], real.rows["pool"], device, NEIGHBOURS)
+
+
+@computes("mind")
+def mind(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """The Monge distance of pool features."""
+    return (monge_distance(fake.rows["pool"], real.rows["pool"], device),)
+
+
+@computes("cdc")
+def cdc(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """Clipped density and clipped coverage in pool features."""
+    return clipped_density_coverage(fake.rows["pool"], real.rows["pool"], device, COVERED)
+
+
+@computes("copies")
+def copies(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """The share of copies in pool features."""
+    return (share_of_copies(fake.rows["pool"], real.rows["pool"], device),)
 
 
 def subset_size(name: str, fake: int, real: int) -> int:
@@ -257,43 +277,6 @@ def _cubic(x: Float64, y: Float64, origin: Float64) -> Float64:
     return kernel
 
 
-def precision_recall(fake: Rows, real: Rows, device: torch.device, k: int = NEIGHBOURS) -> tuple[float, float]:
-    """The share of samples that lie among the real images, and of real images that lie among the samples.
-
-    (Kynkäänniemi et al. 2019.) A point lies among a set if it is within the ball of one of its points, whose radius is
-    the distance to that point's k-th neighbour in the set.
-
-    Args:
-        fake, real: features (N, D) and (M, D), N and M above k; may be memory maps.
-        device: where the distances are taken, in float64; a few rows at a time, so that memory stays flat.
-        k: which neighbour.
-    """
-    sets = [torch.from_numpy(np.ascontiguousarray(rows)) for rows in (fake, real)]
-    device = device if device.type != "mps" else torch.device("cpu")  # no float64 there
-    radii = [
-        torch.cat([d.kthvalue(k + 1, dim=1).values for d in _squared_distances(rows, rows, device)]) for rows in sets
-    ]
-    precision, recall = (
-        torch.cat([(d <= radius).any(dim=1) for d in _squared_distances(points, among, device)]).double().mean().item()
-        for points, among, radius in ((sets[0], sets[1], radii[1]), (sets[1], sets[0], radii[0]))
-    )
-    return precision, recall
-
-
-def _squared_distances(points: Tensor, others: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """(rows, len(others)) of a few points at a time, in order; ``others`` stays on the device in its own precision."""
-    others = others.to(device)
-    # Any origin gives the same distances. From 0 they would be small differences of large numbers.
-    origin = torch.stack([part.double().sum(dim=0) for part in torch.split(others, 4096)]).sum(dim=0) / len(others)
-    squares = torch.cat([((part.double() - origin) ** 2).sum(dim=1) for part in torch.split(others, 4096)])
-    for part in torch.split(points, max(1, DISTANCES // len(others))):
-        x = part.to(device).double() - origin
-        products = torch.cat([x @ (y.double() - origin).T for y in torch.split(others, 4096)], dim=1)
-        lengths = (x**2).sum(dim=1, keepdim=True) + squares
-        distances = lengths - 2 * products
-        yield distances.masked_fill_(distances <= SAME * lengths, 0.0)
-
-
 def _random() -> np.random.RandomState:
-    """The generator that torch-fidelity draws with, and its seed: other draws would be other numbers."""
-    return np.random.RandomState(2020)
+    """The generator that torch-fidelity draws with."""
+    return np.random.RandomState(SEED)
