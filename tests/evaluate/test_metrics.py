@@ -10,7 +10,15 @@ import torch
 
 from ddpm_ip.evaluate.extractors.inception import import_torch_fidelity
 from ddpm_ip.evaluate.features import pixels
-from ddpm_ip.evaluate.metrics import Moments, class_score, frechet_distance, kernel_distance, moments
+from ddpm_ip.evaluate.metrics import (
+    Moments,
+    class_score,
+    extrapolated_distance,
+    frechet_distance,
+    kernel_distance,
+    moments,
+    subset_sizes,
+)
 from ddpm_ip.evaluate.neighbours import precision_recall
 
 
@@ -175,3 +183,31 @@ def test_a_class_that_no_image_can_be_is_no_want_of_a_score() -> None:
 def test_pixels_are_the_image() -> None:
     images = np.array([[[[0, 255], [51, 102]]]], dtype=np.uint8)
     np.testing.assert_allclose(pixels(images), [[0, 1, 0.2, 0.4]])
+
+
+# --- infinitely many samples ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [((300, 340), 8.229631526664594), ((340, 300), 7.733125436051196), ((300, 300), 8.64661542160503)],
+)
+def test_infinitely_many_samples_are_those_of_dgm_eval(sizes: tuple[int, int], expected: float) -> None:
+    """Recorded of layer6ai-labs/dgm-eval at 74c79f7, whose generator was given the seed 2020; features in float64."""
+    sets = [features(300, 0.0, 0), features(340, 0.3, 1)]
+    a, b = sets if sizes[0] == 300 else sets[::-1]
+    assert extrapolated_distance(a, b[: sizes[1]], torch.device("cpu")) == pytest.approx(expected, rel=1e-7)
+
+
+def test_infinitely_many_good_samples_are_no_distance_away() -> None:
+    """Of the same Gaussian; the samples that there are, are."""
+    real, fake = (np.random.default_rng(seed).normal(size=(n, 40)) for seed, n in ((0, 60_000), (2, 3000)))
+    there = frechet_distance(moments([fake]), moments([real]))
+    assert there == pytest.approx((40 + 40 * 41 / 4) / 3000, rel=0.05)  # in first order of 1/N
+    assert abs(extrapolated_distance(fake, real, torch.device("cpu"))) < there / 10
+
+
+def test_subsets_are_from_5000_or_a_tenth_to_all() -> None:
+    assert [subset_sizes(n)[[0, 1, 14]].tolist() for n in (50_000, 10_000, 20)] == [
+        [5000, 8214, 50_000], [1000, 1642, 10_000], [2, 3, 20]
+    ]  # fmt: skip

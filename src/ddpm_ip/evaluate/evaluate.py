@@ -16,7 +16,7 @@ from ddpm_ip.evaluate.collect import Pass, Wanted, collect, extract, reference_f
 from ddpm_ip.evaluate.extractors.inception import Inception
 from ddpm_ip.evaluate.features import Extractor, identity_of
 from ddpm_ip.evaluate.images import Source, from_first, open_samples
-from ddpm_ip.evaluate.metrics import COMPUTE, Features, subset_size
+from ddpm_ip.evaluate.metrics import COMPUTE, Features, subset_size, subset_sizes
 from ddpm_ip.evaluate.statistics import TRUST, Statistics, check_use
 from ddpm_ip.images import UInt8
 from ddpm_ip.memory import enough_memory
@@ -219,6 +219,7 @@ class Evaluator:
                 )
         if isinstance(self.extractor, Inception):
             found += _fewer_than_published(self._metrics, fake.count)
+        found += [why for metric in self._metrics if metric.extrapolated and (why := _no_line(metric, fake))]
         if real is not None:
             found += [TRUST] if isinstance(reference, Statistics) else _mismatches(reference, fake, real)
             for metric in self._metrics:
@@ -252,7 +253,8 @@ class Comparison:
         """The numbers, which may take a minute. Uses no random numbers but its own.
 
         Args:
-            device: where the distances of precision and recall are taken; all else is computed by NumPy.
+            device: where distances between images are taken, and what is sorted or summed over all of them; the rest
+                is computed by NumPy.
         """
         values: dict[str, float] = {}
         for metric, names in self.names.items():
@@ -283,6 +285,16 @@ def _other_widths(fake: Features, real: Features, kind: str) -> str | None:
     return (
         f"samples of {fake.shape} have {ours:,} features ({kind}), reference images of {real.shape} have "
         f"{theirs:,}: bring them to one size, or take an extractor that resizes"
+    )
+
+
+def _no_line(metric: Metric, fake: Features) -> str | None:
+    smallest, width = subset_sizes(fake.count)[0], fake.rows[metric.features].shape[1]
+    if smallest > width:
+        return None
+    return (
+        f"{metric.name} is extrapolated from subsets of {smallest:,} images and more, too few for {width:,} features: "
+        f"these distances are on no line. Take {min(10 * width + 10, 50_000):,} images"
     )
 
 

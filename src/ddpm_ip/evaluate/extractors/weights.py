@@ -133,7 +133,7 @@ def _without_waiting(name: str, flags: int) -> int:
 
 def _advice(file: WeightsFile, folder: Path) -> str:
     return (
-        "Without it: --extractor pixels, or an extractor of your own (docs/EVALUATION.md). It is looked for in the "
-        f"folder that DDPM_IP_WEIGHTS names, too. To fetch it ({file.megabytes:,} MB, SHA-256 {file.sha256[:8]}…): "
+        "Without the file: --extractor pixels, or an extractor of your own (docs/EVALUATION.md). It is looked for in "
+        f"the folder that DDPM_IP_WEIGHTS names, too. To fetch it ({file.megabytes:,} MB, SHA-256 {file.sha256[:8]}…): "
         f"{file.command(folder)}"
     )
