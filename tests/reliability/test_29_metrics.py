@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ddpm_ip.data.imageset import from_arrays
-from ddpm_ip.evaluate.evaluate import evaluate
+from ddpm_ip.evaluate.evaluate import _no_line, evaluate
 from ddpm_ip.evaluate.extractors.inception import import_torch_fidelity
 from ddpm_ip.evaluate.features import find_extractor
-from ddpm_ip.evaluate.metrics import frechet_distance, moments
+from ddpm_ip.evaluate.metrics import Features, frechet_distance, moments
 from ddpm_ip.metric import METRICS
 
 CPU = torch.device("cpu")
@@ -96,10 +96,16 @@ def test_what_every_metric_says_of_a_set_itself():
     assert found.values["clipped_coverage-pixels"] > 0.9
     assert found.values["copies-pixels"] == 1
     assert found.values["FD_inf-pixels"] < measured([FAKE], REAL, ["fid_inf"]).values["FD_inf-pixels"]
-    assert [text for text in found.warnings if "fid_inf" in text] == [
-        "fid_inf is extrapolated from subsets of 9 images and more, too few for 16 features: these distances are on no "
-        "line. Take 170 images"
-    ]
+
+
+def test_subsets_that_are_too_small_are_warned_of():
+    (warning,) = measured([FAKE], REAL, ["fid_inf"]).warnings
+    assert "subsets of 7 images and more, too few for 16 features to lie on a line: take 320 images" in warning
+    assert measured([pictures(320, 2)], REAL, ["fid_inf"]).warnings == []
+    wide = Features(50_000, (3, 32, 32), {}, {"pool": np.broadcast_to(np.float32(0), (50_000, 3072))})
+    assert str(_no_line(METRICS["fid_inf"], wide)).endswith(
+        "3,072 features to lie on a line: take an extractor of fewer"
+    )
 
 
 def test_batches_play_no_part_in_any_metric():

@@ -290,11 +290,13 @@ def _other_widths(fake: Features, real: Features, kind: str) -> str | None:
 
 def _no_line(metric: Metric, fake: Features) -> str | None:
     smallest, width = subset_sizes(fake.count)[0], fake.rows[metric.features].shape[1]
-    if smallest > width:
+    if smallest >= 2 * width:  # an estimate: below the number of features the covariance is singular
         return None
+    enough = subset_sizes(20 * width)[0] >= 2 * width
+    cure = f"take {20 * width:,} images" if enough else "take an extractor of fewer"
     return (
-        f"{metric.name} is extrapolated from subsets of {smallest:,} images and more, too few for {width:,} features: "
-        f"these distances are on no line. Take {min(10 * width + 10, 50_000):,} images"
+        f"{metric.name} is extrapolated from subsets of {smallest:,} images and more, too few for {width:,} features "
+        f"to lie on a line: {cure}"
     )
 
 
