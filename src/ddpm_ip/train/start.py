@@ -192,7 +192,7 @@ def set_backends(config: Config) -> None:
 
 @contextmanager
 def backends_as_before() -> Iterator[None]:
-    """Restores on leaving what :func:`set_backends` chose for the whole process, so that later work has its own."""
+    """Restores PyTorch's kernels on leaving, which training chooses for the whole process (:func:`set_backends`)."""
     benchmark, exact = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
     try:
         yield
