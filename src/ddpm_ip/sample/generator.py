@@ -278,6 +278,11 @@ class Model:
         self._why_not = reason
         return plain
 
+    @property
+    def bytes_of_image(self) -> int:
+        """See :func:`image_bytes`."""
+        return image_bytes(self._config, self.engine.mixed_precision)
+
     def diverged(self) -> Diverged:
         """The error of a network whose numbers are not finite."""
         return Diverged(

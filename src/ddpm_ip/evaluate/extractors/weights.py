@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +122,22 @@ def read_weights(file: WeightsFile, path: Path | None = None) -> tuple[dict[str,
         raise UserError(f"{path}: this PyTorch cannot read it: {reason(error)}") from error
 
 
+def place(file: WeightsFile) -> Path:
+    """Where a file is, or is to be put."""
+    return find_weights(file) or weights_folders()[0] / file.name
+
+
+def download(file: WeightsFile, folder: Path | None = None) -> str:
+    """The command that gets a file, for a person to copy; nothing here ever runs it.
+
+    Args:
+        file: which one.
+        folder: where it is to be put; None for :func:`place`.
+    """
+    path = place(file) if folder is None else folder / file.name
+    return f"curl -fL --create-dirs -o {shlex.quote(str(path))} {file.url}"
+
+
 def _without_waiting(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_NONBLOCK)  # of a pipe, for its other end
 
@@ -128,6 +145,7 @@ def _without_waiting(name: str, flags: int) -> int:
 def _advice(file: WeightsFile, folder: Path) -> str:
     return (
         f"Get the file from {file.url} ({file.megabytes:,} MB, SHA-256 {file.sha256[:8]}…) and put it into {folder}, "
-        "or into a folder that DDPM_IP_WEIGHTS names. Without it: --extractor pixels, or an extractor of your own "
-        "(docs/EVALUATION.md)"
+        "or into a folder that DDPM_IP_WEIGHTS names. This command does it:\n"
+        f"  {download(file, folder)}\n"
+        "Without it: --extractor pixels, or an extractor of your own (docs/EVALUATION.md)"
     )
