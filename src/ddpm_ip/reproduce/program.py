@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ddpm_ip.errors import UserError
 from ddpm_ip.evaluate.features import find_extractor
 from ddpm_ip.reproduce.beside import beside, read_grid, write
 from ddpm_ip.reproduce.recipes import Recipe
@@ -39,7 +40,13 @@ def reproduce(name: str, recipe: Recipe, asked: Asked, folder: Path, setup: Setu
         UserError: as of :func:`ddpm_ip.sweep.program.sweep`; if weights of the evaluator are missing, with how to get
             them, before data are fetched or anything is begun.
     """
-    find_extractor(recipe.extractor, torch.device("cpu"))
+    try:
+        find_extractor(recipe.extractor, torch.device("cpu"))
+    except UserError as error:
+        raise UserError(
+            f"{error}\nWhat was published is of these features alone, so `ddpm-ip reproduce {name}` does not begin "
+            "without them. --smoke rehearses the way on digits, --show prints the commands of its parts"
+        ) from None
     setup.say(f"{name}: {recipe.what}")
     others = changed(recipe, asked)
     for text in others:

@@ -62,7 +62,7 @@ RECIPES: Mapping[str, Recipe] = {
         "xyfJASON/diffusion-models-pytorch, docs/DDPM-IP.md",
         "ddpm_ip_cifar10",
         _GAMMAS,
-        {**_VARIANCES, "--steps": ["1000", "100", "50", "10"], "--n_samples": ["50000"], "--metrics": ["fid", "is"]},
+        {**_VARIANCES, "--steps": ["1000", "100", "50", "10"], "--n_samples": ["50000"], "--metrics": ["fid", "isc"]},
         "inception",
     ),
 }
@@ -72,10 +72,10 @@ SMOKE: Mapping[str, Recipe] = {
         "say nothing",
         "ddpm_ip_digits",
         _GAMMAS,
-        {**_VARIANCES, "--steps": ["20", "10", "5", "2"], "--n_samples": ["64"], "--batch_size": ["64"]},
+        {**_VARIANCES, "--steps": ["10", "5", "2", "1"], "--n_samples": ["128"], "--batch_size": ["64"]},
         "pixels",
         {
-            "model.dim": 8, "diffusion.total_steps": 20, "train.n_steps": 20, "train.batch_size": 16,
+            "model.dim": 8, "diffusion.total_steps": 10, "train.n_steps": 10, "train.batch_size": 16,
             "train.ema_decay": 0.5, "train.lr_warmup": 0, "train.print_freq": 10, "train.sample_steps": 2,
         },
     ),
