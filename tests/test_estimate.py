@@ -33,9 +33,7 @@ def test_checkpoints_have_the_size_and_number_that_were_told(tmp_path, monkeypat
     assert kept(config) == len(steps_saved(tmp_path)) == 3
     tensors = 3 * sizes.checkpoint + 2 * sizes.weights
     pictures = disk_of_run(config, sizes) - tensors
-    assert used(tmp_path / "samples") <= pictures + 2 * 1000, (
-        "beside headers and frames"
-    )
+    assert used(tmp_path / "samples") <= pictures + 2 * 1000, "beside headers and frames"
     assert used(tmp_path / "ckpt", tmp_path / "snapshots") >= tensors
     assert used(tmp_path / "none") == 0
 

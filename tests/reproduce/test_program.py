@@ -14,7 +14,7 @@ from ddpm_ip.settings import Wanted
 from ddpm_ip.sweep import jobs
 from ddpm_ip.sweep import program as sweeping
 
-SMOKE = ["reproduce", "paper_table", "--smoke", "-e"]
+SMOKE = ["reproduce", "paper_table", "--smoke", "--steps", "2", "1", "-e"]
 
 
 @pytest.fixture

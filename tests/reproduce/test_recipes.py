@@ -32,6 +32,15 @@ def test_every_cell_that_was_published_is_asked_for():
     assert reference is None
 
 
+def test_every_cell_of_the_rehearsal_can_be():
+    asked = SMOKE["paper_table"].asked({}, {})
+    args = sweep._table_parser().parse_args(asked.table)
+    _, wanted, _ = table.asked(args, [], asked.runs[0].config.to_dict(), "here")
+    slots = wanted.slots(asked.runs[0].config)
+    assert len(slots) == 8
+    assert {slot.why_not for slot in slots} == {None}
+
+
 def test_the_runs_are_those_of_the_presets():
     plain, ip = (run.config for run in RECIPES["paper_table"].asked({}, {}).runs)
     assert ip == load(find("ddpm_ip_cifar10"))

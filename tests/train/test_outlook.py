@@ -31,21 +31,22 @@ def told(monkeypatch, capsys):
 def test_the_first_steps_tell_the_time_and_another_start_knows_it(tmp_path, told, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(outlook, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    settings = {"save_freq": 60, "print_freq": 60, "batch_size": 2}
+    monkeypatch.setattr(outlook, "AFTER", 4)
+    settings = {"save_freq": 6, "print_freq": 6, "batch_size": 2}
     hooks = Hooks(on_step=lambda step: now.__setitem__(0, now[0] + 2))
-    (first, second), _ = told(tiny(n_steps=60, **settings), tmp_path / "run", hooks=hooks)
-    assert first.startswith("time told after the first 50 steps; tensors in memory at least ")
+    (first, second), _ = told(tiny(n_steps=6, **settings), tmp_path / "run", hooks=hooks)
+    assert first.startswith("time told after the first 4 steps; tensors in memory at least ")
     assert "a batch of 2 in the network" in first
     assert "; disk " in first
-    assert second.startswith("time about 0:00:20 for the 10 steps that are left, as the first 50 went (1 images/s)")
+    assert second.startswith("time about 0:00:04 for the 2 steps that are left, as the first 4 went (1 images/s)")
     rate = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["images_per_s"]
-    (again,), _ = told(Wanted(options={"train.n_steps": 61}), tmp_path / "run", "latest")
+    (again,), _ = told(Wanted(options={"train.n_steps": 7}), tmp_path / "run", "latest")
     assert again.startswith(f"time about {clock(2 / rate)} at the {rate:,.0f} images/s that it had here before")
     record = json.loads((tmp_path / "run/provenance.json").read_text())
     write_json(tmp_path / "run/provenance.json", {**record, "hardware": "another"})
-    (elsewhere,), _ = told(Wanted(options={"train.n_steps": 62}), tmp_path / "run", "latest")
+    (elsewhere,), _ = told(Wanted(options={"train.n_steps": 8}), tmp_path / "run", "latest")
     assert elsewhere.startswith("time told after the first 1 step;")
-    other = {"train.n_steps": 63, "train.micro_batch": 1}
+    other = {"train.n_steps": 9, "train.micro_batch": 1}
     (changed,), _ = told(Wanted(options=other), tmp_path / "run", "latest")
     assert changed.startswith("time told after the first 1 step;")
     assert told(Wanted(), tmp_path / "run", "latest")[0] == [], "there is nothing to do"
