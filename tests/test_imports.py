@@ -128,6 +128,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         PLAIN | {"config", "denoiser", "images", "notebook", "options", "report", "run", "sample", "sampler", "texts"},
     ),
     "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
+    "demo": (
+        {"torch"},
+        MODEL
+        | {"evaluate", "exposure", "extras", "presets", "report", "run", "sample", "table", "train"},
+    ),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "completion": ({"argcomplete"}, {"metric", "options", "presets", "texts"}),
     "cli": (set(), {"commands", "completion", "cores", "engine", "errors", "output", "parser", "signals", "__init__"}),
@@ -135,7 +140,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves", "keys", "parser", "reproduce", "sweep", "ui"}
+        | {"demo", "exposure", "exposure.curves", "keys", "parser", "reproduce", "sweep", "ui"}
         | {"interop", "__init__"},
     ),
     "interop": (
@@ -145,8 +150,13 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "interop.hub": ({"huggingface_hub"}, PLAIN),
     "interop.push": ({"huggingface_hub"}, PLAIN),
     "told": (set(), {"config", "errors", "places", "run", "sampler", "__init__"}),
-    "notebook": ({"torch", "numpy"}, MODEL | {"told", "exposure", "interop", "run", "settings", "sample", "train"}),
-    "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "notebook"}),
+    "about": ({"torch", "numpy"}, MODEL | {"run"}),
+    "own": ({"torch"}, MODEL | {"told", "sample"}),
+    "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate"}),
+    "notebook": (
+        {"torch", "numpy"},
+        MODEL | {"about", "evaluate", "exposure", "interop", "judging", "run", "settings", "sample", "told", "train"},
+    ),
 }  # fmt: skip
 
 

@@ -106,7 +106,13 @@ class Denoiser:
         raise _unknown(self.prediction_type)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network should have put out, given the truth; all (B, C, H, W), ``t`` (B,)."""
+        """What the network should have put out, given the truth, (B, C, H, W).
+
+        Args:
+            x0: the clean images, (B, C, H, W).
+            eps: the noise in them, (B, C, H, W).
+            t: int64 (B,), times in 0..T-1.
+        """
         if self.prediction_type == "pred_eps":
             return eps
         if self.prediction_type == "pred_x0":

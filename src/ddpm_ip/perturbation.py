@@ -130,7 +130,13 @@ class InputPerturbation:
         return torch.where(each > 0, eps + each * draws.xi(eps.shape[1:]), eps)
 
     def strength(self, draws: Draws, t: Tensor, schedule: Schedule) -> Tensor:
-        """``gamma(t) r(step)``, before the chance of an image: float64 (B,)."""
+        """``gamma(t) r(step)``, before the chance of an image: float64 (B,).
+
+        Args:
+            draws: which say the training step.
+            t: int64 (B,), times.
+            schedule: of the model, whose times there are.
+        """
         if self.is_off:
             return torch.zeros(len(t), dtype=torch.float64, device=t.device)
         gamma = _by_time(self.gamma, schedule.total_steps, t.device)[t]

@@ -17,6 +17,8 @@ from ddpm_ip.data.labels import Labels, found_beside, numbered
 from ddpm_ip.data.npy import Archive, Header, archive, map_npy
 from ddpm_ip.data.source import existing, opened, refusing
 from ddpm_ip.errors import DataError
+from ddpm_ip.files import writing
+from ddpm_ip.places import expanded
 from ddpm_ip.plain import quoted, shown
 
 LABELS = "labels"
@@ -104,6 +106,49 @@ class Npz:
         with _refusing(path), archive(path) as arrays:
             name = _labels_of(_images(_pictures(arrays), path, self.array), _pictures(arrays))
             return None if name is None else Labels(_whole(arrays.read(name), path).astype(np.int64), ())
+
+
+def save_images(path: Path | str, images: UInt8, labels: npt.ArrayLike | None = None) -> Npz:
+    """Keeps images of your own in a file, which a configuration then names as its section ``data``::
+
+        data = ip.save_images("mine.npz", images)
+        run = ip.new("ddpm_ip_digits", data=data, model={"in_channels": 3})
+
+    A run opens its images again whenever it continues, so they have to be where it can find them. ``data.image_size``
+    is their own size.
+
+    Args:
+        path: a file that ends in ``.npz``. One that holds the same images already is left as it is.
+        images: ``uint8`` (N, H, W, C), (N, C, H, W) or (N, H, W), C in 1..16, values 0..255; an array, or anything that
+            NumPy makes one of, such as a tensor on the CPU.
+        labels: whole numbers (N,), from 0; None if there are none.
+
+    Returns:
+        The configuration, with the absolute path.
+
+    Raises:
+        DataError: they are no such images or labels; or the file holds others, and is not touched.
+        UserError: the file cannot be written.
+    """
+    path = expanded(path).absolute()
+    if path.suffix != ".npz":
+        raise DataError(f"{path} is to hold images, and does not end in .npz")
+    found = np.asarray(images).view()  # so that the caller's own array can still be written to
+    pixels = _channels_first(found, path, "auto")
+    numbers = None if labels is None else _whole(np.array(labels), path)
+    given = from_arrays(pixels, numbers, path.stem, pixels.shape[2:])
+    data = Npz(root=str(path), image_size=pixels.shape[2:])
+    if path.exists():
+        if data.open(progress=False).fingerprint != given.fingerprint:
+            raise DataError(
+                f"{path} holds other images already, and was not touched: choose another name, or remove it"
+            )
+        return data
+    arrays: dict[str, Any] = {"images": given.pixels, LAYOUT: np.array("channels_first")}
+    arrays |= {} if given.labels is None else {LABELS: given.labels}
+    with writing(path, error=DataError) as file:
+        np.savez(file, **arrays)
+    return data
 
 
 def read_arrays(

@@ -18,9 +18,9 @@ from ddpm_ip.errors import DataError
 Int64 = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
-    """Images, all of one size, ready to be indexed.
+    """Images, all of one size, ready to be indexed: what ``open()`` of each source gives.
 
     Attributes:
         pixels: read-only ``uint8`` (N, C, H, W), in memory or a memory map, C in 1..16. C-contiguous except when it is
@@ -47,6 +47,10 @@ class ImageSet:
     original_sizes: tuple[tuple[int, int, int], ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
     bits: int | None = None
+
+    def __repr__(self) -> str:
+        labels = "" if self.labels is None else ", with labels"
+        return f"<{self.name}: {len(self):,} images {' x '.join(map(str, self.shape))}{labels}>"
 
     def __len__(self) -> int:
         return int(self.pixels.shape[0])

@@ -16,7 +16,7 @@ from ddpm_ip.exposure.fit import Balance, Fitted, Method, Scale, Target, Watch, 
 from ddpm_ip.exposure.mismatch import Mismatch
 from ddpm_ip.exposure.truth import Truth
 from ddpm_ip.sample.calibrated import placed
-from ddpm_ip.sample.generator import Generator, Model
+from ddpm_ip.sample.generator import Generator, Sampled
 from ddpm_ip.sampler.correction import Auto, Correction, IPEmulator
 from ddpm_ip.sampler.correction.auto import items
 from ddpm_ip.sampler.sampling import Sampling
@@ -77,7 +77,7 @@ class Trial:
         n: images.
     """
 
-    model: Model
+    model: Sampled
     sampling: Sampling
     target: Target
     judge: Mismatch

@@ -107,6 +107,10 @@ class Exposure:
     def from_dict(cls, found: Mapping[str, Any], origin: str) -> Exposure:
         """From what a file holds; other keys are passed over.
 
+        Args:
+            found: plain values, as of :meth:`to_dict`.
+            origin: the file, for messages.
+
         Raises:
             ConfigError: it is no such file.
         """

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from ddpm_ip.errors import UserError
@@ -28,9 +29,9 @@ MOST_SHOWN = 30  # differences that are told one by one
 MOST_STEPS = 10**9  # more than any walk has
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Numbers that were taken of the same images, and what they mean.
+    """Numbers that were taken of the same images, and what they mean; ``print`` shows all of it.
 
     Attributes:
         values: by name, such as ``{"FID": 3.2, "IS": 9.5, "IS_std": 0.1}`` or ``{"FD-pixels": 0.4}``.
@@ -46,8 +47,14 @@ class Evaluation:
         """Plain values, for JSON."""
         return dataclasses.asdict(self)
 
+    def __repr__(self) -> str:
+        return f"<evaluation: {', '.join(f'{name} {value:.6g}' for name, value in self.values.items())}>"
+
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text())}</pre>"
 
     def text(self) -> str:
         """For a person."""

@@ -227,6 +227,17 @@ def of_given(sampling: Sampling, classes: KnownClasses | None) -> Sampling:
     return replace(sampling, classes=(-1,))
 
 
+def refuse_unfit(given: Tensor, right: bool, generator: Generator, expected: str) -> None:
+    """Refuses images, or noise, of another shape, or where the kind of their numbers is not ``right``.
+
+    Raises:
+        DataError: says what is ``expected``.
+    """
+    if not right or given.shape[1:] != generator.model.shape or not len(given):
+        size = " x ".join(map(str, generator.model.shape))
+        raise DataError(f"{expected} (N, {size}); these are {given.dtype} {tuple(given.shape)}")
+
+
 def noise_behind(inversion: Generator, images: Tensor, indices: Tensor) -> Tensor:
     """``x_T`` of which DDIM makes images, float32 (N, C, H, W) on the model's device.
 

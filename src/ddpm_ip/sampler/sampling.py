@@ -89,13 +89,20 @@ class Sampling:
             raise ValueError(f"classes are numbers from 0, or -1 (none), got {self.classes}")
 
     def filled(self, var_type: VarType) -> Sampling:
-        """The same with the variance that a sampler leaves to the model."""
+        """The same with the variance that a sampler leaves to the model.
+
+        Args:
+            var_type: of the model.
+        """
         if isinstance(self.sampler, Ancestral) and self.sampler.var_type is None:
             return dataclasses.replace(self, sampler=dataclasses.replace(self.sampler, var_type=var_type))
         return self
 
     def times(self, schedule: Schedule) -> list[float]:
         """The times on the grid, falling (:func:`ddpm_ip.sampler.spacing.times_of`).
+
+        Args:
+            schedule: of the model.
 
         Raises:
             ConfigError: there are no such times.
@@ -104,6 +111,9 @@ class Sampling:
 
     def plan(self, schedule: Schedule) -> Plan:
         """The table of the walk.
+
+        Args:
+            schedule: of the model.
 
         Raises:
             ConfigError: there are no such times, or the sampler cannot walk along them.

@@ -30,6 +30,7 @@ from ddpm_ip.settings import Wanted
 from ddpm_ip.tracking.metrics import Metrics
 from ddpm_ip.tracking.trackers import refuse_missing
 from ddpm_ip.train import origin
+from ddpm_ip.train.callback import NOTHING, tell
 from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.followed import Pace, check_average, check_disk, follow
@@ -62,11 +63,12 @@ log = logging.getLogger("ddpm_ip.train")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its folder, the steps done, and the signal that stopped it early, if one did."""
+    """How a run ended: its folder, the steps done, and the signal, or a callback's error, that stopped it early."""
 
     folder: Path
     step: int
     signal: int | None = None
+    error: Exception | None = None
 
 
 def train(
@@ -82,10 +84,10 @@ def train(
         exp_dir: where results go; ``runs/exp-{current time}`` if None.
         resume: "latest" continues the newest whole checkpoint of ``exp_dir``, "best" the best of ``train.eval``; or a
             checkpoint, or the folder of a run.
-        hooks: for tests.
+        hooks: for tests, and a callback after each log line (:mod:`ddpm_ip.train.callback`).
 
     Returns:
-        How it ended. After SIGTERM or SIGINT the state is saved first.
+        How it ended. After SIGTERM or SIGINT, and where a callback stops it or fails, the state is saved first.
 
     Raises:
         UserError: anything that the user can put right; what was saved before is untouched.
@@ -176,7 +178,7 @@ def _steps(
 ) -> Outcome:
     t, folder, state = run.config.train, run.folder, run.state
     watch = Watch(folder, state.step, metrics) if judge is not None and run.is_main else None
-    saved, pace = state.step, Pace.of(run)
+    saved, pace, asked = state.step, Pace.of(run), NOTHING
     rate = Rate(t.n_steps, t.batch_size, state.step)
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if run.is_main else True)
     left = saying_what_is_left(folder.checkpoints, run.start) if run.is_main else nullcontext()
@@ -192,9 +194,9 @@ def _steps(
             if watch is not None:
                 watch.poll()
             done, stopping = state.step, stop.agreed(state.step)
-            last = run.is_done or stopping is not None
             if done % t.print_freq == 0 or run.is_done:
-                _report(run, rate, pace, metrics, bar)
+                asked = tell(run, _report(run, rate, pace, metrics, bar))
+            last = run.is_done or stopping is not None or asked.stop
             if t.ema_power is not None and is_due(done, t.ema_snapshot_freq, run.config):
                 _snapshot(run)  # before the checkpoint: after a kill in between it is made again
             if done % t.save_freq == 0 or last:
@@ -206,21 +208,27 @@ def _steps(
                 _evaluate(run, judge, watch, state)
             if stopping is not None:
                 log.info("stopped by signal %d at step %d; continue with -r latest -e %s", stopping, done, folder.path)
-                return Outcome(folder.path, done, stopping)
+                return Outcome(folder.path, done, stopping, asked.error)
+            if asked.stop and not run.is_done:
+                log.info("stopped by the callback at step %d; continue with -r latest -e %s", done, folder.path)
+                return Outcome(folder.path, done, error=asked.error)
     if run.is_main:
         _prune(run, watch)
     log.info("finished: %d steps, checkpoint of step %d in %s", state.step, saved, folder.checkpoints)
-    return Outcome(folder.path, state.step)
+    return Outcome(folder.path, state.step, error=asked.error)
 
 
-def _report(run: Run, rate: Rate, pace: Pace | None, metrics: Metrics | None, bar: tqdm) -> None:
-    """One log line: the means since the last one, over all processes. The bar shows the loss until the next."""
+def _report(run: Run, rate: Rate, pace: Pace | None, metrics: Metrics | None, bar: tqdm) -> dict[str, float] | None:
+    """One log line: the means since the last one, over all processes; its numbers, on the main process.
+
+    The bar shows the loss until the next.
+    """
     state, engine = run.state, run.engine
     means = engine.reduce(state.sums.total / max(state.sums.count, 1), reduction="mean").float()
     state.sums = Sums.zero(engine.device)
     check_finite(means[0], means[0] if state.scaler is not None else means[1], state.step)
     if metrics is None:
-        return
+        return None
     images_per_s, left, seconds = rate.look(state.step)
     loss, norm = means.tolist()
     numbers = {"loss": loss, "grad_norm": norm, "lr": learning_rate(run.config, state.step - 1)}
@@ -234,6 +242,7 @@ def _report(run: Run, rate: Rate, pace: Pace | None, metrics: Metrics | None, ba
         state.step, run.config.train.n_steps, loss, norm, images_per_s,
         pace.text(images_per_s) if pace is not None else "", clock(left),
     )  # fmt: skip
+    return numbers
 
 
 def _save(run: Run, watch: Watch | None, metrics: Metrics | None, must_succeed: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,17 @@ def set_backends(config: Config) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not config.train.deterministic
+
+
+@contextmanager
+def backends_as_before() -> Iterator[None]:
+    """Training chooses PyTorch's kernels for the whole process (:func:`set_backends`); what comes after has its own."""
+    benchmark, exact = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(exact)
 
 
 def check(config: Config, images: ImageSet, processes: int) -> None:
