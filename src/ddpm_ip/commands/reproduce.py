@@ -15,7 +15,11 @@ def arguments(p: argparse.ArgumentParser) -> None:
         help="paper_table: DDPM and DDPM-IP on CIFAR-10, trained, sampled and measured beside the published FID and IS",
     )
     p.add_argument(
-        "-e", "--exp_dir", type=Path, metavar="SWEEP_DIR", help="folder of the runs (default: runs/paper_table)"
+        "-e",
+        "--exp_dir",
+        type=Path,
+        metavar="SWEEP_DIR",
+        help="folder of the runs (default: runs/paper_table; with --smoke runs/paper_table-smoke)",
     )
     p.add_argument(
         "--show", action="store_true", help="print the commands of the parts, a shell script, and do nothing else"
@@ -23,8 +27,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--smoke",
         action="store_true",
-        help="the same in a minute, with tiny networks on the digits and pixels for features: a rehearsal (default "
-        "folder: runs/paper_table-smoke)",
+        help="the same in a minute, with tiny networks on the digits and pixels for features: a rehearsal",
     )
     p.add_argument("--jobs", type=int, metavar="N", help="runs at once (default: one a GPU; without a GPU one)")
     p.add_argument("--steps", type=int, nargs="+", metavar="K", help="columns of the table (default: 1000 100 50 10)")

@@ -220,7 +220,7 @@ def _tell_costs(sheet: Sheet, costs: Mapping[SampleOptions, int], model: Model, 
     block, asked = cell.sampling.block or 1, sum(one.n_samples * cost for one, cost in costs.items())
     what = "all images" if keep_images else "a picture of each cell"
     disk = Disk(sheet.home, disk_of_table(model.shape, len(costs), cell.n_samples, keep_images), what=what)
-    told = f"time told with the first images, for {len(costs)} cells with {asked:,} network evaluations of an image"
+    told = f"time told with the first images ({len(costs)} cells, {asked:,} times an image goes through the network)"
     memory = f"memory for {block} images at once up to {size(block * model.bytes_of_image)}"
     log.info("%s", line(told, memory, disk))
     if said := disk.warning("leave out --keep_images, or take fewer of --n_samples"):
