@@ -44,8 +44,8 @@ def reproduce(name: str, recipe: Recipe, asked: Asked, folder: Path, setup: Setu
         find_extractor(recipe.extractor, torch.device("cpu"))
     except UserError as error:
         raise UserError(
-            f"{error}\nWhat was published is of these features alone, so `ddpm-ip reproduce {name}` does not begin "
-            "without them. --smoke rehearses the way on digits, --show prints the commands of its parts"
+            f"`ddpm-ip reproduce {name}` does not begin without the features that were published (--smoke rehearses the "
+            f"way with others, --show prints the commands of its parts): {error}"
         ) from None
     setup.say(f"{name}: {recipe.what}")
     others = changed(recipe, asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ddpm_ip.evaluate.extractors.weights import INCEPTION, download, place
+from ddpm_ip.evaluate.extractors.weights import INCEPTION, find_weights, weights_folders
 from ddpm_ip.reproduce.recipes import Recipe
 from ddpm_ip.sweep.plan import Asked, in_words
 from ddpm_ip.sweep.stages import Stages
@@ -27,10 +27,11 @@ def script(name: str, recipe: Recipe, asked: Asked, folder: Path, together: list
         "# Each command continues what is there. Those of different runs may run at the same time.\nset -euo pipefail"
     ]
     if recipe.extractor == "inception":
-        weights = shlex.quote(str(place(INCEPTION)))
+        folder_of_weights = weights_folders()[0]
+        weights = find_weights(INCEPTION) or folder_of_weights / INCEPTION.name
         parts.append(
             f"# The {INCEPTION.what}, {INCEPTION.megabytes} MB, where they are not there yet; they are used by "
-            f"torch-fidelity (pip install --no-deps torch-fidelity).\n[ -e {weights} ] || {download(INCEPTION)}"
+            f"torch-fidelity (pip install --no-deps torch-fidelity).\n[ -e {shlex.quote(str(weights))} ] || {INCEPTION.command(folder_of_weights)}"
         )
     for run in asked.runs:
         settings = {**asked.options, **run.values, "seed": run.seed}

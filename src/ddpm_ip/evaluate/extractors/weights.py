@@ -36,6 +36,11 @@ class WeightsFile:
     megabytes: int
     what: str
 
+    def command(self, folder: Path | None = None) -> str:
+        """A line for a shell that fetches the file to where it is looked for first, or into a folder."""
+        place = (weights_folders()[0] if folder is None else folder) / self.name
+        return shlex.join(["curl", "-fL", "--create-dirs", "-o", str(place), self.url])
+
 
 INCEPTION = WeightsFile(
     "weights-inception-2015-12-05-6726825d.pth",
@@ -122,30 +127,13 @@ def read_weights(file: WeightsFile, path: Path | None = None) -> tuple[dict[str,
         raise UserError(f"{path}: this PyTorch cannot read it: {reason(error)}") from error
 
 
-def place(file: WeightsFile) -> Path:
-    """Where a file is, or is to be put."""
-    return find_weights(file) or weights_folders()[0] / file.name
-
-
-def download(file: WeightsFile, folder: Path | None = None) -> str:
-    """The command that gets a file, for a person to copy; nothing here ever runs it.
-
-    Args:
-        file: which one.
-        folder: where it is to be put; None for :func:`place`.
-    """
-    path = place(file) if folder is None else folder / file.name
-    return f"curl -fL --create-dirs -o {shlex.quote(str(path))} {file.url}"
-
-
 def _without_waiting(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_NONBLOCK)  # of a pipe, for its other end
 
 
 def _advice(file: WeightsFile, folder: Path) -> str:
     return (
-        f"Get the file from {file.url} ({file.megabytes:,} MB, SHA-256 {file.sha256[:8]}…) and put it into {folder}, "
-        "or into a folder that DDPM_IP_WEIGHTS names. This command does it:\n"
-        f"  {download(file, folder)}\n"
-        "Without it: --extractor pixels, or an extractor of your own (docs/EVALUATION.md)"
+        "Without the file: --extractor pixels, or an extractor of your own (docs/EVALUATION.md). It is looked for in "
+        f"the folder that DDPM_IP_WEIGHTS names, too. To fetch it ({file.megabytes:,} MB, SHA-256 {file.sha256[:8]}…): "
+        f"{file.command(folder)}"
     )
