@@ -44,8 +44,8 @@ def reproduce(name: str, recipe: Recipe, asked: Asked, folder: Path, setup: Setu
         find_extractor(recipe.extractor, torch.device("cpu"))
     except UserError as error:
         raise UserError(
-            f"`ddpm-ip reproduce {name}` does not begin without the features that were published (--smoke rehearses the "
-            f"way with others, --show prints the commands of its parts): {error}"
+            f"`ddpm-ip reproduce {name}` does not begin without the features of what was published (--smoke rehearses "
+            f"the way with others, --show prints the commands of its parts): {error}"
         ) from None
     setup.say(f"{name}: {recipe.what}")
     others = changed(recipe, asked)

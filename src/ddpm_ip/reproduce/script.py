@@ -31,7 +31,8 @@ def script(name: str, recipe: Recipe, asked: Asked, folder: Path, together: list
         weights = find_weights(INCEPTION) or folder_of_weights / INCEPTION.name
         parts.append(
             f"# The {INCEPTION.what}, {INCEPTION.megabytes} MB, where they are not there yet; they are used by "
-            f"torch-fidelity (pip install --no-deps torch-fidelity).\n[ -e {shlex.quote(str(weights))} ] || {INCEPTION.command(folder_of_weights)}"
+            "torch-fidelity (pip install --no-deps torch-fidelity).\n"
+            f"[ -e {shlex.quote(str(weights))} ] || {INCEPTION.command(folder_of_weights)}"
         )
     for run in asked.runs:
         settings = {**asked.options, **run.values, "seed": run.seed}
