@@ -1,6 +1,7 @@
 """Time is told once it was measured, here or by an earlier process on the same hardware, and never else."""
 
 import json
+import shutil
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -40,6 +41,9 @@ def test_the_first_steps_tell_the_time_and_another_start_knows_it(tmp_path, told
     assert "; disk " in first
     assert second.startswith("time about 0:00:04 for the 2 steps that are left, as the first 4 went (1 images/s)")
     rate = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])["images_per_s"]
+    (beside,), _ = told(tiny(n_steps=1, **settings), tmp_path / "beside")
+    assert f" at the {rate:,.0f} images/s that run had here before" in beside
+    shutil.rmtree(tmp_path / "beside")
     (again,), _ = told(Wanted(options={"train.n_steps": 7}), tmp_path / "run", "latest")
     assert again.startswith(f"time about {clock(2 / rate)} at the {rate:,.0f} images/s that it had here before")
     record = json.loads((tmp_path / "run/provenance.json").read_text())

@@ -153,7 +153,7 @@ def _train(run: Run, settled: Settled) -> Outcome:
         origin.keep(run)
     if run.is_main:
         announce(run)
-    outlook = Outlook(run, settled.changes)
+    outlook = Outlook(run)
     feed = make_feed(run.config, run.images, run.engine)
     metrics = None
     try:

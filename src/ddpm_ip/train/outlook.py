@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
 from ddpm_ip.errors import UserError
 from ddpm_ip.estimate import Disk, Sizes, disk_of_run, kept, line, most_memory, size, used
-from ddpm_ip.files import NUMBER, read_json, read_lines
+from ddpm_ip.files import NUMBER, read_json, read_lines, read_yaml
+from ddpm_ip.plain import UNREADABLE, shown
+from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.run.log import clock
 from ddpm_ip.run.provenance import hardware
 from ddpm_ip.sample.generator import image_bytes
-from ddpm_ip.settings import Change
 from ddpm_ip.train.feed import RESIDENT_BYTES
 from ddpm_ip.train.run import Run
 from ddpm_ip.train.step import at_once
@@ -25,6 +30,8 @@ log = logging.getLogger("ddpm_ip.train")
 
 AFTER = 50  # steps after which the time is told, the first of them, which compiles, left out
 LOOKED_AT = 20  # log lines of an earlier process
+MOST_BESIDE, LOOKED_INTO = 1000, 5  # folders beside a run that are found, and the newest that are read
+COSTS = ("batch_size", "micro_batch", "mixed_precision", "fast", "deterministic", "gradient_checkpointing", "loss")
 
 
 class Outlook:
@@ -32,17 +39,16 @@ class Outlook:
 
     Args:
         run: that begins or continues.
-        changes: of its settings since it was last trained.
     """
 
-    def __init__(self, run: Run, changes: Sequence[Change] = ()) -> None:
+    def __init__(self, run: Run) -> None:
         self._run, self._begun = run, 0.0
         left = run.config.train.n_steps - run.state.step
         self._measures = run.is_main and min(left, run.config.train.print_freq) > AFTER
         if not run.is_main or left <= 0:
             return
         disk = _disk(run)
-        log.info("%s", line(_time(run, left, changes), _memory(run), disk))
+        log.info("%s", line(_time(run, left), _memory(run), disk))
         if said := disk.warning("lower train.keep_last, raise train.keep_every, or choose another disk with -e"):
             log.warning("%s", said)
 
@@ -68,29 +74,58 @@ class Outlook:
         )  # fmt: skip
 
 
-def _time(run: Run, left: int, changes: Sequence[Change]) -> str:
+def _time(run: Run, left: int) -> str:
     """That of an earlier process, or when it will be known."""
-    rate = None if any(change.key != "train.n_steps" for change in changes) else _earlier_rate(run)
-    t = run.config.train
-    if rate:
-        return f"time about {clock(left * t.batch_size / rate)} at the {rate:,.0f} images/s that it had here before"
+    t, found = run.config.train, _earlier(run)
+    if found is not None:
+        whose, rate = found
+        return (
+            f"time about {clock(left * t.batch_size / rate)} at the {rate:,.0f} images/s that {whose} had here before"
+        )
     first = min(left, t.print_freq, AFTER)
     return f"time told after the first {first} step{'s' * (first != 1)}"
 
 
-def _earlier_rate(run: Run) -> float | None:
-    """Images a second in the last lines of an earlier process of this run; None if it computed otherwise."""
-    engine, folder = run.engine, run.folder
+def _earlier(run: Run) -> tuple[str, float] | None:
+    """Whose training is known to cost the same, this run's or that of one beside it, and its images a second."""
+    own = run.folder.path
+    if rate := _rate(run, run.folder):
+        return "it", rate
+    there = (path for path in islice(own.parent.glob("*/metrics.jsonl"), MOST_BESIDE) if path.parent != own)
+    for file in sorted(there, key=_changed, reverse=True)[:LOOKED_INTO]:
+        if rate := _rate(run, RunFolder(file.parent)):
+            return shown(file.parent.name), rate
+    return None
+
+
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _rate(run: Run, folder: RunFolder) -> float | None:
+    """Images a second in the last lines of a run; None if it computed something else, elsewhere or otherwise."""
+    engine = run.engine
     now = {"precision": engine.mixed_precision, "processes": engine.num_processes, "device": engine.device.type}
     try:
         record = read_json(folder.provenance, {"hardware": str, "computed": dict})
         if record["hardware"] != hardware() or not now.items() <= record["computed"].items():
             return None
+        if _costs(read_yaml(folder.config)) != _costs(run.config.to_dict()):
+            return None
         rows = read_lines(folder.metrics, {"step": NUMBER, "images_per_s": NUMBER}).rows
-    except UserError:  # whoever needs these files says what is wrong with them
+    except (UserError, *UNREADABLE):  # whoever needs these files says what is wrong with them
         return None
     rates = [float(row["images_per_s"]) for row in rows[-LOOKED_AT:]]
     return median(rates) if rates and math.isfinite(sum(rates)) and min(rates) > 0 else None
+
+
+def _costs(tree: Mapping[str, Any]) -> str:
+    """What of the settings a step's cost depends on, as one text."""
+    sections = {key: tree.get(key) for key in ("model", "data", "classes", "diffusion")}
+    return json.dumps([sections, {key: tree["train"].get(key) for key in COSTS}], sort_keys=True)
 
 
 def _memory(run: Run) -> str:
@@ -112,6 +147,6 @@ def _disk(run: Run) -> Disk:
     config, folder = run.config, run.folder
     sizes = Sizes.of(config, run.state.network)
     there = used(folder.checkpoints, folder.best, folder.snapshots, folder.samples)
-    each = size(sizes.checkpoint)
-    needed = max(0, disk_of_run(config, sizes) - there)
-    return Disk(folder.path, needed, sizes.checkpoint, f"at the end {kept(config)} checkpoints of {each}")
+    needed, many = max(0, disk_of_run(config, sizes) - there), kept(config)
+    what = f"at the end {many} checkpoint{'s' * (many != 1)} of {size(sizes.checkpoint)}"
+    return Disk(folder.path, needed, sizes.checkpoint, what)
