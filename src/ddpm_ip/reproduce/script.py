@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from ddpm_ip.evaluate.extractors.weights import INCEPTION, find_weights, weights_folders
@@ -44,6 +45,5 @@ def script(name: str, recipe: Recipe, asked: Asked, folder: Path, together: list
     return "\n\n".join(parts)
 
 
-def _line(words: object) -> str:
-    assert isinstance(words, list)
+def _line(words: Sequence[str]) -> str:
     return shlex.join(["ddpm-ip", *words])
