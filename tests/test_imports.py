@@ -85,7 +85,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
         MODEL | {"run", "sample", "__init__"},
     ),
-    "table": ({"torch", "accelerate", "PIL"}, MODEL | {"run", "settings", "sample", "evaluate", "__init__"}),
+    "estimate": ({"torch"}, {"config", "plain"}),
+    "table": (
+        {"torch", "accelerate", "PIL"}, MODEL | {"estimate", "run", "settings", "sample", "evaluate", "__init__"},
+    ),
     "tracking": (set(), PLAIN | {"run"}),
     "tracking.tensorboard": ({"accelerate", "torch", "numpy", "PIL"}, {"tracking"}),
     "tracking.wandb": ({"accelerate", "wandb"}, {"tracking"}),
@@ -94,7 +97,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "flops": ({"torch"}, {"config"}),
     "train": (
         {"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
-        MODEL | {"flops", "interop", "run", "settings", "sample", "evaluate", "tracking", "__init__"},
+        MODEL | {"estimate", "flops", "interop", "run", "settings", "sample"} | {"evaluate", "tracking", "__init__"},
     ),
     "bench": (
         {"torch", "accelerate", "diffusers", "numpy"},
@@ -115,9 +118,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "sweep": (
         {"torch"},
-        MODEL | {"exposure", "exposure.curves", "places", "report", "run", "settings", "train", "__init__"},
+        MODEL
+        | {"estimate", "exposure", "exposure.curves", "places", "report", "run", "settings", "train", "__init__"},
     ),
     "sweep.child": (set(), {"cli"}),
+    "reproduce": ({"torch"}, MODEL | {"evaluate", "settings", "sweep", "table"}),
     "ui": (
         {"torch", "numpy", "PIL", "matplotlib"},
         PLAIN | {"config", "denoiser", "images", "notebook", "options", "report", "run", "sample", "sampler", "texts"},
@@ -135,7 +140,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"demo", "exposure", "exposure.curves", "keys", "parser", "sweep", "ui"}
+        | {"demo", "exposure", "exposure.curves", "keys", "parser", "reproduce", "sweep", "ui"}
         | {"interop", "__init__"},
     ),
     "interop": (

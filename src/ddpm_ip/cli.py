@@ -26,6 +26,7 @@ from ddpm_ip.commands import (
     exposure,
     import_,
     report,
+    reproduce,
     sample,
     sweep,
     table,
@@ -132,6 +133,11 @@ _COMMANDS: dict[str, _Command] = {
         "Trains and measures runs that differ in some keys and in the seed; a call that was ended continues.",
         sweep.arguments,
         sweep.run,
+    ),
+    "reproduce": (
+        "Makes a published table again: trains, samples, measures, and compares; a call that was ended continues.",
+        reproduce.arguments,
+        reproduce.run,
     ),
     "compare-samplers": (
         "Draws how far the images of every sampler are from real ones, at 6, 10, 20 and 50 network evaluations.",

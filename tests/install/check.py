@@ -46,7 +46,7 @@ for wanted in importlib.metadata.requires("torch-fidelity") or ():
 """
 COMMANDS = ("train", "sample", "evaluate", "data", "config", "table", "sweep", "exposure", "calibrate", "times")
 COMMANDS += ("compare-samplers", "ema", "import", "export", "doctor", "report", "demo-ui")
-COMMANDS += ("bench", "demo")
+COMMANDS += ("bench", "demo", "reproduce")
 
 
 class Wrong(Exception):

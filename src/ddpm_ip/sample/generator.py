@@ -316,6 +316,11 @@ class Model(Sampled):
         self._why_not = reason
         return plain
 
+    @property
+    def bytes_of_image(self) -> int:
+        """See :func:`image_bytes`."""
+        return image_bytes(self._config, self.engine.mixed_precision)
+
     def _graph(self, plain: Generator) -> Graph:
         """The graph of a sampling, captured if there is none yet, with the network's present weights."""
         from ddpm_ip.nn.fused.check import compare_outputs

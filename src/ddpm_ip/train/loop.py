@@ -35,6 +35,7 @@ from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.followed import Pace, check_average, check_disk, follow
 from ddpm_ip.train.monitor import Judged, Watch
+from ddpm_ip.train.outlook import Outlook
 from ddpm_ip.train.owed import Owed, is_due, owed
 from ddpm_ip.train.path import Step, make_step
 from ddpm_ip.train.run import NO_HOOKS, Hooks, Run
@@ -52,7 +53,7 @@ from ddpm_ip.train.start import (
     take_over,
 )
 from ddpm_ip.train.state import Sums, TrainState, further_averages
-from ddpm_ip.train.step import TrainStep, learning_rate, own_rows
+from ddpm_ip.train.step import TrainStep, at_once, learning_rate, own_rows
 
 if TYPE_CHECKING:
     from ddpm_ip.evaluate.during import Judge
@@ -125,7 +126,7 @@ def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelera
     images = open_data(config, engine)
     set_backends(config)
     check(config, images, engine.num_processes)
-    refuse_too_many(config, engine, _micro(config, engine))
+    refuse_too_many(config, engine, at_once(config, engine))
     state = fresh_state(config, engine)
     state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
     if start is not None:
@@ -152,6 +153,7 @@ def _train(run: Run, settled: Settled) -> Outcome:
         origin.keep(run)
     if run.is_main:
         announce(run)
+    outlook = Outlook(run)
     feed = make_feed(run.config, run.images, run.engine)
     metrics = None
     try:
@@ -160,7 +162,7 @@ def _train(run: Run, settled: Settled) -> Outcome:
         if run.is_main:
             metrics = follow(run, settled.alert_command)
             check_average(run, metrics)
-        return _steps(run, step, judge, metrics, lacks)
+        return _steps(run, step, judge, metrics, lacks, outlook)
     except Diverged as error:
         if metrics is not None:
             metrics.alert("not_finite", run.state.step, str(error))
@@ -171,7 +173,9 @@ def _train(run: Run, settled: Settled) -> Outcome:
             metrics.close()
 
 
-def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, lacks: Owed) -> Outcome:
+def _steps(
+    run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, lacks: Owed, outlook: Outlook
+) -> Outcome:
     t, folder, state = run.config.train, run.folder, run.state
     watch = Watch(folder, state.step, metrics) if judge is not None and run.is_main else None
     saved, pace, asked = state.step, Pace.of(run), NOTHING
@@ -185,6 +189,7 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, l
             bar.update()
             if run.is_main and state.step == run.start + 1:
                 take_over(run)
+            outlook.look(state.step)
             run.hooks.on_step(state.step)
             if watch is not None:
                 watch.poll()
@@ -374,15 +379,9 @@ def _agree(path: Path) -> Path:
     return Path(paths[0])
 
 
-def _micro(config: Config, engine: Accelerator) -> int:
-    """Images that a process puts through the network at once."""
-    share = config.train.batch_size // int(engine.num_processes)
-    return min(config.train.micro_batch or share, share)
-
-
 def _too_large(config: Config, accelerator: Accelerator) -> str:
     """What training needs memory for, and how it can be less."""
-    micro = _micro(config, accelerator)
+    micro = at_once(config, accelerator)
     _, height, width = config.shape
     return (
         f"there is too little memory to train with {micro} images of {height} x {width} pixels at once. What was "

@@ -110,6 +110,12 @@ def own_rows(config: Config, accelerator: Accelerator) -> range:
     return range(accelerator.process_index * size, (accelerator.process_index + 1) * size)
 
 
+def at_once(config: Config, accelerator: Accelerator) -> int:
+    """Images that a process puts through the network at once."""
+    share = config.train.batch_size // int(accelerator.num_processes)
+    return min(config.train.micro_batch or share, share)
+
+
 def learning_rate(config: Config, step: int) -> float:
     """The learning rate of the step that follows ``step`` finished ones: a linear rise, times ``train.lr_schedule``."""
     t = config.train
