@@ -14,9 +14,8 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test test-long test-install docs lint unit clean
 
-# Threads that wait soon sleep instead of spinning on, or any other busy program makes a small network crawl.
 demo: $(VENV)/.installed-demo
-	GOMP_SPINCOUNT=10000 $(BIN)/python examples/demo.py
+	$(BIN)/ddpm-ip demo
 
 # Side by side: mypy fills one core alone for half a minute where nothing is cached.
 test: $(VENV)/.installed-dev

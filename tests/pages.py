@@ -24,7 +24,9 @@ from ddpm_ip.presets import find, names
 
 NOT_RUN = re.compile(r"<!-- not run: \S.*-->")  # on a line above a block
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PROGRAM = re.compile(r"(?:ddpm-ip\s+(\S+)|(?:accelerate-launch|torchrun)\b.*?\bscripts/(\w+)\.py)\s*(.*)")
+PROGRAM = re.compile(
+    r"(?:(?:ddpm-ip|torchrun\b.*? -m ddpm_ip)\s+(\S+)|(?:accelerate-launch|torchrun)\b.*?\bscripts/(\w+)\.py)\s*(.*)"
+)
 SCRIPTS = {"train_ddpm_ip": "train", "train_ddpm": "train", "sample_uncond": "sample"}
 INSTALLS = (
     "pip install",

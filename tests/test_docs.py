@@ -161,6 +161,21 @@ def test_the_commands_of_a_page_can_be_read(page: Path) -> None:
             pytest.fail(f"ddpm-ip {command} {shlex.join(words)}: {error!r}")
 
 
+def test_the_commands_in_the_tables_of_a_page_can_be_read() -> None:
+    """Such as the one command for each thing in the README: what a table holds is no block, and is copied no less."""
+    seen = set()
+    for page in ALL_PAGES:
+        for row in re.findall(r"^\|.*\|$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            for command, words in commands(
+                "".join(f"```shell\n{cell}\n```\n" for cell in re.findall(r"`([^`]+)`", row))
+            ):
+                if words and not set("[|{*") & set("".join(words)):  # a form, and no command
+                    read(command, words)
+                    if page.name == "README.md":
+                        seen.add(command)
+    assert seen >= {"sample", "train", "evaluate", "table", "sweep", "exposure", "calibrate", "import", "report"}
+
+
 def test_commands_are_seen() -> None:
     page = "```shell\nddpm-ip sample --a 'b c'  # why\n"
     page += "accelerate-launch --x scripts/train_ddpm.py -c C [-e E] \\\n  -r latest\n"

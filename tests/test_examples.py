@@ -3,6 +3,7 @@
 import ast
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -100,3 +101,14 @@ def test_it_uses_what_is_public(notebook):
 def test_there_are_four() -> None:
     names = {path.stem for path in NOTEBOOKS}
     assert names == {"train_and_sample", "compare_gammas", "exposure_bias", "diffusers_checkpoint"}
+
+
+SHELL = sorted(
+    p.relative_to(ROOT).as_posix() for part in ("examples", "benchmarks") for p in (ROOT / part).glob("*.sh")
+)
+
+
+@pytest.mark.parametrize("script", SHELL)
+def test_scripts_of_a_shell_are_no_nonsense(script):
+    """They are for clusters and GPUs, which are not here; that the shell can read them is known at least."""
+    assert subprocess.run(["bash", "-n", ROOT / script]).returncode == 0

@@ -123,6 +123,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         PLAIN | {"config", "denoiser", "images", "notebook", "options", "report", "run", "sample", "sampler", "texts"},
     ),
     "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
+    "demo": (
+        {"torch"},
+        MODEL
+        | {"evaluate", "exposure", "extras", "presets", "report", "run", "sample", "table", "train"},
+    ),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "completion": ({"argcomplete"}, {"metric", "options", "presets", "texts"}),
     "cli": (set(), {"commands", "completion", "cores", "engine", "errors", "output", "parser", "signals", "__init__"}),
@@ -130,7 +135,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves", "keys", "parser", "sweep", "ui"}
+        | {"demo", "exposure", "exposure.curves", "keys", "parser", "sweep", "ui"}
         | {"interop", "__init__"},
     ),
     "interop": (

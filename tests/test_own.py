@@ -106,7 +106,6 @@ def test_a_learned_variance_is_used_where_nobody_says():
         ),
         ({"cond": torch.zeros(2)}, "without a condition"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_sampled(changed, message):
     shape = changed.pop("shape", SHAPE)

@@ -28,6 +28,7 @@ from ddpm_ip.interop.find import foreign_weights, given
 from ddpm_ip.interop.find import source as foreign
 from ddpm_ip.judging import compared, streamed
 from ddpm_ip.places import expanded
+from ddpm_ip.run import builtin
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
 from ddpm_ip.run.measured import Measured
@@ -52,8 +53,9 @@ def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float 
     """A run that was trained.
 
     Args:
-        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights; or
-            a network from elsewhere, as ``ddpm-ip import`` takes it, whose source decides what it says itself.
+        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights;
+            "digits", the weights that come with the package (:mod:`ddpm_ip.run.builtin`); or a network from elsewhere,
+            as ``ddpm-ip import`` takes it, whose source decides what it says itself.
         config: of the model; by default the settings that the weights were trained with.
         ema: which average of the run, as ``--ema`` of ``ddpm-ip sample``; by default the first of ``train.ema_decay``.
         overrides: items of the configuration, see :func:`new`.
@@ -62,16 +64,18 @@ def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float 
         CheckpointError: there are no weights, or they are damaged.
         ConfigError: there is no configuration, or it cannot be used.
     """
-    path = expanded(path)
+    path = builtin.found(expanded(path))
     wanted = None if ema is None else str(ema)
     if (place := foreign(path)) is not None:
         weights = foreign_weights(place, _said(config, overrides), wanted)
         return Run(from_dict(_own(place, weights)), None, weights)
     weights = find_weights(path, wanted)
-    found = config_near(path)
+    found = None if builtin.is_one(path) else config_near(path)
     source = _own(path, weights) if config is None else config
     run = Run(configured(source, overrides), None if found is None else found.parent, weights)
-    if found is not None and path.resolve() == found.parent.resolve():
+    if builtin.is_one(path):
+        run._resume = None
+    elif found is not None and path.resolve() == found.parent.resolve():
         run._resume = "latest"
     return run
 
@@ -382,8 +386,8 @@ class Run:
         """A run begins at step 0 where there are no weights yet, and no other run."""
         if self._weights is not None:
             raise ConfigError(
-                "a file of weights alone is no state that training can continue from: load the folder of its run, or a "
-                "checkpoint"
+                "weights alone are no state that training can continue from: load the folder of their run, or a "
+                "checkpoint; or begin a run with them, new(init_from=...)"
             )
         _refuse_used(self.folder)
 

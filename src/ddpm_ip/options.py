@@ -93,8 +93,9 @@ def add_weights(p: argparse.ArgumentParser, several: bool = False) -> None:
         **(many if several else one),
         type=Path,
         metavar="WEIGHTS",
-        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; or a network from elsewhere, as "
-        "`ddpm-ip import` takes it" + ("; several are lines of one figure" if several else ""),
+        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; digits, which come with the "
+        "package; or a network from elsewhere, as `ddpm-ip import` takes it"
+        + ("; several are lines of one figure" if several else ""),
     )
     extra: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     given.add_argument("--weights", type=Path, metavar="WEIGHTS", help="the same", **extra)

@@ -45,7 +45,7 @@ def command(weights, folder, *more, steps=("--sampler", "ddim", "--steps", "3"))
 
 
 def pictures(folder):
-    return {name: data for name, data in contents(folder).items() if name.endswith(".png")}
+    return {name: data for name, data in contents(folder).items() if name[0].isdigit()}
 
 
 def changed(file, **keys):

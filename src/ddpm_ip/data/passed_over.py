@@ -61,6 +61,8 @@ _SIGNATURES = (
     (0, b"\0\0\x01\0", "icon", ""),
     (128, b"DICM", "DICOM", ""),
 )
+# In a folder of samples: what says of what they are made, and the picture of the first, which is no sample itself.
+MARK, GRID = "sampling.json", "grid.png"
 _HEAD = 132  # bytes that are looked at
 _NAMED = 5  # files that are named of each kind
 _HEIF_ADVICE = "pip install pillow-heif, or convert them to PNG"

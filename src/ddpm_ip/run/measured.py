@@ -20,6 +20,7 @@ from typing import Any
 
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import ANY, Shape, make_folder, read_json, refuse_special, write_json
+from ddpm_ip.run import builtin
 from ddpm_ip.run.folder import RunFolder, homes
 from ddpm_ip.run.provenance import versions
 
@@ -114,6 +115,7 @@ class Measured:
         Raises:
             ConfigError: the folder cannot be made, or something else than a file has the name.
         """
+        builtin.ready(self.folder)
         make_folder(self.folder, ConfigError)
         if not os.access(self.folder, os.W_OK):
             raise ConfigError(f"{self.folder} is read-only: copy the weights, with their run, to where you may write")
@@ -134,6 +136,7 @@ class Measured:
         Raises:
             ConfigError: it cannot be written; an earlier file is untouched.
         """
+        builtin.ready(self.folder)
         about = {
             "weights": self.weights,
             "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -145,9 +148,12 @@ class Measured:
 
 
 def _home(path: Path) -> Path:
-    """The folder of the run that weights belong to, or else the folder of their file or checkpoint."""
+    """The folder of the run that weights belong to, or else the folder of their file or checkpoint.
+
+    Of built-in weights it is where their copy is, or will be (:mod:`ddpm_ip.run.builtin`).
+    """
     path = path.absolute()
     for folder in homes(path):
         if RunFolder(folder).is_one:
-            return folder
+            return builtin.home(folder)
     return path if path.is_dir() and not (path / "manifest.json").exists() else path.parent

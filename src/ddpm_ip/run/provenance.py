@@ -21,8 +21,10 @@ HIDDEN = "--train.alert_command"
 
 def provenance() -> dict[str, Any]:
     """Versions, hardware, commit and command of this process."""
+    program = Path(sys.argv[0])
+    as_module = (program.parent.name, program.name) == ("ddpm_ip", "__main__.py")
     return {
-        "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "ddpm-ip"), *_shown(sys.argv[1:])]),
+        "command": " ".join(["python -m ddpm_ip" if as_module else program.name, *_shown(sys.argv[1:])]),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),

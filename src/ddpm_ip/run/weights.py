@@ -101,7 +101,7 @@ def find_weights(path: Path, ema: str | None = None) -> Weights:
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist: give the folder of a run, a checkpoint, a .safetensors file, or a network from "
-            "elsewhere that `ddpm-ip import` takes"
+            "elsewhere that `ddpm-ip import` takes; `--weights digits` are some that come with the package"
         )
     length = None if ema is None else length_of(ema)
     if length is not None:

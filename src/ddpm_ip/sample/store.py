@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from ddpm_ip.data.npy import archive
+from ddpm_ip.data.passed_over import GRID, MARK
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import MB, is_partial, read_bytes, read_json, sweep, write_json, write_text, writing
 from ddpm_ip.images import PICTURES, UInt8, save_png
@@ -64,7 +65,12 @@ class Store:
 
     @property
     def _mark(self) -> Path:
-        return self.folder / "sampling.json"
+        return self.folder / MARK
+
+    @property
+    def grid(self) -> Path:
+        """The picture of the first images: in their folder, or beside the npz."""
+        return self.folder / GRID if self.npz is None else self.npz.with_name(f"{self.npz.stem}.{GRID}")
 
     def block(self) -> int | None:
         """The block of the images that are there already; None if there are none, or their mark cannot be read."""
@@ -201,6 +207,13 @@ class Store:
         """One that is there, ``uint8`` (C, H, W)."""
         picture = self._read(index)
         return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+
+    def first(self, n: int) -> list[UInt8]:
+        """The first ``n`` that are there, ``uint8`` (C, H, W) each: as files, or in the finished npz."""
+        if self.npz is None or self.folder.is_dir():
+            return [self.picture(index) for index in range(n)]
+        with archive(self.npz) as found:
+            return [image.transpose(2, 0, 1) for image in found.read("images")[:n]]
 
     def put(self, index: int, picture: UInt8) -> None:
         path, advice = self._file(index), "Images that were written stay; put that right and " + AGAIN
