@@ -103,9 +103,7 @@ def test_there_are_four() -> None:
     assert names == {"train_and_sample", "compare_gammas", "exposure_bias", "diffusers_checkpoint"}
 
 
-SHELL = sorted(
-    p.relative_to(ROOT).as_posix() for part in ("examples", "benchmarks") for p in (ROOT / part).glob("*.sh")
-)
+SHELL = sorted(str(p.relative_to(ROOT)) for part in ("examples", "benchmarks") for p in (ROOT / part).glob("*.sh"))
 
 
 @pytest.mark.parametrize("script", SHELL)

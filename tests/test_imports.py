@@ -126,7 +126,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "demo": (
         {"torch"},
         MODEL
-        | {"evaluate", "exposure", "extras", "presets", "report", "run", "sample", "table", "train"},
+        | {"evaluate", "exposure", "extras", "metric", "presets", "report", "run", "sample", "table", "train"},
     ),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "completion": ({"argcomplete"}, {"metric", "options", "presets", "texts"}),

@@ -28,6 +28,7 @@ from ddpm_ip.exposure.calibrate import CalibrateOptions, calibrate
 from ddpm_ip.exposure.program import ExposureOptions, exposures
 from ddpm_ip.extras import how_to_install
 from ddpm_ip.images import grid
+from ddpm_ip.metric import usual
 from ddpm_ip.output import complain, say
 from ddpm_ip.presets import find
 from ddpm_ip.report.page import markdown_table, write_report
@@ -117,7 +118,7 @@ def page(out: Path, runs: Sequence[Path]) -> Path:
         title="DDPM and DDPM-IP on handwritten digits",
         notes=[NOTE],
         real=grid(images.pixels[:64]),
-        floors=floor(images, Pixels(device), ["fid"], device),
+        floors=floor(images, Pixels(device), usual(Pixels.name), device),
     )
 
 

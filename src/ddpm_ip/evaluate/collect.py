@@ -31,7 +31,8 @@ from ddpm_ip.data.decode import MAX_CHANNELS
 from ddpm_ip.errors import ConfigError, DataError, UserError
 from ddpm_ip.evaluate.features import Extractor, foreign, identity_of
 from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank, refuse_widths
-from ddpm_ip.evaluate.metrics import Features, Moments, Rows, Sums
+from ddpm_ip.evaluate.metrics import Features, Moments, Sums
+from ddpm_ip.evaluate.rows import Rows
 from ddpm_ip.files import Shape, read_json, reading, write_json
 from ddpm_ip.images import UInt8
 from ddpm_ip.places import expanded

@@ -18,7 +18,7 @@ from html import escape
 from typing import Any
 
 from ddpm_ip.errors import UserError
-from ddpm_ip.metric import DEVIATION, find, is_deviation
+from ddpm_ip.metric import DEVIATION, INCEPTION, find, is_deviation
 from ddpm_ip.plain import shown
 from ddpm_ip.run.row import ROW, row_label, short_label
 
@@ -318,6 +318,12 @@ def curve_id(record: Record) -> str:
 def described(name: str, identity: Mapping[str, Any]) -> str:
     """An extractor and its identity in a few words, such as ``pixels (range [0, 1], resize none)``."""
     return f"{name} ({', '.join(f'{key} {short(value)}' for key, value in identity.items())})"
+
+
+def network(extractor: str | None, versions: Mapping[str, Any]) -> str | None:
+    """Whose network an extractor is, and its version: ``torch-fidelity 0.4.0``; None where it is the project's own."""
+    version = versions.get("torch-fidelity") if extractor == INCEPTION else None
+    return None if version is None else f"torch-fidelity {version}"
 
 
 def short(value: Any) -> str:
