@@ -18,7 +18,7 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["site"]
 source_url = os.environ.get("SOURCE_URL", "")  # such as https://HOST/OWNER/ddpm-ip/blob/main; see site/pages.py
 
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["deflist", "tasklist"]
 myst_heading_anchors = 4  # the same as GitHub's
 
 autodoc_member_order = "bysource"

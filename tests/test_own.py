@@ -90,7 +90,7 @@ def test_a_learned_variance_is_used_where_nobody_says():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"spacing": "optimised"}, "the spacing optimised is measured of the weights of a run"),
+        ({"spacing": "optimised"}, "the spacing optimised is measured for the weights of a run"),
         ({"sampler": ip.Ancestral("analytic")}, "an analytic variance is measured"),
         ({"corrections": "auto"}, "the correction auto is measured"),
         ({"classes": 3}, "this model is unconditional"),

@@ -1,4 +1,4 @@
-"""What a run says of itself in Python: a few lines of text, and the numbers that training logged."""
+"""What a run says about itself in Python: a few lines of text, and the numbers that training logged."""
 
 from __future__ import annotations
 

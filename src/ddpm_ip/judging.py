@@ -54,7 +54,7 @@ def measure(
         shows them all.
 
     Raises:
-        UserError: the samples, the reference or the extractor are of no use.
+        UserError: the samples, the reference or the extractor cannot be used.
     """
     return compared(_source(samples), reference, features, metrics, n)
 

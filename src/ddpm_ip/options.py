@@ -83,7 +83,7 @@ def add_runs(p: argparse.ArgumentParser, text: str) -> None:
 
 
 def add_weights(p: argparse.ArgumentParser, several: bool = False) -> None:
-    """The model of a command that is given weights, by their place or with ``--weights``; and which average."""
+    """The weights that a command uses, by their place or with ``--weights``; and which average of them."""
     add_config(p, default="the settings of the run")
     given = p.add_mutually_exclusive_group(required=True)
     one: dict[str, Any] = {"nargs": "?", "action": _Place}

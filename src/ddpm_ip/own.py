@@ -71,7 +71,7 @@ def _checked(shape: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def _refuse_open(sampling: Sampling) -> None:
-    """What is measured of a run's weights, and kept beside them, is not there."""
+    """Refuses what is measured for the weights of a run and kept next to them, which is not there."""
     sampler = sampling.sampler
     measured = {
         "the spacing optimised": sampling.spacing == OPTIMISED,
@@ -80,7 +80,7 @@ def _refuse_open(sampling: Sampling) -> None:
     }
     if found := [name for name, is_open in measured.items() if is_open]:
         raise ConfigError(
-            f"{found[0]} is measured of the weights of a run, and this is a network of your own: load a checkpoint "
+            f"{found[0]} is measured for the weights of a run, and this is a network of your own: load a checkpoint "
             "with ip.load, or choose another setting"
         )
 

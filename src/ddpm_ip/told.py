@@ -1,4 +1,4 @@
-"""What Python says of a run, checked as a file would be: configurations in any form, mappings and objects.
+"""What Python says about a run, checked as a file would be: configurations in any form, mappings and objects.
 
 :mod:`ddpm_ip.notebook` takes them. Objects may be somebody's own, which no file can name.
 """

@@ -96,7 +96,7 @@ def test_text_among_arrays(tmp_path):
     assert read_text(path, "layout") is None
     assert read_text(tmp_path / "b.npy", "sampling") is None
     for name in ("number", "long", "images"):
-        with pytest.raises(DataError, match=f"'{name}' is no text, or too long"):
+        with pytest.raises(DataError, match=f"'{name}' is not text, or is too long"):
             read_text(path, name)
 
 
@@ -147,7 +147,7 @@ def test_a_bomb_is_refused_before_memory_is_taken(tmp_path, shape):
         (header("{'descr': '|u1', 'fortran_order': False, 'shape': (9, 8, 8), }"), "576 bytes, and ho"),
         (header("{'descr': '|u1', 'fortran_order': False, 'shape': (0, 8, 8), }"), " 0 bytes, and ho"),
         (header("{'descr': '|O', 'fortran_order': False, 'shape': (1, 8, 8), }"), "objects are never unpickled"),
-        (header("{'descr': '<f99', 'fortran_order': False, 'shape': (1, 8, 8), }"), "no kind of number"),
+        (header("{'descr': '<f99', 'fortran_order': False, 'shape': (1, 8, 8), }"), "not a kind of number"),
         (header("{'descr': '|u1', 'fortran_order': 1, 'shape': (1, 8, 8), }"), "not that of an array"),
         (header("{'descr': '|u1', 'shape': (1, 8, 8), 'shape': (1, 8, 8), }"), "not that of an array"),
         (header("(" * 5000), "not that of an array"),

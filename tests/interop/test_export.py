@@ -242,7 +242,7 @@ def test_another_network_than_the_file_s_is_refused(single: Path, capsys: pytest
     ("texts", "message"),
     [
         ({"config": "{"}, "not valid JSON"),
-        ({"config": "[1]"}, "no object of keys and values"),
+        ({"config": "[1]"}, "not an object of keys and values"),
         ({"config": "[" * 5000}, "nested"),
         ({"config": "{}", "step": "-3"}, "step -3"),
         ({"config": "{}", "schema": "2"}, "newer version"),

@@ -68,7 +68,7 @@ class Npz:
             at the second; else the only one of the two places that has at most 16.
         array: the name of the images among the arrays of an ``.npz`` file.
         labels: the name of the labels among them, where they belong to no images by name; or a ``.npy`` file of labels,
-            here or beside ``root``. Whole numbers (N,) are kept, texts are names, which sorted become classes 0, 1, ...
+            here or next to ``root``. Whole numbers (N,) are kept; texts are names, sorted into the classes 0, 1, ...
     """
 
     name: Literal["npz"] = "npz"
@@ -82,8 +82,8 @@ class Npz:
         """Reads the arrays; nothing in the file is ever unpickled.
 
         Raises:
-            DataError: the file is missing or damaged, or the array is not ``uint8`` images, or not surely so, or which
-                array holds the images is not sure; or labels are asked for that are not there.
+            DataError: the file is missing or damaged; the array is not ``uint8`` images, or it is not certain how they
+                are laid out, or which array holds them; or labels are asked for that are not there.
         """
         path = existing(self.root, "an .npz or .npy file")
         images, labels = read_arrays(path, self.layout, self.array)
@@ -162,8 +162,8 @@ def read_arrays(
         array: the name of the images; see :class:`Npz`.
 
     Raises:
-        DataError: the file is damaged, or declares more than it has; the array is not ``uint8`` images; which axis
-            holds the channels, or which array the images, is not sure.
+        DataError: the file is damaged, or declares more than it has; the array is not ``uint8`` images; it is not
+            certain which axis holds the channels, or which array the images.
     """
     with _refusing(path):
         if path.suffix == ".npy":
@@ -254,7 +254,7 @@ def read_array(path: Path, name: str, largest: int) -> npt.NDArray[Any]:
     with refusing(f"{path}: its array {name!r} cannot be read"), archive(path) as arrays:
         header = arrays.headers.get(name)
         if header is None:
-            raise ValueError("it is no array of plain numbers" if name in arrays.headers else "it is not there")
+            raise ValueError("it is not an array of plain numbers" if name in arrays.headers else "it is not there")
         if header.n_bytes > largest:
             raise ValueError(f"it has more than {largest:,} bytes")
         return arrays.read(name)

@@ -23,9 +23,9 @@ from ddpm_ip.errors import DataError
 class Folder:
     """All image files below a folder, sorted by path.
 
-    Files count as images by their suffix; hidden files and folders are passed over, and links to folders. Of files that
-    look like images and are not taken a warning says how many, which, and how to use them. When every image lies in a
-    subfolder, the names of the first-level subfolders, sorted, are the classes, and labels number them, unless
+    Files count as images by their suffix; hidden files and folders are passed over, and so are links to folders. A
+    warning says how many files look like images and are not taken, which they are, and how to use them. If every image
+    is in a subfolder, the names of the first-level subfolders, sorted, are the classes, and labels number them, unless
     ``labels`` says otherwise.
 
     Attributes:

@@ -92,7 +92,7 @@ def extras() -> Iterable[Finding]:
 class Torchvision:
     """ddpm-ip does not need torchvision, but one that does not fit torch breaks other packages.
 
-    It is imported by a process of its own, where a broken one harms nothing, while the other checks go on.
+    It is imported by a process of its own, where a broken one harms nothing, while the other checks continue.
     """
 
     def __init__(self) -> None:

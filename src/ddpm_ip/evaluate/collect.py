@@ -306,7 +306,7 @@ def _key(images: ImageSet, how: Pass) -> str:
 
 
 def _begin(folder: Path, scratch: Path) -> Path:
-    """A folder for what is being made: beside its later place, or ``scratch``."""
+    """A folder for what is being made: next to its later place, or ``scratch``."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))

@@ -47,7 +47,7 @@ def evaluate(
         n_images: how many samples, the first; None for all.
 
     Raises:
-        UserError: the samples or the extractor are of no use, or there are fewer images than were asked for.
+        UserError: the samples or the extractor cannot be used, or there are fewer images than were asked for.
     """
     source = samples if isinstance(samples, Source) else open_samples(samples)
     return Evaluator(extractor, metrics, device).evaluate(source, reference, n_images)
@@ -88,7 +88,7 @@ class Evaluator:
         return evaluation
 
     def check(self, reference: ImageSet, n_images: int) -> None:
-        """Says before samples are made what :meth:`compare` would say after that; looks at two images of the reference.
+        """Raises before samples are made what :meth:`compare` would raise later; looks at two images of the reference.
 
         Raises:
             UserError: the extractor does not give what a metric needs, or there are too few images for it.
@@ -106,7 +106,7 @@ class Evaluator:
             What the numbers follow from, on the first process; None on the others, which are not needed any more.
 
         Raises:
-            UserError: as :func:`evaluate`; that features do not fit together, on every process.
+            UserError: as :func:`evaluate`; if features do not fit together, on every process.
         """
         with enough_memory(self._too_large):
             return self._compare(source, reference, n_images)
@@ -208,7 +208,7 @@ class Evaluator:
         return {**protocol, "line": _line(protocol)}
 
     def _warnings(self, reference: Reference, fake: Features, real: Features | None) -> list[str]:
-        """Caveats of comparing the numbers with others."""
+        """Caveats for comparing the numbers with others."""
         found = []
         for kind, moments in fake.moments.items():
             fewest = min(fake.count, real.count) if real is not None else fake.count

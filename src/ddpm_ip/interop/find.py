@@ -1,7 +1,7 @@
 """Weights of any kind: a run, a checkpoint or a file of ours; or a network from elsewhere, with its configuration.
 
-What a foreign source says of its network counts. What it leaves open comes from a configuration that is given or from
-options, and else is assumed and said. Where both speak they must agree; where a configuration leaves out what the
+What a foreign source says about its network counts. What it leaves open comes from a configuration or from options, or
+else is assumed, which is logged. Where both say something they must agree; where a configuration leaves out what the
 source says (``model.padding`` of a network of xyfJASON's), the source decides, and a line in the log says so.
 """
 

@@ -2,7 +2,7 @@
 
     ddpm_ip/weights/digits/     a run: config.yaml, provenance.json, metrics.jsonl, and its average in ckpt/
 
-They are only read. What is made of them and kept beside weights (samples, calibrations, tables, ...) goes to
+They are only read. What is made from them and kept next to weights (samples, calibrations, tables, ...) goes to
 ``./digits``, which becomes a copy of the run when something is kept there for the first time, and is an ordinary run
 from then on.
 """

@@ -1,4 +1,4 @@
-"""What was measured of weights, kept next to them: a folder for each weights, a JSON file for each thing.
+"""What was measured for weights, kept next to them: a folder for each weights, a JSON file for each thing.
 
     EXP_DIR/measured/0123456789abcdef/analytic.json     the first 16 digits of the SHA-256 of the weights' file
     FOLDER/measured/0123456789abcdef/times-10.json      next to a file of weights that is in no run
@@ -104,16 +104,16 @@ class Measured:
         found = read_json(file, {"weights": str, "settings": dict, **needs}, advice=advice, error=ConfigError)
         if found["weights"] != self.weights:
             raise ConfigError(
-                f"{file} was measured of other weights ({found['weights'][:DIGITS]!r}, these are "
+                f"{file} was measured for other weights ({found['weights'][:DIGITS]!r}, these are "
                 f"{self.weights[:DIGITS]}). {advice or 'Remove it, and measure it of these'}"
             )
         return found
 
     def refuse_unwritable(self, name: str) -> None:
-        """Says before the work what writing would say after it.
+        """Raises before the work what writing would raise after it.
 
         Raises:
-            ConfigError: the folder cannot be made, or something else than a file has the name.
+            ConfigError: the folder cannot be made, or something that is no file has the name.
         """
         builtin.ready(self.folder)
         make_folder(self.folder, ConfigError)
@@ -128,7 +128,7 @@ class Measured:
             name: of the thing.
             numbers: by key, plain values.
             settings: what they depend on besides the weights.
-            advice: what to do where it cannot be written; by default what helps against the reason.
+            advice: what to do if it cannot be written; by default what helps against the reason.
 
         Returns:
             The file.

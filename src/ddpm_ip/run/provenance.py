@@ -48,8 +48,8 @@ def _shown(words: list[str]) -> list[str]:
 def earlier(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A record and those of the processes before it, the newest first; a list, since a run may be resumed often.
 
-    (Version 0.1 wrote each inside the one after it.) The history stands in the newest record: each has the whole of it,
-    and a thousand of them would be half a million entries.
+    (Version 0.1 wrote each inside the one after it.) Only the newest record has the history: each would have the whole
+    of it, and a thousand of them would be half a million entries.
     """
     before = record.get("earlier")
     if isinstance(before, Mapping):
@@ -79,7 +79,7 @@ def _cpu_name() -> str:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """The installed versions of some packages; of those that are not there, none."""
+    """The versions of those of some packages that are installed."""
     found = {}
     for name in names:
         try:

@@ -31,12 +31,12 @@ MOST_STEPS = 10**9  # more than any walk has
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Numbers that were taken of the same images, and what they mean; ``print`` shows all of it.
+    """Numbers that were measured on the same images, and what they mean; ``print`` shows all of it.
 
     Attributes:
         values: by name, such as ``{"FID": 3.2, "IS": 9.5, "IS_std": 0.1}`` or ``{"FD-pixels": 0.4}``.
         protocol: everything the numbers depend on; ``line`` says it in one line.
-        warnings: caveats of comparing the numbers with others.
+        warnings: caveats for comparing the numbers with others.
     """
 
     values: dict[str, float]
@@ -85,7 +85,7 @@ class Record:
         extractor, extractor_identity: whose features, and what they are made with.
         reference, reference_sha256, n_reference: the real images.
         samples_path: where the images are, if they are files.
-        versions: of the packages.
+        versions: those of the packages.
         line: all of it for a person.
         grid: a picture of some of the images, relative to the folder of the run.
     """
@@ -170,7 +170,7 @@ class Record:
         )
 
     def curve(self) -> str:
-        """What the numbers along a training must share: all but the weights.
+        """What the numbers along a training must share: everything but the weights.
 
         The diffusion is that of the run, and the evaluations follow from the rest; version 0.1 said neither.
         """
@@ -370,7 +370,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What is not the same, one ``key.below: old -> new`` each, in the order of the keys."""
+    """What differs, one ``key.below: old -> new`` each, in the order of the keys."""
     was, now = flatten(old), flatten(new)
     keys = sorted(was.keys() | now.keys())
     changed = [key for key in keys if was.get(key) != now.get(key)]

@@ -52,7 +52,7 @@ def image_bytes(config: Config, precision: str) -> int:
 
 
 def refuse_too_many(config: Config, engine: Accelerator, images: int) -> None:
-    """Fails before the work begins, where so many images at once surely take more memory than there is.
+    """Fails before the work begins if this many images at once certainly take more memory than there is.
 
     Raises:
         MemoryError: they take a quarter of what :func:`image_bytes` estimates, and that is too much.
@@ -154,7 +154,7 @@ class Generator:
             yield seen
 
     def _cond(self, indices: Tensor, labels: Tensor | None) -> Cond | None:
-        """What the network is told of images: their own labels, or others."""
+        """What the network is told about images: their own labels, or others."""
         told = self.labels(indices) if labels is None else labels
         return None if told is None else Cond(told)
 
@@ -197,7 +197,7 @@ class Generator:
             yield self.images(block)[: n - block * self.block]
 
     def facts(self) -> dict[str, Any]:
-        """All that an image depends on beside the weights and its index; see :meth:`Sampling.facts`."""
+        """All that an image depends on besides the weights and its index; see :meth:`Sampling.facts`."""
         engine = self.model.engine
         computed = Computed(engine.mixed_precision, self.graph is not None, engine.device.type)
         return self.sampling.facts(self.model.diffusion, computed, self.model.classes)

@@ -69,7 +69,7 @@ class Pictures:
         return list(self.generator.images(block))
 
     def told(self, pictures: Iterable[UInt8]) -> str | None:
-        """What is to be said of all pictures in the end."""
+        """What is to be said about all pictures in the end."""
         return None
 
 
@@ -145,7 +145,7 @@ class Interpolations(Pictures):
 
 @dataclass(frozen=True)
 class Reconstructions(Pictures):
-    """Given images, and next to each what comes of the noise that DDIM inversion finds for it.
+    """Given images, and next to each the image that is made from the noise that DDIM inversion finds for it.
 
     Args:
         inversion: the generator of the way up, see :func:`inverse`.
@@ -284,8 +284,8 @@ def input_images(folder: Path, shape: Shape, progress: bool = True) -> ImageSet:
         progress: show a bar while decoding.
 
     Raises:
-        ConfigError: images of so many channels are in no file.
-        DataError: there is no image, or one is of no use.
+        ConfigError: no image file has this many channels.
+        DataError: there is no image, or one cannot be used.
     """
     channels, height, width = shape
     if channels not in PICTURES:
@@ -302,7 +302,7 @@ def reconstructions(generator: Generator, folder: Path) -> Reconstructions:
     """The mode ``reconstruction`` of a folder of images; all processes call this together.
 
     Raises:
-        UserError: the images, or the way up, cannot be had.
+        UserError: the images cannot be read, or not be inverted.
     """
     model, engine = generator.model, generator.model.engine
     images = in_turns(engine, lambda: input_images(folder, model.shape, engine.is_main_process))

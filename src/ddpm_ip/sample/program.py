@@ -106,7 +106,7 @@ class SampleOptions:
         """What makes the pictures; all processes call this together.
 
         Raises:
-            UserError: the images of ``input_dir`` are of no use.
+            UserError: the images of ``input_dir`` cannot be used.
         """
         if self.mode == "denoise" or self.mode == "progressive":
             return Strips(generator, self.mode, self.n_denoise if self.mode == "denoise" else self.n_progressive)
@@ -157,7 +157,7 @@ def sample(
         save_dir: a folder, which gets ``000000.png``, ... (of 1, 3 or 4 channels, RGBA); or a file that ends in
             ``.npz``, which gets an array ``images``, uint8 (N, H, W, C), of any number of channels. Of a
             class-conditional model also ``labels.csv``, or an array ``labels``. The first images as one picture are
-            in ``grid.png``, of an npz in ``NAME.grid.png`` beside it.
+            in ``grid.png``, of an npz in ``NAME.grid.png`` next to it.
         options: what to make.
         on_block: called after each block is on the disk; for tests.
 
@@ -199,7 +199,7 @@ def _offer(calibration: Path | None) -> None:
 
 @cache
 def _warn_of(schedule: Schedule) -> None:
-    """Says once where a schedule does not end in noise."""
+    """Says once if a schedule does not end in noise."""
     if said := too_little_noise(schedule):
         log.warning("%s", said)
 
@@ -287,7 +287,7 @@ def load_model(
 
 
 def default_block(config: Config, accelerator: Accelerator) -> int:
-    """Images that go through the network together where nobody says: 64 on a CPU, on a GPU what its memory holds."""
+    """Images that go through the network together by default: 64 on a CPU, on a GPU what its memory holds."""
     if accelerator.device.type != "cuda":
         return 64
     free, _ = torch.cuda.mem_get_info(accelerator.device)
@@ -295,7 +295,7 @@ def default_block(config: Config, accelerator: Accelerator) -> int:
 
 
 def fitting_block(free: int, per_image: int) -> int:
-    """The largest power of two in 64..1024 of which so many images fit into ``free`` bytes; 64 if none does."""
+    """The largest power of two in 64..1024 such that this many images fit into ``free`` bytes; 64 if none does."""
     return next((block for block in (1024, 512, 256, 128) if block * per_image <= free), 64)
 
 

@@ -30,14 +30,14 @@ from ddpm_ip.sample.whole import Shape, is_whole, largest
 
 Mode = Literal["sample", "denoise", "progressive", "interpolate", "reconstruction"]
 LOCK = ".lock"
-LABELS = "labels.csv"  # beside images of a class-conditional model
+LABELS = "labels.csv"  # next to images of a class-conditional model
 LATE = 60.0  # seconds after which a file system that nodes share surely shows what another has written
 AGAIN = "give the same call again, which makes only what is missing"
 
 
 @dataclass(frozen=True)
 class Store:
-    """Images on the disk: a folder of PNG files, which for an npz is beside it until all are there.
+    """Images on the disk: a folder of PNG files, which for an npz is next to it until all are there.
 
     Images that no PNG can hold, those of other than 1, 3 or 4 channels, go to an npz; its parts are ``.npy`` files.
     """
@@ -69,7 +69,7 @@ class Store:
 
     @property
     def grid(self) -> Path:
-        """The picture of the first images: in their folder, or beside the npz."""
+        """The picture of the first images: in their folder, or next to the npz."""
         return self.folder / GRID if self.npz is None else self.npz.with_name(f"{self.npz.stem}.{GRID}")
 
     def block(self) -> int | None:
@@ -110,7 +110,7 @@ class Store:
         Where no image was made, nothing is left behind (but by one of several processes, which may not know).
 
         Args:
-            identity: all that the images depend on beside their index.
+            identity: all that the images depend on besides their index.
             accelerator: the processes of the call; the main one takes the folder for all.
 
         Raises:
@@ -249,7 +249,7 @@ class Store:
         )
 
     def finish(self, n: int, classes: Sequence[int] | None = None) -> None:
-        """Gathers the npz and removes its parts; writes beside images in a folder of which classes they are.
+        """Gathers the npz and removes its parts; writes next to images in a folder which classes they are of.
 
         Args:
             n: images.

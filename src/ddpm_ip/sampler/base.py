@@ -78,7 +78,7 @@ class Plan(NamedTuple):
 
     @property
     def memories(self) -> int:
-        """M, what is remembered from one visit to the next, beside the state."""
+        """M: how many tensors are remembered from one visit to the next, besides the state."""
         return self.update.shape[1] - 1
 
     def times(self) -> list[float]:
@@ -210,7 +210,7 @@ class Rows:
         """
         noisy = [word for word, update in zip(self._words, self._updates, strict=True) if update[:, -1].any()]
         if len(set(noisy)) < len(noisy) or max(noisy, default=0) >= WORDS:
-            raise ConfigError("noise is told apart for 65536 whole times, and 65536 visits of each: take fewer times")
+            raise ConfigError("there is noise for 65536 whole times, with 65536 visits of each: take fewer times")
         t, alpha, sigma, *after = torch.tensor(self._rows, dtype=torch.float64).unbind(1)
         bounds = torch.tensor(self._log_bounds, dtype=torch.float64)
         return Plan(

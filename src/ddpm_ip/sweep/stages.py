@@ -1,8 +1,8 @@
-"""What is missing of a run of a sweep: training, table, exposure; and what was measured already.
+"""What is missing from a run of a sweep: training, table, exposure; and what was measured already.
 
-``SWEEP_DIR/done.json`` says of each run with which options, and at which step, its table and its exposure were
-measured, and what the table then was: a table that was made with other options since is made again, which costs little
-since its cells are there.
+For each run, ``SWEEP_DIR/done.json`` says with which options and at which step its table and its exposure were
+measured, and what the table was then: a table that has since been made with other options is made again, which costs
+little, since its cells are there.
 """
 
 from __future__ import annotations

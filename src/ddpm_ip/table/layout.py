@@ -1,4 +1,4 @@
-"""The results table in the published shape, rows by steps, and what others published beside it.
+"""The results table in the published shape, rows by steps, and next to it what others published.
 
 :func:`lay_out` makes it as plain values, which is what ``table.json`` holds; text, Markdown, CSV and the page of
 ``ddpm-ip report`` are renderings of that.

@@ -1,4 +1,4 @@
-"""What training tells Python after each of its log lines, and how it is asked to end there.
+"""What training reports to Python after each log line, and how it is asked to stop there.
 
 A callback runs on the main process, between two steps; what it asks for reaches all processes. It sees numbers and
 files and no tensor of the run, so that it cannot change what is learned.
@@ -54,7 +54,7 @@ class Progress:
     def evaluations(self) -> dict[int, dict[str, float]]:
         """What ``train.eval`` has measured so far, by step: ``{1000: {"FD-pixels": 0.31}, ...}``; read from its file.
 
-        Numbers are worked out beside the steps that follow, and appear when they are there.
+        Numbers are computed while training continues, and appear once they are there.
         """
         file = RunFolder(self.folder).evaluations
         rows = read_lines(file, {"step": NUMBER, "values": dict}).rows if file.exists() else []

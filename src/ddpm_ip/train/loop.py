@@ -79,7 +79,7 @@ def train(
     """Trains a model.
 
     Args:
-        wanted: everything that the run is made of; or what is asked of a run that is continued.
+        wanted: everything that the run is made of; or what is to change in a run that is continued.
         exp_dir: where results go; ``runs/exp-{current time}`` if None.
         resume: "latest" continues the newest whole checkpoint of ``exp_dir``, "best" the best of ``train.eval``; or a
             checkpoint, or the folder of a run.
@@ -273,7 +273,7 @@ def _snapshot(run: Run) -> None:
 
 
 def _prune(run: Run, watch: Watch | None) -> None:
-    """Retention. What is still being judged stays: after a kill it is judged again."""
+    """Removes old checkpoints. What is still being judged stays: after a kill it is judged again."""
     t, pending = run.config.train, watch.pending if watch is not None else []
     checkpoint.prune(run.folder.checkpoints, t.keep_last, t.keep_every, pending)
 
@@ -318,12 +318,12 @@ def _make_up(run: Run, judge: Judge | None, watch: Watch | None, metrics: Metric
 
 
 def _evaluate(run: Run, judge: Judge, watch: Watch | None, state: Judged) -> None:
-    """Takes samples of the averaged network; what they are worth is worked out beside the steps that follow."""
+    """Takes samples of the averaged network; they are judged while training continues."""
     if watch is not None:
         watch.make_room()
     try:
         conclude = judge()
-    except OSError as error:  # its temporary files found no room
+    except OSError as error:  # there was no room for its temporary files
         if watch is None or run.engine.num_processes > 1:  # the others wait for what this one cannot give
             raise
         watch.pass_over(error)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Where others can look in: tests, which may let something fail, and Python's callback after a log line."""
+    """Where others can look in: tests, which may make something fail, and Python's callback after a log line."""
 
     on_step: Callable[[int], None] = lambda step: None
     on_write: Callable[[str], None] = lambda name: None

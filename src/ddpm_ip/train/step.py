@@ -73,7 +73,7 @@ class TrainStep:
         return loss, norm
 
     def _optimize(self) -> bool:
-        """Whether the optimizer's step was taken: fp16's scaler leaves out one whose gradients overflow.
+        """Whether the optimizer's step was taken: fp16's scaler skips one whose gradients overflow.
 
         Accelerate does not notice that of a fused optimizer, which is called and does nothing.
         """

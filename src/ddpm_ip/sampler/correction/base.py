@@ -21,7 +21,7 @@ class Row(NamedTuple):
         t: (B,) times, whole or fractional.
         alpha, sigma: float32 (1, 1, 1, 1), the level that the network is asked at.
         numbers: float32 (P,) for each correction, by its name: its row of :meth:`Correction.numbers`.
-        cond: what the network is told of the images; None for an unconditional network.
+        cond: what the network is told about the images; None for an unconditional network.
     """
 
     t: Tensor
