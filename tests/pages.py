@@ -154,14 +154,15 @@ class Place:
 def runs_of(words: Sequence[str]) -> list[str]:
     """The runs that a command needs: those after these options, and what is no option's value."""
     command, *rest = words
-    wanted = {"--weights", "--init-from"} | ({"-e"} if command == "table" or "-r" in rest else set())
+    continued = "latest" in rest and "-c" not in rest  # with -c the first start, too, and where -r has a path a branch
+    wanted = {"--weights", "--init-from", "--init_from", "-r"} | ({"-e"} if command == "table" or continued else set())
     found, after = [], command if command in OF_RUNS else ""
     for word in rest:
         if word.startswith("-"):
             after = word
         elif after in wanted or after == command:
             found.append(word)
-    return [word for word in found if word != "digits" and "." not in Path(word).name]
+    return [word for word in found if word not in ("digits", "latest", "best") and "." not in Path(word).name]
 
 
 def smaller(command: str, words: Sequence[str]) -> list[str]:
