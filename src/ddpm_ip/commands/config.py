@@ -17,8 +17,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument(
         "--keys",
-        nargs="?",
-        const="",
+        nargs="*",
         metavar="PART",
         help="list every key with its default, type and meaning; or those of a section, a key or a name, such as "
         "train.optim, gamma or ddim",
@@ -35,7 +34,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.keys is not None:
         from ddpm_ip import keys
 
-        say(keys.as_text(keys.find(args.keys) if args.keys else keys.all_sections()))
+        found = [section for part in args.keys for section in keys.find(part)]
+        say(keys.as_text(found if args.keys else keys.all_sections()))
         return 0
     from ddpm_ip import presets
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from ddpm_ip.files import NUMBER, Shape, append_line, read_lines
-from ddpm_ip.metric import higher_is_better
+from ddpm_ip.metric import fixed, higher_is_better
 from ddpm_ip.plain import shown
 from ddpm_ip.run import checkpoint
 from ddpm_ip.run.folder import RunFolder
@@ -82,7 +82,8 @@ class Watch:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._pending:
-            log.info("waiting for the numbers of %d evaluations", len(self._pending))
+            n = len(self._pending)
+            log.info("waiting for the numbers of %d evaluation%s", n, "s" * (n != 1))
         if kind is not None and not issubclass(kind, Exception):
             self._thread.shutdown(cancel_futures=True)
             self._pending = deque(one for one in self._pending if not one[1].cancelled())
@@ -224,4 +225,4 @@ def _points(folder: RunFolder) -> list[_Point]:
 
 
 def _text(values: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+    return "  ".join(f"{name} {fixed(value, 4)}" for name, value in values.items())
