@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.metric import METRICS
+from ddpm_ip.precise import place
 
 Float64 = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.floating]
@@ -269,7 +270,7 @@ def precision_recall(fake: Rows, real: Rows, device: torch.device, k: int = NEIG
         k: which neighbour.
     """
     sets = [torch.from_numpy(np.ascontiguousarray(rows)) for rows in (fake, real)]
-    device = device if device.type != "mps" else torch.device("cpu")  # no float64 there
+    device = place(device)
     radii = [
         torch.cat([d.kthvalue(k + 1, dim=1).values for d in _squared_distances(rows, rows, device)]) for rows in sets
     ]
