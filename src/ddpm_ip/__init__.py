@@ -12,9 +12,14 @@ once. No public name is that of a module. The subject is in five short modules: 
 spacings and corrections, with their settings and sources, are in docs/samplers.md.
 """
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
+
+if sys.platform == "darwin":  # read when torch is loaded; PyTorch warns of each operation that an Apple GPU lacks
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 _MODULES = {
     "notebook": ("Run", "load", "new"),

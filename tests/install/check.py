@@ -3,9 +3,9 @@
     python tests/install/check.py [--keep] [--python PYTHON ...]
 
 With each Python of VERSIONS that is found here (this one, those on the PATH, pyenv's and uv's), or with those that are
-given, in a temporary folder: the checkout's HEAD is cloned, a virtual environment made, torch installed alone, a wheel built
-of the clone and installed with constraints.txt; then `ddpm-ip` trains, samples, evaluates and reports in a folder of
-its own, and the extras come one by one. After each step `pip check` must be content and torch must be the same.
+given, in a temporary folder: the checkout's HEAD is cloned, a virtual environment made, torch installed alone, a wheel
+built of the clone and installed with constraints.txt; then `ddpm-ip` trains, samples, evaluates and reports in a folder
+of its own, and the extras come one by one. After each step `pip check` must be content and torch must be the same.
 Packages come from wherever pip is configured to look. Python's own library is all that this program needs.
 
 It ends with 1 if something is wrong. What pip could not install is named, and what depends on it is not checked; a

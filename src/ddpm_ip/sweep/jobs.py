@@ -107,7 +107,7 @@ class Child(subprocess.Popen[bytes]):
         elif sig == signal.SIGTERM and self.stdin is not None:
             self.stdin.close()
         else:
-            self.kill()
+            self.terminate()
 
 
 def start_process(words: Sequence[str], place: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
