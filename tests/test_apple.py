@@ -12,8 +12,10 @@ import torch
 from tests.standin import standing_in
 from tests.tiny import AcceleratorState
 
-from ddpm_ip import apple
+from ddpm_ip import apple, engine
+from ddpm_ip.doctor import machine
 from ddpm_ip.engine import start_device, start_engine
+from ddpm_ip.run.provenance import hardware
 
 
 @pytest.fixture
@@ -59,6 +61,26 @@ def test_a_gpu_without_fault_is_used(
     assert start_device().type == "mps"
     assert warnings_of() == []
     AcceleratorState._reset_state(True)
+
+
+def test_several_processes_meet_on_the_cpu(mps: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apple, "fault", lambda device: None)
+    assert not engine._on_cpu()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert engine._on_cpu()
+
+
+@pytest.mark.parametrize("reason", [None, "random words come out otherwise"])
+def test_the_doctor_and_a_run_say_what_computes(mps: None, monkeypatch: pytest.MonkeyPatch, reason: str | None) -> None:
+    monkeypatch.setattr(apple, "fault", lambda device: reason)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 * 2**30)
+    (finding,) = machine.gpus()
+    if reason is None:
+        assert (finding.level, finding.text) == ("OK", "Apple's (mps), 12 GiB; without the fast path")
+        assert hardware().startswith("Apple GPU (mps), ")
+    else:
+        assert (finding.level, finding.text) == ("note", f"an Apple GPU that is not used: {reason}")
+        assert "CPU core" in hardware()
 
 
 @pytest.mark.parametrize(("system", "said"), [("darwin", "1"), ("linux", "None")])

@@ -104,7 +104,9 @@ def _refuse_another(precision: str) -> None:
 
 def _on_cpu() -> bool:
     """Whether Accelerate must be told that the CPU is meant: to join processes there, or to leave a GPU alone."""
-    return (int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()) or refused()
+    apple = torch.backends.mps.is_available()  # whose tensors no backend takes from process to process
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return (several and (apple or not torch.accelerator.is_available())) or refused()
 
 
 def _share_cores(device: torch.device) -> None:
