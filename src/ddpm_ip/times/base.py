@@ -77,11 +77,11 @@ def drawn(draws: Draws, sums: Tensor) -> Tensor:
     A time is the number of sums that a uniform number reaches (inversion of the distribution function). The number has
     52 bits, of two words: of 32 alone a time of probability 10^-9 would come too often or never.
     """
-    device = draws.rows.device
-    high, low = draws.bits(Stream.TIME, 2).to(place(device)).unbind(1)
-    sums = sums.to(place(device))
+    words = draws.bits(Stream.TIME, 2)
+    high, low = words.to(place(words.device)).unbind(1)
+    sums = sums.to(high.device)
     uniform = ((high << 20) + (low >> 12)).double() * (sums[-1].double() / _UNIT)
-    return torch.searchsorted(sums, uniform.long(), right=True).to(device)
+    return torch.searchsorted(sums, uniform.long(), right=True).to(words.device)
 
 
 @dataclass(frozen=True, eq=False)
