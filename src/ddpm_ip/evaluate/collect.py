@@ -235,8 +235,8 @@ class _Sink:
         """Rows (N, D) by kind, ``float32`` or ``float64``."""
         for kind, rows in block.items():
             if kind in self._wanted.moments:
-                where = torch.device("cpu") if rows.shape[1] > ON_DEVICE else place(rows.device)
-                self._sums.setdefault(kind, Sums()).add(rows.to(where))
+                away = rows.shape[1] > ON_DEVICE or place(rows.device) != rows.device
+                self._sums.setdefault(kind, Sums()).add(rows.cpu() if away else rows)
             if kind in self._wanted.rows:
                 if kind not in self._files:
                     self.layouts[kind] = Layout(rows.shape[1], "<f8" if rows.dtype == torch.float64 else "<f4")
