@@ -2,6 +2,7 @@
 #   make demo         trains, samples and judges DDPM and DDPM-IP on real digits; prints the path of an HTML report
 #   make test         lint, types, tests; of the large tests a tenth, always the same
 #   make test-long    lint, types, and all tests whole
+#   make docs         the documentation as a site, build/docs/index.html; links to files of the repository lead to SOURCE_URL
 #   make test-install what is installed from a fresh clone, outside the checkout (docs/releasing.md)
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,19 +12,18 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # A worker a core, each with 1.5 GB at most, and each test on one core.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-long test-install lint unit clean
+.PHONY: demo test test-long test-install docs lint unit clean
 
-# Threads that wait soon sleep instead of spinning on, or any other busy program makes a small network crawl.
 demo: $(VENV)/.installed-demo
-	GOMP_SPINCOUNT=10000 $(BIN)/python examples/demo.py
+	$(BIN)/ddpm-ip demo
 
 # Side by side: mypy fills one core alone for half a minute where nothing is cached.
 test: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory -j 2 lint unit
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check src tests scripts examples benchmarks
-	$(BIN)/ruff format --check src tests scripts examples benchmarks
+	$(BIN)/ruff check src tests scripts examples benchmarks docs
+	$(BIN)/ruff format --check src tests scripts examples benchmarks docs
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-dev
@@ -32,6 +32,11 @@ unit: $(VENV)/.installed-dev
 # Property tests with 300 examples instead of 30, and every case of the tests marked large.
 test-long: lint
 	$(PYTEST) --long
+
+# The reference is made of the code as it is now, so nothing of an earlier build is kept. Any warning is an error.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -E -q -W --keep-going -b html -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 # A clone of HEAD, an environment of its own and a wheel, in a temporary folder; packages from where pip is configured to look.
 test-install:
@@ -57,5 +62,9 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-torch
 	$(PIP) --no-deps torch-fidelity
 	@touch $@ $(VENV)/.installed-demo
 
+$(VENV)/.installed-docs: pyproject.toml $(VENV)/.installed-torch
+	$(PIP) -e ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build/docs build/doctrees .pytest_cache .mypy_cache .ruff_cache

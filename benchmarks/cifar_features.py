@@ -134,7 +134,7 @@ def read_images(path: pathlib.Path) -> np.ndarray:
         return data[data.files[0]]
     from PIL import Image
 
-    files = sorted(path.rglob("*.png"))
+    files = sorted(file for file in path.rglob("*.png") if file.name != "grid.png")  # a picture of them
     if not files:
         raise FileNotFoundError(f"no PNG files in {path}")
     return np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files])

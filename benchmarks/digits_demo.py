@@ -1,6 +1,6 @@
 """Runs the demo in an empty folder and keeps its numbers, what they took, and a picture.
 
-    GOMP_SPINCOUNT=10000 python benchmarks/digits_demo.py runs/demo-record
+    python benchmarks/digits_demo.py runs/demo-record
 
 Writes benchmarks/results/digits_demo.json and docs/demo.png. The load averages say whether anything else was running.
 """
@@ -22,7 +22,7 @@ from ddpm_ip.run.record import records
 from ddpm_ip.run.row import row_label
 
 ROOT = Path(__file__).parents[1]
-COMMAND = [sys.executable, str(ROOT / "examples/demo.py"), "--out"]
+COMMAND = [sys.executable, "-m", "ddpm_ip", "demo"]
 RUNS = ("ddpm", "ddpm-ip")
 PICTURE = "ddpm-ip/samples/step00003000.png"
 

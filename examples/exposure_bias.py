@@ -18,13 +18,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 import ddpm_ip as ip
-from ddpm_ip.exposure.curves import Exposure
-from ddpm_ip.report.exposure import write_figures
 
 RUNS = Path(os.environ.get("EXPOSURE_RUNS", "runs/exposure-bias"))
 SMALL = "EXPOSURE_SMALL" in os.environ  # so small that it shows nothing but that every cell runs
-TRAINING, STEPS, N, WALKS, IMAGES = (30, 3, 32, 32, 32) if SMALL else (3000, 10, 1000, 500, 1024)
+TRAINING, STEPS, N, WALKS, IMAGES = (4, 2, 16, 16, 16) if SMALL else (3000, 10, 1000, 500, 1024)
 GAMMAS = {"ddpm": 0.0, "ddpm-ip": 0.1}  # the folders of the runs
 SAMPLERS = {"ddim": ip.DDIM(), "fixed_small": ip.Ancestral("fixed_small")}
 
@@ -73,7 +73,7 @@ runs = {name: trained(name) for name in GAMMAS}
 PANELS = ("eps_norm.ratio", "drift", "energy.xt.haar3.ratio", "energy.xt.haar0.ratio")
 
 
-def exposure(name: str, sampler: str, corrections: object = ()) -> Exposure:
+def exposure(name: str, sampler: str, corrections: object = ()) -> ip.Exposure:
     """Exposure bias of a run, from its file or measured."""
     found = runs[name].exposure(
         "eps_norm", "delta", "energy", n=N, sampler=SAMPLERS[sampler], steps=STEPS, corrections=corrections,
@@ -82,10 +82,10 @@ def exposure(name: str, sampler: str, corrections: object = ()) -> Exposure:
     return replace(found, label=f"{name}: {found.label}")
 
 
-def draw(stem: str, exposures: list[Exposure]) -> None:
+def draw(stem: str, exposures: list[ip.Exposure]) -> None:
     """A panel a curve, a line an exposure, with 95 % bands: saved, and shown in a notebook."""
     chosen = [replace(e, curves={k: e.curves[k] for k in PANELS if k in e.curves}) for e in exposures]
-    files = write_figures(chosen, RUNS / stem)
+    files = ip.write_figures(chosen, RUNS / stem)
     if "ipykernel" in sys.modules:
         shown = importlib.import_module("IPython.display")
         shown.display(shown.SVG(filename=str(files[0])))
@@ -141,7 +141,7 @@ distances = {key: (distance(*key), distance(*key, "auto")) for key in before}
 
 
 # %%
-def at_end(exposure: Exposure, curve: str) -> float:
+def at_end(exposure: ip.Exposure, curve: str) -> float:
     """The value at the smallest time."""
     found = exposure.curves[curve]
     return min(zip(found.t, found.value, strict=True))[1]
@@ -164,4 +164,18 @@ print(
     "detail. The energies by band do (docs/exposure-bias.md)."
 )
 if SMALL:
-    print("Networks of 30 steps show nothing but that every cell runs.")
+    print(f"Networks of {TRAINING} steps show nothing but that every cell runs.")
+
+# %% [markdown]
+# ## The picture
+#
+# The same noise by both networks: rows are ddpm, ddpm with auto, ddpm-ip, ddpm-ip with auto.
+
+# %%
+rows = [
+    runs[name].sample(12, sampler=ip.DDIM(), steps=STEPS, corrections=corrections).images
+    for name in GAMMAS
+    for corrections in ((), "auto")
+]
+ip.grid(np.concatenate(rows), columns=12).save(RUNS / "digits.png")
+print("picture:", RUNS / "digits.png")

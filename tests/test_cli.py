@@ -33,7 +33,7 @@ def test_the_commands_of_the_readme(tmp_path):
     given = ["--weights", run, "--n_samples", 3, "--save_dir", images, "--respace_steps", 3, "--batch_size", 2]
     code, output = finish(start(LAUNCH, SAMPLE_SCRIPT, "-c", run / "config.yaml", *given))
     assert code == 0, output
-    assert {p.name for p in images.iterdir()} == {"000000.png", "000001.png", "000002.png", "sampling.json"}
+    assert {p.name for p in images.iterdir()} == {"000000.png", "000001.png", "000002.png", "sampling.json", "grid.png"}
 
 
 def test_the_script_alone_and_the_default_folder(tmp_path):

@@ -487,7 +487,7 @@ def test_the_objective_of_ddpm_ip_s_authors_is_one_configuration(tmp_path: Path)
         ("train: {vb_input: clean}", "train.vb_input: clean is for a learned variance"),
         (
             "train: {vb_input: clean, loss: vlb}\ndiffusion: {var_type: learned_range}",
-            "train.vb_input: clean is for the bound beside the simple loss",
+            "train.vb_input: clean is for the bound next to the simple loss",
         ),
         ("train: {loss: vlb, weighting: {name: p2}}", "train.weighting: p2 weighs the squared error"),
         ("perturbation: {name: input, gamma: [0.1, x]}", "perturbation.gamma: must be a number, or a list of numbers"),

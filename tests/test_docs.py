@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.pages import NOT_RUN, PROGRAM, SCRIPTS
+from tests.pages import PAGES as ALL_PAGES
 from tests.tiny import ROOT, finish, start, tree
 
-from ddpm_ip import cli, options
+from ddpm_ip import cli, options, presets
 from ddpm_ip.config import Config, from_dict, load, parse_overrides
 from ddpm_ip.learning_rate import RateConfig
 from ddpm_ip.nn import ADMConfig, UNetConfig
@@ -36,9 +38,7 @@ from ddpm_ip.times import TimesConfig
 from ddpm_ip.variants import sections, variant_name, variants
 from ddpm_ip.weighting import WeightingConfig
 
-NOT_RUN = "<!-- not run -->"  # on a line above a block that cannot be run, such as one that shows a pattern
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES.remove(ROOT / "docs/extending.md")  # whose blocks each stand alone: tests/test_extending.py
+PAGES = [page for page in ALL_PAGES if page.name != "extending.md"]  # whose blocks each stand alone: test_extending.py
 
 
 def program(text: str) -> str:
@@ -46,7 +46,7 @@ def program(text: str) -> str:
     lines, inside, run, before = [], False, True, ""
     for line in text.splitlines():
         if not inside and re.fullmatch(r"```python\s*", line):
-            inside, run = True, before.strip() != NOT_RUN
+            inside, run = True, not NOT_RUN.fullmatch(before.strip())
             line = ""
         elif inside and re.fullmatch(r"```\s*", line):
             inside = False
@@ -76,7 +76,22 @@ def test_the_readme_has_python() -> None:
 
 
 def test_blocks_stay_on_their_lines() -> None:
-    page = ["text", "```python", "a = 1", "```", "", "```shell", "b", "```", NOT_RUN, "", "```python", "c", "```", "d"]
+    page = [
+        "text",
+        "```python",
+        "a = 1",
+        "```",
+        "",
+        "```shell",
+        "b",
+        "```",
+        "<!-- not run: a -->",
+        "",
+        "```python",
+        "c",
+        "```",
+        "d",
+    ]
     page += ["```python", "e = a", "```"]
     expected = [""] * len(page)
     expected[2], expected[15] = "a = 1", "e = a"
@@ -88,10 +103,7 @@ def test_a_block_without_an_end_is_seen() -> None:
         program("```python\na = 1")
 
 
-ALL_PAGES = [*PAGES, ROOT / "docs/extending.md"]
 SHELL = re.compile(r"^```(?:shell|bash)\s*\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PROGRAM = re.compile(r"(?:ddpm-ip\s+(\S+)|(?:accelerate-launch|torchrun)\b.*?\bscripts/(\w+)\.py)\s*(.*)")
-SCRIPTS = {"train_ddpm_ip": "train", "train_ddpm": "train", "sample_uncond": "sample"}
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
@@ -125,8 +137,8 @@ def read(command: str, words: list[str]) -> None:
         assert all(slot.why_not is None for slot in wanted.slots(configured(common)))
     elif command == "train":
         given = parse_overrides(rest)
-        if args.config is not None and (ROOT / args.config).is_file():
-            load(ROOT / args.config, without_data(given))
+        if args.config is not None and ((ROOT / args.config).is_file() or str(args.config) in presets.names()):
+            load(args.config if str(args.config) in presets.names() else ROOT / args.config, without_data(given))
         else:
             configured(given)
 
@@ -147,6 +159,21 @@ def test_the_commands_of_a_page_can_be_read(page: Path) -> None:
             read(command, words)
         except BaseException as error:
             pytest.fail(f"ddpm-ip {command} {shlex.join(words)}: {error!r}")
+
+
+def test_the_commands_in_the_tables_of_a_page_can_be_read() -> None:
+    """Such as the one command for each thing in the README: what a table holds is no block, and is copied no less."""
+    seen = set()
+    for page in ALL_PAGES:
+        for row in re.findall(r"^\|.*\|$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            for command, words in commands(
+                "".join(f"```shell\n{cell}\n```\n" for cell in re.findall(r"`([^`]+)`", row))
+            ):
+                if words and not set("[|{*") & set("".join(words)):  # a form, and no command
+                    read(command, words)
+                    if page.name == "README.md":
+                        seen.add(command)
+    assert seen >= {"sample", "train", "evaluate", "table", "sweep", "exposure", "calibrate", "import", "report"}
 
 
 def test_commands_are_seen() -> None:
@@ -173,7 +200,10 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [*ALL_PAGES, ROOT / "benchmarks/README.md"], ids=lambda page: page.name)
+OTHERS = [ROOT / name for name in ("benchmarks/README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+
+
+@pytest.mark.parametrize("page", [*ALL_PAGES, *OTHERS], ids=lambda page: page.name)
 def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     bare = re.sub(r"^```.*?^```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for link in re.findall(r"\]\(([^)\s]+)\)", bare):

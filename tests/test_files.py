@@ -477,7 +477,7 @@ def test_a_newer_schema_is_refused(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("schema", ['"1"', "null", "true", "1.5", "[]"])
 def test_a_schema_that_is_no_number_is_damage(tmp_path: Path, schema: str) -> None:
     (tmp_path / "a.json").write_text(f'{{"schema": {schema}}}')
-    with pytest.raises(UserError, match="which is no whole number"):
+    with pytest.raises(UserError, match="which is not a whole number"):
         read_json(tmp_path / "a.json")
 
 

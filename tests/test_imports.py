@@ -89,7 +89,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
         MODEL | {"run", "sample", "__init__"},
     ),
-    "table": ({"torch", "accelerate", "PIL"}, MODEL | {"run", "settings", "sample", "evaluate", "__init__"}),
+    "estimate": ({"torch"}, {"config", "plain"}),
+    "table": (
+        {"torch", "accelerate", "PIL"}, MODEL | {"estimate", "run", "settings", "sample", "evaluate", "__init__"},
+    ),
     "tracking": (set(), PLAIN | {"run"}),
     "tracking.tensorboard": ({"accelerate", "torch", "numpy", "PIL"}, {"tracking"}),
     "tracking.wandb": ({"accelerate", "wandb"}, {"tracking"}),
@@ -98,7 +101,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "flops": ({"torch"}, {"config"}),
     "train": (
         {"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
-        MODEL | {"flops", "interop", "run", "settings", "sample", "evaluate", "tracking", "__init__"},
+        MODEL | {"estimate", "flops", "interop", "run", "settings", "sample"} | {"evaluate", "tracking", "__init__"},
     ),
     "bench": (
         {"torch", "accelerate", "diffusers", "numpy"},
@@ -120,14 +123,21 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "sweep": (
         {"torch"},
-        MODEL | {"exposure", "exposure.curves", "places", "report", "run", "settings", "train", "__init__"},
+        MODEL
+        | {"estimate", "exposure", "exposure.curves", "places", "report", "run", "settings", "train", "__init__"},
     ),
     "sweep.child": (set(), {"cli"}),
+    "reproduce": ({"torch"}, MODEL | {"evaluate", "settings", "sweep", "table"}),
     "ui": (
         {"torch", "numpy", "PIL", "matplotlib"},
         PLAIN | {"config", "denoiser", "images", "notebook", "options", "report", "run", "sample", "sampler", "texts"},
     ),
     "ui.page": ({"gradio", "uvicorn", "fastapi", "starlette"}, PLAIN | {"notebook", "output", "run", "ui"}),
+    "demo": (
+        {"torch"},
+        MODEL
+        | {"evaluate", "exposure", "extras", "metric", "presets", "report", "run", "sample", "table", "train"},
+    ),
     "parser": (set(), {"errors", "config", "mistakes"}),
     "completion": ({"argcomplete"}, {"metric", "options", "presets", "texts"}),
     "cli": (set(), {"commands", "completion", "cores", "engine", "errors", "output", "parser", "signals", "__init__"}),
@@ -135,7 +145,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         set(),
         MODEL
         | {"options", "texts", "run", "settings", "sample", "evaluate", "table", "train", "bench", "doctor", "report"}
-        | {"exposure", "exposure.curves", "keys", "parser", "sweep", "ui"}
+        | {"demo", "exposure", "exposure.curves", "keys", "parser", "reproduce", "sweep", "ui"}
         | {"interop", "__init__"},
     ),
     "interop": (
@@ -145,8 +155,13 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "interop.hub": ({"huggingface_hub"}, PLAIN),
     "interop.push": ({"huggingface_hub"}, PLAIN),
     "told": (set(), {"config", "errors", "places", "run", "sampler", "__init__"}),
-    "notebook": ({"torch", "numpy"}, MODEL | {"told", "exposure", "interop", "run", "settings", "sample", "train"}),
-    "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate", "notebook"}),
+    "about": ({"torch", "numpy"}, MODEL | {"run"}),
+    "own": ({"torch"}, MODEL | {"told", "sample"}),
+    "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate"}),
+    "notebook": (
+        {"torch", "numpy"},
+        MODEL | {"about", "evaluate", "exposure", "interop", "judging", "run", "settings", "sample", "told", "train"},
+    ),
 }  # fmt: skip
 
 

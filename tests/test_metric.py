@@ -93,25 +93,25 @@ def mean_distance(fake: Features, real: Features, device: torch.device) -> tuple
 def test_a_new_metric_is_an_entry_and_a_function(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every other place learns of it: evaluation, the warnings' direction, what may stand side by side, the words."""
     monkeypatch.setenv("DDPM_IP_CACHE", str(tmp_path))
-    value = Value("IMD", "MD", True, "The largest difference of a mean.", "It is a toy.")
-    monkeypatch.setitem(METRICS, "md", Metric("md", (value,), features="pool", fewest=5, rows=False, reference=True))
-    monkeypatch.setitem(COMPUTE, "md", mean_distance)
+    value = Value("ITD", "TD", True, "The largest difference of a mean.", "It is a toy.")
+    monkeypatch.setitem(METRICS, "td", Metric("td", (value,), features="pool", fewest=5, rows=False, reference=True))
+    monkeypatch.setitem(COMPUTE, "td", mean_distance)
     fake, real = (np.full((6, 1, 2, 2), tone, dtype=np.uint8) for tone in (51, 102))
     reference = from_arrays(real, None, "real", 2)
     cpu = torch.device("cpu")
-    found = evaluate([fake], reference, extractor=Pixels(cpu), metrics=["md", "fid"], device=cpu)
-    assert list(found.values) == ["MD-pixels", "FD-pixels"]
-    assert found.values["MD-pixels"] == pytest.approx(0.2)
-    assert found.protocol["metrics"] == ["fid", "md"]
-    with pytest.raises(ConfigError, match="md needs at least 5 images, and there are 4"):
-        Evaluator(Pixels(cpu), ["md"], cpu).check(reference, 4)
+    found = evaluate([fake], reference, extractor=Pixels(cpu), metrics=["td", "fid"], device=cpu)
+    assert list(found.values) == ["TD-pixels", "FD-pixels"]
+    assert found.values["TD-pixels"] == pytest.approx(0.2)
+    assert found.protocol["metrics"] == ["fid", "td"]
+    with pytest.raises(ConfigError, match="td needs at least 5 images, and there are 4"):
+        Evaluator(Pixels(cpu), ["td"], cpu).check(reference, 4)
     saved: list[int] = []
     for step, number in enumerate((1.0, 3.0, 2.0)):
-        one = Evaluation({"MD-pixels": number}, found.protocol, []).to_dict()
+        one = Evaluation({"TD-pixels": number}, found.protocol, []).to_dict()
         Watch(RunFolder(tmp_path), step).note(step, one, lambda step=step: saved.append(step) or True)  # type: ignore[misc]
         (tmp_path / "best" / f"step{step:08d}").mkdir(parents=True, exist_ok=True)
     assert saved == [0, 1]
-    assert "The largest difference of a mean. The features are the values of the pixels" in find("MD-pixels").what  # type: ignore[union-attr]
+    assert "The largest difference of a mean. The features are the values of the pixels" in find("TD-pixels").what  # type: ignore[union-attr]
 
 
 def test_metrics_are_chosen_by_name() -> None:

@@ -208,7 +208,7 @@ def test_a_section_that_gets_another_name_begins_anew_and_it_is_told() -> None:
     tree = {"data": {"name": "folder", "root": "images", "image_size": 8}}
     (said,) = lines(tree, data__name="parquet", data__root="a.parquet")[1:]
     assert said.startswith(
-        "  --data.name: data.image_size: not given, but needed; another name begins its section anew"
+        "  --data.name: data.image_size: not given, but needed; another name begins its section again"
     )
 
 

@@ -109,7 +109,7 @@ def test_a_folder_of_png_files_holds_four_channels_and_no_five(tmp_path, capsys)
         assert code == 0
         assert main(["sample", "--weights", str(home / "run"), "--save_dir", str(home / "a.npz"), *SAMPLING]) == 0
         made, _ = read_arrays(home / "a.npz")
-        files = sorted((home / "png").glob("*.png"))
+        files = sorted((home / "png").glob("[0-9]*.png"))
         found = np.stack([np.asarray(Image.open(file)) for file in files]).transpose(0, 3, 1, 2)
         np.testing.assert_array_equal(found, made)
         values = []

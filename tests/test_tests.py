@@ -15,8 +15,9 @@ TESTS, PACKAGE = Path(__file__).parent, Path(ddpm_ip.__file__).parent
 FILES = [path.relative_to(TESTS) for path in sorted(TESTS.rglob("*.py")) if "gpu" not in path.parts]
 OF_NO_MODULE = {"test_imports.py", "test_shapes.py", "test_tests.py"}  # these ask something of all files
 OF_NO_MODULE |= {"report/test_hostile.py"}  # this of all that reads a run
-OF_NO_MODULE |= {"test_docs.py", "test_extending.py"}  # and these of what users read and copy
-OF_NO_MODULE |= {"test_demo.py", "test_examples.py"}  # or run
+OF_NO_MODULE |= {"test_docs.py", "test_extending.py", "test_public.py"}  # and these of what users read and copy
+OF_NO_MODULE |= {"test_pages.py", "test_site.py"}
+OF_NO_MODULE |= {"test_examples.py"}  # or run
 OF_NO_MODULE |= {
     "sampler/test_everything.py",
     "train/test_everything.py",

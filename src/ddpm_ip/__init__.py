@@ -7,9 +7,9 @@
     print(ip.measure(walk, reference="digits", features="pixels"))
 
 What is public is listed here, and imported when it is first used: ``import ddpm_ip`` and ``ddpm-ip --help`` answer at
-once. No public name is that of a module. The subject is in five short modules: :mod:`ddpm_ip.schedule`,
-:mod:`ddpm_ip.perturbation`, :mod:`ddpm_ip.denoiser`, :mod:`ddpm_ip.objective` and :mod:`ddpm_ip.sampler`. All samplers,
-spacings and corrections, with their settings and sources, are in docs/samplers.md.
+once. No public name is that of a module. All else may change with any version. The subject is in five short modules:
+:mod:`ddpm_ip.schedule`, :mod:`ddpm_ip.perturbation`, :mod:`ddpm_ip.denoiser`, :mod:`ddpm_ip.objective` and
+:mod:`ddpm_ip.sampler`. All samplers, spacings and corrections, with settings and sources, are in docs/samplers.md.
 """
 
 import os
@@ -21,70 +21,110 @@ __version__ = "0.2.0.dev0"
 if sys.platform == "darwin":  # read when torch is loaded; PyTorch warns of each operation that an Apple GPU lacks
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
-_MODULES = {
-    "notebook": ("Run", "load", "new"),
-    "judging": ("measure",),
-    "sample.samples": ("Samples",),
-    "run.record": ("Evaluation",),
-    "config": ("Config",),
-    "errors": ("UserError",),
-    # the nouns
-    "schedule": ("Schedule",),
-    "perturbation": ("InputPerturbation", "NoPerturbation"),
-    "denoiser": ("Denoiser", "Prediction"),
-    "objective": ("Objective",),
-    # how images are made
-    "sampler.sampling": ("Sampling",),
-    "sampler": (
-        "DDIM",
-        "Ancestral",
-        "DDIMInversion",
-        "DPMSolver",
-        "DPMSolverSDE",
-        "DPMSolverSingle",
-        "UniPC",
-        "DEIS",
-        "IPNDM",
-        "IPNDMV",
-        "Euler",
-        "Heun",
-        "ERSDE",
-        "Restart",
-        "SASolver",
-        "slerp",
-    ),
-    "sampler.correction": (
-        "EpsilonScaling",
-        "Guidance",
-        "Auto",
-        "DCW",
-        "BandGains",
-        "DynamicThresholding",
-        "TSR",
-        "IPEmulator",
-        "TimeShift",
-        "VarianceNormalisation",
-    ),
-    # to write a method of your own
-    "sampler.base": ("Plan", "Rows", "Sampler", "State", "steps"),
-    "sampler.walk": ("walk",),
-    "sampler.correction.base": ("Correction", "Row"),
+# What is public, by subject and by module; the reference has these headings, in this order.
+_GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
+    "Runs": {
+        "notebook": ("load", "new", "Run"),
+        "train.callback": ("Progress",),
+        "config": ("Config",),
+    },
+    "Samples and numbers": {
+        "sample.samples": ("Samples",),
+        "own": ("samples",),
+        "judging": ("measure",),
+        "run.record": ("Evaluation",),
+        "exposure.curves": ("Exposure",),
+        "exposure.calibrate": ("Calibration",),
+        "report.exposure": ("write_figures",),
+        "images": ("grid",),
+    },
+    "Images to train on": {
+        "data": ("Cifar10", "Digits", "Folder", "ImageSet", "Mnist", "Npz", "Parquet"),
+        "data.arrays": ("save_images",),
+    },
+    "The model": {
+        "schedule": ("Schedule",),
+        "perturbation": ("InputPerturbation", "NoPerturbation"),
+        "denoiser": ("Denoiser", "Prediction"),
+        "objective": ("Objective",),
+    },
+    "Samplers": {
+        "sampler.sampling": ("Sampling",),
+        "sampler": (
+            "Ancestral",
+            "DDIM",
+            "DDIMInversion",
+            "DEIS",
+            "DPMSolver",
+            "DPMSolverSDE",
+            "DPMSolverSingle",
+            "ERSDE",
+            "Euler",
+            "Heun",
+            "IPNDM",
+            "IPNDMV",
+            "Restart",
+            "SASolver",
+            "UniPC",
+            "slerp",
+        ),
+    },
+    "Corrections": {
+        "sampler.correction": (
+            "Auto",
+            "BandGains",
+            "DCW",
+            "DynamicThresholding",
+            "EpsilonScaling",
+            "Guidance",
+            "IPEmulator",
+            "TSR",
+            "TimeShift",
+            "VarianceNormalisation",
+        ),
+    },
+    "Methods of your own": {
+        "sampler.base": ("Plan", "Rows", "Sampler", "State", "steps"),
+        "sampler.walk": ("walk",),
+        "sampler.correction.base": ("Correction", "Row"),
+    },
+    "Errors": {
+        "errors": ("UserError", "CheckpointError", "ConfigError", "DataError", "Diverged", "OutOfMemory"),
+    },
 }
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_HOME = {name: module for group in _GROUPS.values() for module, names in group.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py compares
     from ddpm_ip.config import Config as Config
+    from ddpm_ip.data import Cifar10 as Cifar10
+    from ddpm_ip.data import Digits as Digits
+    from ddpm_ip.data import Folder as Folder
+    from ddpm_ip.data import ImageSet as ImageSet
+    from ddpm_ip.data import Mnist as Mnist
+    from ddpm_ip.data import Npz as Npz
+    from ddpm_ip.data import Parquet as Parquet
+    from ddpm_ip.data.arrays import save_images as save_images
     from ddpm_ip.denoiser import Denoiser as Denoiser
     from ddpm_ip.denoiser import Prediction as Prediction
+    from ddpm_ip.errors import CheckpointError as CheckpointError
+    from ddpm_ip.errors import ConfigError as ConfigError
+    from ddpm_ip.errors import DataError as DataError
+    from ddpm_ip.errors import Diverged as Diverged
+    from ddpm_ip.errors import OutOfMemory as OutOfMemory
     from ddpm_ip.errors import UserError as UserError
+    from ddpm_ip.exposure.calibrate import Calibration as Calibration
+    from ddpm_ip.exposure.curves import Exposure as Exposure
+    from ddpm_ip.images import grid as grid
     from ddpm_ip.judging import measure as measure
     from ddpm_ip.notebook import Run as Run
     from ddpm_ip.notebook import load as load
     from ddpm_ip.notebook import new as new
     from ddpm_ip.objective import Objective as Objective
+    from ddpm_ip.own import samples as samples
     from ddpm_ip.perturbation import InputPerturbation as InputPerturbation
     from ddpm_ip.perturbation import NoPerturbation as NoPerturbation
+    from ddpm_ip.report.exposure import write_figures as write_figures
     from ddpm_ip.run.record import Evaluation as Evaluation
     from ddpm_ip.sample.samples import Samples as Samples
     from ddpm_ip.sampler import DDIM as DDIM
@@ -123,6 +163,7 @@ if TYPE_CHECKING:  # the same names for mypy and editors; tests/test_imports.py 
     from ddpm_ip.sampler.sampling import Sampling as Sampling
     from ddpm_ip.sampler.walk import walk as walk
     from ddpm_ip.schedule import Schedule as Schedule
+    from ddpm_ip.train.callback import Progress as Progress
 
 
 def __getattr__(name: str) -> Any:

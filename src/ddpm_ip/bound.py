@@ -5,9 +5,9 @@ r"""The variational bound, term by term (Ho et al. 2020, arXiv 2006.11239, equat
 in bits per dimension. A learned variance lies between the posterior variance and beta on a logarithmic scale (Nichol &
 Dhariwal 2021, arXiv 2102.09672, equation 15).
 
-Against the authors' code: terms of t > 0 agree to 4e-7 bits in float32. That of t = 0 has the normal distribution
-function here, where they approximate it by a tanh: it differs by some hundredths of it. (In float32 it is, as theirs, a
-difference of numbers near one or none: from 4 deviations on it loses digits, and from 6 on it is the bound of 10^-12,
+Compared with the authors' code, terms of t > 0 agree to 4e-7 bits in float32. That of t = 0 has the normal distribution
+function here, where they approximate it by a tanh, and differs by a few percent. (In float32 it is, like theirs, a
+difference of numbers near one or zero: from 4 deviations on it loses digits, and from 6 on it is the bound of 10^-12,
 with no gradient left.)
 """
 

@@ -17,6 +17,7 @@ from ddpm_ip.commands import (
     compare_samplers,
     config,
     data,
+    demo,
     demo_ui,
     doctor,
     ema,
@@ -25,6 +26,7 @@ from ddpm_ip.commands import (
     exposure,
     import_,
     report,
+    reproduce,
     sample,
     sweep,
     table,
@@ -66,7 +68,7 @@ def script(command: str) -> int:
 
 
 def _epilog(command: str) -> str | None:
-    return None if command in ("config", "demo-ui", "ema", "evaluate", "report") else _OVERRIDES
+    return None if command in ("config", "demo", "demo-ui", "ema", "evaluate", "report") else _OVERRIDES
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
@@ -112,6 +114,11 @@ def _run(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
 
 _Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, list[str]], int]]
 _COMMANDS: dict[str, _Command] = {
+    "demo": (
+        "Trains, samples and judges DDPM and DDPM-IP on the digits of the package: a page in two minutes on two cores.",
+        demo.arguments,
+        demo.run,
+    ),
     "train": ("Trains a model: DDPM, or DDPM-IP with perturbation.name input.", train.arguments, train.run),
     "sample": ("Makes images from trained weights; an interrupted call continues.", sample.arguments, sample.run),
     "evaluate": ("Measures how far samples are from real images: FID and its kin.", evaluate.arguments, evaluate.run),
@@ -126,6 +133,11 @@ _COMMANDS: dict[str, _Command] = {
         "Trains and measures runs that differ in some keys and in the seed; a call that was ended continues.",
         sweep.arguments,
         sweep.run,
+    ),
+    "reproduce": (
+        "Makes a published table again: trains, samples, measures, and compares; a call that was ended continues.",
+        reproduce.arguments,
+        reproduce.run,
     ),
     "compare-samplers": (
         "Draws how far the images of every sampler are from real ones, at 6, 10, 20 and 50 network evaluations.",

@@ -1,7 +1,7 @@
 """The configuration: a tree of frozen dataclasses <- a YAML file + ``--key value``.
 
 The classes are usable without any loader. Where a tree of plain values comes in from outside, pydantic checks it once,
-and what it finds is told to a person: the key, what is wrong, and the nearest name that exists.
+and what it finds becomes a message for a person: the key, what is wrong, and the nearest name that exists.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def clashes(config: Config) -> list[Mistake]:
     if train.vb_input == "clean":
         if bound_alone:
             found["train.vb_input"] = (
-                "clean is for the bound beside the simple loss; with train.loss vlb nothing would be perturbed: to "
+                "clean is for the bound next to the simple loss; with train.loss vlb nothing would be perturbed: to "
                 "train so choose --perturbation.name none"
             )
         elif not config.diffusion.learned_variance:
@@ -322,7 +322,7 @@ def _default_of(cls: type, section: str) -> type | None:
     return None if factory is dataclasses.MISSING else type(factory())
 
 
-NO_PART = "plays no part beside the other settings: leave it out"
+NO_PART = "plays no part with the other settings: leave it out"
 
 
 def _booleans_as_numbers(given: Any, checked: Any, key: str = "") -> list[str]:
@@ -341,7 +341,7 @@ def _booleans_as_numbers(given: Any, checked: Any, key: str = "") -> list[str]:
 
 
 def _is_idle(path: str, given: Any, checked: Mapping[str, Any]) -> bool:
-    """Whether a setting that was given became None, since beside the others it plays no part."""
+    """Whether a setting that was given became None, since with the others it plays no part."""
     value: Any = checked
     for name in path.split("."):
         value = value.get(name) if isinstance(value, Mapping) else value

@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
     Attributes:
         x0: the clean images, (B, C, H, W), not clipped.
         eps: the noise, (B, C, H, W).
-        output: what the network put out in its own terms, (B, C, H, W): what the training loss compares.
+        output: what the network returned in its own terms, (B, C, H, W): what the training loss compares.
         variance_fraction: where the reverse variance lies between its bounds, on a logarithmic scale, (B, C, H, W):
             0 is the posterior variance, 1 is beta (Nichol & Dhariwal 2021, equation 15); None if it is not learned.
         level: alpha and sigma that ``x_0`` and ``eps`` belong to, of a shape that multiplies them, where a correction
@@ -53,9 +53,9 @@ class Denoiser:
         schedule: the schedule that it was trained with.
         prediction_type: what the network puts out.
         learned_variance: the second half of the output's channels are variance fractions, scaled to [-1, 1].
-        whole_times: the network knows whole times only, as one with a table of T embeddings does: it is told the
+        whole_times: the network knows only whole times, as one with a table of T embeddings does: it is given the
             nearest one, while the level stays the one that is asked.
-        cond: what the network is told where a call says nothing; None for an unconditional network.
+        cond: what the network is told if a call says nothing; None for an unconditional network.
     """
 
     network: Network
@@ -106,7 +106,13 @@ class Denoiser:
         raise _unknown(self.prediction_type)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network should have put out, given the truth; all (B, C, H, W), ``t`` (B,)."""
+        """What the network should have returned, given the truth, (B, C, H, W).
+
+        Args:
+            x0: the clean images, (B, C, H, W).
+            eps: the noise in them, (B, C, H, W).
+            t: int64 (B,), times in 0..T-1.
+        """
         if self.prediction_type == "pred_eps":
             return eps
         if self.prediction_type == "pred_x0":

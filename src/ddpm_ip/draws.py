@@ -1,7 +1,7 @@
 r"""Randomness is a function, not a state.
 
 Every random number is ``f(seed, stream, step, row, position)``: a counter-based generator (Philox-4x32-10; Salmon et
-al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is *asked* for a draw, it does not move on. So
+al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) is *asked* for a draw; it does not advance. So
 
 * resuming needs no saved generator state and is exact by construction,
 * a row of the global batch draws the same numbers on whichever process, GPU or micro-batch it lands,
@@ -148,7 +148,7 @@ class Draws:
 
 @lru_cache(maxsize=1)
 def _kernel() -> ModuleType | None:
-    """The same numbers in one GPU kernel; None where Triton is not installed, which costs speed alone."""
+    """The same numbers in one GPU kernel; None where Triton is not installed, which only costs speed."""
     try:
         from ddpm_ip import draws_kernel
     except ImportError:

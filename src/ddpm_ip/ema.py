@@ -5,7 +5,7 @@ guided-diffusion and DDPM-IP. A warm-up is an option: ``min(decay, (1 + n) / (10
 1, as xyfJASON's ``ema_gradual`` has it (after TensorFlow's ``ExponentialMovingAverage``), so that a short run does not
 average its start. (Beware when comparing: diffusers' ``EMAModel`` hides another warm-up in its decay.)
 
-A run may keep several, and those of power functions beside them (:mod:`ddpm_ip.power`).
+A run may keep several, and averages by power functions as well (:mod:`ddpm_ip.power`).
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def decay_at(decay: float, warmup: bool, n: int) -> float:
 
 
 def remaining(decay: float, warmup: bool, updates: int) -> float:
-    """The share of the initial weights that is left in the average after so many updates, in [0, 1]."""
+    """The share of the initial weights that is left in the average after this many updates, in [0, 1]."""
     if not warmup:
         return decay**updates
     rising = min(

@@ -30,17 +30,17 @@ def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bo
     """An Accelerator for this process.
 
     On the CPU the processes of a machine share its cores evenly, unless ``OMP_NUM_THREADS`` says how many threads each
-    has; see :mod:`ddpm_ip.cores`. Of what Accelerate's own configuration says the number of processes, the device and
-    the precision count; its accumulation of gradients and its compiler would change what a run computes without any
-    record of it, and are not used.
+    has; see :mod:`ddpm_ip.cores`. From Accelerate's own configuration only the number of processes, the device and the
+    precision are used; its accumulation of gradients and its compiler would change what a run computes without any
+    record of it.
 
     Args:
         mixed_precision: None takes what the launcher says, else full precision.
-        fast: where neither says anything, bf16 on a GPU that has it. (Launchers write "no" for nothing said.)
+        fast: if neither says anything, bf16 on a GPU that has it. (Launchers write "no" if nothing was said.)
 
     Raises:
-        ConfigError: the launcher asks for what there is not here; or this process computes in another precision
-            already, and Accelerate allows one.
+        ConfigError: the launcher asks for something that is not available here; or this process computes in another
+            precision already, and Accelerate allows only one.
     """
     said = _said() if mixed_precision is None else mixed_precision
     precision = "bf16" if mixed_precision is None and said == "no" and fast and has_bf16() else said
@@ -77,7 +77,7 @@ def _said() -> str:
 
 @contextmanager
 def _launched() -> Iterator[None]:
-    """What the environment of a launcher says is for people where it cannot be used."""
+    """Turns what goes wrong with the environment of a launcher into an error for people."""
     for variable, name in _OTHER_ENGINES.items():
         if os.environ.get(f"ACCELERATE_USE_{variable}", "").lower() in ("true", "1", "yes"):
             raise ConfigError(
@@ -115,16 +115,16 @@ def _share_cores(device: torch.device) -> None:
 
 
 def refuse_too_much(device: torch.device, needed: int) -> None:
-    """Fails before the work begins where it surely would on the way, and on a CPU perhaps by the system's hand.
+    """Fails before the work begins if it would certainly fail on the way.
 
-    (A system that promises more memory than it has kills the process when that is used.)
+    (A system that promises more memory than it has kills the process when that memory is used.)
 
     Args:
         device: that computes.
         needed: bytes that are in use at one time, at least.
 
     Raises:
-        MemoryError: the device has not so many.
+        MemoryError: the device does not have that many.
     """
     there = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else main_memory()
     if there is not None and needed > there:
@@ -134,8 +134,8 @@ def refuse_too_much(device: torch.device, needed: int) -> None:
 def stop_engine() -> None:
     """Parts the processes at the end of a program, all together.
 
-    Left to the end of the interpreter, Gloo's threads abort a process now and then, and the launcher calls a finished
-    job failed.
+    If that is left to the end of the interpreter, Gloo's threads abort a process now and then, and the launcher reports
+    a finished job as failed.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
@@ -165,8 +165,8 @@ def why_not_fast(fast: Literal["auto", "off"], accelerator: Accelerator) -> str 
 def in_turns(accelerator: Accelerator, prepare: Callable[[], T]) -> T:
     """What a call gives on each process: the main one makes it first, then the first of each other node, then the rest.
 
-    What it downloads or decodes is then done once a node, or once in all where the nodes share a disk, and the others
-    find it.
+    What it downloads or decodes is then done once for each node, or once in all if the nodes share a disk, and the
+    others find it.
 
     Raises:
         UserError: what the call raised here, or, in one sentence, what it raised on another process.
@@ -222,7 +222,7 @@ def from_main(accelerator: Accelerator, value: T) -> T:
 
 
 def slowest(accelerator: Accelerator, *seconds: float) -> list[float]:
-    """Of some durations the longest over all processes, which it waits for."""
+    """The longest over all processes of each of some durations; waits for all processes."""
     everyone: list[tuple[float, ...]] = gather_object([seconds]) if accelerator.num_processes > 1 else [seconds]
     return [max(each) for each in zip(*everyone, strict=True)]
 

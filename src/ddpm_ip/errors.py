@@ -26,7 +26,7 @@ class CheckpointError(UserError):
 
 
 class NewerVersion(UserError):
-    """A file was written by a newer version of this package, which lays it out otherwise."""
+    """A file was written by a newer version of this package, which lays it out differently."""
 
 
 class Diverged(UserError):

@@ -1,4 +1,4 @@
-"""How to install the extras of this package, as fits how the package itself is installed."""
+"""How to install the extras of this package, in the way in which the package itself is installed."""
 
 from __future__ import annotations
 

@@ -381,7 +381,7 @@ def _object(value: Any, needs: Shape, path: Path, schema: int, where: str = "it"
         raise TypeError(f"{where} must be an object of keys and values, and is {kind_of(value)}")
     found = value.pop("schema", 1)
     if type(found) is not int:
-        raise TypeError(f"{where} has the schema {quoted(found)}, which is no whole number")
+        raise TypeError(f"{where} has the schema {quoted(found)}, which is not a whole number")
     if found > schema:
         raise NewerVersion(
             f"{shown(path)} was written by a newer version of ddpm-ip (schema {found}, this version knows {schema}): "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
+from ddpm_ip.config import Config
 from ddpm_ip.data import ImageSet
 from ddpm_ip.engine import start_device
 from ddpm_ip.errors import ConfigError, DataError
@@ -17,15 +19,21 @@ from ddpm_ip.evaluate.images import Source, from_pixels, open_samples
 from ddpm_ip.evaluate.program import find_reference
 from ddpm_ip.images import UInt8
 from ddpm_ip.metric import usual
-from ddpm_ip.notebook import Run
 from ddpm_ip.places import expanded
 from ddpm_ip.run.record import Evaluation
 from ddpm_ip.sample.samples import Samples
 
 
+@runtime_checkable
+class Trained(Protocol):
+    """What is compared with its own training images: a run."""
+
+    config: Config
+
+
 def measure(
     samples: Samples | UInt8 | torch.Tensor | Path | str,
-    reference: Run | ImageSet | Path | str,
+    reference: Trained | ImageSet | Path | str,
     features: Extractor | str = "inception",
     metrics: Sequence[str] | None = None,
     n: int | None = None,
@@ -46,10 +54,20 @@ def measure(
         shows them all.
 
     Raises:
-        UserError: the samples, the reference or the extractor are of no use.
+        UserError: the samples, the reference or the extractor cannot be used.
     """
+    return compared(_source(samples), reference, features, metrics, n)
+
+
+def compared(
+    source: Source,
+    reference: Trained | ImageSet | Path | str,
+    features: Extractor | str,
+    metrics: Sequence[str] | None = None,
+    n: int | None = None,
+) -> Evaluation:
+    """A source of samples compared with real images; all processes call this together. See :func:`measure`."""
     device = start_device()
-    source = _source(samples)
     extractor = find_extractor(features, device) if isinstance(features, str) else features
     if isinstance(extractor, type) or not isinstance(extractor, Extractor):
         raise ConfigError(f"features must be the name of an extractor, or one (docs/EVALUATION.md), not {features!r}")
@@ -65,6 +83,11 @@ def measure(
     )
 
 
+def streamed(samples: Samples) -> Source:
+    """Samples as a source that makes them block by block, each process its own, and keeps none."""
+    return Source("samples", lambda size, n: samples.mine(), samples.n, samples.shape[1:], samples.facts)
+
+
 def _source(samples: Samples | UInt8 | torch.Tensor | Path | str) -> Source:
     if isinstance(samples, Samples):
         return from_pixels("samples", samples.images, samples.facts)
@@ -77,8 +100,11 @@ def _source(samples: Samples | UInt8 | torch.Tensor | Path | str) -> Source:
     return from_pixels("samples", array)
 
 
-def _reference(reference: Run | ImageSet | Path | str, shape: tuple[int, int, int] | None) -> Reference:
+def _reference(reference: Trained | ImageSet | Path | str, shape: tuple[int, int, int] | None) -> Reference:
     if isinstance(reference, ImageSet):
         return reference
-    data = reference.config.data if isinstance(reference, Run) else find_reference(str(reference), None, shape)
-    return data.open()
+    if isinstance(reference, (str, Path)):
+        return find_reference(str(reference), None, shape).open()
+    if not isinstance(reference, Trained):
+        raise ConfigError(f"a reference is a name, a path, a run or an ImageSet, not {type(reference).__name__}")
+    return reference.config.data.open()

@@ -1,8 +1,8 @@
-"""How the learning rate changes over training: it multiplies ``train.optim.lr``, beside the warm-up.
+"""How the learning rate changes over training: a factor of ``train.optim.lr``, as is the warm-up.
 
 ``constant`` is what DDPM, guided-diffusion and DDPM-IP train with. The others let the weights come to rest, which an
 average of the weights otherwise has to do; with a long average the gain is small, and with ``linear`` and ``cosine``
-it holds for the last steps alone: a run that is stopped earlier, or continued to another ``train.n_steps``, is another
+it holds only for the last steps: a run that is stopped earlier, or continued to another ``train.n_steps``, is another
 run. ``inverse_sqrt`` needs no end and is what post-hoc averages were published with.
 
 A variant of ``train.lr_schedule`` is a frozen dataclass whose ``factor(step, warmup, n_steps)`` gives the multiplier of

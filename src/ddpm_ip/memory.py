@@ -1,4 +1,4 @@
-"""Too little memory: how it shows, on a CPU and on a GPU, and how it is told."""
+"""Too little memory: how it shows, on a CPU and on a GPU, and how it is reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAMES = {"MemoryError", "OutOfMemoryError"}
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that what was asked for is too large for the memory, or for the numbers that index it.
 
-    Errors for people are none: whoever made one of such an error has said so already.
+    Errors for people do not count: whoever made one from such an error has said so already.
     """
     if isinstance(error, UserError):
         return False

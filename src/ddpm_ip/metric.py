@@ -51,7 +51,9 @@ class Metric:
         parts: how many parts of the images a deviation is over, given behind each value; 0 for none.
         part: what such a part is called.
         subset: images of a random subset that it is computed on, at most; None for all images.
-        biased: whether a finite set of perfect samples scores worse than a larger one.
+        published: images behind published values, where a smaller set of perfect samples scores worse than a larger
+            one; None where it does not.
+        extrapolated: whether it follows from smaller and smaller subsets of the samples.
         elsewhere: a note on values that were taken in other features than the Inception's.
     """
 
@@ -64,7 +66,8 @@ class Metric:
     parts: int = 0
     part: str = ""
     subset: int | None = None
-    biased: bool = False
+    published: int | None = None
+    extrapolated: bool = False
     elsewhere: str | None = None
 
     def names(self, extractor: str | None) -> tuple[str, ...]:
@@ -95,7 +98,7 @@ METRICS = {
             features="pool",
             fewest=2,
             rows=False,
-            biased=True,
+            published=50_000,
             elsewhere="FD is the Fréchet distance in other features than the Inception's: it is not FID.",
         ),
         Metric(
@@ -164,7 +167,80 @@ METRICS = {
             features="spatial",
             fewest=2,
             rows=False,
-            biased=True,
+            published=50_000,
+        ),
+        Metric(
+            "mind",
+            (
+                Value(
+                    "MIND",
+                    "MD",
+                    False,
+                    "The Monge distance: 3 D times the squared distance of optimal transport between the D features "
+                    "of the samples and those of as many reference images, taken along each of 1,000 random lines.",
+                    "It compares only within the same reference set and the same number of images, since a finite set "
+                    "of perfect samples already has a distance above zero. Its size is not that of an FID.",
+                ),
+            ),
+            features="pool",
+            fewest=2,
+            published=5_000,
+        ),
+        Metric(
+            "fid_inf",
+            (
+                Value(
+                    "FID_inf",
+                    "FD_inf",
+                    False,
+                    "The Fréchet distance that infinitely many samples would have, by a line through the distances of "
+                    "15 random subsets over one divided by their size.",
+                    "It may be a little below zero, and is one draw of subsets. It compares only within the same "
+                    "reference set. It sees means and covariances of the features and nothing else.",
+                ),
+            ),
+            features="pool",
+            fewest=20,
+            extrapolated=True,
+        ),
+        Metric(
+            "cdc",
+            (
+                Value(
+                    "clipped_density",
+                    "clipped_density",
+                    True,
+                    "How densely samples lie where reference images do, by nearest neighbours of their features: 1 as "
+                    "the reference images themselves, 0.5 as if half of the samples lay nowhere near them.",
+                    f"It says nothing about variety, {_NEIGHBOURS}",
+                ),
+                Value(
+                    "clipped_coverage",
+                    "clipped_coverage",
+                    True,
+                    "How much of the reference images samples cover, by nearest neighbours of their features: 0.5 as "
+                    "if half of the samples were real images and the others worth nothing.",
+                    f"It does not tell how far bad samples are, {_NEIGHBOURS}",
+                ),
+            ),
+            features="pool",
+            fewest=6,
+        ),
+        Metric(
+            "copies",
+            (
+                Value(
+                    "copies",
+                    "copies",
+                    False,
+                    "The share of samples that lie no farther from their nearest reference image than that one lies "
+                    "from every other reference image, by their features.",
+                    "The reference must be the training set. Real images that are new do not have 0: look at what lies "
+                    "above the value of held-out images. Bad samples have few copies.",
+                ),
+            ),
+            features="pool",
+            fewest=2,
         ),
     )
 }

@@ -13,7 +13,7 @@ from ddpm_ip.translation import in_our_words
 from ddpm_ip.variants import HOW_MANY, has_name, sections, variant_name
 
 SURE, LIKELY = 0.8, 0.65  # how alike two names are (difflib), from 0 to 1
-MOST = 40  # mistakes that are told
+MOST = 40  # mistakes that are named
 
 
 class Mistake(NamedTuple):
@@ -85,7 +85,7 @@ def by_origin(mistakes: Sequence[Mistake], origin: str, written: Mapping[str, st
             word = mistake.key if option == f"{mistake.key}.name" == written[option] else written[option]  # all of it
             item = mistake.key.removeprefix(f"{option}.").isdigit()  # of a list, which its value tells
             anew = option.endswith(".name") and mistake.text == MISSING
-            line += "; another name begins its section anew, without what the file says there" if anew else ""
+            line += "; another name begins its section again, without what the file says there" if anew else ""
             line = f"--{shown(word)}: {mistake.text if item or f'{option}.'.startswith(f'{mistake.key}.') else line}"
         told.setdefault(origin if option is None else "the options given", []).append(line)
     lines = []

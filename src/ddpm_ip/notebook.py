@@ -1,23 +1,23 @@
-"""The package from Python: a run is loaded or begun, trained, sampled and exported, by the same code as the commands.
-
-What is public of it is listed in ``ddpm_ip/__init__.py``; ten lines of its use are there and in the README.
-"""
+"""The package from Python: a run is begun or loaded, trained, sampled and judged, by the same code as the commands."""
 
 from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from ddpm_ip.about import described, html, logged
 from ddpm_ip.config import Config, from_dict, merge
+from ddpm_ip.data import ImageSet
 from ddpm_ip.denoiser import Denoiser
-from ddpm_ip.errors import ConfigError, DataError
+from ddpm_ip.errors import ConfigError
+from ddpm_ip.evaluate.features import Extractor
 from ddpm_ip.exposure.calibrate import CalibrateOptions, Calibration, calibrate
 from ddpm_ip.exposure.curves import Exposure
 from ddpm_ip.exposure.program import ExposureOptions, Subject, exposure_of, real_images, with_usual_steps
@@ -26,16 +26,18 @@ from ddpm_ip.interop.export import ExportOptions, export
 from ddpm_ip.interop.find import find_weights as any_weights
 from ddpm_ip.interop.find import foreign_weights, given
 from ddpm_ip.interop.find import source as foreign
+from ddpm_ip.judging import compared, streamed
 from ddpm_ip.places import expanded
+from ddpm_ip.run import builtin
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
 from ddpm_ip.run.measured import Measured
-from ddpm_ip.run.record import flatten
+from ddpm_ip.run.record import Evaluation, flatten
 from ddpm_ip.run.weights import Weights, find_weights
 from ddpm_ip.sample.calibrated import base
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Model
-from ddpm_ip.sample.modes import images_from, inverse, noise_behind, of_given
+from ddpm_ip.sample.modes import images_from, inverse, noise_behind, of_given, refuse_unfit
 from ddpm_ip.sample.program import default_block, load_model, sampling_engine
 from ddpm_ip.sample.samples import Samples
 from ddpm_ip.sampler.sampling import Sampling
@@ -43,14 +45,17 @@ from ddpm_ip.schedule import Schedule
 from ddpm_ip.settings import Wanted
 from ddpm_ip.told import AnyConfig, Where, configured, plain_values, sampling_of, section
 from ddpm_ip.train import loop
+from ddpm_ip.train.callback import Callback, calling
+from ddpm_ip.train.start import backends_as_before
 
 
 def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float | None = None, **overrides: Any) -> Run:
     """A run that was trained.
 
     Args:
-        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights; or
-            a network from elsewhere, as ``ddpm-ip import`` takes it, whose source decides what it says itself.
+        path: the folder of a run (its newest whole checkpoint), a checkpoint, or a ``.safetensors`` file of weights;
+            "digits", the weights that come with the package (:mod:`ddpm_ip.run.builtin`); or a network from elsewhere,
+            as ``ddpm-ip import`` takes it, whose source decides what it says itself.
         config: of the model; by default the settings that the weights were trained with.
         ema: which average of the run, as ``--ema`` of ``ddpm-ip sample``; by default the first of ``train.ema_decay``.
         overrides: items of the configuration, see :func:`new`.
@@ -59,16 +64,18 @@ def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float 
         CheckpointError: there are no weights, or they are damaged.
         ConfigError: there is no configuration, or it cannot be used.
     """
-    path = expanded(path)
+    path = builtin.found(expanded(path))
     wanted = None if ema is None else str(ema)
     if (place := foreign(path)) is not None:
         weights = foreign_weights(place, _said(config, overrides), wanted)
         return Run(from_dict(_own(place, weights)), None, weights)
     weights = find_weights(path, wanted)
-    found = config_near(path)
+    found = None if builtin.is_one(path) else config_near(path)
     source = _own(path, weights) if config is None else config
     run = Run(configured(source, overrides), None if found is None else found.parent, weights)
-    if found is not None and path.resolve() == found.parent.resolve():
+    if builtin.is_one(path):
+        run._resume = None
+    elif found is not None and path.resolve() == found.parent.resolve():
         run._resume = "latest"
     return run
 
@@ -134,6 +141,11 @@ class Run:
         where = "" if self.folder is None else f" {self.folder}"
         return f"<run{where}, step {'unknown' if self.step is None else self.step}>"
 
+    def __str__(self) -> str:
+        return described(self.config, self.folder, self._weights)
+
+    _repr_html_ = html
+
     @property
     def step(self) -> int | None:
         """Training steps behind the weights; 0 before training, None for a file of weights that does not say."""
@@ -153,7 +165,19 @@ class Run:
         """
         return self._sampled(self.config.sampling).denoiser
 
-    def train(self, n_steps: int | None = None, resume: Path | str | None = None, change: Sequence[str] = ()) -> Run:
+    @property
+    def logged(self) -> dict[str, npt.NDArray[np.float64]]:
+        """What training logged, float64 (lines,) each: ``step``, ``loss``, ``grad_norm``, ...; empty if nothing was."""
+        return logged(self.folder)
+
+    def train(
+        self,
+        n_steps: int | None = None,
+        resume: Path | str | None = None,
+        change: Sequence[str] = (),
+        *,
+        callback: Callback | None = None,
+    ) -> Run:
         """Trains, or continues, as ``ddpm-ip train`` does: what is there is never destroyed.
 
         A new run begins at step 0; one that was loaded or trained continues from where it stands (loaded from a folder,
@@ -164,26 +188,32 @@ class Run:
             resume: another place to start from: "latest", a checkpoint, or the folder of a run.
             change: keys of the method that may differ from those of the run that is continued, such as
                 ``["perturbation.gamma"]``; see :mod:`ddpm_ip.settings`.
+            callback: called with a :class:`ddpm_ip.Progress` after each log line (every ``train.print_freq`` steps, and
+                the last), on the main process. Its ``stop()`` ends training after that step, once the state is saved.
 
         Returns:
             The run itself, with the weights of its last step. An interruption (Ctrl-C, the notebook's stop button) is
-            raised as KeyboardInterrupt once the state is saved; the run then has the weights of that step.
+            raised as KeyboardInterrupt once the state is saved; the run then has the weights of that step. So is an
+            error of the callback.
 
         Raises:
             UserError: as :func:`ddpm_ip.train.loop.train`.
+            Exception: what the callback raised.
         """
-        config = self.config
+        config, hooks = self.config, calling(callback)
         if n_steps is not None:
             checked = section("train", {"n_steps": n_steps})
             config = dataclasses.replace(config, train=dataclasses.replace(config.train, n_steps=checked.n_steps))
         start = self._resume if resume is None else str(resume)
         if start is None:
             self._refuse_to_begin()
-        with as_before(), _backends_as_before():
+        with as_before(), backends_as_before():
             wanted = Wanted(config=config, change=tuple(change), init_from=self._init_from if start is None else None)
-            outcome = loop.train(wanted, self.folder, start)
+            outcome = loop.train(wanted, self.folder, start, hooks)
         self.config, self.folder = config, outcome.folder
         self._weights, self._model, self._resume = find_weights(outcome.folder), None, "latest"
+        if outcome.error is not None:
+            raise outcome.error
         if outcome.signal is not None:
             signal.raise_signal(outcome.signal)  # to whom it was meant for
             raise KeyboardInterrupt  # who ignored it (a program in the background ignores Ctrl-C): this is not the end
@@ -207,6 +237,30 @@ class Run:
         model, sampling = self._wanted(settings)
         assert self._weights is not None
         return Samples(model, n, sampling, self._weights.facts())
+
+    def evaluate(
+        self,
+        n: int = 10_000,
+        features: Extractor | str = "inception",
+        metrics: Sequence[str] | None = None,
+        reference: ImageSet | Path | str | None = None,
+        **settings: Any,
+    ) -> Evaluation:
+        """Samples, and compares them with real images as ``ddpm-ip evaluate`` does; no image is kept::
+
+            run.evaluate(2000, "pixels", sampler=ip.DDIM(), steps=20).values["FD-pixels"]
+
+        Args:
+            n: images.
+            features, metrics: as of :func:`ddpm_ip.measure`.
+            reference: the real images, likewise; None for those that the run was trained on.
+            settings: as of :meth:`sample`.
+
+        Raises:
+            UserError: as :meth:`sample` and :func:`ddpm_ip.measure`.
+        """
+        source = streamed(self.sample(n, **settings))
+        return compared(source, self if reference is None else reference, features, metrics)
 
     def exposure(self, *measures: str, n: int = 10_000, again: bool = False, **settings: Any) -> Exposure:
         """Exposure bias of one way to sample, as ``ddpm-ip exposure`` measures it and keeps it beside the weights.
@@ -267,9 +321,7 @@ class Run:
         model, sampling = self._wanted(settings, given=True, corrected=False)
         generator = model.generator(inverse(sampling))
         given = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
-        if given.dtype != torch.uint8 or given.shape[1:] != generator.model.shape or not len(given):
-            size = " x ".join(map(str, generator.model.shape))
-            raise DataError(f"images to invert are uint8 (N, {size}); these are {given.dtype} {tuple(given.shape)}")
+        refuse_unfit(given, given.dtype == torch.uint8, generator, "images to invert are uint8")
         return noise_behind(generator, to_unit(given), torch.arange(len(given), device=generator.model.device))
 
     def generate(self, noise: torch.Tensor, **settings: Any) -> UInt8:
@@ -285,9 +337,7 @@ class Run:
         """
         model, sampling = self._wanted(settings, given=True)
         generator = model.generator(sampling)
-        if not noise.is_floating_point() or noise.shape[1:] != generator.model.shape or not len(noise):
-            size = " x ".join(map(str, generator.model.shape))
-            raise DataError(f"noise to start with is float32 (N, {size}); this is {noise.dtype} {tuple(noise.shape)}")
+        refuse_unfit(noise, noise.is_floating_point(), generator, "noise to start with is float32")
         return images_from(generator, noise.float(), torch.arange(len(noise), device=generator.model.device))
 
     def export(self, path: Path | str, format: str = "diffusers", licence: str | None = None) -> Path:
@@ -336,8 +386,8 @@ class Run:
         """A run begins at step 0 where there are no weights yet, and no other run."""
         if self._weights is not None:
             raise ConfigError(
-                "a file of weights alone is no state that training can continue from: load the folder of its run, or a "
-                "checkpoint"
+                "weights alone are no state that training can continue from: load the folder of their run, or a "
+                "checkpoint; or begin a run with them, new(init_from=...)"
             )
         _refuse_used(self.folder)
 
@@ -352,14 +402,3 @@ def _refuse_used(folder: Path | None) -> None:
             f"{folder} holds a run already, and nothing of it was touched. Continue it with "
             f"load({str(folder)!r}).train(), or choose another folder"
         )
-
-
-@contextmanager
-def _backends_as_before() -> Iterator[None]:
-    """Training chooses PyTorch's kernels for the whole process; what comes after it is not of its choice."""
-    benchmark, exact = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = benchmark
-        torch.use_deterministic_algorithms(exact)

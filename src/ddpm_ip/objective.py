@@ -1,4 +1,4 @@
-r"""What training minimises: loss per sample, nothing reduced.
+r"""What training minimises: the loss of each sample, nothing reduced.
 
     y_t  = alpha_t x_0 + sigma_t perturb(eps)           what the network is fed
     loss = w_t || network(y_t, t) - target(x_0, eps, t) ||^2 / d     the target is made of the clean eps
@@ -69,9 +69,9 @@ class Objective:
         times: where the times come from.
         weighting: how much the squared error at each time counts; the bound is not weighted.
         loss: ``simple`` for the squared error, to which a learned variance adds the bound; ``vlb`` for the bound alone.
-        vb_input: what the bound of a learned variance sees beside the simple loss: the ``perturbed`` input, or the
-            ``clean`` one, which costs another evaluation of the network. (Its dropout masks are others on the plain
-            path.)
+        vb_input: what the bound of a learned variance, next to the simple loss, sees: the ``perturbed`` input, or the
+            ``clean`` one, which costs another evaluation of the network. (On the plain path its dropout masks are
+            different.)
         fixed: the variance of the bound alone where it is not learned.
     """
 

@@ -83,7 +83,7 @@ def add_runs(p: argparse.ArgumentParser, text: str) -> None:
 
 
 def add_weights(p: argparse.ArgumentParser, several: bool = False) -> None:
-    """The model of a command that is given weights, by their place or with ``--weights``; and which average."""
+    """The weights that a command uses, by their place or with ``--weights``; and which average of them."""
     add_config(p, default="the settings of the run")
     given = p.add_mutually_exclusive_group(required=True)
     one: dict[str, Any] = {"nargs": "?", "action": _Place}
@@ -93,8 +93,9 @@ def add_weights(p: argparse.ArgumentParser, several: bool = False) -> None:
         **(many if several else one),
         type=Path,
         metavar="WEIGHTS",
-        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; or a network from elsewhere, as "
-        "`ddpm-ip import` takes it" + ("; several are lines of one figure" if several else ""),
+        help="folder of a run (its newest EMA), a checkpoint, or a .safetensors file; digits, which come with the "
+        "package; or a network from elsewhere, as `ddpm-ip import` takes it"
+        + ("; several are lines of one figure" if several else ""),
     )
     extra: dict[str, Any] = {"nargs": "+", "action": "extend"} if several else {}
     given.add_argument("--weights", type=Path, metavar="WEIGHTS", help="the same", **extra)

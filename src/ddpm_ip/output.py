@@ -18,7 +18,7 @@ LONGEST = 20_000  # characters of an error message
 
 
 def say(text: str) -> None:
-    """Prints a text on standard output. If nobody reads it any more (``| head``), the command goes its way.
+    """Prints a text on standard output. If nobody reads it any more (``| head``), the command continues.
 
     Raises:
         UserError: it cannot be written, as when it goes to a file on a full disk.
@@ -39,7 +39,7 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """Prints an error message on standard error, if that can be written.
 
-    Under a launcher another line says whose the traceback is that will follow: accelerate-launch and torchrun print one
+    Under a launcher another line explains the traceback that will follow: accelerate-launch and torchrun print one
     for every exit code but 0, and no program that they start can keep them from it.
     """
     from ddpm_ip.plain import visible
@@ -52,7 +52,7 @@ def complain(text: str) -> None:
 
 
 def told(error: Exception) -> UserError | None:
-    """What a person is told of an error: what, where, and what to do; None of one that is a fault of this program."""
+    """What a person is told about an error: what, where, and what to do; None if it is a fault of this program."""
     from ddpm_ip.plain import reason, remedy, shown
 
     if isinstance(error, UserError):
@@ -82,7 +82,7 @@ def flush() -> None:
 
 
 def _give_up(stream: TextIO) -> None:
-    """Sends the rest nowhere, or the interpreter would try to write it once more at its end, and say so."""
+    """Discards the rest; otherwise the interpreter would try to write it once more at its end, and complain."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -7,8 +7,8 @@ DDPM-IP (Ning et al. 2023, arXiv 2301.11706, equation 8 and algorithm 3) closes 
 
 The network sees ``(y_t, t)``, and its target stays the *clean* ``eps``. Sampling is unchanged.
 
-Three methods that are taken for it and are not, each with another optimum (``tests/test_perturbation.py`` has them in
-closed form): ``gamma xi`` without the factor ``sigma_t``, a constant that swamps small noise; ``eps + gamma xi`` in the
+Three methods are mistaken for it and have different optima (``tests/test_perturbation.py`` has them in closed
+form): ``gamma xi`` without the factor ``sigma_t``, a constant that swamps small noise; ``eps + gamma xi`` in the
 target, too ("DDPM-y" in the paper, worse than both); one ``xi`` for a whole channel ("offset noise").
 
 The strength may change with the time, with the step of training, and from image to image:
@@ -72,7 +72,7 @@ class InputPerturbation:
             The paper's CIFAR-10 study finds 0.1 best (its released checkpoint uses 0.15); above 0.2 it
             over-regularises. At 0 every number is bit-identical to plain DDPM.
         until: steps of training after which nothing is perturbed any more; None for never. Counted from step 0 of the
-            run, so a fine-tuning begins anew.
+            run, so fine-tuning begins at 0 again.
         anneal: how the strength gets there: ``none`` keeps it until then, ``linear`` lowers it with each step.
         random: whether each image has a strength of its own, uniform between 0 and that one.
         probability: of an image to be perturbed at all, in [0, 1].
@@ -132,7 +132,13 @@ class InputPerturbation:
         return torch.where(each > 0, eps + each * draws.xi(eps.shape[1:]), eps)
 
     def strength(self, draws: Draws, t: Tensor, schedule: Schedule) -> Tensor:
-        """``gamma(t) r(step)``, before the chance of an image: float64 (B,), where there is such."""
+        """``gamma(t) r(step)``, before the chance of an image: float64 (B,), on the CPU where ``t``'s device has none.
+
+        Args:
+            draws: which say the training step.
+            t: int64 (B,), times.
+            schedule: of the model, whose times there are.
+        """
         if self.is_off:
             return torch.zeros(len(t), dtype=torch.float64, device=place(t.device))
         where = place(t.device)

@@ -14,11 +14,11 @@ Its length is called by the standard deviation of ``s / t``::
 The average needs no more than the last one: ``a_t = beta_t a_(t-1) + (1 - beta_t) theta_t`` with
 ``beta_t = (1 - 1/t)^(gamma + 1)``. It has no share of the initial weights, since ``beta_1 = 0``.
 
-Of averages of a few lengths that were kept now and then (snapshots) that of any other length is made: the combination
-``sum_i x_i p_i`` of their profiles that is nearest to the wanted profile in the mean square, of which all integrals are
-known. What is ours: the weights ``x`` are held to the sum of one, so that weights that did not change stay as they are
-also where there are few snapshots; and they are kept small where that costs next to nothing, since an average in
-float32 is known to some 10^-5 of it (measured over 100,000 steps), which large weights of both signs would magnify.
+From averages of a few lengths that were kept now and then (snapshots), that of any other length is made: the
+combination ``sum_i x_i p_i`` of their profiles that is nearest to the wanted profile in the mean square, of which all
+integrals are known. What is ours: the weights ``x`` must sum to one, so that weights that did not change stay as they
+are even with few snapshots; and they are kept small where that costs next to nothing, since an average in float32 is
+known to some 10^-5 of it (measured over 100,000 steps), which large weights of both signs would magnify.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def weight_at(gamma: float, n: int) -> float:
 
 
 def combination(profiles: Sequence[Profile], wanted: Profile) -> tuple[list[float], float]:
-    """How an average is made of others.
+    """How an average is made from others.
 
     Args:
         profiles: of those that are there, no two the same.

@@ -20,7 +20,7 @@ LISTED = "`ddpm-ip config` lists the presets"
 
 
 def folder() -> Path:
-    """Where the presets lie: in the package, or in the checkout that it is used from."""
+    """Where the presets are: in the package, or in the checkout that it is used from."""
     source = checkout()
     return Path(__file__).with_name("configs") if source is None else source / "configs"
 

@@ -139,15 +139,15 @@ PUBLISHED_LEFT = 4.04e-5  # what DDPM's own betas leave of 1000 times
 
 
 def too_little_noise(schedule: Schedule) -> str:
-    """What there is to say of a schedule whose noisiest time is not noise; empty if it is.
+    """What there is to say about a schedule whose noisiest time is not noise; empty if it is.
 
     Sampling begins with pure noise. Where ``alpha_bar`` at T - 1 is not nearly 0, training never showed the network
     that, but always something of the image, of which the brightness lasts longest (Lin et al. 2023, arXiv 2305.08891,
     section 3.1). With the usual betas, 1e-4 to 0.02, it is 4e-5 at T = 1000, 0.13 at 200 and 0.36 at 100.
 
     Returns:
-        A sentence, and one with the cure for a new training: the smallest ``beta_end`` of two digits that leaves as
-        little as DDPM's own, or another shape.
+        A sentence, and one that says what to choose for a new training: the smallest ``beta_end`` of two digits that
+        leaves as little as DDPM's own, or another shape.
     """
     left = schedule.alpha_bar(schedule.total_steps - 1)
     if left <= MOST_LEFT:

@@ -143,8 +143,8 @@ class Train:
         lr_schedule: how the learning rate changes after that.
         ema_decay: decay of the averaged network. Or of several: the first is sampled and judged in training.
         ema_warmup: whether that decay rises at first, as min(ema_decay, (1 + n) / (10 + n)) in step n, counted from 1.
-        ema_power: lengths (sigma_rel) of averages by power functions, kept beside it; ``ddpm-ip ema`` makes that of any
-            length of their snapshots. Null for none.
+        ema_power: lengths (sigma_rel) of averages by power functions that are kept as well; ``ddpm-ip ema`` makes one
+            of any length from their snapshots. Null for none.
         ema_snapshot_freq: steps between two snapshots of these.
         print_freq: steps between log lines.
         save_freq: steps between checkpoints.
@@ -152,7 +152,7 @@ class Train:
         n_samples: images of a grid.
         sample_steps: sampling steps spent on a grid.
         keep_last: newest checkpoints that are kept (at least 2, since the newest may turn out damaged).
-        keep_every: besides, every checkpoint at a multiple of this many steps is kept; 0 for none.
+        keep_every: every checkpoint at a multiple of this many steps is kept as well; 0 for none.
         mixed_precision: "no", fp16 or bf16; null takes what `accelerate-launch` says, else bf16 under ``fast: auto`` on
             a GPU that has it, else "no".
         fast: auto runs fused kernels and replays each step as one CUDA graph where that is possible; off never does.

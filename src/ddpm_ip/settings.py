@@ -12,8 +12,8 @@ method  something else is learned                                           refu
 
 Every change is kept in the history of the run (:func:`ddpm_ip.train.start.note_changes`).
 
-A configuration file given with ``-r`` is compared, with its options, with the run: a file that says otherwise is
-refused, since nobody knows which of the two is meant.
+A configuration file given with ``-r`` is compared, with its options, with the run: a file that differs is refused,
+since nobody knows which of the two is meant.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a run: a configuration, or what a command line says of one.
+    """What is asked of a run: a configuration, or what a command line says about one.
 
     Attributes:
         file: a YAML file or a preset; None for the settings of the run that is continued.
@@ -193,7 +193,7 @@ def kind(key: str) -> Kind:
 
 
 def continued(wanted: Wanted, saved: Mapping[str, Any], where: Path) -> tuple[Config, list[Change]]:
-    """The settings with which a run continues, and what of them is new.
+    """The settings with which a run continues, and which of them are new.
 
     Args:
         wanted: what is asked for.
@@ -202,8 +202,8 @@ def continued(wanted: Wanted, saved: Mapping[str, Any], where: Path) -> tuple[Co
 
     Raises:
         CheckpointError: what was saved is no configuration.
-        ConfigError: a configuration is given that says otherwise than the run, an option changes the method and
-            ``--change`` does not name it, or an option cannot be used.
+        ConfigError: a configuration is given that differs from the run, an option changes the method and ``--change``
+            does not name it, or an option cannot be used.
     """
     if wanted.config is not None:
         config, own = wanted.config, _as_it_is(saved, where)
@@ -221,7 +221,7 @@ def continued(wanted: Wanted, saved: Mapping[str, Any], where: Path) -> tuple[Co
 
 
 def check_as_trained(config: Config, saved: Mapping[str, Any], where: Path, of: Sequence[str] = MAKES_IMAGES) -> None:
-    """Refuses to call something the images of a run, or to measure it as that run, with another method than its own.
+    """Refuses to make or measure images as those of a run with another method than its own.
 
     Args:
         config: with which the weights are about to be used.
@@ -291,7 +291,7 @@ def keys(cls: type = Config, prefix: str = "") -> list[str]:
 def _other_file(file: Path, strays: Sequence[Change], where: Path) -> str:
     lines = "\n".join(f"  {c.key}: the run has {_shown(c.old)}, {file} gives {_shown(c.new)}" for c in strays)
     return (
-        f"{file}, with the options given, says otherwise than the run of {where}, and nothing was touched:\n{lines}\n"
+        f"{file}, with the options given, differs from the run of {where}, and nothing was touched:\n{lines}\n"
         "Leave -c out: a run continues with its own settings. To change one on purpose give it as an option, as in "
         f"--{strays[0].key} VALUE"
     )

@@ -1,4 +1,4 @@
-"""What Python says of a run, checked as a file would be: configurations in any form, mappings and objects.
+"""What Python says about a run, checked as a file would be: configurations in any form, mappings and objects.
 
 :mod:`ddpm_ip.notebook` takes them. Objects may be somebody's own, which no file can name.
 """
@@ -23,7 +23,16 @@ AnyConfig = Config | Mapping[str, Any] | Where
 
 
 def configured(source: AnyConfig, overrides: Mapping[str, Any]) -> Config:
-    """A configuration from anything that is one, with overrides on top."""
+    """A configuration from anything that is one, with overrides on top.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if hasattr(overrides.get("data"), "__array__"):
+        raise ConfigError(
+            "data is an array, which a run that continues another day would not find: keep it in a file first, "
+            'data=ip.save_images("mine.npz", images)'
+        )
     changes = flatten(plain_values(overrides))
     if isinstance(source, Config):  # as it is, if it can be: it may hold classes of one's own
         return from_dict(source.to_dict(), overrides=changes) if changes else source

@@ -32,8 +32,8 @@ HOW_MANY = ("(one)", "(several)")  # pydantic's names of the two in its errors; 
 class OneOrSeveral:
     """Marks a number for pydantic in whose place a list of them may stand, and stays one.
 
-    As in ``decay: Annotated[Fraction | tuple[Fraction, ...], OneOrSeveral()]``. What is wrong is told of the one that
-    was meant: of the list if it is a list, and else of the number.
+    As in ``decay: Annotated[Fraction | tuple[Fraction, ...], OneOrSeveral()]``. A mistake is reported for the one that
+    was meant: for the list if it is a list, else for the number.
     """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
@@ -95,7 +95,7 @@ def word_or_more(value: Any) -> Any:
 
 
 def variants(annotation: Any) -> list[type]:
-    """The dataclasses that a field can hold, also any number of them in a tuple; none for a plain value."""
+    """The dataclasses that a field can hold, alone or in a tuple of any length; none for a plain value."""
     if get_origin(annotation) is Annotated:
         return variants(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType, tuple):

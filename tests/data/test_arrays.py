@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ddpm_ip.data import Npz
-from ddpm_ip.data.arrays import read_arrays, read_text
+from ddpm_ip.data.arrays import read_arrays, read_text, save_images
 from ddpm_ip.errors import DataError
 
 PICTURES, MASKS = np.full((4, 8, 8, 3), 200, np.uint8), np.zeros((4, 8, 8), np.uint8)
@@ -96,7 +96,7 @@ def test_text_among_arrays(tmp_path):
     assert read_text(path, "layout") is None
     assert read_text(tmp_path / "b.npy", "sampling") is None
     for name in ("number", "long", "images"):
-        with pytest.raises(DataError, match=f"'{name}' is no text, or too long"):
+        with pytest.raises(DataError, match=f"'{name}' is not text, or is too long"):
             read_text(path, name)
 
 
@@ -147,7 +147,7 @@ def test_a_bomb_is_refused_before_memory_is_taken(tmp_path, shape):
         (header("{'descr': '|u1', 'fortran_order': False, 'shape': (9, 8, 8), }"), "576 bytes, and ho"),
         (header("{'descr': '|u1', 'fortran_order': False, 'shape': (0, 8, 8), }"), " 0 bytes, and ho"),
         (header("{'descr': '|O', 'fortran_order': False, 'shape': (1, 8, 8), }"), "objects are never unpickled"),
-        (header("{'descr': '<f99', 'fortran_order': False, 'shape': (1, 8, 8), }"), "no kind of number"),
+        (header("{'descr': '<f99', 'fortran_order': False, 'shape': (1, 8, 8), }"), "not a kind of number"),
         (header("{'descr': '|u1', 'fortran_order': 1, 'shape': (1, 8, 8), }"), "not that of an array"),
         (header("{'descr': '|u1', 'shape': (1, 8, 8), 'shape': (1, 8, 8), }"), "not that of an array"),
         (header("(" * 5000), "not that of an array"),
@@ -225,3 +225,45 @@ def test_spans_of_time_are_no_labels(tmp_path):
     path = save(tmp_path, images=PICTURES, labels=LABELS.astype("m8[s]"))
     with pytest.raises(DataError, match=r"the labels are timedelta64\[s\], not integers"):
         read_arrays(path)
+
+
+def test_images_of_ones_own_are_kept_in_a_file_and_found_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), dtype=np.uint8)
+    data = save_images("mine.npz", images, [0, 1, 2, 1, 0])
+    assert data == Npz(root=str(tmp_path / "mine.npz"), image_size=(6, 8))
+    images[0] = 0  # the caller's own array can still be written to, and the file holds what it held
+    found, before = data.open(), (tmp_path / "mine.npz").read_bytes()
+    assert found.labels.tolist() == [0, 1, 2, 1, 0]
+    assert np.array_equal(found.pixels[1:], images.transpose(0, 3, 1, 2)[1:])
+    assert found.pixels[0].any()
+    assert save_images(tmp_path / "mine.npz", found.pixels, found.labels) == data
+    for other in (images, found.pixels[:4]):
+        with pytest.raises(DataError, match=r"mine\.npz holds other images already, and was not touched"):
+            save_images("mine.npz", other)
+    assert (tmp_path / "mine.npz").read_bytes() == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine.npz"]
+
+
+def test_ambiguous_images_of_ones_own_keep_the_layout_that_they_had(tmp_path):
+    gray = np.random.default_rng(0).integers(0, 256, (4, 9, 9), dtype=np.uint8)
+    assert np.array_equal(save_images(tmp_path / "gray.npz", gray).open().pixels, gray[:, None])
+    strips = np.random.default_rng(0).integers(0, 256, (4, 3, 9, 3), dtype=np.uint8)
+    assert np.array_equal(save_images(tmp_path / "a.npz", strips).open().pixels, strips.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "labels", "message"),
+    [
+        ("a.npy", np.zeros((2, 8, 8), np.uint8), None, "does not end in .npz"),
+        ("a.npz", np.zeros((2, 8, 8)), None, r"float64, not uint8.*\(x \* 255\)"),
+        ("a.npz", np.zeros((8, 8), np.uint8), None, r"shape \(8, 8\) is none of"),
+        ("a.npz", np.zeros((0, 8, 8), np.uint8), None, "no image"),
+        ("a.npz", np.zeros((2, 8, 8), np.uint8), [1], "2 images, but labels"),
+        ("a.npz", np.zeros((2, 8, 8), np.uint8), [0.5, 1], "not integers"),
+    ],
+)
+def test_what_are_no_images_of_ones_own(tmp_path, name, images, labels, message):
+    with pytest.raises(DataError, match=message):
+        save_images(tmp_path / name, images, labels)
+    assert list(tmp_path.iterdir()) == []

@@ -69,7 +69,7 @@ def test_texts_alone_are_refused(tmp_path, secret):
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        (pa.array([0.0, 1.5, 2.0]), r"row 1: the label 1\.5 of the column 'label' is no whole number"),
+        (pa.array([0.0, 1.5, 2.0]), r"row 1: the label 1\.5 of the column 'label' is not a whole number"),
         (pa.array([0.0, float("nan"), 2.0]), "row 1: the label nan"),
         (pa.array([0.0, float("inf"), 2.0]), "row 1: the label inf"),
         (pa.array([0.0, 1e300, 2.0]), "row 1: the label 1e"),

@@ -122,3 +122,15 @@ def test_many_of_a_kind_are_one_line(tmp_path):
 def test_names_that_cannot_be(root):
     with pytest.raises(DataError, match="cannot be reached"):
         Folder(root=root, image_size=8).open()
+
+
+def test_the_grid_of_samples_is_no_sample_and_not_worth_a_word(tmp_path, make):
+    """Beside the mark of `ddpm-ip sample` alone: elsewhere an image may be called so."""
+    (tmp_path / "more").mkdir()
+    for name in ("000000.png", "grid.png", "more/grid.png"):
+        (tmp_path / name).write_bytes(make.encoded(np.zeros((8, 8, 3), np.uint8)))
+    (tmp_path / "sampling.json").write_text("{}")
+    listing = Folder(root=str(tmp_path), image_size=8).listing()
+    found = [item.where for item in listing.items()]
+    assert found == [str(tmp_path / "000000.png"), str(tmp_path / "more/grid.png")]
+    assert [one.names for one in listing.passed_over] == [("sampling.json",)]

@@ -76,7 +76,7 @@ def test_the_best_weights_are_kept_and_can_be_sampled_from(tmp_path):
 
 def test_training_is_not_disturbed(tmp_path):
     """Nor by what is worked out meanwhile: every tensor is the same to the last bit."""
-    judged(tmp_path / "judged", eval={**EVAL, "metrics": ["fid", "kid", "prc"]}, n_steps=12)
+    judged(tmp_path / "judged", eval={**EVAL, "metrics": ["mind", "fid", "kid", "prc"]}, n_steps=12)
     train(tiny(**{**RUN, "n_steps": 12}), tmp_path / "plain")
     assert_same_state(tmp_path / "judged", tmp_path / "plain", 12)
 

@@ -10,7 +10,16 @@ import torch
 
 from ddpm_ip.evaluate.extractors.inception import import_torch_fidelity
 from ddpm_ip.evaluate.features import pixels
-from ddpm_ip.evaluate.metrics import Moments, class_score, frechet_distance, kernel_distance, moments, precision_recall
+from ddpm_ip.evaluate.metrics import (
+    Moments,
+    class_score,
+    extrapolated_distance,
+    frechet_distance,
+    kernel_distance,
+    moments,
+    subset_sizes,
+)
+from ddpm_ip.evaluate.neighbours import precision_recall
 
 
 def exact(mean: np.ndarray, covariance: np.ndarray) -> Moments:
@@ -62,17 +71,10 @@ def test_every_formula_equals_that_of_torch_fidelity_in_float64() -> None:
     isc = them.metric_isc.isc_features_to_metric(wide)
     assert class_score(a) == pytest.approx(tuple(isc.values()), rel=1e-9)
     prc = them.metric_prc.prc_features_to_metric(wide, real, verbose=False)
-    found = precision_recall(a, b, torch.device("cpu"))
+    found = precision_recall(a, b, torch.device("cpu"), 3)
     assert found == pytest.approx((prc["precision"], prc["recall"]), abs=1e-7)
     assert 0 < found[0] < 1
     assert found[0] != found[1]
-
-
-def test_precision_and_recall_do_not_depend_on_how_distances_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = features(300, 0.0, 0), features(340, 0.3, 1)
-    whole = precision_recall(a, b, torch.device("cpu"))
-    monkeypatch.setattr("ddpm_ip.evaluate.metrics.DISTANCES", 1000)
-    assert precision_recall(a, b, torch.device("cpu")) == whole
 
 
 def test_fewer_images_than_features_are_no_source_of_noise() -> None:
@@ -168,25 +170,6 @@ def test_a_kernel_distance_keeps_its_digits_whatever_the_mean(ratio: float) -> N
     assert deviation < 1e-9 * abs(mean)  # every subset is all of the rows
 
 
-@pytest.mark.parametrize("ratio", [1e3, 1e6, 1e8])
-def test_precision_and_recall_keep_their_digits_whatever_the_mean(ratio: float) -> None:
-    """The rows are such that moving them is exact: the same neighbours, and the same numbers."""
-    sets = [np.round(distant(200, 0.0, seed, 0.3 * seed) * 64) / 64 for seed in (0, 1)]
-    expected = precision_recall(*sets, torch.device("cpu"))
-    assert 0.2 < expected[0] < 1
-    moved = [rows + np.array([ratio, -3 * ratio, 0.0]) for rows in sets]
-    assert precision_recall(*moved, torch.device("cpu")) == expected
-
-
-def test_copies_of_an_image_are_no_distance_apart() -> None:
-    """Else the radius of a collapsed model is rounding, and so is what lies within."""
-    rng = np.random.default_rng(0)
-    kinds = rng.normal(size=(5, 300)) + 1000
-    copies, others = np.repeat(kinds, 5, axis=0), rng.normal(size=(30, 300)) + 1000
-    assert precision_recall(copies, np.repeat(kinds[::-1], 4, axis=0), torch.device("cpu")) == (1, 1)
-    assert precision_recall(others, copies, torch.device("cpu"))[0] == 0
-
-
 def test_a_class_that_no_image_can_be_is_no_want_of_a_score() -> None:
     """Its probability is 0 in float64, whose logarithm would make the score nothing at all."""
     logits = np.zeros((40, 3))
@@ -200,3 +183,31 @@ def test_a_class_that_no_image_can_be_is_no_want_of_a_score() -> None:
 def test_pixels_are_the_image() -> None:
     images = np.array([[[[0, 255], [51, 102]]]], dtype=np.uint8)
     np.testing.assert_allclose(pixels(images), [[0, 1, 0.2, 0.4]])
+
+
+# --- infinitely many samples ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [((300, 340), 8.229631526664594), ((340, 300), 7.733125436051196), ((300, 300), 8.64661542160503)],
+)
+def test_infinitely_many_samples_are_those_of_dgm_eval(sizes: tuple[int, int], expected: float) -> None:
+    """Recorded of layer6ai-labs/dgm-eval at 74c79f7, whose generator was given the seed 2020; features in float64."""
+    sets = [features(300, 0.0, 0), features(340, 0.3, 1)]
+    a, b = sets if sizes[0] == 300 else sets[::-1]
+    assert extrapolated_distance(a, b[: sizes[1]], torch.device("cpu")) == pytest.approx(expected, rel=1e-7)
+
+
+def test_infinitely_many_good_samples_are_no_distance_away() -> None:
+    """Of the same Gaussian; the samples that there are, are."""
+    real, fake = (np.random.default_rng(seed).normal(size=(n, 40)) for seed, n in ((0, 60_000), (2, 3000)))
+    there = frechet_distance(moments([fake]), moments([real]))
+    assert there == pytest.approx((40 + 40 * 41 / 4) / 3000, rel=0.05)  # in first order of 1/N
+    assert abs(extrapolated_distance(fake, real, torch.device("cpu"))) < there / 10
+
+
+def test_subsets_are_from_5000_or_a_tenth_to_all() -> None:
+    assert [subset_sizes(n)[[0, 1, 14]].tolist() for n in (50_000, 10_000, 20)] == [
+        [5000, 8214, 50_000], [1000, 1642, 10_000], [2, 3, 20]
+    ]  # fmt: skip

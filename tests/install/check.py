@@ -38,7 +38,7 @@ train: {n_steps: 20, batch_size: 16, flip: false, ema_decay: 0.5, print_freq: 5,
 TO_PARQUET = """
 from pathlib import Path
 import pyarrow as pa, pyarrow.parquet as pq
-images = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted(Path("samples").glob("*.png"))]
+images = [{"bytes": path.read_bytes(), "path": path.name} for path in sorted(Path("samples").glob("[0-9]*.png"))]
 pq.write_table(pa.table({"image": images}), "samples.parquet")
 """
 NEEDS = """
@@ -48,7 +48,7 @@ for wanted in importlib.metadata.requires("torch-fidelity") or ():
 """
 COMMANDS = ("train", "sample", "evaluate", "data", "config", "table", "sweep", "exposure", "calibrate", "times")
 COMMANDS += ("compare-samplers", "ema", "import", "export", "doctor", "report", "demo-ui")
-COMMANDS += ("bench",)
+COMMANDS += ("bench", "demo", "reproduce")
 
 
 class Wrong(Exception):
@@ -195,7 +195,7 @@ def use(fresh: Fresh) -> None:
     fresh.run("ddpm-ip", "doctor", "-e", "run")
     if 'pip install "ddpm-ip[plot]"' not in fresh.run("ddpm-ip", "report", "run", code=1):
         raise Wrong("a report without matplotlib does not say how to install it")
-    if len(list((fresh.work / "samples").glob("*.png"))) != 32:
+    if len(list((fresh.work / "samples").glob("[0-9]*.png"))) != 32:
         raise Wrong("sample did not make 32 images")
     fresh.look()
 

@@ -150,10 +150,10 @@ REFUSED = {
     "cut off": (lambda s: s.pop("up_blocks.0.0.blk2.3.weight"), "lacks up_blocks.0.0.blk2.3.weight"),
     "more": (lambda s: s.update({"extra.weight": torch.ones(3)}), "no layer here has its 'extra.weight'$"),
     "another shape": (lambda s: s.update({"last_conv.2.weight": torch.ones(3, 32, 1, 1)}), "conv_out.weight has shape"),
-    "no image": (lambda s: s.update({"first_conv.weight": torch.ones(32)}), "no convolution of images"),
+    "no image": (lambda s: s.update({"first_conv.weight": torch.ones(32)}), "not a convolution of images"),
     "not finite": (lambda s: s["last_conv.2.bias"].fill_(torch.nan), "not finite"),
     "whole numbers": (lambda s: s.update({"last_conv.2.bias": torch.ones(3, dtype=torch.int64)}), "torch.int64"),
-    "widths": (lambda s: s.update({"first_conv.weight": torch.ones(24, 3, 3, 3)}), "no multiples of the first one"),
+    "widths": (lambda s: s.update({"first_conv.weight": torch.ones(24, 3, 3, 3)}), "not multiples of the first one"),
     "its class-conditional network": (lambda s: s.update({"class_embed.weight": torch.ones(3, 3)}), "UNetCategorial"),
 }
 

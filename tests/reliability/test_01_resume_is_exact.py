@@ -1,4 +1,4 @@
-"""A run that goes on is, bit for bit, the run that never stopped: weights, average, optimizer, time sampler, log.
+"""A run that continues is, bit for bit, the run that never stopped: weights, average, optimizer, time sampler, log.
 
 Not promised: that numbers of another kind of machine, of other versions of packages or of another number of processes
 are the same bits (theme 10 has what is promised then).

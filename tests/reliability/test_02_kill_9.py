@@ -1,4 +1,4 @@
-"""A run that is killed at any moment goes on from its newest whole checkpoint and ends with the same bytes.
+"""A run that is killed at any moment continues from its newest whole checkpoint and ends with the same bytes.
 
 Not promised: that nothing is computed twice (the steps since that checkpoint are), nor that the text log has no gaps.
 The next start removes what a save left that was cut off. ``python -m tests.stress`` kills every program, many times.

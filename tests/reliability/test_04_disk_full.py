@@ -1,4 +1,4 @@
-"""A disk that is full costs a save, never what was saved: the training goes on, and only the last save must succeed.
+"""A disk that is full costs a save, never what was saved: training continues, and only the last save must succeed.
 
 There is no option for it: a save in the middle that fails is told, with the path, what it needs and what is free, and
 tried again at the next; the last one, without which the work would be lost, ends the run with exit code 1. Nothing old

@@ -1,6 +1,6 @@
 """A damaged checkpoint is not used: the newest whole one is, with a warning that says which file is damaged and how.
 
-If none is whole the run stops with exit code 1, and never begins anew by itself. A file that does not belong to a
+If none is whole the run stops with exit code 1, and never starts over by itself. A file that does not belong to a
 checkpoint is no damage: it is not read, and stays. Each damage by itself, and forged files whose hashes fit, are in
 tests/run/test_checkpoint.py, tests/run/test_tensors.py and tests/train/test_state.py.
 """

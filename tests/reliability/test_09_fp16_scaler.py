@@ -1,4 +1,4 @@
-"""Under fp16 the gradient scaler is part of the state: a run that goes on has its scale, and the same bits.
+"""Under fp16 the gradient scaler is part of the state: a run that continues has its scale, and the same bits.
 
 A step whose gradients overflow is left out, of the weights and of the average, and halves the scale; that is no
 divergence. Here a CPU computes in fp16, for which a scaler is put into the engine by hand; that a GPU does the same

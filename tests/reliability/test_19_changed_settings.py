@@ -1,4 +1,4 @@
-"""A run that goes on is the same run: what may change is noted, what is another method or other data is refused.
+"""A run that continues is the same run: what may change is noted, what is another method or other data is refused.
 
 The message lists every difference; where it is meant, ``--change`` names it, and the history of the run tells it for
 good. Every key by itself is in tests/test_settings.py.

@@ -2,7 +2,7 @@
 
 This project has no DataLoader and so none of its workers. An error of the thread that gathers the next batch, or of
 those that decode, ends the run with that error at the step that needed it; a process that dies takes its threads with
-it, and the run goes on from its newest checkpoint (theme 2); one of several processes is theme 26.
+it, and the run continues from its newest checkpoint (theme 2); one of several processes is theme 26.
 """
 
 import os

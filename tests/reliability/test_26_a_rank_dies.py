@@ -1,4 +1,4 @@
-"""If one of several processes dies the launcher ends the others; the run goes on from its newest checkpoint, exactly.
+"""If one of several processes dies the launcher ends the others; the run continues from its newest checkpoint, exactly.
 
 Not promised: that the others go on without it, nor that a launcher notices a process that only hangs.
 """

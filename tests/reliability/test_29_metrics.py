@@ -1,9 +1,9 @@
 """The numbers of ``evaluate`` are those of their definitions, and of nothing but the images.
 
 A set has no distance from itself, distances are symmetric, Gaussians have the closed form, batches play no part, too
-few images are warned of, and FID is torch-fidelity's on the same features. Every formula is held against torch-fidelity
-in tests/evaluate/test_metrics.py, real networks are in tests/evaluate/extractors, several processes and every kind of
-file in tests/evaluate/test_program.py.
+few images are warned of, and FID is torch-fidelity's on the same features. Every formula is held against a public
+implementation in tests/evaluate (test_metrics.py, test_monge.py, test_neighbours.py), real networks are in
+tests/evaluate/extractors, several processes and every kind of file in tests/evaluate/test_program.py.
 """
 
 import numpy as np
@@ -11,12 +11,14 @@ import pytest
 import torch
 
 from ddpm_ip.data.imageset import from_arrays
-from ddpm_ip.evaluate.evaluate import evaluate
+from ddpm_ip.evaluate.evaluate import _no_line, evaluate
 from ddpm_ip.evaluate.extractors.inception import import_torch_fidelity
 from ddpm_ip.evaluate.features import find_extractor
-from ddpm_ip.evaluate.metrics import frechet_distance, moments
+from ddpm_ip.evaluate.metrics import Features, frechet_distance, moments
+from ddpm_ip.metric import METRICS
 
 CPU = torch.device("cpu")
+METRICS_IN_PIXELS = [name for name, metric in METRICS.items() if metric.features == "pool"]
 
 
 def pictures(n: int, seed: int) -> np.ndarray:
@@ -85,3 +87,26 @@ def test_it_is_torch_fidelitys_number_on_the_same_features():
 def test_fewer_images_than_features_are_warned_of():
     assert any("too few for 16 features" in line for line in measured([FAKE[:11]], REAL, ["fid"]).warnings)
     assert measured([FAKE], REAL, ["fid"]).warnings == []
+
+
+def test_what_every_metric_says_of_a_set_itself():
+    found = measured([REAL], REAL, METRICS_IN_PIXELS)
+    assert found.values["MD-pixels"] == pytest.approx(0, abs=1e-20)
+    assert found.values["clipped_density-pixels"] == 1
+    assert found.values["clipped_coverage-pixels"] > 0.9
+    assert found.values["copies-pixels"] == 1
+    assert found.values["FD_inf-pixels"] < measured([FAKE], REAL, ["fid_inf"]).values["FD_inf-pixels"]
+
+
+def test_subsets_that_are_too_small_are_warned_of():
+    (warning,) = measured([FAKE], REAL, ["fid_inf"]).warnings
+    assert "subsets of 7 images and more, too few for 16 features to lie on a line: take 320 images" in warning
+    assert measured([pictures(320, 2)], REAL, ["fid_inf"]).warnings == []
+    wide = Features(50_000, (3, 32, 32), {}, {"pool": np.broadcast_to(np.float32(0), (50_000, 3072))})
+    assert (why := _no_line(METRICS["fid_inf"], wide)) is not None
+    assert why.endswith("3,072 features to lie on a line: take an extractor of fewer")
+
+
+def test_batches_play_no_part_in_any_metric():
+    found = measured(np.array_split(FAKE, [1, 65]), REAL, METRICS_IN_PIXELS).values
+    assert found == pytest.approx(measured([FAKE], REAL, METRICS_IN_PIXELS).values, rel=1e-9)

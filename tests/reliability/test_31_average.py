@@ -1,7 +1,7 @@
 """The averaged weights are ``decay ema + (1 - decay) weights`` after every step, from the first one on.
 
 With ``train.ema_warmup`` the decay rises as it is documented. What is saved is what is sampled from, and a run that
-goes on averages on (theme 1). torch's ``AveragedModel`` and buffers are in tests/test_ema.py.
+continues keeps its average (theme 1). torch's ``AveragedModel`` and buffers are in tests/test_ema.py.
 """
 
 import pytest

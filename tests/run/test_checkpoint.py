@@ -335,7 +335,7 @@ def test_a_folder_that_no_run_wrote_is_no_checkpoint(tmp_path, name):
 
 @pytest.mark.parametrize("config", [None, [], 3, "x", True])
 def test_a_configuration_that_is_none_is_refused(tmp_path, config):
-    with pytest.raises(CheckpointError, match="has a config that is no object"):
+    with pytest.raises(CheckpointError, match="has a config that is not an object"):
         checkpoint.read(with_meta(write(tmp_path, 1), config=config))
 
 

@@ -1,4 +1,4 @@
-"""What was measured of weights lies beside them, and is of these weights or refused."""
+"""What was measured for weights is next to them, and is of these weights or refused."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_what_is_beside_the_weights_is_in_the_folder_itself(tmp_path):
         assert store == Measured.of(HASH, path).at_home() == store.at_home()
         assert store.write("calibration-dpm_solver-10", NUMBERS, {}) == home / "calibration-dpm_solver-10.json"
         assert store.read("calibration-dpm_solver-10")["gammas"] == NUMBERS["gammas"]
-        with pytest.raises(ConfigError, match="of other weights"):
+        with pytest.raises(ConfigError, match="for other weights"):
             Measured.beside("1" * 64, path).read("calibration-dpm_solver-10")
     with pytest.raises(ConfigError, match="SHA-256"):
         Measured.beside("", tmp_path)
@@ -84,7 +84,7 @@ def test_numbers_of_other_weights_are_refused(tmp_path):
     """The name has a part of the hash only, and files can be moved."""
     Measured.of(HASH, tmp_path).write("analytic", NUMBERS, {})
     other = Measured.of(HASH[:16] + 48 * "0", tmp_path)
-    with pytest.raises(ConfigError, match=r"analytic\.json was measured of other weights .* Measure it again"):
+    with pytest.raises(ConfigError, match=r"analytic\.json was measured for other weights .* Measure it again"):
         other.read("analytic", advice="Measure it again")
 
 

@@ -1,6 +1,7 @@
 """The record of where numbers come from stays in proportion to the number of restarts."""
 
 import json
+import sys
 
 import pytest
 
@@ -37,3 +38,16 @@ def test_what_is_no_record_is_left_out():
         {"command": "a"},
     ]
     assert earlier({"command": "b", "earlier": "x"}) == [{"command": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("/venv/bin/ddpm-ip", "ddpm-ip train -e x"),
+        ("/venv/site-packages/ddpm_ip/__main__.py", "python -m ddpm_ip train -e x"),
+        ("/mine/__main__.py", "__main__.py train -e x"),
+    ],
+)
+def test_a_command_is_as_it_can_be_given_again(monkeypatch, program, said):
+    monkeypatch.setattr(sys, "argv", [program, "train", "-e", "x"])
+    assert provenance()["command"] == said

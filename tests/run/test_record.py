@@ -20,6 +20,7 @@ from ddpm_ip.run.record import (
     computed_in_words,
     curve_id,
     identities,
+    network,
     records,
 )
 from ddpm_ip.run.row import row_label
@@ -237,6 +238,13 @@ def test_evaluations_that_measure_the_same_are_known() -> None:
     assert identities(damaged)
     assert not identities(damaged) & identities(row)
     assert identities({"values": {}, "protocol": {}})
+
+
+def test_the_inception_is_that_of_a_version_of_torch_fidelity() -> None:
+    versions = {"torch": "2", "torch-fidelity": "0.4.0"}
+    assert network("inception", versions) == "torch-fidelity 0.4.0"
+    assert [network(name, versions) for name in ("pixels", "dinov2-vit-l-14", None)] == [None] * 3
+    assert network("inception", {}) is None
 
 
 def test_a_sampler_of_which_little_is_known_has_a_label() -> None:

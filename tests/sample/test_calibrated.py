@@ -45,7 +45,7 @@ def command(weights, folder, *more, steps=("--sampler", "ddim", "--steps", "3"))
 
 
 def pictures(folder):
-    return {name: data for name, data in contents(folder).items() if name.endswith(".png")}
+    return {name: data for name, data in contents(folder).items() if name[0].isdigit()}
 
 
 def changed(file, **keys):
@@ -167,7 +167,7 @@ def test_other_weights_have_none(weights, tmp_path, capsys):
     name = calibrated.name_of(DDIM, other._weights.sha256, other.schedule)
     file.rename(file.with_name(f"{name}.json"))
     assert command(weights, tmp_path / "a", "--corrections", "auto") == 2
-    assert "was measured of other weights" in capsys.readouterr().err
+    assert "was measured for other weights" in capsys.readouterr().err
 
 
 def test_a_file_of_weights_has_it_next_to_itself(weights, tmp_path):
@@ -322,7 +322,7 @@ DAMAGES = [
     ({"corrections": [{"name": "time_shift", "variant": "released"}, {"name": "tsr", "k": 0}]}, "k "),
     ({"chosen": 3}, "a chosen that is a number"),
     ({"why": None}, "a why that is empty"),
-    ({"weights": "0" * 64}, "of other weights"),
+    ({"weights": "0" * 64}, "for other weights"),
     ({"settings": {}}, "calibrated for another sampling"),
     ({"settings": {"sampling": [1]}}, "calibrated for another sampling"),
     ({"candidates": [{}]}, "candidates must be objects that have a name"),

@@ -44,7 +44,7 @@ def model(trained: Path) -> Model:
 
 
 def pixels(folder: Path) -> Any:
-    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("[0-9]*.png"))])
 
 
 def made(trained: Path, folder: Path, sampling: Sampling, n: int = 20, **rest: Any) -> dict[str, Any]:

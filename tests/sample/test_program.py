@@ -52,7 +52,7 @@ def test_twenty_different_images_and_nothing_else(trained, tmp_path, expected):
     assert make(trained, tmp_path / "a") == expected
     assert list(expected) == [f"{i:06d}.png" for i in range(20)]
     assert len(set(expected.values())) == 20
-    assert {p.name for p in (tmp_path / "a").iterdir()} == {*expected, "sampling.json"}
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {*expected, "sampling.json", "grid.png"}
     assert pixels(tmp_path / "a").shape == (20, 8, 8)
 
 
@@ -225,7 +225,8 @@ def test_an_npz_holds_the_images_of_the_folder(trained, tmp_path):
     assert str(said) == (tmp_path / "a" / "sampling.json").read_text(), "what the images are made of"
     assert (images.dtype, images.shape) == (np.uint8, (20, 8, 8, 1))
     assert np.array_equal(images[..., 0], pixels(tmp_path / "a"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b.npz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b.grid.png", "b.npz"]
+    assert (tmp_path / "b.grid.png").read_bytes() == (tmp_path / "a" / "grid.png").read_bytes()
     before = hashes(tmp_path)
     shutil.copytree(tmp_path / "a", tmp_path / "b.parts")  # as a kill may leave them when the npz is there
     make(trained, tmp_path / "b.npz")

@@ -91,9 +91,9 @@ def test_whole_times_for_a_network_that_takes_no_others() -> None:
     ("steps", "spacing", "words"),
     [
         (10, "karas", "did you mean karras"),
-        (10, "karras,rho=a", "'rho=a' cannot be; its settings are rho, sigma_min, sigma_max, whole"),
+        (10, "karras,rho=a", "'rho=a' is not possible; its settings are rho, sigma_min, sigma_max, whole"),
         (10, "karras,rho=0.5", "rho must lie in 1..1000"),
-        (10, "karras,rho=nan", "cannot be"),
+        (10, "karras,rho=nan", "is not possible"),
         (10, "quad,rho=2", "it has no settings"),
         (10, "logsnr,sigma_max=500", "must lie in order within the schedule's 0.0100005..157.4"),
         (10, "beta,a=0", "a and b must lie in"),

@@ -120,7 +120,7 @@ def test_what_cannot_be_is_told_with_its_place(override: dict[str, Any], words: 
         ({"sampler.name": "heun", "sampler.order": 3}, "order is one of .*, er_sde, ipndm, ipndm_v or unipc"),
         (
             {"sampler.name": "dpm_solver", "sampler.corrected": True},
-            "corrected: plays no part beside the other",
+            "corrected: plays no part with the other",
         ),
         ({"sampler.name": "ddim", "sampler.eta": True}, "sampler.eta: a number is needed, not true/false"),
         ({"sampler": {"name": "unipc"}, "sampler.order": 2, "sampler.lower_order_final": True}, "final: plays no part"),

@@ -93,7 +93,7 @@ def test_no_two_visits_add_the_same_noise() -> None:
     rows = Rows(Schedule(70_000))
     for t in (65_536.0, 0.5, 0.25):
         rows.add(t, 0.0, rows.x + rows.noise)
-    with pytest.raises(ConfigError, match="noise is told apart"):
+    with pytest.raises(ConfigError, match="there is noise for 65536 whole times"):
         rows.plan()
     quiet = Rows(Schedule(70_000))
     for t in (65_536.0, 0.5, 0.25):

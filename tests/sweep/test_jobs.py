@@ -181,3 +181,10 @@ def test_a_process_ends_with_the_sweep_however_that_ends():
         assert process.poll() is None
         process.stdin.close()
         assert process.wait(timeout=300) == -signal.SIGTERM
+
+
+def test_the_time_that_is_left_is_that_of_the_mean():
+    jobs = World().jobs(2)
+    assert jobs._left(60.0, 6) == "; about 0:02:30 left, if the rest take as long"
+    assert jobs._left(120.0, 2) == "; about 0:01:30 left, if the rest take as long"
+    assert jobs._left(120.0, 1) == ""

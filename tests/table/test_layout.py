@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from ddpm_ip.run.record import Record
 from ddpm_ip.table.averages import compared
-from ddpm_ip.table.layout import as_csv, as_markdown, as_text
+from ddpm_ip.table.layout import _notes_on_metrics, as_csv, as_markdown, as_text
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -86,3 +87,16 @@ def test_what_rounds_to_zero_has_no_sign() -> None:
     averages = compared({"0.9": {**table, "columns": "steps"}})
     assert "0.00 ± 0.00" in averages
     assert "-0.00" not in averages
+
+
+def test_a_table_says_whose_inception_it_was() -> None:
+    versions = ({"torch-fidelity": "0.4.0"}, {"torch-fidelity": "0.5.0"}, {})
+    cells = {i: {"FID": Record("FID", 2.0, extractor="inception", versions=of)} for i, of in enumerate(versions)}
+    said = [f"The Inception is that of torch-fidelity {version}." for version in ("0.4.0", "0.5.0")]
+    assert _notes_on_metrics(cells, 1) == said
+    assert (
+        _notes_on_metrics({0: {"FD-pixels": Record("FD-pixels", 2.0, extractor="pixels", versions=versions[0])}}, 1)[
+            :-1
+        ]
+        == []
+    )

@@ -21,6 +21,7 @@ from tests.tiny import (
     wait_for,
 )
 
+from ddpm_ip import estimate
 from ddpm_ip.cli import main
 from ddpm_ip.commands.compare_samplers import every_sampler
 from ddpm_ip.config import from_dict, load, merge
@@ -149,15 +150,24 @@ def test_two_processes_measure_the_same(folder, expected, capfd):
         assert values(two)[place]["value"] == pytest.approx(cell["value"], rel=1e-6)
 
 
-def test_kept_images_give_the_same_numbers(folder, expected):
+def test_kept_images_give_the_same_numbers_and_the_disk_is_looked_at(folder, expected, monkeypatch, capsys):
     make(folder, steps=[2])
+    told = capsys.readouterr().err
+    assert "estimate: time told with the first images (2 cells, 80 times an image goes through the network)" in told
+    assert "(a picture of each cell)" in told
+    assert "make room" not in told
     made = []
+    monkeypatch.setattr(estimate, "free", lambda path: 1)
     grid = make(folder, made.append, steps=[2], keep_images=True)
+    told = capsys.readouterr().err
+    assert "(all images) of 1 kB that are free" in told
+    assert "make room, leave out --keep_images" in told
     assert made == CELLS[:2], "measured, but the images were not there"
     for place, cell in values(grid).items():
         assert cell["value"] == pytest.approx(values(json.loads(expected["table.json"]))[place]["value"], rel=1e-6)
-    assert len(list((folder / "table").glob("*/images-fixed_large-2-seed0/*.png"))) == 20
+    assert len(list((folder / "table").glob("*/images-fixed_large-2-seed0/0*.png"))) == 20
     make(folder, lambda name: pytest.fail("made anew"), steps=[2], keep_images=True)
+    assert "estimate: " not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["weights", "n_samples", "batch_size", "reference"])

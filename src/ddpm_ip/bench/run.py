@@ -52,7 +52,7 @@ class BenchOptions:
     Args:
         tasks: some of train, sample, data.
         batches: images a step, over all processes; by default 128, 512, 1024, on the CPU 16.
-        against: the systems beside ours, some of plain and diffusers.
+        against: the systems besides ours, some of plain and diffusers.
         steps: timed training steps; by default 30, 15 from batch 1024, and 5 on the CPU.
         out: the JSON file, or a folder for it; see :func:`output`.
     """
@@ -120,7 +120,7 @@ def bench(config: Config, options: BenchOptions) -> list[dict[str, Any]]:
         options: what to measure.
 
     Returns:
-        The rows. One that failed has the reason as its ``error``, and the run goes on.
+        The rows. One that failed has the reason as its ``error``, and the run continues.
 
     Raises:
         UserError: something that the user can put right, before anything is measured.

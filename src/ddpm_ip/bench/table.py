@@ -21,7 +21,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def ratios(rows: Sequence[Row]) -> list[str]:
-    """``train, batch 128: ours / plain: 3.10x, ours / diffusers: 4.02x``, for whatever was measured beside ours."""
+    """``train, batch 128: ours / plain: 3.10x, ours / diffusers: 4.02x``, for whatever was measured besides ours."""
     found: dict[str, list[str]] = {}
     for row in rows:
         if row["ratio_to_ours"] and not row["ours"]:

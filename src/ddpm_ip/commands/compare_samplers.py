@@ -23,6 +23,9 @@ def arguments(p: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.run.builtin import taken
+
+    args.runs = [taken(run) for run in args.runs]
     if args.sampler is None and args.variance is None and args.rows is None:
         args.sampler = every_sampler()
         args.spacing = list(SPACINGS) if args.spacing is None else args.spacing

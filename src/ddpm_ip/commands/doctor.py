@@ -22,7 +22,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"--{next(iter(overrides))} overrides an item of a config: name the config with -c, or -e")
     from ddpm_ip.doctor import as_json, as_text, doctor
     from ddpm_ip.output import say
+    from ddpm_ip.run.builtin import found
 
-    findings = doctor(args.config, overrides, args.exp_dir)
+    findings = doctor(args.config, overrides, args.exp_dir and found(args.exp_dir))
     say(as_json(findings) if args.json else as_text(findings))
     return int(any(finding.level == "problem" for finding in findings))

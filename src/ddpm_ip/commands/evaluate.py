@@ -44,7 +44,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help="a JSON file, to which numbers and protocol are added (default: evaluation.json in the folder "
-        "SAMPLES, or beside a file)",
+        "SAMPLES, or next to a file)",
     )
 
 

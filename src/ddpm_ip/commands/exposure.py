@@ -41,7 +41,7 @@ def arguments(p: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="STEM",
-        help="the figure, STEM.svg, .png and .csv (default: in the folder exposure beside the first weights)",
+        help="the figure, STEM.svg, .png and .csv (default: in the folder exposure next to the first weights)",
     )
 
 
@@ -125,7 +125,7 @@ def _writable(stem: Path) -> Path:
 
 
 def _stem(kept: Sequence[Kept]) -> Path:
-    """Where the figure of one exposure lies, beside its file; of several a name of all of them."""
+    """Where the figure of one exposure is: next to its file; of several, under a name of all of them."""
     first = kept[0].file
     if len(kept) == 1:
         return first.with_suffix("")

@@ -27,6 +27,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ConfigError(f"unexpected argument {rest[0]!r:.80}")
     from ddpm_ip.output import say
     from ddpm_ip.report.page import write_report
+    from ddpm_ip.run.builtin import found
 
-    say(str(write_report(args.runs, args.out, title=args.title)))
+    say(str(write_report([found(run) for run in args.runs], args.out, title=args.title)))
     return 0

@@ -11,16 +11,16 @@ from ddpm_ip import options
 
 def arguments(p: argparse.ArgumentParser) -> None:
     options.add_weights(p)
-    p.add_argument("--n_samples", type=int, required=True, metavar="N", help="how many images")
+    p.add_argument("--n_samples", type=int, default=64, metavar="N", help="how many images (default: %(default)s)")
     p.add_argument(
         "-o",
         "--out",
         "--save_dir",
         dest="save_dir",
         type=Path,
-        required=True,
         metavar="DIR",
-        help="folder for PNG files, or a file that ends in .npz",
+        help="folder for PNG files and grid.png, or a file that ends in .npz (default: a folder in RUN/samples; there, "
+        "images of which neither an option nor the configuration says how are made by dpm_solver_sde in 50 steps)",
     )
     options.add_single(p)
     options.add_guidance(p)
@@ -49,8 +49,10 @@ def arguments(p: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     from ddpm_ip.config import parse_overrides
     from ddpm_ip.interop.find import find_weights
+    from ddpm_ip.run.builtin import ready
     from ddpm_ip.run.log import setup
     from ddpm_ip.sample.program import SampleOptions, configured, sample
+    from ddpm_ip.sample.usual import place, usual
 
     overrides = options.single_overrides(args, parse_overrides(rest))
     setup(None, os.environ.get("RANK", "0") == "0")
@@ -59,5 +61,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     names = ("n_samples", "mode", "n_denoise", "n_progressive", "n_interpolate", "input_dir")
     wanted = {name: getattr(args, name) for name in names}
     sampling = config.sampling if args.guidance is None else config.sampling.guided(args.guidance)
-    sample(config, weights, args.save_dir, SampleOptions(sampling=sampling, **wanted))
+    if (save_dir := args.save_dir) is None:
+        sampling = usual(sampling, config, overrides, args.mode)
+        save_dir = place(weights, args.weights, SampleOptions(sampling=sampling, **wanted))
+        ready(save_dir)
+    sample(config, weights, save_dir, SampleOptions(sampling=sampling, **wanted))
     return 0

@@ -77,6 +77,9 @@ def add_measuring(
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    from ddpm_ip.run.builtin import taken
+
+    args.exp_dir = taken(args.exp_dir)
     if len(_averages(args)) > 1:
         refuse_uncalibrated([args.exp_dir], args, rest)
     measure(args.exp_dir, args, rest)

@@ -17,6 +17,8 @@ from ddpm_ip.data.labels import Labels, found_beside, numbered
 from ddpm_ip.data.npy import Archive, Header, archive, map_npy
 from ddpm_ip.data.source import existing, opened, refusing
 from ddpm_ip.errors import DataError
+from ddpm_ip.files import writing
+from ddpm_ip.places import expanded
 from ddpm_ip.plain import quoted, shown
 
 LABELS = "labels"
@@ -66,7 +68,7 @@ class Npz:
             at the second; else the only one of the two places that has at most 16.
         array: the name of the images among the arrays of an ``.npz`` file.
         labels: the name of the labels among them, where they belong to no images by name; or a ``.npy`` file of labels,
-            here or beside ``root``. Whole numbers (N,) are kept, texts are names, which sorted become classes 0, 1, ...
+            here or next to ``root``. Whole numbers (N,) are kept; texts are names, sorted into the classes 0, 1, ...
     """
 
     name: Literal["npz"] = "npz"
@@ -80,8 +82,8 @@ class Npz:
         """Reads the arrays; nothing in the file is ever unpickled.
 
         Raises:
-            DataError: the file is missing or damaged, or the array is not ``uint8`` images, or not surely so, or which
-                array holds the images is not sure; or labels are asked for that are not there.
+            DataError: the file is missing or damaged; the array is not ``uint8`` images, or it is not certain how they
+                are laid out, or which array holds them; or labels are asked for that are not there.
         """
         path = existing(self.root, "an .npz or .npy file")
         images, labels = read_arrays(path, self.layout, self.array)
@@ -106,6 +108,49 @@ class Npz:
             return None if name is None else Labels(_whole(arrays.read(name), path).astype(np.int64), ())
 
 
+def save_images(path: Path | str, images: UInt8, labels: npt.ArrayLike | None = None) -> Npz:
+    """Keeps images of your own in a file, which a configuration then names as its section ``data``::
+
+        data = ip.save_images("mine.npz", images)
+        run = ip.new("ddpm_ip_digits", data=data, model={"in_channels": 3})
+
+    A run opens its images again whenever it continues, so they have to be where it can find them. ``data.image_size``
+    is their own size.
+
+    Args:
+        path: a file that ends in ``.npz``. One that holds the same images already is left as it is.
+        images: ``uint8`` (N, H, W, C), (N, C, H, W) or (N, H, W), C in 1..16, values 0..255; an array, or anything that
+            NumPy makes one of, such as a tensor on the CPU.
+        labels: whole numbers (N,), from 0; None if there are none.
+
+    Returns:
+        The configuration, with the absolute path.
+
+    Raises:
+        DataError: they are no such images or labels; or the file holds others, and is not touched.
+        UserError: the file cannot be written.
+    """
+    path = expanded(path).absolute()
+    if path.suffix != ".npz":
+        raise DataError(f"{path} is to hold images, and does not end in .npz")
+    found = np.asarray(images).view()  # so that the caller's own array can still be written to
+    pixels = _channels_first(found, path, "auto")
+    numbers = None if labels is None else _whole(np.array(labels), path)
+    given = from_arrays(pixels, numbers, path.stem, pixels.shape[2:])
+    data = Npz(root=str(path), image_size=pixels.shape[2:])
+    if path.exists():
+        if data.open(progress=False).fingerprint != given.fingerprint:
+            raise DataError(
+                f"{path} holds other images already, and was not touched: choose another name, or remove it"
+            )
+        return data
+    arrays: dict[str, Any] = {"images": given.pixels, LAYOUT: np.array("channels_first")}
+    arrays |= {} if given.labels is None else {LABELS: given.labels}
+    with writing(path, error=DataError) as file:
+        np.savez(file, **arrays)
+    return data
+
+
 def read_arrays(
     path: Path, layout: Layout = "auto", array: str | None = None
 ) -> tuple[UInt8, npt.NDArray[np.integer] | None]:
@@ -117,8 +162,8 @@ def read_arrays(
         array: the name of the images; see :class:`Npz`.
 
     Raises:
-        DataError: the file is damaged, or declares more than it has; the array is not ``uint8`` images; which axis
-            holds the channels, or which array the images, is not sure.
+        DataError: the file is damaged, or declares more than it has; the array is not ``uint8`` images; it is not
+            certain which axis holds the channels, or which array the images.
     """
     with _refusing(path):
         if path.suffix == ".npy":
@@ -209,7 +254,7 @@ def read_array(path: Path, name: str, largest: int) -> npt.NDArray[Any]:
     with refusing(f"{path}: its array {name!r} cannot be read"), archive(path) as arrays:
         header = arrays.headers.get(name)
         if header is None:
-            raise ValueError("it is no array of plain numbers" if name in arrays.headers else "it is not there")
+            raise ValueError("it is not an array of plain numbers" if name in arrays.headers else "it is not there")
         if header.n_bytes > largest:
             raise ValueError(f"it has more than {largest:,} bytes")
         return arrays.read(name)

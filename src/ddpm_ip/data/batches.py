@@ -1,9 +1,9 @@
 """CIFAR-10's batches, which are pickles: read as a recording, so that no file can make anything happen.
 
 Nothing is unpickled. :func:`record` walks through the opcodes of a pickle (``pickletools`` names them), knows those
-that lists, texts, numbers and arrays of NumPy are written with, and stops at any other. Where a pickle asks for a
-function or a class, the recording holds its *name*, of four that are allowed; where it asks to call one, the name and
-the arguments. NumPy is handed bytes and a shape, after both were checked.
+that lists, texts, numbers and NumPy's arrays are written with, and stops at any other. Where a pickle asks for a
+function or a class, the recording holds its *name*, one of four that are allowed; where it asks to call one, the name
+and the arguments. NumPy is given bytes and a shape, after both have been checked.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def read_batch(data: bytes, name: str) -> tuple[UInt8, Int64]:
 
     Args:
         data: the whole file.
-        name: of the file; if it is an official one and the MD5 is another, a warning says so.
+        name: of the file; if it is an official one whose MD5 is wrong, a warning says so.
 
     Returns:
         ``uint8`` (N, 3, 32, 32) and ``int64`` (N,), labels 0..9.
 
     Raises:
-        DataError: it is no such batch, whatever it is instead.
+        DataError: it is not such a batch, whatever it is instead.
     """
     with refusing(f"CIFAR-10 {name}: refused, not an official batch", "Fetch the official archive again"):
         if hashlib.md5(data, usedforsecurity=False).hexdigest() != MD5.get(name):
@@ -180,7 +180,7 @@ class _Recorder:
     def _stack_global(self, argument: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise TypeError("it names something by what is no text")
+            raise TypeError("it names something by what is not text")
         self._name(f"{module} {name}")
 
     def _extend(self, values: list[Any]) -> None:
@@ -189,13 +189,13 @@ class _Recorder:
     def _update(self, values: list[Any]) -> None:
         keys = values[::2]
         if len(values) % 2 or not all(isinstance(key, (bytes, str)) for key in keys):
-            raise TypeError("its keys are no texts")
+            raise TypeError("its keys are not texts")
         self._top(dict).update(zip(keys, values[1::2], strict=True))
 
     def _call(self, argument: Any) -> None:
         arguments, name = self.pop(), self.pop()
         if not isinstance(name, Name) or not isinstance(arguments, tuple):
-            raise TypeError("it calls what is no function")
+            raise TypeError("it calls what is not a function")
         self._push(Call(name.text, arguments))
 
     def _build(self, argument: Any) -> None:
@@ -206,10 +206,10 @@ class _Recorder:
 def _pixels(array: Any) -> UInt8:
     """``uint8`` (N, 3, 32, 32) of a recorded array (N, 3072)."""
     if not isinstance(array, Call) or array.name not in _EMPTY or len(array.state) != 1:
-        raise ValueError("its data is no array")
+        raise ValueError("its data is not an array")
     state = array.state[0]
     if not isinstance(state, tuple) or len(state) != 5:
-        raise ValueError("its data is no array")
+        raise ValueError("its data is not an array")
     _, shape, dtype, fortran, raw = state
     kind = dtype.arguments[:1] if isinstance(dtype, Call) and dtype.name == "numpy dtype" else None
     if kind not in (("u1",), (b"u1",), ("|u1",), (b"|u1",)) or not isinstance(raw, bytes) or type(fortran) is not bool:
@@ -225,5 +225,5 @@ def _pixels(array: Any) -> UInt8:
 def _labels(labels: Any) -> Int64:
     """``int64`` (N,)."""
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < CLASSES for label in labels):
-        raise ValueError(f"its labels are no list of whole numbers from 0 to {CLASSES - 1}")
+        raise ValueError(f"its labels are not a list of whole numbers from 0 to {CLASSES - 1}")
     return np.array(labels, dtype=np.int64)

@@ -51,7 +51,7 @@ class Unwritable(UserError):
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a set lies, or would lie.
+    """Where a set is, or would be.
 
     Attributes:
         folder: ``<cache>/<key>``.
@@ -67,8 +67,8 @@ class Entry:
         """The set, if it is there and is what it should be; else None, and a warning says why.
 
         Args:
-            own: this process has just written it: whoever else might write there is not looked at, since some disks
-                know no owners.
+            own: this process has just written it: who else might write there is not checked, since some disks know no
+                owners.
         """
         if not os.path.lexists(self.folder):
             return None
@@ -100,13 +100,13 @@ class Entry:
         return Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.", suffix=".partial", dir=self.folder.parent))
 
     def put_in_place(self, partial: Path, replace: bool) -> bool:
-        """Gives the finished folder its name; with ``replace`` also if there is one, which was found to be of no use.
+        """Gives the finished folder its name; with ``replace`` also if there is one, which was found to be useless.
 
         Returns:
             Whether it has it; another process may have been faster, whose set is the same.
 
         Raises:
-            OSError: it cannot be had.
+            OSError: the name cannot be given.
         """
         for file in partial.iterdir():
             file.chmod(0o644)  # whatever the umask: what all may write is not trusted
@@ -153,7 +153,7 @@ class Entry:
             raise ValueError(f"its labels are said to be in {str(about['labels'])[:80]!r}, not in {LABELS}")
         bits = about.get("bits")
         if not (bits is None or (type(bits) is int and 0 <= bits <= 16)):
-            raise ValueError("its bits are no number")
+            raise ValueError("its bits are not a number")
         pixels = self._array(PIXELS, own)
         labels = np.array(self._array(LABELS, own)) if about["labels"] else None
         bad = tuple(BadImage(*_typed(pair, (str, str))) for pair in about["bad"])
@@ -197,7 +197,7 @@ class Entry:
 
 
 def find(listing: Listing, recipe: Recipe, cache: str | None) -> Entry:
-    """Where a set lies, or would lie.
+    """Where a set is, or would be.
 
     Args:
         listing: the files.

@@ -99,7 +99,7 @@ def decode(
 
     Args:
         source: a file, or the bytes of one.
-        where: how the image is called in an error.
+        where: what the image is called in an error.
         image_size: height and width of the result, or the one number that they are.
         channels: 1 (gray), 3 (RGB) or 4 (RGBA).
         center_crop: side of the square that is cut out of the middle first.
@@ -134,8 +134,8 @@ def read(
 ) -> Image.Image:
     """The upright 8-bit image in its own size: mode ``L`` if the file is gray, else ``RGB``; with ``alpha`` ``RGBA``.
 
-    Its ``info`` has :data:`BITS` if the file had 16 bits a pixel. ``before`` is told the number of pixels before memory
-    is taken for them.
+    Its ``info`` has :data:`BITS` if the file had 16 bits a pixel. ``before`` is called with the number of pixels before
+    memory is taken for them.
 
     Raises:
         UnusableImage: anything is wrong with it.
@@ -245,7 +245,7 @@ def _eight_bit(image: Image.Image, where: str, alpha: bool) -> Image.Image:
 
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    """A loaded image in a mode; itself, not a copy, if it has it."""
+    """A loaded image in a mode; itself, not a copy, if it has that mode already."""
     image.load()
     return image if image.mode == mode else image.convert(mode)
 

@@ -284,7 +284,7 @@ def _refuse(listing: Listing, outcome: _Outcome, on_bad: OnBad) -> None:
     """Stops before the set appears.
 
     Raises:
-        DataError: unusable images under ``error``, nothing but unusable images, or another number than was listed.
+        DataError: unusable images under ``error``, nothing but unusable images, or a different number than was listed.
     """
     found = len(outcome.labels) + len(outcome.bad)
     if found != listing.count:

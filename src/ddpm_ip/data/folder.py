@@ -14,7 +14,7 @@ from ddpm_ip.data.decode import ImageSize
 from ddpm_ip.data.decoded import Item, Listing, Mode, OnBad, Recipe, open_decoded
 from ddpm_ip.data.imageset import ImageSet
 from ddpm_ip.data.labels import PREFIX, Labels, by_file, by_prefix, by_subfolder, found_beside
-from ddpm_ip.data.passed_over import SUFFIXES, is_taken, lookalikes, passed_over
+from ddpm_ip.data.passed_over import GRID, MARK, SUFFIXES, is_taken, lookalikes, passed_over
 from ddpm_ip.data.source import existing
 from ddpm_ip.errors import DataError
 
@@ -23,9 +23,9 @@ from ddpm_ip.errors import DataError
 class Folder:
     """All image files below a folder, sorted by path.
 
-    Files count as images by their suffix; hidden files and folders are passed over, and links to folders. Of files that
-    look like images and are not taken a warning says how many, which, and how to use them. When every image lies in a
-    subfolder, the names of the first-level subfolders, sorted, are the classes, and labels number them, unless
+    Files count as images by their suffix; hidden files and folders are passed over, and so are links to folders. A
+    warning says how many files look like images and are not taken, which they are, and how to use them. If every image
+    is in a subfolder, the names of the first-level subfolders, sorted, are the classes, and labels number them, unless
     ``labels`` says otherwise.
 
     Attributes:
@@ -123,7 +123,7 @@ def _sorted(files: Iterable[tuple[Path, bool]], root: Path) -> list[Path]:
 def _files(root: Path) -> Iterator[tuple[Path, bool]]:
     """All files below a folder, and links to folders, and whether each is taken for an image; in the order of the disk.
 
-    Nothing is said of what is in hidden folders.
+    Nothing is said of what is in hidden folders, nor of the grid that ``ddpm-ip sample`` leaves with its images.
 
     Raises:
         DataError: it is no folder, or a folder cannot be listed.
@@ -135,7 +135,8 @@ def _files(root: Path) -> Iterator[tuple[Path, bool]]:
     for folder, subfolders, files in os.walk(root, onerror=refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         yield from ((path, False) for name in subfolders if (path := Path(folder, name)).is_symlink())
-        yield from ((Path(folder, name), is_taken(name)) for name in files)
+        no_sample = GRID if MARK in files else None
+        yield from ((Path(folder, name), is_taken(name)) for name in files if name != no_sample)
 
 
 def _identity(path: Path, root: Path) -> str:

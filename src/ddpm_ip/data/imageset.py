@@ -18,9 +18,9 @@ from ddpm_ip.errors import DataError
 Int64 = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
-    """Images, all of one size, ready to be indexed.
+    """Images, all of one size, ready to be indexed: what ``open()`` of each source gives.
 
     Attributes:
         pixels: read-only ``uint8`` (N, C, H, W), in memory or a memory map, C in 1..16. C-contiguous except when it is
@@ -31,8 +31,8 @@ class ImageSet:
             they come from.
         bad: the images that could not be used and were left out.
         classes: the names of labels 0, 1, ..., where the source has names.
-        original_sizes: (width, height, how many) before resizing, the most frequent first; empty if there was nothing
-            to decode.
+        original_sizes: (width, height, number of images) before resizing, the most frequent first; empty if there was
+            nothing to decode.
         passed_over: files next to the images that were not taken.
         bits: of the images that had 16 bits, how many of them the largest value needs, at least 8 of those in color;
             None if there was no such image.
@@ -47,6 +47,10 @@ class ImageSet:
     original_sizes: tuple[tuple[int, int, int], ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
     bits: int | None = None
+
+    def __repr__(self) -> str:
+        labels = "" if self.labels is None else ", with labels"
+        return f"<{self.name}: {len(self):,} images {' x '.join(map(str, self.shape))}{labels}>"
 
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
@@ -100,7 +104,7 @@ def from_arrays(
 
     Raises:
         DataError: there is no image, images have no pixels, labels and images differ in number, a label is beyond
-            int64, or the size is none.
+            int64, or the size is not possible.
     """
     if len(pixels) == 0:
         raise DataError(f"{name}: there is no image in it")

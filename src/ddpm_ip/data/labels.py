@@ -1,7 +1,7 @@
-"""Labels that the images do not bring along: of a CSV file beside them, or of their file names.
+"""Labels that do not come with the images: from a CSV file next to them, or from their file names.
 
-A label is a whole number or a name. Where all of a set are whole numbers they are kept as they are; else all are names,
-which sorted become the classes 0, 1, ...
+A label is a whole number or a name. If all labels of a set are whole numbers, they are kept as they are; else all are
+names, which sorted become the classes 0, 1, ...
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Labels(NamedTuple):
 
 
 def check_labels(labels: Int64 | None, name: str, classes: int) -> None:
-    """Refuses to train a network of so many classes on images without labels, or with labels of other classes.
+    """Refuses to train a network of this many classes on images without labels, or with labels of other classes.
 
     Args:
         labels: int64 (N,), or of each that occurs one; None if there are none.
@@ -71,7 +71,7 @@ def check_labels(labels: Int64 | None, name: str, classes: int) -> None:
 
 
 def without_images(labels: Int64, classes: int) -> str:
-    """Which of so many classes have no images and so can only be noise, for a person; empty if all have some."""
+    """Which classes have no images and so can only be noise, in words for a person; empty if all have some."""
     used = set(np.unique(labels).tolist())
     count = classes - sum(0 <= label < classes for label in used)
     first = list(islice((str(n) for n in range(classes) if n not in used), NAMED + 1))
@@ -124,8 +124,8 @@ def by_subfolder(files: Sequence[str]) -> Labels | None:
 def by_file(path: Path, files: Sequence[str], root: Path) -> Labels:
     """The labels of a CSV file: a line for every image, with its path and its label.
 
-    Columns are told apart by their names in the first line (``file`` or ``path`` and the like, ``label`` or ``class``
-    and the like), if it has both; without such a line there are two, path and label. Between columns stands a comma, a
+    Columns are found by their names in the first line (``file`` or ``path`` and the like, ``label`` or ``class`` and
+    the like), if it has both; without such a line there are two, path and label. Columns are separated by a comma, a
     semicolon or a tab.
 
     Args:
@@ -134,7 +134,7 @@ def by_file(path: Path, files: Sequence[str], root: Path) -> Labels:
         root: where they lie, for errors.
 
     Raises:
-        DataError: the file cannot be read, or images and lines do not go together.
+        DataError: the file cannot be read, or its lines do not match the images.
     """
     known, label_of = frozenset(files), dict[str, str]()
     twice, strange = dict[str, None](), dict[str, None]()
@@ -172,7 +172,7 @@ def found_beside(given: str, root: Path, what: str) -> Path:
         beside = (root if root.is_dir() else root.parent) / path
         found = next((one for one in (path, beside) if one.is_file()), None)
         if found is None and (path.exists() or beside.exists()):
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
     except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, no such home
         raise DataError(f"data.labels: {shown(given)} cannot be read: {reason(error)}. It should be {what}") from None
     if found is None:
@@ -214,7 +214,7 @@ def _columns(row: Sequence[str]) -> tuple[tuple[int, int], bool]:
     """The places of path and label, and whether the row names the columns.
 
     Raises:
-        ValueError: which columns they are is not sure.
+        ValueError: it is not certain which columns they are.
     """
     plain = [cell.strip().lower() for cell in row]
     found = [[i for i, cell in enumerate(plain) if cell in names] for names in (FILE_COLUMNS, LABEL_COLUMNS)]

@@ -1,8 +1,8 @@
 """NumPy's files, ``.npy`` and ``.npz``, read without trust: the header first, memory afterwards, never an object.
 
 A header is a Python dictionary as text (the format is described in ``numpy.lib.format``). NumPy evaluates it as an
-expression; here it is matched, and what an array of plain numbers or text needs is all that matches. A size that a
-header declares must be the size that is there.
+expression; here it is matched by a pattern that allows only what an array of plain numbers or text needs. The size that
+a header declares must be the size that is there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PLAIN = re.compile(r"[<>=|]?(?:\?|[bB]|[biufcUSmM]\d{1,7}(?:\[\w{1,5}\])?)")
 
 
 class Header(NamedTuple):
-    """What an ``.npy`` file says of its array.
+    """What an ``.npy`` file says about its array.
 
     Attributes:
         shape: at most 32 axes.
@@ -59,7 +59,7 @@ class Header(NamedTuple):
 
 
 def read_header(file: BinaryIO) -> Header:
-    """The header at the beginning of a file, which is then at the first byte of the array.
+    """The header at the beginning of a file, whose position is then the first byte of the array.
 
     Raises:
         ValueError: it is none, or not that of an array of plain numbers or text.
@@ -85,7 +85,7 @@ def read_header(file: BinaryIO) -> Header:
     try:
         return Header(shape, np.dtype(descr), entries["fortran_order"] == "True")
     except TypeError:
-        raise ValueError(f"it holds {descr!r}, which is no kind of number") from None
+        raise ValueError(f"it holds {descr!r}, which is not a kind of number") from None
 
 
 def map_npy(file: BinaryIO) -> npt.NDArray[Any]:
@@ -152,7 +152,7 @@ class Archive:
             return None
         header = self.headers[name]
         if header is None or header.shape or header.dtype.kind != "U" or header.n_bytes > MAX_TEXT:
-            raise ValueError(f"its array {quoted(name)} is no text, or too long")
+            raise ValueError(f"its array {quoted(name)} is not text, or is too long")
         return str(self.read(name)[()])
 
     def _header(self, name: str) -> Header | None:

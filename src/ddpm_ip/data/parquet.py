@@ -41,7 +41,7 @@ class Parquet:
         image_column: by default the first struct column with a field ``bytes``, or the first binary column.
         label_column: a column of whole numbers, or of texts that are names (sorted, over all shards of the split, they
             become the classes 0, 1, ...). By default ``label``, if there is one and it holds integers. Names of
-            integers are read where Hugging Face's ``datasets`` left them (a ``ClassLabel``).
+            integers are read if Hugging Face's ``datasets`` wrote them (a ``ClassLabel``).
         image_size: height and width after resizing (see :func:`ddpm_ip.data.decode.fit`), or one number for both.
         mode: ``rgb``, ``gray``, ``rgba`` (four channels), or ``auto``: gray or RGB, as the first readable image is.
         center_crop: side of the square cut out of the middle before resizing.
@@ -260,7 +260,7 @@ def _rows(shard: Path, image: str, label: str | None, number: Mapping[Any, int])
 
 
 def _refuse_bombs(file: Any, shard: Path) -> int:
-    """Refuses row groups that unpack to what no images do, before they are read.
+    """Refuses row groups that unpack to more than images can, before they are read.
 
     Returns:
         The bytes of the largest one, and so of its largest value, of which each row may have a copy.
@@ -292,7 +292,7 @@ def _label(number: Any, column: str, where: str) -> int:
     whole = type(number) is int or (isinstance(number, float) and number.is_integer())
     if not whole or not -(2**63) <= number < 2**63:
         raise DataError(
-            f"{where}: the label {number!r:.80} of the column {quoted(column)} is no whole number of 64 bits; convert "
-            "the column, or name another by data.label_column"
+            f"{where}: the label {number!r:.80} of the column {quoted(column)} is not a whole number of 64 bits; "
+            "convert the column, or name another by data.label_column"
         )
     return int(number)

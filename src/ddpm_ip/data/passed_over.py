@@ -61,6 +61,8 @@ _SIGNATURES = (
     (0, b"\0\0\x01\0", "icon", ""),
     (128, b"DICM", "DICOM", ""),
 )
+# In a folder of samples: what says of what they are made, and the picture of the first, which is no sample itself.
+MARK, GRID = "sampling.json", "grid.png"
 _HEAD = 132  # bytes that are looked at
 _NAMED = 5  # files that are named of each kind
 _HEIF_ADVICE = "pip install pillow-heif, or convert them to PNG"
@@ -97,7 +99,7 @@ def is_taken(name: str) -> bool:
 
 
 def passed_over(paths: Iterable[Path], root: Path) -> tuple[PassedOver, ...]:
-    """What is to be said of files that are not taken, those that look like images first.
+    """What to say about files that are not taken, those that look like images first.
 
     Args:
         paths: files for which :func:`is_taken` is False, and folders that are links.
@@ -122,7 +124,7 @@ def lookalikes(passed: Sequence[PassedOver]) -> str:
 
 
 def _kind(path: Path) -> tuple[str, str]:
-    """What a file is, and how to use it; no advice if it is no image."""
+    """What a file is, and how to use it; no advice if it is not an image."""
     suffix = path.suffix.lower()
     other = ("other files", "")
     if path.name.startswith(".") or suffix in OTHER:
@@ -139,7 +141,7 @@ def _kind(path: Path) -> tuple[str, str]:
 
 
 def _form(begins: bytes) -> tuple[str, str] | None:
-    """The format of what begins so, and the suffix that it should have."""
+    """The format of a file with this beginning, and the suffix that it should have."""
     for offset, signature, form, taken in _SIGNATURES:
         if begins[offset:].startswith(signature):
             return form, taken

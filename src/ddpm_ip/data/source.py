@@ -1,4 +1,4 @@
-"""What every reader of data shares: a file opened without waiting, limits before memory, one error for all faults."""
+"""What all readers of data share: files opened without waiting, limits checked before memory is taken, one error."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def head(path: Path, n_bytes: int) -> bytes:
 
 @contextmanager
 def refusing(what: str, advice: str = "") -> Iterator[None]:
-    """Tells of whatever goes wrong while bytes are interpreted that may be damaged or made to do harm.
+    """Reports whatever goes wrong while bytes are interpreted that may be damaged or made to do harm.
 
     Args:
         what: the file and what it should be, such as ``a.npz: not a readable .npz file``.
@@ -92,7 +92,7 @@ def refusing(what: str, advice: str = "") -> Iterator[None]:
 
 
 def refuse_bomb(n_bytes: int, packed: int) -> None:
-    """Refuses what unpacks to far more than pictures do, before memory is taken for it.
+    """Refuses what would unpack to far more than pictures do, before memory is taken for it.
 
     Args:
         n_bytes: unpacked, as the file declares it.

@@ -13,7 +13,7 @@ from ddpm_ip.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Unknown:
-    """Images of which the size alone is known, as an imported network makes them; they cannot be opened.
+    """Images of which only the size is known, as an imported network makes them; they cannot be opened.
 
     Attributes:
         image_size: height and width, or one number for both.
@@ -35,5 +35,5 @@ class Unknown:
         )
 
     def some_labels(self) -> Labels | None:
-        """Nothing is known of any."""
+        """None: nothing is known about them."""
         return None

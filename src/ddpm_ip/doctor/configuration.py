@@ -102,7 +102,7 @@ def _sampling(config: Config) -> Iterable[Finding]:
 
 def _evaluation(config: Config) -> Iterable[Finding]:
     """Whether train.eval has its extractor's weights; without them training refuses to start."""
-    from ddpm_ip.evaluate.extractors.weights import DINOV2, INCEPTION, find_weights, weights_folders
+    from ddpm_ip.evaluate.extractors.weights import DINOV2, INCEPTION, find_weights
 
     chosen = config.train.eval
     file = {"inception": INCEPTION, **DINOV2}.get(chosen.extractor)
@@ -110,9 +110,9 @@ def _evaluation(config: Config) -> Iterable[Finding]:
         yield Finding(
             "problem",
             "train.eval",
-            f"{file.name} is not here, without which training with train.eval.extractor {chosen.extractor} does not "
-            "start",
-            f"put it into {weights_folders()[0]}, from {file.url}; or choose --train.eval.extractor pixels",
+            f"{file.name} ({file.megabytes:,} MB) is not here, without which training with train.eval.extractor "
+            f"{chosen.extractor} does not start",
+            f"choose --train.eval.extractor pixels, or fetch it: {file.command()}",
         )
     if chosen.every and file is not None and config.model.in_channels not in (1, 3):
         yield Finding(

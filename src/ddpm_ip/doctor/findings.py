@@ -13,7 +13,7 @@ class Finding:
     """One line of the report.
 
     Args:
-        level: a ``problem`` must be cured, a ``note`` be known.
+        level: a ``problem`` must be fixed, a ``note`` should be known.
         what: the thing.
         text: its state.
         cure: what to do, where there is something.
@@ -26,7 +26,7 @@ class Finding:
 
 
 def as_text(findings: Sequence[Finding]) -> str:
-    """One screen: a line for each finding, its cure beneath."""
+    """One screen: a line for each finding, and below it how to fix it."""
     width = max(len(f.what) for f in findings)
     lines = []
     for f in findings:

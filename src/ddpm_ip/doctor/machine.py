@@ -105,7 +105,7 @@ def extras() -> Iterable[Finding]:
 class Torchvision:
     """ddpm-ip does not need torchvision, but one that does not fit torch breaks other packages.
 
-    It is imported by a process of its own, where a broken one harms nothing, while the other checks go on.
+    It is imported by a process of its own, where a broken one harms nothing, while the other checks continue.
     """
 
     def __init__(self) -> None:
@@ -139,17 +139,16 @@ class Torchvision:
 
 def weights() -> Iterable[Finding]:
     """Whether the Inception's weights are here and whole."""
-    from ddpm_ip.evaluate.extractors.weights import INCEPTION, find_weights, weights_folders
+    from ddpm_ip.evaluate.extractors.weights import INCEPTION, find_weights
     from ddpm_ip.run.checkpoint import sha256
 
     path = find_weights(INCEPTION)
-    get = f"from {INCEPTION.url}"
     if path is None:
-        text = f"{INCEPTION.name} is not here, so neither FID nor IS can be measured"
-        yield Finding("note", "weights", text, f"put it into {weights_folders()[0]}, {get}")
+        text = f"{INCEPTION.name} ({INCEPTION.megabytes} MB) is not here, so neither FID nor IS can be measured"
+        yield Finding("note", "weights", text, INCEPTION.command())
     elif (found := sha256(path)) != INCEPTION.sha256:
         text = f"{path} is damaged: its SHA-256 begins {found[:8]}, not {INCEPTION.sha256[:8]}"
-        yield Finding("problem", "weights", text, f"remove it, and fetch it again {get}")
+        yield Finding("problem", "weights", text, f"remove it, and fetch it again: {INCEPTION.command(path.parent)}")
     else:
         yield Finding("OK", "weights", f"{path} (SHA-256 {found[:8]})")
 
@@ -182,7 +181,7 @@ def dinov2() -> Iterable[Finding]:
             sound.append(f"{name} ({state})")
         else:
             text = f"{path} is damaged: {found} instead of {wanted}"
-            yield Finding("problem", "DINOv2", text, f"remove it, and fetch it again from {file.url}")
+            yield Finding("problem", "DINOv2", text, f"remove it, and fetch it again: {file.command(path.parent)}")
     if sound:
         yield Finding("OK", "DINOv2", ", ".join(sound))
     elif not any(map(find_weights, DINOV2.values())):

@@ -31,7 +31,8 @@ from ddpm_ip.data.decode import MAX_CHANNELS
 from ddpm_ip.errors import ConfigError, DataError, UserError
 from ddpm_ip.evaluate.features import Extractor, foreign, identity_of
 from ddpm_ip.evaluate.images import Source, from_first, from_set, gathered, rank, refuse_widths
-from ddpm_ip.evaluate.metrics import Features, Moments, Rows, Sums
+from ddpm_ip.evaluate.metrics import Features, Moments, Sums
+from ddpm_ip.evaluate.rows import Rows
 from ddpm_ip.files import Shape, read_json, reading, write_json
 from ddpm_ip.images import UInt8
 from ddpm_ip.places import expanded
@@ -307,7 +308,7 @@ def _key(images: ImageSet, how: Pass) -> str:
 
 
 def _begin(folder: Path, scratch: Path) -> Path:
-    """A folder for what is being made: beside its later place, or ``scratch``."""
+    """A folder for what is being made: next to its later place, or ``scratch``."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))

@@ -22,7 +22,7 @@ BLOCK = 256  # images at once; on the CPU a quarter
 
 
 def check_sampling(config: Config) -> None:
-    """Says before the first step what would be said when a run makes its first images, or its network is sampled.
+    """Raises before the first step what would be raised when a run makes its first images, or its network is sampled.
 
     Raises:
         ConfigError: such images cannot be made.
@@ -47,7 +47,7 @@ def check_sampling(config: Config) -> None:
 class Judge:
     """Judges a model as ``train.eval`` says: always the same starting noise, so that values can be compared.
 
-    How the samples are made says :meth:`ddpm_ip.config.Config.sampling_in_training`. All processes share them; only the
+    :meth:`ddpm_ip.config.Config.sampling_in_training` says how the samples are made. All processes share them; only the
     first has anything to do after that.
 
     Args:
@@ -56,8 +56,8 @@ class Judge:
         model: the averaged network as it is sampled.
 
     Raises:
-        UserError: the extractor cannot be had or does not give what the metrics need, or there are too few images for
-            them; said before the first step rather than at the first evaluation.
+        UserError: the extractor is missing or does not give what the metrics need, or there are too few images for
+            them; raised before the first step rather than at the first evaluation.
     """
 
     def __init__(self, config: Config, images: ImageSet, model: Model) -> None:

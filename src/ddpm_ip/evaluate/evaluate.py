@@ -16,16 +16,14 @@ from ddpm_ip.evaluate.collect import Pass, Wanted, collect, extract, reference_f
 from ddpm_ip.evaluate.extractors.inception import Inception
 from ddpm_ip.evaluate.features import Extractor, identity_of
 from ddpm_ip.evaluate.images import Source, from_first, open_samples
-from ddpm_ip.evaluate.metrics import COMPUTE, Features, subset_size
+from ddpm_ip.evaluate.metrics import COMPUTE, Features, subset_size, subset_sizes
 from ddpm_ip.evaluate.statistics import TRUST, Statistics, check_use
 from ddpm_ip.images import UInt8
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import INCEPTION, METRICS, Metric, chosen
 from ddpm_ip.run.provenance import versions
-from ddpm_ip.run.record import Evaluation, described, short
+from ddpm_ip.run.record import Evaluation, described, network, short
 from ddpm_ip.run.row import ROW, row_label
-
-PUBLISHED = 50_000  # images behind a published FID
 
 Reference = ImageSet | Statistics
 
@@ -49,7 +47,7 @@ def evaluate(
         n_images: how many samples, the first; None for all.
 
     Raises:
-        UserError: the samples or the extractor are of no use, or there are fewer images than were asked for.
+        UserError: the samples or the extractor cannot be used, or there are fewer images than were asked for.
     """
     source = samples if isinstance(samples, Source) else open_samples(samples)
     return Evaluator(extractor, metrics, device).evaluate(source, reference, n_images)
@@ -90,7 +88,7 @@ class Evaluator:
         return evaluation
 
     def check(self, reference: ImageSet, n_images: int) -> None:
-        """Says before samples are made what :meth:`compare` would say after that; looks at two images of the reference.
+        """Raises before samples are made what :meth:`compare` would raise later; looks at two images of the reference.
 
         Raises:
             UserError: the extractor does not give what a metric needs, or there are too few images for it.
@@ -108,7 +106,7 @@ class Evaluator:
             What the numbers follow from, on the first process; None on the others, which are not needed any more.
 
         Raises:
-            UserError: as :func:`evaluate`; that features do not fit together, on every process.
+            UserError: as :func:`evaluate`; if features do not fit together, on every process.
         """
         with enough_memory(self._too_large):
             return self._compare(source, reference, n_images)
@@ -210,7 +208,7 @@ class Evaluator:
         return {**protocol, "line": _line(protocol)}
 
     def _warnings(self, reference: Reference, fake: Features, real: Features | None) -> list[str]:
-        """Caveats of comparing the numbers with others."""
+        """Caveats for comparing the numbers with others."""
         found = []
         for kind, moments in fake.moments.items():
             fewest = min(fake.count, real.count) if real is not None else fake.count
@@ -219,13 +217,9 @@ class Evaluator:
                     f"{fewest:,} images are too few for {moments.dimensions:,} features ({kind}): their covariance is "
                     "singular, and the Fréchet distance far too large"
                 )
-        if isinstance(self.extractor, Inception) and fake.count < PUBLISHED:
-            biased = " and ".join(value.inception for m in self._metrics if m.biased for value in m.values)
-            if biased:
-                found.append(
-                    f"{biased}: a smaller number of images gives a larger value. Published ones are of {PUBLISHED:,} "
-                    f"images, this of {fake.count:,}"
-                )
+        if isinstance(self.extractor, Inception):
+            found += _fewer_than_published(self._metrics, fake.count)
+        found += [why for metric in self._metrics if metric.extrapolated and (why := _no_line(metric, fake))]
         if real is not None:
             found += [TRUST] if isinstance(reference, Statistics) else _mismatches(reference, fake, real)
             for metric in self._metrics:
@@ -259,7 +253,8 @@ class Comparison:
         """The numbers, which may take a minute. Uses no random numbers but its own.
 
         Args:
-            device: where the distances of precision and recall are taken; all else is computed by NumPy.
+            device: where distances between images are taken, and what is sorted or summed over all of them; the rest
+                is computed by NumPy.
         """
         values: dict[str, float] = {}
         for metric, names in self.names.items():
@@ -293,6 +288,29 @@ def _other_widths(fake: Features, real: Features, kind: str) -> str | None:
     )
 
 
+def _no_line(metric: Metric, fake: Features) -> str | None:
+    smallest, width = subset_sizes(fake.count)[0], fake.rows[metric.features].shape[1]
+    if smallest >= 2 * width:  # an estimate: below the number of features the covariance is singular
+        return None
+    enough = subset_sizes(20 * width)[0] >= 2 * width
+    cure = f"take {20 * width:,} images" if enough else "take an extractor of fewer"
+    return (
+        f"{metric.name} is extrapolated from subsets of {smallest:,} images and more, too few for {width:,} features "
+        f"to lie on a line: {cure}"
+    )
+
+
+def _fewer_than_published(metrics: Sequence[Metric], count: int) -> list[str]:
+    found = []
+    for published in dict.fromkeys(m.published for m in metrics if m.published is not None and count < m.published):
+        names = " and ".join(value.inception for m in metrics if m.published == published for value in m.values)
+        found.append(
+            f"{names}: a smaller number of images gives a larger value. Published ones are of {published:,} "
+            f"images, this of {count:,}"
+        )
+    return found
+
+
 def _mismatches(reference: ImageSet, fake: Features, real: Features) -> list[str]:
     found = []
     if fake.shape != real.shape:
@@ -308,6 +326,8 @@ def _line(p: Mapping[str, Any]) -> str:
     """A protocol in one line."""
     shape = " x ".join(map(str, p["image_shape"]))
     extractor = described(p["extractor"], p["extractor_identity"])
+    if (whose := network(p["extractor"], p["versions"])) is not None:
+        extractor += f" of {whose}"
     parts = [extractor, f"{p['n_images']:,} images {shape}, rounding {p['rounding']}"]
     if "reference" in p:
         what = "statistics taken on trust," if "n_reference" not in p else f"{p['n_reference']:,} of"

@@ -26,7 +26,7 @@ from ddpm_ip.precise import precise
 
 @runtime_checkable
 class Extractor(Protocol):
-    """What turns images into features; anybody's own will do (docs/EVALUATION.md).
+    """What turns images into features; you can write your own (docs/EVALUATION.md).
 
     Attributes:
         name: names the numbers, as in ``FD-name``.
@@ -76,8 +76,8 @@ class Pixels:
 def pixels(images: UInt8) -> npt.NDArray[np.float64]:
     """The images themselves: ``uint8`` (N, C, H, W) to (N, C H W) in [0, 1].
 
-    Exact, needs no weights, and sees what it sees: means, contrasts and correlations of pixels, not objects. The
-    Fréchet distance in these features is called FD-pixels; it is no FID.
+    Exact, needs no weights, and sees means, contrasts and correlations of pixels, not objects. The Fréchet distance in
+    these features is called FD-pixels; it is not FID.
     """
     return images.reshape(len(images), -1).astype(np.float64) / 255
 
@@ -126,10 +126,10 @@ def identity_of(extractor: Extractor) -> dict[str, Any]:
 
 @contextmanager
 def foreign(subject: str) -> Iterator[None]:
-    """Tells of whatever somebody else's code raises, also where it ends the program by ``sys.exit``.
+    """Reports whatever somebody else's code raises, even if it ends the program by ``sys.exit``.
 
-    Ctrl-C, a signal and the want of memory are nobody's mistake, and stay what they are. ``os._exit`` and crashes
-    cannot be caught.
+    Ctrl-C, a signal and a lack of memory are nobody's mistake, and stay what they are. ``os._exit`` and crashes cannot
+    be caught.
 
     Args:
         subject: the beginning of the sentence, to which "raised ..." is added.
@@ -178,7 +178,7 @@ GROUP = "ddpm_ip.extractors"
 
 
 def _installed(name: str) -> str | None:
-    """The ``package.module:object`` that an installed package calls so; None if the name is one itself.
+    """The ``package.module:object`` that an installed package offers under a name; None if the name is one itself.
 
     Raises:
         ConfigError: nobody offers it, or two packages mean different things by it.

@@ -1,4 +1,4 @@
-"""What two random halves of the real data are apart: differences far below it mean nothing."""
+"""How far apart two random halves of the real data are: differences far below that mean nothing."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def open_samples(samples: Path | str | Iterable[UInt8], about: Mapping[str, Any]
             are composited on white, unless that file says that the images have 4 ``channels``.
 
     Raises:
-        DataError: there are none, or they are of no use.
+        DataError: there are none, or they cannot be used.
     """
     if isinstance(samples, str):  # which is an iterable, too
         samples = Path(samples)
@@ -192,7 +192,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def is_jpeg(item: Item) -> bool:
-    """Whether an image is one, by the bytes that it begins with."""
+    """Whether an image is a JPEG, by the bytes that it begins with."""
     if isinstance(item.source, bytes):
         return item.source.startswith(JPEG)
     try:
@@ -237,7 +237,7 @@ def _mark_inside(samples: Path) -> dict[str, Any]:
 
 
 def _refuse_long(mark: Mapping[str, Any]) -> None:
-    """Refuses what would fill a screen: settings are few, and short words.
+    """Refuses what would fill a screen: settings are few, and consist of short words.
 
     Raises:
         ValueError: there are longer ones, or more.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,20 +11,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ddpm_ip.evaluate.monge import monge_distance
+from ddpm_ip.evaluate.neighbours import clipped_density_coverage, precision_recall
+from ddpm_ip.evaluate.neighbours import copies as share_of_copies
+from ddpm_ip.evaluate.rows import PIECE, SEED, Rows
 from ddpm_ip.metric import METRICS
 from ddpm_ip.precise import place
 
 Float64 = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.floating]
 
 # torch-fidelity's settings, which are those of the papers.
 SPLITS = METRICS["isc"].parts
 SUBSETS = METRICS["kid"].parts
 NEIGHBOURS = METRICS["prc"].fewest - 1
 
-DISTANCES = 16_000_000  # held at once, 128 MB
+COVERED = METRICS["cdc"].fewest - 1
 UNKNOWN = sys.maxsize  # how many images statistics are of: as many as one likes
-SAME = 1e-13  # squared distances below this share of the squared lengths are rounding alone, and are 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +145,12 @@ def sfid(fake: Features, real: Features, device: torch.device) -> tuple[float, .
     return (frechet_distance(fake.moments["spatial"], real.moments["spatial"]),)
 
 
+@computes("fid_inf")
+def fid_inf(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """The Fréchet distance of pool features, of infinitely many samples."""
+    return (extrapolated_distance(fake.rows["pool"], real.rows["pool"], device),)
+
+
 @computes("isc")
 def isc(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
     """The class score and its deviation."""
@@ -158,7 +166,25 @@ def kid(fake: Features, real: Features, device: torch.device) -> tuple[float, ..
 @computes("prc")
 def prc(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
     """Precision and recall in pool features."""
-    return precision_recall(fake.rows["pool"], real.rows["pool"], device)
+    return precision_recall(fake.rows["pool"], real.rows["pool"], device, NEIGHBOURS)
+
+
+@computes("mind")
+def mind(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """The Monge distance of pool features."""
+    return (monge_distance(fake.rows["pool"], real.rows["pool"], device),)
+
+
+@computes("cdc")
+def cdc(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """Clipped density and clipped coverage in pool features."""
+    return clipped_density_coverage(fake.rows["pool"], real.rows["pool"], device, COVERED)
+
+
+@computes("copies")
+def copies(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
+    """The share of copies in pool features."""
+    return (share_of_copies(fake.rows["pool"], real.rows["pool"], device),)
 
 
 def subset_size(name: str, fake: int, real: int) -> int:
@@ -166,7 +192,7 @@ def subset_size(name: str, fake: int, real: int) -> int:
     return min(METRICS[name].subset or fake, fake, real)
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def frechet_distance(a: Moments, b: Moments, root: Float64 | None = None) -> float:
     """The Fréchet distance of the Gaussians fitted to two sets.
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^{1/2})``
@@ -175,9 +201,13 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     of the root is the sum of the singular values of ``C1^{1/2} C2^{1/2}``. Taken from the eigenvalues of ``C1 C2``, as
     is usual, the rounding of every eigenvalue that should be 0 would enter as its root: 1e-8 each, of which there are
     many as soon as there are fewer images than features. What rounding leaves below 0 is 0.
+
+    Args:
+        a, b: of the two sets.
+        root: :func:`_root` of b, where it is known.
     """
     difference = (a.origin - b.origin) + (a.offset - b.offset)
-    cross = np.linalg.svd(_root(a).T @ _root(b), compute_uv=False).sum()
+    cross = np.linalg.svd(_root(a).T @ (_root(b) if root is None else root), compute_uv=False).sum()
     distance = difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross
     return max(0.0, float(distance))
 
@@ -196,6 +226,39 @@ def _symmetric_root(matrix: Float64) -> Float64:
     values, vectors = np.linalg.eigh(matrix)
     root: Float64 = vectors * np.sqrt(np.clip(values, 0, None))
     return root
+
+
+def extrapolated_distance(fake: Rows, real: Rows, device: torch.device) -> float:
+    """The Fréchet distance, less what there being finitely many samples adds to it; may be a little below 0.
+
+    (Chong & Forsyth 2020; the subsets are those of dgm-eval, Stein et al. 2023, where it is FD-infinity.) What is added
+    falls with their number N as 1/N, as soon as N is well above the number of features. So a line is fitted to the
+    distances of random subsets over 1/N; its value at 0 is the result. All real images are taken, as they are.
+
+    Args:
+        fake, real: features (N, D) and (M, D), N at least 20.
+        device: where moments are summed; a few rows at a time, so that memory stays flat.
+    """
+    random, sizes = np.random.default_rng(SEED), subset_sizes(len(fake))
+    whole = _moments_of(real, np.arange(len(real)), device)
+    root, distances = _root(whole), []
+    for size in sizes:
+        some = _moments_of(fake, np.sort(random.choice(len(fake), size, replace=False)), device)
+        distances.append(frechet_distance(some, whole, root))
+    _, at_zero = np.polyfit(1 / sizes, distances, 1)
+    return float(at_zero)
+
+
+def subset_sizes(count: int) -> npt.NDArray[np.int64]:
+    """Of the subsets of so many samples: 15 from 5,000, or from a tenth of them, to all."""
+    return np.linspace(min(5000, max(count // 10, 2)), count, 15).astype(np.int64)
+
+
+def _moments_of(rows: Rows, order: npt.NDArray[np.int64], device: torch.device) -> Moments:
+    sums = Sums()
+    for piece in np.array_split(order, -(-len(order) // PIECE)):
+        sums.add(torch.from_numpy(rows[piece]).to(place(device)))
+    return sums.moments()
 
 
 def class_score(logits: Rows, splits: int = SPLITS) -> tuple[float, float]:
@@ -258,43 +321,6 @@ def _cubic(x: Float64, y: Float64, origin: Float64) -> Float64:
     return kernel
 
 
-def precision_recall(fake: Rows, real: Rows, device: torch.device, k: int = NEIGHBOURS) -> tuple[float, float]:
-    """The share of samples that lie among the real images, and of real images that lie among the samples.
-
-    (Kynkäänniemi et al. 2019.) A point lies among a set if it is within the ball of one of its points, whose radius is
-    the distance to that point's k-th neighbour in the set.
-
-    Args:
-        fake, real: features (N, D) and (M, D), N and M above k; may be memory maps.
-        device: where the distances are taken, in float64; a few rows at a time, so that memory stays flat.
-        k: which neighbour.
-    """
-    sets = [torch.from_numpy(np.ascontiguousarray(rows)) for rows in (fake, real)]
-    device = place(device)
-    radii = [
-        torch.cat([d.kthvalue(k + 1, dim=1).values for d in _squared_distances(rows, rows, device)]) for rows in sets
-    ]
-    precision, recall = (
-        torch.cat([(d <= radius).any(dim=1) for d in _squared_distances(points, among, device)]).double().mean().item()
-        for points, among, radius in ((sets[0], sets[1], radii[1]), (sets[1], sets[0], radii[0]))
-    )
-    return precision, recall
-
-
-def _squared_distances(points: Tensor, others: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """(rows, len(others)) of a few points at a time, in order; ``others`` stays on the device in its own precision."""
-    others = others.to(device)
-    # Any origin gives the same distances. From 0 they would be small differences of large numbers.
-    origin = torch.stack([part.double().sum(dim=0) for part in torch.split(others, 4096)]).sum(dim=0) / len(others)
-    squares = torch.cat([((part.double() - origin) ** 2).sum(dim=1) for part in torch.split(others, 4096)])
-    for part in torch.split(points, max(1, DISTANCES // len(others))):
-        x = part.to(device).double() - origin
-        products = torch.cat([x @ (y.double() - origin).T for y in torch.split(others, 4096)], dim=1)
-        lengths = (x**2).sum(dim=1, keepdim=True) + squares
-        distances = lengths - 2 * products
-        yield distances.masked_fill_(distances <= SAME * lengths, 0.0)
-
-
 def _random() -> np.random.RandomState:
-    """The generator that torch-fidelity draws with, and its seed: other draws would be other numbers."""
-    return np.random.RandomState(2020)
+    """The generator that torch-fidelity draws with."""
+    return np.random.RandomState(SEED)

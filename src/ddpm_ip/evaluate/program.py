@@ -55,7 +55,7 @@ class EvaluateOptions:
         extractor: see :func:`ddpm_ip.evaluate.features.find_extractor`.
         out: the JSON file; None for :func:`default_out`.
         batch_size: images at once; None for 256 on a GPU and 32 on a CPU.
-        n_samples: the first so many images; None for all.
+        n_samples: take the first that many images; None for all.
     """
 
     reference: str
@@ -166,7 +166,7 @@ def _is_configuration(text: str) -> bool:
 
 
 def _instead_of_keys(text: str, name: str) -> str:
-    """How to say of a reference what a message about its data advises to say by a key."""
+    """How to do for a reference what a message about its data advises to do with a key."""
     if text in NAMED:
         return f"With --reference {text}, --reference_root FOLDER says where the data are"
     if RunFolder(Path(text)).is_one:
@@ -191,7 +191,7 @@ def _jpeg(reference: DataConfig | StatisticsFile) -> str | None:
 
 
 def default_out(samples: Path) -> Path:
-    """``evaluation.json`` in a folder of samples; beside a file, ``NAME.evaluation.json``."""
+    """``evaluation.json`` in a folder of samples; next to a file, ``NAME.evaluation.json``."""
     return samples / "evaluation.json" if samples.is_dir() else samples.with_name(f"{samples.stem}.evaluation.json")
 
 

@@ -1,8 +1,8 @@
-"""References that are no images but their statistics: ``mu`` and ``sigma`` of Inception features, in an ``.npz`` file.
+"""References that are not images but statistics: ``mu`` and ``sigma`` of Inception features, in an ``.npz`` file.
 
-pytorch-fid, clean-fid and EDM keep references so, and guided-diffusion's ``VIRTUAL_*.npz`` files hold them beside
-10,000 of the images. Nothing in such a file says which images they are of, how these were resized, and which Inception
-network saw them. That is taken on trust, and an evaluation says so.
+pytorch-fid, clean-fid and EDM keep references in this form, and guided-diffusion's ``VIRTUAL_*.npz`` files hold them
+next to 10,000 of the images. Nothing in such a file says which images they are of, how these were resized, and which
+Inception network saw them. That is taken on trust, and an evaluation says so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TRUST = (
     "the reference is statistics (mu, sigma): which images they are of, how these were resized, and which Inception "
     "network saw them is not in the file and was taken on trust"
 )
-IMAGES = {"arr_0", "images"}  # what guided-diffusion's reference files and others hold beside the statistics
+IMAGES = {"arr_0", "images"}  # what guided-diffusion's reference files and others hold besides the statistics
 
 
 def holds_statistics(path: Path) -> bool:
@@ -35,7 +35,7 @@ def holds_statistics(path: Path) -> bool:
 
 
 def what_it_is(path: Path, problem: str) -> str:
-    """Such a file and a problem in words, and what to do to use images that are in it."""
+    """A file of statistics and a problem with it in words, and how to use images that are in it."""
     advice = "".join(
         f". To use its images ({name}), save them in a file of their own: np.savez(path, images=...)"
         for name in sorted(array_names(path) & IMAGES)[:1]
@@ -44,7 +44,7 @@ def what_it_is(path: Path, problem: str) -> str:
 
 
 def check_use(path: Path, extractor: str, metrics: Sequence[str]) -> None:
-    """Says before any work what such a file is of no use for.
+    """Refuses before any work what such a file cannot be used for.
 
     Args:
         path: the file.
@@ -70,7 +70,7 @@ class Statistics:
     Attributes:
         path: the file.
         sha256: of the file, hexadecimal.
-        moments: of 2,048 features, of nobody knows how many images.
+        moments: of 2,048 features, of an unknown number of images.
     """
 
     path: Path
@@ -84,12 +84,12 @@ class Statistics:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this reference from others."""
+        """What distinguishes this reference from others."""
         return self.sha256
 
     @property
     def features(self) -> Features:
-        """All that is known of the images."""
+        """All that is known about the images."""
         return Features(UNKNOWN, (), {"pool": self.moments}, {})
 
 

@@ -1,8 +1,8 @@
 """The program ``calibrate``: the corrections that weights, a sampler and its times need, fitted to what is measured.
 
-No image is compared by a trained network, unless somebody names one: states are held against what follows from the
-training images alone (:mod:`ddpm_ip.exposure.fit`), finished images by a distance that a few thousand of them can tell
-(:mod:`ddpm_ip.exposure.mismatch`). The corrections are kept beside the weights, for ``--corrections auto``.
+No trained network compares the images, unless somebody names one: states are compared with what follows from the
+training images alone (:mod:`ddpm_ip.exposure.fit`), finished images by a distance that a few thousand of them determine
+(:mod:`ddpm_ip.exposure.mismatch`). The corrections are kept next to the weights, for ``--corrections auto``.
 """
 
 from __future__ import annotations
@@ -150,13 +150,13 @@ def calibrate(config: Config, weights: Weights, sampling: Sampling, options: Cal
 
 
 def _filled(sampling: Sampling, config: Config, store: Measured, model: Model) -> Sampling:
-    """The same with nothing left open but ``auto``, which is there."""
+    """The same with everything filled in except ``auto``, which is there."""
     plain = calibrated.base(sampling).filled(config.diffusion.var_type)
     return replace(filled(plain, config, store, model), corrections=with_auto(sampling).corrections)
 
 
 def with_auto(sampling: Sampling) -> Sampling:
-    """The same where calibrated corrections come last, if ``auto`` does not say where."""
+    """The same with ``auto`` as the last correction, if it is not among them yet."""
     there = any(isinstance(c, Auto) for c in sampling.corrections)
     return sampling if there else replace(sampling, corrections=(*sampling.corrections, Auto()))
 
@@ -164,7 +164,7 @@ def with_auto(sampling: Sampling) -> Sampling:
 def _measured(
     generator: Generator, sampling: Sampling, source: ImageSet, options: CalibrateOptions
 ) -> tuple[Trial, Truth]:
-    """What candidates are held against, and what the network says of true states.
+    """What candidates are compared with, and what the network says of true states.
 
     Args:
         generator: of the sampling without a correction.
@@ -181,7 +181,7 @@ def _measured(
 
 
 def undoable(config: Config) -> float | None:
-    """The strength of the perturbation behind the weights, as ``ip_emulator`` has it; None where it is no one number.
+    """The strength of the perturbation behind the weights, as ``ip_emulator`` has it; None if it is no single number.
 
     It is 0 where nothing was perturbed. A strength by time, step, image or chance, and clean targets of ``pred_x0`` and
     ``pred_v``, have no such number: what they did to a network, its slope says (:mod:`ddpm_ip.exposure.truth`).
@@ -199,7 +199,7 @@ def undoable(config: Config) -> float | None:
 
 
 def _real(source: ImageSet, generator: Generator, options: CalibrateOptions) -> tuple[Target, Mismatch]:
-    """What candidates are held against: the energies of all real images, and statistics of some."""
+    """What candidates are compared with: the energies of all real images, and statistics of some."""
     most = max(options.n, MOST_NUMBERS // math.prod(source.shape))
     which = chosen(of_classes(source, generator), most, options.seed)
     device = generator.model.device

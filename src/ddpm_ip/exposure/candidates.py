@@ -16,7 +16,7 @@ from ddpm_ip.exposure.fit import Balance, Fitted, Method, Scale, Target, Watch, 
 from ddpm_ip.exposure.mismatch import Mismatch
 from ddpm_ip.exposure.truth import Truth
 from ddpm_ip.sample.calibrated import placed
-from ddpm_ip.sample.generator import Generator, Model
+from ddpm_ip.sample.generator import Generator, Sampled
 from ddpm_ip.sampler.correction import Auto, Correction, IPEmulator
 from ddpm_ip.sampler.correction.auto import items
 from ddpm_ip.sampler.sampling import Sampling
@@ -49,7 +49,7 @@ class Candidate:
 
     @property
     def share(self) -> float:
-        """Of the mismatch without it, what is left; 1 where there was none."""
+        """The share of the mismatch without it that is left; 1 where there was none."""
         return self.mismatch / self.before if self.before > 0 else 1.0
 
     @property
@@ -77,7 +77,7 @@ class Trial:
         n: images.
     """
 
-    model: Model
+    model: Sampled
     sampling: Sampling
     target: Target
     judge: Mismatch
@@ -85,7 +85,7 @@ class Trial:
 
     @property
     def taken(self) -> set[str]:
-        """The names of the corrections that the sampling has anyhow."""
+        """The names of the corrections that the sampling has anyway."""
         return {c.name for c in self.sampling.corrections}
 
     def generator(self, chain: Sequence[Correction] = ()) -> Generator:
@@ -160,7 +160,7 @@ def _of_few_numbers(trial: Trial, known: Truth, gamma: float | None, plain: Fitt
 
 
 def _judged(trial: Trial, name: str, correction: Correction | None, plain: Fitted) -> Iterator[Candidate]:
-    """A correction, judged on fewer images; nothing where there is none, or it cannot be made with."""
+    """A correction, judged on fewer images; nothing if there is none, or if images cannot be made with it."""
     if correction is None or correction.name in trial.taken:
         return
     try:

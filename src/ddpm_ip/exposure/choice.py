@@ -22,7 +22,7 @@ STRENGTHS = (0.5, 0.75, 1.25)  # of gains, as exponents, that a search in featur
 
 
 class Chosen(NamedTuple):
-    """What is used, and of what.
+    """What is used, and what it was chosen from.
 
     Attributes:
         best: what is used.
@@ -38,7 +38,7 @@ class Chosen(NamedTuple):
 
 
 def choose(tried: Sequence[Candidate]) -> Candidate:
-    """What to use: balanced bands where they take away enough, else nothing; another only where it is clearly better.
+    """What to use: balanced bands if they remove enough, else nothing; another candidate only if it is clearly better.
 
     The mismatch is not the distance that counts in the end, so small differences decide nothing.
     """
@@ -93,7 +93,7 @@ def _distance(one: Candidate, evaluator: Evaluator, source: ImageSet) -> float:
 
 
 def stronger(correction: Correction, strength: float) -> Correction:
-    """Gains to a power; another correction as it is."""
+    """Gains to a power; any other correction unchanged."""
     if not isinstance(correction, BandGains):
         return correction
 

@@ -1,6 +1,6 @@
 """What is measured of exposure bias, as files and pages say it: named curves over t, each with its uncertainty.
 
-This module knows names and files alone; no torch is loaded. The measurements are in their own modules.
+This module knows only names and files, and loads no torch. The measurements are in their own modules.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Kind:
     Attributes:
         title: a few words, for an axis.
         meaning: one sentence for a reader who sees it for the first time: what it is, and what no bias would look like.
-        none: the value that it has everywhere where there is no exposure bias; None where there is no such value.
+        none: the value that it has everywhere if there is no exposure bias; None if there is no such value.
     """
 
     title: str
@@ -56,13 +56,13 @@ class Curve:
             raise ValueError("a curve has a value, a standard error and an interval at each time")
 
     def known(self) -> dict[float, float]:
-        """The values by time, but for those that are no finite number: there nothing could be measured."""
+        """The values by time, without those that are not finite: there nothing could be measured."""
         return {t: value for t, value in zip(self.t, self.value, strict=True) if math.isfinite(value)}
 
 
 @dataclass(frozen=True, repr=False)
 class Exposure:
-    """What was measured of one network and one way to sample it.
+    """What was measured for one network and one way to sample it.
 
     Attributes:
         label: as a row of a table is called, with the number of steps: ``ddim, 10 steps``.
@@ -105,7 +105,11 @@ class Exposure:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any], origin: str) -> Exposure:
-        """From what a file holds; other keys are passed over.
+        """From what a file holds; other keys are ignored.
+
+        Args:
+            found: plain values, as of :meth:`to_dict`.
+            origin: the file, for messages.
 
         Raises:
             ConfigError: it is no such file.

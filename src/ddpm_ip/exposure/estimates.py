@@ -1,7 +1,7 @@
 r"""Curves from sums, each with its standard error and a 95 % interval.
 
-The standard error is the spread of the replicates of the bootstrap, and the interval is the value and 1.96 of it to
-both sides. Two things are not left to the bootstrap:
+The standard error is the spread of the replicates of the bootstrap, and the interval extends 1.96 standard errors to
+both sides of the value. Two things are not left to the bootstrap:
 
 * A standard deviation of n numbers is too small in the mean, by ``1 / (4 n)`` of itself if they are normal. Over
   thousands of pixels that is more than the error, so it is added.

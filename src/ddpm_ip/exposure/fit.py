@@ -4,16 +4,16 @@ A true state ``x_s = alpha_s x_0 + sigma_s eps`` has, in each band b of frequenc
 
     T_b(s) = alpha_s^2 E_b[x_0] + sigma_s^2 E_b[eps],
 
-which follows from the training images alone. A sampled one has another, too little where a step forgets that x_0 is not
-known (too little noise), too much where the predicted noise is too small. Many walks go side by side
-(:mod:`ddpm_ip.exposure.lockstep`); after each step the gains are chosen that give each band its energy, they are
-applied, and the next step begins from states that are right: later gains do not mend what earlier ones have left.
+which follows from the training images alone. A sampled one has a different energy: too little where a step forgets that
+x_0 is not known (too little noise), too much where the predicted noise is too small. Many walks run side by side
+(:mod:`ddpm_ip.exposure.lockstep`); after each step, gains are chosen that give each band its energy and are applied, so
+that the next step begins from states that are right: later gains need not mend what earlier ones have left.
 
     balance:  x_s <- w_b x_s                         w_b^2 = T_b / E_b[x_s]
     both:     x_s <- A_b alpha_s x_0 + B_b (x_s - alpha_s x_0),   A_b^2 = E_b[x_0 on true states] / E_b[x_0 in sampling]
     scale:    eps <- eps / lambda,  with the lambda that brings all bands nearest to T_b
 
-The energies of n walks are known to about ``sqrt(2 / n)`` of their size, and so are the gains. To shrink them towards 1
+The energies of n walks are known to about ``sqrt(2 / n)`` of their size, and so are the gains. Shrinking them towards 1
 where they are within their error was tried and made images worse (benchmarks/results/h200_calibration_trial.json):
 small errors of the same sign at every step add up.
 The family of corrections is that of ``band_gains``; to

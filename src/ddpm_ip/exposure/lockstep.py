@@ -91,7 +91,7 @@ class Lockstep:
             block.seen = None
 
     def change(self, block: Standing, change: Tensor, weights: Sequence[float]) -> None:
-        """Adds a change (B, C, H, W) to the state of a block and to its memories, each so often as ``weights`` say."""
+        """Adds a change (B, C, H, W) to the state of a block and to its memories, each as often as ``weights`` say."""
         moved = [
             z if w == 0 or z is None else z + w * change
             for w, z in zip(weights, [block.x, *block.memories], strict=True)

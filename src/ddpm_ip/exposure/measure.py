@@ -49,7 +49,7 @@ class Real:
 
     Attributes:
         pixels: (N, C, H, W) on the CPU, N >= 1: ``uint8``, or float32 in [-1, 1].
-        labels: int64 (N,), what the network is told of them; None for an unconditional network.
+        labels: int64 (N,), what the network is told about them; None for an unconditional network.
     """
 
     pixels: Tensor
@@ -102,7 +102,7 @@ def last_point(plan: Plan) -> Point:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """One generator and real images, and what is to be measured of them.
+    """One generator and real images, and what is to be measured.
 
     Attributes:
         generator: how images are made.
@@ -251,7 +251,7 @@ class Measurement:
 
     @cached_property
     def points(self) -> list[Point]:
-        """Where the walk is looked at, but for its end."""
+        """Where the walk is looked at, except for its end."""
         return points(self.generator.plan)
 
     @cached_property

@@ -1,4 +1,4 @@
-r"""How far images are from real ones without any network: a distance that a small sample can tell.
+r"""How far images are from real ones, without any network: a distance that a small sample determines.
 
 Of each image, in gray and two differences of colours (of other channels as they are): the mean, and in each of four
 bands of frequencies (:mod:`ddpm_ip.exposure.bands`) the logarithm of its energy and how it is spread, ``E|x| / rms``.

@@ -21,7 +21,7 @@ LEAST = 20  # numbers, for the transformations to hold
 
 
 def p_values(numbers: Tensor) -> Tensor:
-    """How likely numbers as far from normal are, if they are normal: (K,) for each column of (N, K), N >= 20.
+    """How likely numbers this far from normal are, if they are normal: (K,) for each column of (N, K), N >= 20.
 
     A column without any spread has NaN.
     """

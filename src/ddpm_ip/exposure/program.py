@@ -1,6 +1,6 @@
-"""The program ``exposure``: curves of exposure bias for weights and ways to sample them, kept beside the weights.
+"""The program ``exposure``: curves of exposure bias for weights and ways to sample them, kept next to the weights.
 
-A file holds what was measured of one sampling (:mod:`ddpm_ip.exposure.curves`). What is there already is not measured
+A file holds what was measured for one sampling (:mod:`ddpm_ip.exposure.curves`). What is there already is not measured
 again; a call that asks for more measures what is missing, and adds it.
 """
 
@@ -126,7 +126,7 @@ def refuse_uncalibrated(config: Config, weights: Weights, samplings: Sequence[Sa
     """Names every calibration that ``auto`` needs and that is not there, before anything is measured.
 
     Raises:
-        ConfigError: one is missing, or of no use.
+        ConfigError: one is missing, or cannot be used.
     """
     store, missing = Measured.of(weights.sha256, Path(weights.origin)), []
     for sampling in samplings:
@@ -140,7 +140,7 @@ def refuse_uncalibrated(config: Config, weights: Weights, samplings: Sequence[Sa
 
 
 def with_usual_steps(sampling: Sampling, config: Config) -> Sampling:
-    """With :data:`USUAL_STEPS` where nobody says how many, at most all that the model has."""
+    """With :data:`USUAL_STEPS` where no number of steps is given, at most all that the model has."""
     if sampling.steps is not None or listed(sampling.spacing) is not None:
         return sampling
     return replace(sampling, steps=min(USUAL_STEPS, config.diffusion.total_steps))
@@ -164,7 +164,7 @@ def exposure_of(subject: Subject, sampling: Sampling, options: ExposureOptions) 
     there = () if found is None else found[1]
     missing = tuple(m for m in MEASURES if m in options.measures and (options.again or m not in there))
     if found is not None and not missing:
-        log.info("%s has it already; --again measures it anew", store.file(name))
+        log.info("%s has it already; --again measures it once more", store.file(name))
         return Kept(found[0], store.file(name))
     together(model.engine, lambda: store.refuse_unwritable(name))
     if measurement.n < options.n:

@@ -20,7 +20,7 @@ MANY = 500  # images: a choice by fewer is left to chance
 
 
 def told(trial: Trial, known: Truth, chosen: Chosen, gamma: float | None) -> dict[str, Any]:
-    """All of a calibration but its settings; see :func:`ddpm_ip.sample.calibrated.keep`.
+    """Everything in a calibration except its settings; see :func:`ddpm_ip.sample.calibrated.keep`.
 
     Args:
         trial: how candidates were judged.
@@ -53,7 +53,7 @@ def why(chosen: Chosen) -> str:
     if best.name != NONE:
         return f"{best.name} leaves {best.share:.2f} times the mismatch that there is without a correction."
     if not others:
-        return "Nothing is corrected: there is nothing to try beside what this sampling corrects already."
+        return "Nothing is corrected: there is nothing to try besides what this sampling corrects already."
     if plain.before == 0:
         return "Nothing is corrected: there is no mismatch."
     least = min(others, key=lambda c: c.share)

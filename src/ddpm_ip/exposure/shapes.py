@@ -20,7 +20,7 @@ TSR_SIGMAS = (0.1, 0.15, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 3.0)
 
 
 def table(times: Sequence[float], scales: Sequence[float]) -> EpsilonScaling:
-    """Epsilon scaling by numbers at times, in any order; of a time that is there twice the last."""
+    """Epsilon scaling by numbers at times, in any order; of a time that is there twice, the last number counts."""
     rising = {t: min(max(s, LEAST), MOST_SCALE) for t, s in sorted(zip(times, scales, strict=True), key=lambda p: p[0])}
     if len(rising) < 2:
         return EpsilonScaling(next(iter(rising.values())))

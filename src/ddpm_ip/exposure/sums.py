@@ -2,7 +2,7 @@
 
 In a Poisson bootstrap an image counts, in each replicate, as often as a Poisson number of mean 1 says (Hanley &
 MacGibbon 2006; Chamandy et al. 2012). The number is a function of (seed, image, replicate), so sums over blocks and
-over processes can be taken in any order, and all that is measured of an image moves together.
+over processes can be taken in any order, and everything that is measured of an image counts equally often.
 
 Sums are float64. A variance is the mean of squares less the square of the mean, which loses ``mean^2 / variance`` times
 1e-16: images are in [-1, 1], and nothing here is nearer to that than 1e-9.

@@ -26,7 +26,7 @@ class Compared(NamedTuple):
     Attributes:
         given: at the times that were asked for.
         optimised: at those that ``ddpm-ip times`` finds.
-        command: what samples at the better ones.
+        command: the command that samples at the better ones.
     """
 
     given: Calibration
@@ -35,7 +35,7 @@ class Compared(NamedTuple):
 
     @property
     def better(self) -> str:
-        """Which leaves the smaller mismatch, in a sentence."""
+        """Which times leave the smaller mismatch, in a sentence."""
         given, optimised = self.given.mismatch, self.optimised.mismatch
         if optimised < given:
             return f"Optimised times leave the smaller mismatch: {optimised:.3g} instead of {given:.3g}."
@@ -48,10 +48,10 @@ class Compared(NamedTuple):
 
 
 def calibrate_with_times(config: Config, weights: Weights, sampling: Sampling, options: CalibrateOptions) -> Compared:
-    """Calibrates at given and at optimised times; these are found first, where nobody did it. All processes call this
+    """Calibrates at given and at optimised times; the latter are found first if need be. All processes call this
     together.
 
-    The teacher of the times is that of ``ddpm-ip times``, iPNDM, with the corrections that the sampling has anyhow.
+    The teacher of the times is that of ``ddpm-ip times``, iPNDM, with the corrections that the sampling has anyway.
 
     Args:
         config: of the model.

@@ -4,9 +4,9 @@ r"""What a network says of true states ``x_t = alpha x_0 + sigma eps``, at the l
 
 An optimal network's error is orthogonal to what it says, so its slope is 1. A factor on all that it says shows as the
 slope: the optimal network of input perturbation of strength gamma has ``1 / (1 + gamma^2)`` where the image can be told
-from the noise or there is noise alone, and up to 1 where it cannot, and one that is not trained to the end has less
-than 1. Dividing by the slope (``epsilon_scaling``) takes the factor back; whether that helps a
-sampling is another question, since its steps have errors of their own.
+from the noise or there is only noise, and up to 1 where it cannot; one that is not trained to the end has less than 1.
+Dividing by the slope (``epsilon_scaling``) undoes the factor; whether that helps a sampling is another question, since
+its steps have errors of their own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The U-Net of ``openai/guided-diffusion`` and ``openai/improved-diffusion``: ADM, ADM-IP, DDPM-IP's and their kin.
+"""The U-Net of ``openai/guided-diffusion`` and ``openai/improved-diffusion``: ADM, ADM-IP, DDPM-IP and their kin.
 
 Sizes, classes, a learned variance, whether residual blocks halve, and whether time scales and shifts a norm follow
 from names and shapes. Heads, the order of the attention's channels and the noise schedule do not: they come from what
@@ -228,7 +228,7 @@ def _published(sizes: _Sizes, classes: int | None) -> tuple[dict[str, Any], dict
 
 
 def _heads(typical: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is assumed of a network, beside what is given: heads are given by their number or their width."""
+    """What is assumed of a network, besides what is given: heads are given by their number or their width."""
     said = given.get("model")
     said = said if isinstance(said, Mapping) else {}
     if said.get("name") == "adm":  # a configuration of this network, which leaves out what is as usual here

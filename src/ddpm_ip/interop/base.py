@@ -1,8 +1,8 @@
 """What a foreign format has to say for itself.
 
-A format is a module of this room with two functions: ``recognises(path) -> bool``, which looks at names and keys alone
-and runs nothing of what it finds, and ``convert(path, given) -> Imported``. One that is known by the names of its
-tensors alone, in whichever file they lie, has the same two of a :class:`State` (:class:`KeyedFormat`).
+A format is a module of this room with two functions: ``recognises(path) -> bool``, which looks only at names and keys
+and runs nothing of what it finds, and ``convert(path, given) -> Imported``. A format that is known by the names of its
+tensors alone, in whichever file they are, has the same two for a :class:`State` (:class:`KeyedFormat`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Imported(NamedTuple):
         averaged: whether they are an average; ``unknown`` where nothing says it.
         assumed: what the source does not say and was assumed, a sentence each, for people.
         files: the files that were read, by which the source is known.
-        notes: what the source says of sampling and this program does otherwise unless it is asked, likewise.
+        notes: what the source says about sampling that this program does differently unless asked, likewise.
     """
 
     format: str

@@ -54,12 +54,12 @@ class Exported(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What a run knows of weights.
+    """What a run knows about weights.
 
     Attributes:
         provenance: of the processes that trained them, the newest first.
         history: of the configuration.
-        results: the numbers that were measured of these weights, and of no others.
+        results: the numbers that were measured for these weights, and for no others.
         imported: where imported weights came from.
     """
 
@@ -75,7 +75,7 @@ def card(config: Config, weights: Weights, source: Path, about: Exported) -> str
     Args:
         config: with which the weights are sampled.
         weights: the exported ones.
-        source: where they were found; the folder of their run has what was measured of them.
+        source: where they were found; the folder of their run has what was measured for them.
         about: what was exported.
     """
     facts = facts_of(weights, source)

@@ -62,7 +62,7 @@ def convert(path: Path, given: Mapping[str, Any]) -> Imported:
         model["dropout"] = left_open("model", {"dropout": model["dropout"]}, given)[0]["dropout"]
     classes = theirs.get("num_class_embeds")
     if classes is not None and (type(classes) is not int or classes < 1):
-        raise CheckpointError(f"{shown(file)}: num_class_embeds is no number of classes")
+        raise CheckpointError(f"{shown(file)}: num_class_embeds is not a number of classes")
     channels, out = model["in_channels"], theirs.get("out_channels", unet2d.DEFAULTS["out_channels"])
     if out not in (channels, 2 * channels):
         raise CheckpointError(

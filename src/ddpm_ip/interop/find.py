@@ -1,7 +1,7 @@
 """Weights of any kind: a run, a checkpoint or a file of ours; or a network from elsewhere, with its configuration.
 
-What a foreign source says of its network counts. What it leaves open comes from a configuration that is given or from
-options, and else is assumed and said. Where both speak they must agree; where a configuration leaves out what the
+What a foreign source says about its network counts. What it leaves open comes from a configuration or from options, or
+else is assumed, which is logged. Where both say something they must agree; where a configuration leaves out what the
 source says (``model.padding`` of a network of xyfJASON's), the source decides, and a line in the log says so.
 """
 
@@ -23,6 +23,7 @@ from ddpm_ip.files import reading
 from ddpm_ip.interop import adm, diffusers, hub, pesser, pytorch_ddpm, read, xyfjason
 from ddpm_ip.interop.base import Format, Imported, KeyedFormat, sentences
 from ddpm_ip.plain import quoted, shown
+from ddpm_ip.run import builtin
 from ddpm_ip.run import weights as own
 from ddpm_ip.run.checkpoint import sha256
 from ddpm_ip.run.identity import Identity
@@ -63,7 +64,8 @@ def find_weights(
     """The averaged network's weights, from a source of any known kind.
 
     Args:
-        path: what :func:`ddpm_ip.run.weights.find_weights` takes; or a file or folder of a foreign format; or a name on
+        path: what :func:`ddpm_ip.run.weights.find_weights` takes; the name of built-in weights
+            (:mod:`ddpm_ip.run.builtin`); or a file or folder of a foreign format; or a name on
             the Hugging Face hub.
         file: a configuration for a foreign network, which decides what its source leaves open.
         overrides: items of it, by dotted path.
@@ -73,6 +75,7 @@ def find_weights(
         CheckpointError: there are no weights, or they are damaged, not finite, or of an unknown kind.
         ConfigError: the configuration contradicts the source.
     """
+    path = builtin.found(path)
     place = source(path)
     return own.find_weights(path, ema) if place is None else foreign_weights(place, given(file, overrides), ema)
 

@@ -1,8 +1,8 @@
 """The U-Net of the DDPM paper under other people's names: their pieces in order, and ours made of them.
 
 xyfJASON's repository, pytorch-ddpm and pytorch_diffusion have the network of ``model.name: unet``, up to constants, and
-name its tensors each in its own way. A :class:`Layout` lists the names of its pieces in the order in which they are
-run; the sizes follow from the shapes.
+each names its tensors in its own way. A :class:`Layout` lists the names of the pieces in the order in which they run;
+the sizes follow from the shapes.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ def taken(state: State, layout: Layout, constants: Mapping[str, Any]) -> tuple[d
 
 
 def _sizes(state: State, layout: Layout, ours: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the shapes tell of a network."""
+    """What the shapes tell about a network."""
     first = ours["conv_in.weight"]
     if first.ndim != 4 or 0 in first.shape:
-        raise CheckpointError(f"{state.origin}: {layout.first}.weight is no convolution of images")
+        raise CheckpointError(f"{state.origin}: {layout.first}.weight is not a convolution of images")
     dim, counts = len(first), {len(level.blocks) for level in layout.down}
     attended = [{attn is not None for _, attn in level.blocks} for level in [*layout.down, *reversed(layout.up)]]
     n = len(layout.down)
@@ -96,7 +96,7 @@ def _sizes(state: State, layout: Layout, ours: Mapping[str, Tensor]) -> dict[str
         raise CheckpointError(f"{state.origin}: its resolutions differ in ways that model.name unet has no key for")
     widths = [len(ours[f"down.{i}.0.conv2.weight"]) for i in _ends(layout)]
     if any(width % dim for width in widths):
-        raise CheckpointError(f"{state.origin}: the widths {widths} are no multiples of the first one, {dim}")
+        raise CheckpointError(f"{state.origin}: the widths {widths} are not multiples of the first one, {dim}")
     return {
         "name": "unet",
         "in_channels": first.shape[1],

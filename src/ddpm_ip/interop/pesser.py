@@ -1,7 +1,7 @@
 """The U-Net of ``pesser/pytorch_diffusion`` and ``ermongroup/ddim``: the original's weights, converted to PyTorch.
 
 It is the paper's network as it is here, constants and all, under the original's names. ``ermongroup/ddim`` saves a list
-of which the first is the network's and the last the average's.
+whose first item is the network and whose last is the average.
 """
 
 from __future__ import annotations

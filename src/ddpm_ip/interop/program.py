@@ -37,7 +37,7 @@ def take(
     Args:
         path: its file or folder, or its name on the Hugging Face hub.
         exp_dir: the folder, which holds no run yet.
-        file: a configuration, which decides what the source leaves open, and how training would go on.
+        file: a configuration, which decides what the source leaves open, and how training would continue.
         overrides: items of it, by dotted path.
         licence: of the weights, as a person knows it.
 
@@ -46,7 +46,7 @@ def take(
 
     Raises:
         ConfigError: the folder holds a run, or what is given contradicts the source.
-        CheckpointError: the source is none, or cannot be used.
+        CheckpointError: there is no such source, or it cannot be used.
     """
     folder = RunFolder(exp_dir)
     _refuse_used(folder)
@@ -81,7 +81,7 @@ def _nothing(path: Path) -> str:
         return f"{shown(path)} does not exist: give a file or folder of weights, or a name on the Hugging Face hub"
     if path.is_dir():
         return (
-            f"{shown(path)} is no folder of a known format: neither one of diffusers, with model_index.json or the "
+            f"{shown(path)} is not a folder of a known format: neither one of diffusers, with model_index.json or the "
             "config.json of a UNet2DModel, nor one of xyfJASON's, with ema_model.pt. Of another, give the file of "
             "weights in it; a run of ddpm-ip is taken by every command as it is"
         )

@@ -13,7 +13,7 @@ NAMES = re.compile(r"(\w[\w.-]*/)?\w[\w.-]{0,95}", re.ASCII)  # of models there
 
 
 def refuse_to_push(name: str) -> None:
-    """Says before anything is exported that nothing could be pushed.
+    """Says before anything is exported if it could not be pushed.
 
     Raises:
         ConfigError: huggingface_hub is not installed, or no model can have this name.
@@ -27,7 +27,7 @@ def refuse_to_push(name: str) -> None:
 
 
 def push(folder: Path, name: str) -> str:
-    """Uploads a folder as a model; one of that name that is there gets another commit, and loses nothing.
+    """Uploads a folder as a model; an existing one of that name gets another commit, and loses nothing.
 
     Args:
         folder: an export.

@@ -1,9 +1,9 @@
 """The U-Net of ``w86763777/pytorch-ddpm`` (``model.py``), whose checkpoints hold ``net_model`` and ``ema_model``.
 
-It is the paper's network but for the constants of xyfJASON's (padding on all sides, 1e-5 in a norm) and the time
+It is the paper's network except for the constants of xyfJASON's (padding on all sides, 1e-5 in a norm) and the time
 embedding: its frequencies fall to 10000^(-1 + 2/dim) instead of 1/10000, sines and cosines alternate, and they are a
-table in the checkpoint, which is compared with the formula. The order of sines and cosines is one of the columns of the
-layer that reads them.
+table in the checkpoint, which is compared with the formula. The order of sines and cosines becomes an order of the
+columns of the layer that reads them.
 """
 
 from __future__ import annotations

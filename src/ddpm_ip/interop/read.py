@@ -3,7 +3,7 @@
 PyTorch's files are zip archives with a pickle, which is a program. Before torch sees it, the archive is measured (what
 it declares is what it has) and the program's opcodes are walked without being run: it may make tensors, and
 dictionaries and lists of them, and nothing else. Then torch reads it with ``weights_only``, and maps the file instead
-of copying it, so that an optimizer's state beside the weights costs nothing.
+of copying it, so that an optimizer's state next to the weights costs nothing.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def numbers(state: State) -> dict[str, Tensor]:
 
 
 def _look(file: BinaryIO, size: int) -> Counter[int]:
-    """Refuses an archive that is not what torch writes, and a program that does more than to make tensors.
+    """Refuses an archive that is not what torch writes, and a program that does more than make tensors.
 
     Returns:
         The sizes of the storages in it, in bytes, and how many there are of each.
@@ -207,7 +207,7 @@ def _nameless(found: Any) -> list[Tensor]:
 
 
 def _named(shadow: list[Tensor], named: list[dict[str, Tensor]], path: Path) -> dict[str, Tensor]:
-    """A list of tensors with the names of a network's, which lies in the same file or in ``model.pt`` beside it.
+    """A list of tensors with the names of a network's, which lies in the same file or in ``model.pt`` next to it.
 
     Raises:
         CheckpointError: there is none, or it is another network's.
@@ -219,7 +219,7 @@ def _named(shadow: list[Tensor], named: list[dict[str, Tensor]], path: Path) -> 
         if [t.shape for t in tensors.values()] == [t.shape for t in shadow]:
             return dict(zip(tensors, shadow, strict=True))
     raise CheckpointError(
-        f"{path} holds an average whose tensors have no names, and no model.pt of the same network lies beside it: "
+        f"{path} holds an average whose tensors have no names, and no model.pt of the same network is next to it: "
         "give ema_model.pt, which has them"
     )
 
@@ -235,7 +235,7 @@ def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _averaged(path: Path, where: str, both: bool) -> bool | str:
     if AVERAGE.search(where):
         return True
-    if both:  # the average lies beside them
+    if both:  # the average is next to them
         return False
     if AVERAGE.search(path.name):
         return True
@@ -243,7 +243,7 @@ def _averaged(path: Path, where: str, both: bool) -> bool | str:
 
 
 def _kind(head: bytes, path: Path) -> str:
-    """What a file is that begins so, and what to do about it."""
+    """What a file with this beginning is, and what to do about it."""
     if head.startswith(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9"):  # torch's own number
         old = "is of the format that torch.save wrote before version 1.6, whose sizes cannot be looked at beforehand"
         return f"{old}. {_cure(path)}"
@@ -256,7 +256,7 @@ def _kind(head: bytes, path: Path) -> str:
 
 
 def _cure(path: Path) -> str:
-    """How a file becomes one that is read."""
+    """How to turn a file into one that can be read."""
     return (
         "If you trust who made it, save its tensors as safetensors on a machine of yours that holds nothing else: "
         "`from safetensors.torch import save_file; state = torch.load(FILE, map_location='cpu', weights_only=False); "

@@ -1,7 +1,7 @@
 """Schedulers of diffusers and this program's section ``diffusion``: T, the betas, what the network predicts.
 
-What a scheduler says of sampling alone becomes sentences for people: the images of an imported network are made as the
-section ``sampling`` says.
+What a scheduler says only about sampling becomes sentences for people: the images of an imported network are made as
+the section ``sampling`` says.
 
 Source: scheduler_config.json of diffusers' DDPMScheduler and its kin, as of version 0.42.
 """
@@ -125,7 +125,7 @@ def _variance(theirs: Mapping[str, Any], name: str, learned: bool, where: str) -
 
 
 def _of_sampling(theirs: Mapping[str, Any]) -> list[str]:
-    """What a scheduler says of sampling and this program does otherwise where nobody asks."""
+    """What a scheduler says about sampling that this program does differently unless asked."""
     notes = []
     if theirs.get("thresholding"):
         notes.append("its scheduler thresholds x_0 dynamically: --corrections dynamic_thresholding does so here")

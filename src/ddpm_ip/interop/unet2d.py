@@ -1,8 +1,8 @@
-"""UNet2DModel of diffusers and this program's networks: the same ones, told otherwise.
+"""UNet2DModel of diffusers and this program's networks: the same ones, described differently.
 
 With ``resnet_time_scale_shift: default`` and strided convolutions it is DDPM's U-Net (``model.name: unet``); with
 ``scale_shift``, or residual blocks that halve and double the image (ResnetDownsampleBlock2D), it is ADM's (``adm``).
-What UNet2DModel can be and these cannot is refused by the name of the key. The rest is exact.
+What UNet2DModel can be and these cannot is refused, with the name of the key. The rest is exact.
 
 Source: the config.json of diffusers' ``UNet2DModel``, as of version 0.42.
 """
@@ -74,7 +74,7 @@ def section_of(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         where: the file, for messages.
 
     Raises:
-        CheckpointError: the network has something that none here has; names the key.
+        CheckpointError: the network has something that no network here has; names the key.
     """
     if config.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise _refused(where, "_class_name", config["_class_name"], "only UNet2DModel is read")

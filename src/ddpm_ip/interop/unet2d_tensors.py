@@ -1,8 +1,8 @@
 """The tensors of a UNet2DModel under this program's names, and the other way round.
 
 Queries, keys and values are one convolution here and three linear layers there. A network whose time embedding has the
-cosines first, and one that has the sines first, are the same one with the halves of the first linear layer's input
-columns exchanged.
+cosines first is the same as one that has the sines first, with the two halves of the first linear layer's input columns
+exchanged.
 
 Source: the names of diffusers' ``UNet2DModel`` (its state), as of version 0.42, and of versions before 0.15.
 """

@@ -1,6 +1,6 @@
 """The U-Net of xyfJASON's repository (``xyfJASON/diffusion-models-pytorch``, ``models/unet.py``): ``models.unet.UNet``.
 
-It is the paper's network but for two constants: strided convolutions are padded on all sides, and 1e-5 is added to
+It is the paper's network except for two constants: strided convolutions are padded on all sides, and 1e-5 is added to
 the variance in a norm. Its checkpoints are ``model.pt`` (``{"model": ...}``), ``ema_model.pt`` (of the average) and
 ``ema.pt`` (the average as a list); the same tensors as safetensors will do. The middle has one attention head whatever
 ``n_heads`` says, so more than one is refused.
@@ -68,7 +68,7 @@ def _layout(names: Collection[str]) -> Layout:
 
 
 def _levels(names: Collection[str], way: str) -> list[Level]:
-    """Their lists of residual blocks, attentions and convolutions, told apart by what they hold."""
+    """Their lists of residual blocks, attentions and convolutions, recognised by what they hold."""
     pieces: dict[int, dict[int, str]] = {}
     for name in names:
         if found := re.fullmatch(rf"{way}\.(\d{{1,3}})\.(\d{{1,3}})\.(.+)", name):
@@ -90,7 +90,7 @@ def _levels(names: Collection[str], way: str) -> list[Level]:
 
 
 def _kind(rest: str, pieces: Mapping[int, Mapping[int, str]], found: re.Match[str]) -> str:
-    """What a piece is that has a tensor of this name; what was known of it stays."""
+    """What kind of piece has a tensor of this name; what was known about it stays."""
     known = pieces.get(int(found[1]), {}).get(int(found[2]))
     if known is not None:
         return known

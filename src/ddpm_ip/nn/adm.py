@@ -1,6 +1,6 @@
 """ADM's U-Net (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3; the network of DDPM-IP, arXiv 2301.11706).
 
-Against DDPM's U-Net the time and the class act on the second norm of a residual block, as ``(1 + scale) norm(h) +
+Unlike in DDPM's U-Net, time and class act on the second norm of a residual block, as ``(1 + scale) norm(h) +
 offset`` (``scale_shift_norm``); residual blocks halve and double the image (``resblock_updown``); attention has heads
 of a fixed width at several resolutions; and a network that learns its variance has twice the output channels
 (``diffusion.var_type: learned_range``). Improved DDPM's network (Nichol & Dhariwal 2021, arXiv 2102.09672) is the same
@@ -46,8 +46,8 @@ class ADMConfig:
     Args:
         in_channels: channels of the images.
         dim: ``model_channels``, the unit of widths.
-        dim_mults: width of each resolution, in units of ``dim``, fractions such as 0.5 too; every further one halves
-            the image.
+        dim_mults: width of each resolution, in units of ``dim``, which may be fractions such as 0.5; every further one
+            halves the image.
         use_attn: which resolutions have attention after their residual blocks (the middle always has).
         num_res_blocks: residual blocks a resolution on the way down (one more on the way up).
         n_heads: attention heads; instead of their width.
@@ -112,7 +112,7 @@ class ADMConfig:
         check_heads(self.use_attn, self.widths(), self.n_heads, self.head_channels)
 
     def activation_bytes(self, height: int, width: int, element_size: int) -> int:
-        """About ten activations of the largest resolution on the way up are alive at one time, beside the skips."""
+        """About ten activations of the largest resolution on the way up are alive at one time, besides the skips."""
         widths = [float(self.dim * mult) for mult in self.dim_mults]
         places = [height * width / 4**i for i in range(len(widths))]
         skips = sum((self.num_res_blocks + 1) * p * w for p, w in zip(places, widths, strict=True))

@@ -28,8 +28,8 @@ class Block(nn.Module):
 class Residual(Block):
     """A block ``run``, whose activations can be computed again in the backward pass instead of kept until then.
 
-    Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174), a block at a time: of a block only what goes in is
-    kept. The gradients are the same, to the last bit on a CPU.
+    Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174), a block at a time: only the input of a block is kept.
+    The gradients are the same, to the last bit on a CPU.
     """
 
     recompute = False
@@ -146,7 +146,7 @@ def heads(width: int, n_heads: int, head_channels: int | None) -> int:
     """How many heads attention of a width has.
 
     Raises:
-        ConfigError: the width cannot be divided so.
+        ConfigError: the width cannot be divided that way.
     """
     if width % (head_channels or n_heads):
         told = f"n_heads {n_heads}" if head_channels is None else f"head_channels {head_channels}"

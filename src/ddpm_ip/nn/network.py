@@ -17,7 +17,7 @@ class Cond(NamedTuple):
     """What a prediction is conditioned on, besides the noisy image and its time.
 
     Attributes:
-        labels: int64 (B,), values in [-1, classes), of which -1 says nothing of the class; None if there are none.
+        labels: int64 (B,), values in [-1, classes), where -1 says nothing about the class; None if there are none.
     """
 
     labels: Tensor | None = None
@@ -36,8 +36,8 @@ class NetworkConfig(Protocol):
     """A frozen dataclass with the sizes of a network: the section ``model`` of a configuration.
 
     The sizes are checked by ``annotated_types`` markers on its fields and by the module that is built. A network that
-    knows whole times only says so: ``whole_times: ClassVar[bool] = True``. It is then told the nearest whole time where
-    a sampler asks between two.
+    knows only whole times says so: ``whole_times: ClassVar[bool] = True``. It is then given the nearest whole time
+    where a sampler asks between two.
     """
 
     @property

@@ -40,7 +40,7 @@ class Operations:
     ) -> tuple[Tensor, Sources, Tensor]:
         """``dropout(silu((1 + scale) group_norm(x + shift) + offset))``, and ``x``, handed through.
 
-        (Who takes the ``x`` that is handed through leaves its gradient to be added where that of the norm is made.)
+        (Whoever uses the ``x`` that is handed through has its gradient added where the norm's gradient is made.)
 
         Args:
             x: joined (B, C, H, W).

@@ -89,7 +89,7 @@ class UShape(Block):
         Args:
             x: (B, in_channels, H, W), H and W divisible by 2 for every halving.
             t: times (B,), whole or fractional.
-            cond: the classes; without them the network says what it says of the label -1. An unconditional network
+            cond: the classes; without them the network says what it says for the label -1. An unconditional network
                 does not look at it.
 
         Returns:

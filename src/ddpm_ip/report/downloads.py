@@ -40,7 +40,7 @@ def standalone(svg: str, title: str, entries: Sequence[Entry]) -> str:
 
     Args:
         svg: as :func:`ddpm_ip.report.svg.to_svg` makes it.
-        title, entries: what stands beside it on the page.
+        title, entries: what is next to it on the page.
     """
     found = re.match(r'<svg class="plot" viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>', svg)
     if found is None:

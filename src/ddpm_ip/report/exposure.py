@@ -41,7 +41,7 @@ ENERGY = (
     "real noisy images of the same level: 1 is no bias. haar0 and ring0 are the coarsest bands."
 )
 BANDS = "energy."  # of a band: many, so the page folds them
-ALSO = "the figure that ddpm-ip exposure draws has its numbers beside it"
+ALSO = "the figure that ddpm-ip exposure draws has its numbers next to it"
 WIDE, TALL = 3.6, 2.6  # inches of a panel, with what is around its axes
 LOG = 50.0  # from this ratio of the largest value to the smallest on, an axis is logarithmic
 
@@ -54,7 +54,7 @@ class Panel:
 
     Attributes:
         name: of its kind of curve.
-        dotted: the kind that is drawn dotted beside it, if there is one.
+        dotted: the kind that is drawn dotted next to it, if there is one.
     """
 
     name: str

@@ -50,7 +50,7 @@ def write_report(
         out: the file to write; in an existing folder, ``report.html``.
         title: heading of the page; by default made from the runs.
         notes: sentences beneath the results, e.g. what two halves of the real data score against each other.
-        real: contact grid of real images, to look at beside the samples.
+        real: contact grid of real images, to look at next to the samples.
         floors: by metric, what a perfect sampler would score; stated, and drawn as a line.
 
     Returns:

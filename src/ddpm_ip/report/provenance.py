@@ -77,7 +77,7 @@ def _table(left: Sequence[str], top: Sequence[str], values: Sequence[Sequence[st
 def machine_time(run: Run) -> str | None:
     """How long the processes of a run trained, by its log, as GPU-hours or hours of processes on CPUs.
 
-    The clock of the log begins anew at each resume; a stretch counts up to its last logged line.
+    The clock of the log starts again at each resume; a stretch counts up to its last logged line.
     """
     seconds = [float(t) for row in run.metrics if isinstance(t := row.get("seconds"), int | float) and 0 <= t < 1e12]
     if not seconds:

@@ -104,7 +104,7 @@ def _comparable(logged: Sequence[tuple[int, Run]], key: str) -> list[list[tuple[
 
 
 def _evaluated(logged: Sequence[tuple[int, Run]]) -> list[str]:
-    """Under which protocol each run was evaluated during training, and what speaks against the numbers."""
+    """Under which protocol each run was evaluated during training, and the caveats of the numbers."""
     sentences = []
     for _, run in logged:
         newest = run.evaluations[-1] if run.evaluations else {}

@@ -145,19 +145,19 @@ def read(path: Path, needs: Collection[str] | None = None) -> Checkpoint:
 
     Args:
         path: its folder.
-        needs: the parts that are to be used, whose numbers are to be finite; None for all that it holds.
+        needs: the parts that will be used, whose numbers must be finite; None for all that it holds.
 
     Raises:
         CheckpointError: it is damaged or is none; says which file and why.
     """
-    with reading(path, "This is no whole checkpoint", CheckpointError):
+    with reading(path, "This is not a whole checkpoint", CheckpointError):
         hashes = _hashes(path)
         meta = _json(path / "meta.json", {"step": int})
     step = meta["step"]
     if step < 0 or (path.name.startswith("step") and path.name != f"step{step:08d}"):
         raise CheckpointError(f"{path}: meta.json says step {step}, which is not the step of the folder's name")
     if not isinstance(meta.get("config", {}), dict):
-        raise CheckpointError(f"{path}: meta.json has a config that is no object of keys and values")
+        raise CheckpointError(f"{path}: meta.json has a config that is not an object of keys and values")
     found = Checkpoint(path, step, meta, hashes)
     for part in found.parts if needs is None else needs:
         refuse_not_finite(found.tensors(part), path / f"{part}.safetensors")
@@ -193,7 +193,7 @@ def newest(folder: Path, needs: Collection[str] | None = None) -> Checkpoint | N
         None if there is no checkpoint at all.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is of use.
+        CheckpointError: there are checkpoints, and none can be used.
     """
     reasons = []
     for path in reversed(_all(folder)):
@@ -225,7 +225,7 @@ def find(path: Path, needs: Collection[str] | None = None) -> Checkpoint:
 
 
 def prune(folder: Path, keep_last: int, keep_every: int, needed: Collection[int] = ()) -> None:
-    """Removes all checkpoints but the newest ``keep_last``, multiples of ``keep_every`` (0: none), and the needed ones.
+    """Removes all checkpoints except the newest ``keep_last``, multiples of ``keep_every`` (0: none), and needed ones.
 
     A failure is only a warning.
     """
@@ -240,7 +240,7 @@ def prune(folder: Path, keep_last: int, keep_every: int, needed: Collection[int]
 
 
 def sweep(folder: Path) -> None:
-    """Removes what a write, or a removal, that was cut off has left. A failure is only a warning."""
+    """Removes what an interrupted write or removal has left. A failure is only a warning."""
     for path in folder.glob(".tmp-*"):
         try:
             shutil.rmtree(path)
@@ -267,7 +267,7 @@ def set_aside(folder: Path, step: int, why: str = "is later than step {step}, wh
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of the checkpoints in a folder, rising; whether they are whole is not looked at."""
+    """The steps of the checkpoints in a folder, rising; they may be damaged."""
     return [_step(path) for path in _all(folder)]
 
 
@@ -278,7 +278,7 @@ def sha256(path: Path) -> str:
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """SHA-256 of what is left of an open file, hexadecimal."""
+    """SHA-256 of the rest of an open file, hexadecimal."""
     digest = hashlib.sha256()
     while chunk := file.read(1 << 20):
         digest.update(chunk)
@@ -295,7 +295,7 @@ def _step(path: Path) -> int:
 
 
 def _json(path: Path, needs: Shape = ANY) -> dict[str, Any]:
-    return read_json(path, needs, advice="This is no whole checkpoint", error=CheckpointError, links=False)
+    return read_json(path, needs, advice="This is not a whole checkpoint", error=CheckpointError, links=False)
 
 
 def _existing(path: Path) -> Path:

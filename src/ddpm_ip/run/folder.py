@@ -6,7 +6,7 @@ ckpt/             checkpoints                        samples/       grids of sam
 evaluations.jsonl what train.eval measured           best/          checkpoint of the best of them
 provenance.json   versions, hardware, command, data  lock           held while a process trains here
 snapshots/        averages of which others are made (:mod:`ddpm_ip.run.snapshots`)
-measured/         what was measured of its weights (:mod:`ddpm_ip.run.measured`)
+measured/         what was measured for its weights (:mod:`ddpm_ip.run.measured`)
 trackers.json     under which names wandb, trackio and mlflow know it (:mod:`ddpm_ip.tracking`)
 """
 
@@ -76,7 +76,7 @@ class RunFolder:
 
     @property
     def is_one(self) -> bool:
-        """Whether a folder is that of a run, or of one that was begun."""
+        """Whether a folder is that of a run, or of one that has only begun."""
         return self.config.is_file() or self.checkpoints.is_dir()
 
     @property
@@ -85,7 +85,7 @@ class RunFolder:
         return self.metrics.exists() or self.checkpoints.exists()
 
     def sweep(self) -> None:
-        """Removes what a training that was killed while it wrote has left; only for who holds the lock."""
+        """Removes what a training process that was killed while writing has left; only for the holder of the lock."""
         sweep(self.path, *(path.name for path in (self.config, self.provenance, self.metrics, self.evaluations)))
         sweep(self.samples, "step*.png")
 

@@ -1,4 +1,4 @@
-"""What a safetensors file of weights says of itself, so that one file is a whole model.
+"""What a safetensors file of weights says about itself, so that one file is a whole model.
 
 The header of a safetensors file has room for texts (``__metadata__``). ``ddpm-ip export`` puts there:
 
@@ -11,7 +11,7 @@ The header of a safetensors file has room for texts (``__metadata__``). ``ddpm-i
     ddpm_ip.weights     SHA-256 of the file that they were taken from
     ddpm_ip.imported    where imported weights came from
 
-The header is read as bytes of strangers are: bounded, as plain values, and nothing of it is run. No PyTorch is needed.
+The header is read like all bytes of strangers: bounded, as plain values, and nothing in it is run. It needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PREFIX = "ddpm_ip."
 
 
 class Header(NamedTuple):
-    """What a file of weights says of itself.
+    """What a file of weights says about itself.
 
     Attributes:
         config: the settings that they were trained with, plain values.
@@ -61,7 +61,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header | None:
-    """What a safetensors file says of itself; None if it says nothing of a configuration.
+    """What a safetensors file says about itself; None if it names no configuration.
 
     Raises:
         CheckpointError: it says it in a way that cannot be read.
@@ -74,7 +74,7 @@ def read_header(path: Path) -> Header | None:
         found = {key.removeprefix(PREFIX): text for key, text in texts.items() if key.startswith(PREFIX)}
         schema = parse_json(found.get("schema", "1"))
         if type(schema) is not int:
-            raise TypeError(f"its header has the schema {quoted(schema)}, which is no whole number")
+            raise TypeError(f"its header has the schema {quoted(schema)}, which is not a whole number")
         if schema > SCHEMA:
             raise NewerVersion(
                 f"{shown(path)} was written by a newer version of ddpm-ip (schema {schema}, this version knows "
@@ -83,7 +83,7 @@ def read_header(path: Path) -> Header | None:
         config, step = parse_json(found["config"]), parse_json(found.get("step", "null"))
         history, imported = parse_json(found.get("history", "[]")), parse_json(found.get("imported", "null"))
         if not isinstance(config, dict):
-            raise TypeError("the configuration in its header is no object of keys and values")
+            raise TypeError("the configuration in its header is not an object of keys and values")
         if step is not None and (type(step) is not int or step < 0):
             raise TypeError(f"its header has the step {quoted(step)}")
         said = found.get("averaged", "")

@@ -28,8 +28,8 @@ class Identity:
         origin: the file that says so.
         history: the changes of settings, ``{"step": 500, "changes": ["seed: 0 -> 1"]}``, the newest last.
         step: of the checkpoint; None if there is none.
-        imported: of a run that began with weights from elsewhere, where from (:func:`ddpm_ip.interop.program.take`);
-            None of one that began here.
+        imported: for a run that began with weights from elsewhere, where they are from
+            (:func:`ddpm_ip.interop.program.take`); None for one that began here.
         init_from: whose weights it began with; None if with none.
     """
 
@@ -42,7 +42,7 @@ class Identity:
 
 
 def identity(path: Path) -> Identity:
-    """What the run is that a path belongs to.
+    """The identity of the run that a path belongs to.
 
     Args:
         path: the folder of a run, a checkpoint, or a file of weights in one.
@@ -131,7 +131,7 @@ def changes_in(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def since(history: Iterable[Mapping[str, Any]], section: str) -> str:
     """`` (since step 500)`` if a section of the configuration changed on the way, the last time there; else nothing.
 
-    What a run is called ends with it, so that no name says of all steps what is true of the last ones.
+    The name of a run ends with it, so that no name claims for all steps what is true only of the last ones.
     """
     steps = [entry["step"] for entry in history if any(str(c).startswith(f"{section}.") for c in entry["changes"])]
     return f" (since step {steps[-1]})" if steps else ""

@@ -36,8 +36,8 @@ class Lock:
     It is the system's lock on the file (flock), which ends with the process that has it, however that ends. The file
     says who has it, for the message, and a thread touches it every :data:`HEARTBEAT` seconds: where the system's lock
     does not reach, on another machine that shares the folder, a lock that was not touched for :data:`STALE` seconds is
-    taken over, and a fresh one is refused. The same goes for all processes where the file system has no flock. What is
-    in an empty or a damaged file, nobody has. On leaving, the file is removed, if it is still one's own.
+    taken over, and a fresh one is refused. The same goes for all processes where the file system has no flock. An empty
+    or damaged file is nobody's lock. On leaving, the file is removed, if it is still one's own.
 
     A lock of version 0.1 had neither flock nor heartbeat: one of a process of this machine is judged by whether that
     process lives, one of another machine by its age.
@@ -47,7 +47,7 @@ class Lock:
         doing: what is done in the folder, for the message: "training in".
 
     Raises:
-        ConfigError: on entering: another process has the lock, or it cannot be had; says who has it and what to do.
+        ConfigError: on entering: another process has the lock, or it cannot be taken; says who has it and what to do.
     """
 
     def __init__(self, path: Path, doing: str = "training in") -> None:

@@ -20,7 +20,7 @@ log = logging.getLogger("ddpm_ip")
 
 
 class Spare:
-    """What a run can do without: should the disk be full, it is told once for each kind, and training continues."""
+    """What a run can do without: if the disk is full, it is reported once for each kind, and training continues."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
@@ -34,7 +34,7 @@ class Spare:
             self.tell(what, error)
 
     def tell(self, what: str, error: Exception) -> None:
-        """Warns of a failure, unless one of this kind was told already."""
+        """Warns of a failure, unless one of this kind was reported already."""
         if what not in self._told:
             self._told.add(what)
             said = str(error if isinstance(error, UserError) else reason(error)).rstrip(".")
@@ -80,7 +80,7 @@ def setup(folder: RunFolder | None, is_main: bool) -> None:
 
 @contextmanager
 def as_before() -> Iterator[None]:
-    """Leaves the package's log as it was found: a notebook goes on after a run, and its log must not."""
+    """Leaves the package's log as it was found: a notebook continues after a run, and the run's log must not."""
     handlers, level, propagate = log.handlers[:], log.level, log.propagate
     try:
         yield
@@ -127,7 +127,7 @@ class _Early(logging.Handler):
 
 
 class _TextLog(logging.Handler):
-    """Appends to a file, never through a link; should that fail, it is told once, and the next line may be written."""
+    """Appends to a file, never through a link; a failure is reported once, and the next line may be written again."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def clock(seconds: float) -> str:
 
 
 def drop_after(path: Path, step: int, needs: Shape | None = None) -> None:
-    """Takes the lines of later steps, and a line that a kill cut off, out of a file of JSON lines.
+    """Removes from a file of JSON lines those of later steps, and a line that a kill cut off.
 
     A damaged file is set aside with a warning; its whole lines stay.
 

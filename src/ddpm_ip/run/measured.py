@@ -1,4 +1,4 @@
-"""What was measured of weights, kept next to them: a folder for each weights, a JSON file for each thing.
+"""What was measured for weights, kept next to them: a folder for each weights, a JSON file for each thing.
 
     EXP_DIR/measured/0123456789abcdef/analytic.json     the first 16 digits of the SHA-256 of the weights' file
     FOLDER/measured/0123456789abcdef/times-10.json      next to a file of weights that is in no run
@@ -20,6 +20,7 @@ from typing import Any
 
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import ANY, Shape, make_folder, read_json, refuse_special, write_json
+from ddpm_ip.run import builtin
 from ddpm_ip.run.folder import RunFolder, homes
 from ddpm_ip.run.provenance import versions
 
@@ -103,17 +104,18 @@ class Measured:
         found = read_json(file, {"weights": str, "settings": dict, **needs}, advice=advice, error=ConfigError)
         if found["weights"] != self.weights:
             raise ConfigError(
-                f"{file} was measured of other weights ({found['weights'][:DIGITS]!r}, these are "
+                f"{file} was measured for other weights ({found['weights'][:DIGITS]!r}, these are "
                 f"{self.weights[:DIGITS]}). {advice or 'Remove it, and measure it of these'}"
             )
         return found
 
     def refuse_unwritable(self, name: str) -> None:
-        """Says before the work what writing would say after it.
+        """Raises before the work what writing would raise after it.
 
         Raises:
-            ConfigError: the folder cannot be made, or something else than a file has the name.
+            ConfigError: the folder cannot be made, or something that is no file has the name.
         """
+        builtin.ready(self.folder)
         make_folder(self.folder, ConfigError)
         if not os.access(self.folder, os.W_OK):
             raise ConfigError(f"{self.folder} is read-only: copy the weights, with their run, to where you may write")
@@ -126,7 +128,7 @@ class Measured:
             name: of the thing.
             numbers: by key, plain values.
             settings: what they depend on besides the weights.
-            advice: what to do where it cannot be written; by default what helps against the reason.
+            advice: what to do if it cannot be written; by default what helps against the reason.
 
         Returns:
             The file.
@@ -134,6 +136,7 @@ class Measured:
         Raises:
             ConfigError: it cannot be written; an earlier file is untouched.
         """
+        builtin.ready(self.folder)
         about = {
             "weights": self.weights,
             "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -145,9 +148,12 @@ class Measured:
 
 
 def _home(path: Path) -> Path:
-    """The folder of the run that weights belong to, or else the folder of their file or checkpoint."""
+    """The folder of the run that weights belong to, or else the folder of their file or checkpoint.
+
+    Of built-in weights it is where their copy is, or will be (:mod:`ddpm_ip.run.builtin`).
+    """
     path = path.absolute()
     for folder in homes(path):
         if RunFolder(folder).is_one:
-            return folder
+            return builtin.home(folder)
     return path if path.is_dir() and not (path / "manifest.json").exists() else path.parent

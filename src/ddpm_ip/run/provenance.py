@@ -22,8 +22,10 @@ HIDDEN = "--train.alert_command"
 
 def provenance() -> dict[str, Any]:
     """Versions, hardware, commit and command of this process."""
+    program = Path(sys.argv[0])
+    as_module = (program.parent.name, program.name) == ("ddpm_ip", "__main__.py")
     return {
-        "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "ddpm-ip"), *_shown(sys.argv[1:])]),
+        "command": " ".join(["python -m ddpm_ip" if as_module else program.name, *_shown(sys.argv[1:])]),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {
             "python": platform.python_version(),
@@ -47,8 +49,8 @@ def _shown(words: list[str]) -> list[str]:
 def earlier(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A record and those of the processes before it, the newest first; a list, since a run may be resumed often.
 
-    (Version 0.1 wrote each inside the one after it.) The history stands in the newest record: each has the whole of it,
-    and a thousand of them would be half a million entries.
+    (Version 0.1 wrote each inside the one after it.) Only the newest record has the history: each would have the whole
+    of it, and a thousand of them would be half a million entries.
     """
     before = record.get("earlier")
     if isinstance(before, Mapping):
@@ -80,7 +82,7 @@ def _cpu_name() -> str:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """The installed versions of some packages; of those that are not there, none."""
+    """The versions of those of some packages that are installed."""
     found = {}
     for name in names:
         try:

@@ -14,10 +14,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 from ddpm_ip.errors import UserError
-from ddpm_ip.metric import DEVIATION, find, is_deviation
+from ddpm_ip.metric import DEVIATION, INCEPTION, find, is_deviation
 from ddpm_ip.plain import shown
 from ddpm_ip.run.row import ROW, row_label, short_label
 
@@ -28,14 +29,14 @@ MOST_SHOWN = 30  # differences that are told one by one
 MOST_STEPS = 10**9  # more than any walk has
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Numbers that were taken of the same images, and what they mean.
+    """Numbers that were measured on the same images, and what they mean; ``print`` shows all of it.
 
     Attributes:
         values: by name, such as ``{"FID": 3.2, "IS": 9.5, "IS_std": 0.1}`` or ``{"FD-pixels": 0.4}``.
         protocol: everything the numbers depend on; ``line`` says it in one line.
-        warnings: caveats of comparing the numbers with others.
+        warnings: caveats for comparing the numbers with others.
     """
 
     values: dict[str, float]
@@ -46,8 +47,14 @@ class Evaluation:
         """Plain values, for JSON."""
         return dataclasses.asdict(self)
 
+    def __repr__(self) -> str:
+        return f"<evaluation: {', '.join(f'{name} {value:.6g}' for name, value in self.values.items())}>"
+
     def __str__(self) -> str:
         return self.text()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self.text())}</pre>"
 
     def text(self) -> str:
         """For a person."""
@@ -78,7 +85,7 @@ class Record:
         extractor, extractor_identity: whose features, and what they are made with.
         reference, reference_sha256, n_reference: the real images.
         samples_path: where the images are, if they are files.
-        versions: of the packages.
+        versions: those of the packages.
         line: all of it for a person.
         grid: a picture of some of the images, relative to the folder of the run.
     """
@@ -163,7 +170,7 @@ class Record:
         )
 
     def curve(self) -> str:
-        """What the numbers along a training must share: all but the weights.
+        """What the numbers along a training must share: everything but the weights.
 
         The diffusion is that of the run, and the evaluations follow from the rest; version 0.1 said neither.
         """
@@ -313,6 +320,12 @@ def described(name: str, identity: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(f'{key} {short(value)}' for key, value in identity.items())})"
 
 
+def network(extractor: str | None, versions: Mapping[str, Any]) -> str | None:
+    """Whose network an extractor is, and its version: ``torch-fidelity 0.4.0``; None where it is the project's own."""
+    version = versions.get("torch-fidelity") if extractor == INCEPTION else None
+    return None if version is None else f"torch-fidelity {version}"
+
+
 def short(value: Any) -> str:
     """A value of a protocol for a person, a SHA-256 by its beginning."""
     text = value if isinstance(value, str) else json.dumps(value)
@@ -357,7 +370,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What is not the same, one ``key.below: old -> new`` each, in the order of the keys."""
+    """What differs, one ``key.below: old -> new`` each, in the order of the keys."""
     was, now = flatten(old), flatten(new)
     keys = sorted(was.keys() | now.keys())
     changed = [key for key in keys if was.get(key) != now.get(key)]

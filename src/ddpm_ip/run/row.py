@@ -91,7 +91,7 @@ def spacing_name(spacing: str) -> str:
 
 
 def is_hash(value: Any) -> bool:
-    """Whether a setting is many numbers that were measured, of which facts say a hash, and nobody gives them."""
+    """Whether a setting is many measured numbers, which facts give by a hash and nobody types."""
     return isinstance(value, str) and value.startswith("sha256:")
 
 

@@ -1,4 +1,4 @@
-"""Averages of any length, made after training of the snapshots of a run (:mod:`ddpm_ip.power`).
+"""Averages of any length, made after training from the snapshots of a run (:mod:`ddpm_ip.power`).
 
     EXP_DIR/snapshots/stepNNNNNNNN/     the averages by power functions at a step, as a checkpoint holds them
         power_1.safetensors ...         that of the first length of train.ema_power, ...
@@ -33,7 +33,7 @@ HEADER = "averaged"  # the only entry in the header of a file; of several the or
 
 @dataclass(frozen=True)
 class Made:
-    """An average that was made of snapshots.
+    """An average that was made from snapshots.
 
     Attributes:
         tensors: by name, on the CPU.
@@ -149,7 +149,7 @@ def _averages(snapshot: Checkpoint) -> list[_Kept]:
 def _sums(kept: Sequence[_Kept], factors: Sequence[Sequence[float]]) -> list[dict[str, Tensor]]:
     """The sums of the averages with each list of factors, in float64, one file after the other.
 
-    What is no floating-point number is that of the newest.
+    Tensors that are not of floating-point numbers are taken from the newest.
     """
     sums: list[dict[str, Tensor]] = [{} for _ in factors]
     first: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""Tensors of files: read without trust, compared with what they are for, and whether they are finite numbers."""
+"""Tensors of files: read without trust, compared with what they are for, checked for numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Refuses numbers that nothing can be made of.
+    """Refuses numbers that are not finite, which nothing can be made of.
 
     Args:
         tensors: of a file.
@@ -84,9 +84,9 @@ def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """In what tensors differ from those that they are to be copied to, in words; nothing if they fit.
+    """How tensors differ from those that they are to be copied to, in words; nothing if they fit.
 
-    Names and shapes are to be the same. Floating-point numbers may be narrower, since they keep their values then.
+    Names and shapes must be the same. Floating-point numbers may be narrower, since their values are then kept.
     """
     wrong = [f"{k} is missing" for k in own.keys() - found.keys()]
     wrong += [f"{k} is not part of it" for k in found.keys() - own.keys()]

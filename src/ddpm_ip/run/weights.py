@@ -1,7 +1,7 @@
 """Weights: from a run, a checkpoint or a file, and into a network.
 
-A run may hold several averages. Which one is meant says a text, ``ema``: ``0.999``, one of the decays of
-``train.ema_decay``; ``sigma_rel=0.08``, an average by a power function that is made of the snapshots of the run
+A run may hold several averages. A text, ``ema``, says which one is meant: ``0.999``, one of the decays of
+``train.ema_decay``; ``sigma_rel=0.08``, an average by a power function that is made from the snapshots of the run
 (:mod:`ddpm_ip.run.snapshots`); by default the first decay.
 """
 
@@ -101,7 +101,7 @@ def find_weights(path: Path, ema: str | None = None) -> Weights:
     if not path.exists():
         raise CheckpointError(
             f"{path} does not exist: give the folder of a run, a checkpoint, a .safetensors file, or a network from "
-            "elsewhere that `ddpm-ip import` takes"
+            "elsewhere that `ddpm-ip import` takes; `--weights digits` are some that come with the package"
         )
     length = None if ema is None else length_of(ema)
     if length is not None:
@@ -177,7 +177,7 @@ def _is_snapshot(path: Path) -> bool:
 
 
 def averaged(path: Path) -> bool | str:
-    """Whether weights are of the averaged network; of a file that somebody has renamed nobody knows."""
+    """Whether weights are of the averaged network; for a file that somebody has renamed it is unknown."""
     if path.is_dir() or re.fullmatch(r"(ema|ema_\d+|power_\d+)\.safetensors", path.name):
         return True
     return False if path.name == "model.safetensors" else "unknown"

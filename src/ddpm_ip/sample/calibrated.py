@@ -1,4 +1,4 @@
-"""Calibrations: for weights and one way to sample them the corrections that were found best, beside the weights.
+"""Calibrations: the corrections that were found best for weights and one way to sample them, next to the weights.
 
     EXP_DIR/calibration-ddim-10-1a2b3c4d.json     of a run
     FOLDER/calibration-ddim-10-1a2b3c4d.json      next to a file of weights that is in no run
@@ -33,14 +33,14 @@ from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.sampler.spacing import shown as spacing_shown
 from ddpm_ip.schedule import Schedule
 
-NEEDS: Shape = {"corrections": list, "chosen": str, "why": str}  # beside what every measured file has
+NEEDS: Shape = {"corrections": list, "chosen": str, "why": str}  # besides what every measured file has
 MAY_HAVE: Shape = {"candidates": list, "expects": list, "cannot_know": list, "suggestions": dict, "curves": dict}
 DIGITS = 8  # of the hash, in a name
 USUAL_SPACING = "uniform-linspace"
 
 
 class Calibration(NamedTuple):
-    """What a file says, as far as images depend on it or a person is told.
+    """What a file says, as far as images depend on it or a person sees it.
 
     Attributes:
         file: where it is.
@@ -60,7 +60,7 @@ class Calibration(NamedTuple):
 
 
 class Unusable(ConfigError):
-    """The calibration of a sampling is not there, or of no use: for a person to put right."""
+    """The calibration of a sampling is not there, or cannot be used: for a person to put right."""
 
 
 class NotCalibrated(Unusable):
@@ -103,7 +103,7 @@ def placed(sampling: Sampling, chain: Sequence[Correction]) -> Sampling:
 
 
 def about(sampling: Sampling, schedule: Schedule) -> dict[str, Any]:
-    """What a calibration depends on beside the weights, as plain values; ``auto`` is left out.
+    """What a calibration depends on besides the weights, as plain values; ``auto`` is left out.
 
     Args:
         sampling: with nothing left to the model or the weights (:func:`ddpm_ip.sample.filled.filled`).
@@ -202,7 +202,7 @@ def read(store: Measured, sampling: Sampling, config: Config) -> Calibration | N
 
 
 def keep(sampling: Sampling, config: Config, weights_sha: str, path: Path, found: Mapping[str, Any]) -> Path:
-    """Keeps a calibration beside the weights, in place of an earlier one of the same sampling; one process calls this.
+    """Keeps a calibration next to the weights, in place of an earlier one of the same sampling; one process calls this.
 
     Args:
         sampling: what was calibrated; a variance that it leaves to the model is that of the model. ``auto`` in it is
@@ -260,7 +260,7 @@ def check(sampling: Sampling, config: Config) -> None:
 
 
 def _wrong(found: Mapping[str, Any]) -> str | None:
-    """What no calibration says so; None if there is nothing."""
+    """What is wrong in the form of a calibration; None if nothing is."""
     for key, kind in {**NEEDS, **MAY_HAVE}.items():
         if key in found and not isinstance(found[key], kind):
             return f"its {key} is {kind_of(found[key])}"

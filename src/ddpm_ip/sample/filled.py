@@ -1,7 +1,7 @@
 """What a sampling leaves to the weights, filled in before a plan is made.
 
 ``var_type: analytic`` needs ``Gamma_t`` of the network, ``spacing: optimised`` needs times that were found for it, and
-the correction ``auto`` a calibration. All are looked up in what was measured of the weights
+the correction ``auto`` a calibration. All are looked up in what was measured for the weights
 (:mod:`ddpm_ip.run.measured`). ``Gamma_t`` is measured on the run's own training images where it is not there; times are
 made by ``ddpm-ip times``, calibrations by ``ddpm-ip calibrate``.
 """
@@ -57,8 +57,8 @@ def filled(sampling: Sampling, config: Config, store: Measured, model: Model) ->
         model: with these weights.
 
     Raises:
-        Unusable: there is no calibration for ``auto``, or it is of no use.
-        ConfigError: nothing was measured, and it cannot be.
+        Unusable: there is no calibration for ``auto``, or it cannot be used.
+        ConfigError: nothing was measured, and it cannot be measured now.
     """
     asked = sampling
     if sampling.spacing == OPTIMISED:
@@ -130,7 +130,7 @@ def _looked_up(
 
 
 def times_name(steps: int) -> str:
-    """The name, in the store, of the times for so many steps."""
+    """The name, in the store, of the times for this many steps."""
     return f"times-{steps}"
 
 
@@ -246,7 +246,7 @@ def _training_images(config: Config, model: Model, unlabelled: bool, file: Path)
     """The images that ``Gamma_t`` is measured on, without labels where the network is asked without classes.
 
     Raises:
-        ConfigError: they cannot be had, or are others.
+        ConfigError: they cannot be read, or are different ones.
     """
     try:
         source = config.data.open()

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +27,7 @@ from ddpm_ip.images import UInt8, to_uint8
 from ddpm_ip.memory import is_out_of_memory
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.run.tensors import first_not_finite
-from ddpm_ip.sampler import Plan, State, walk
+from ddpm_ip.sampler import Plan, State, VarType, walk
 from ddpm_ip.sampler.graph import Graph, Kind, kinds
 from ddpm_ip.sampler.sampling import Computed, Sampling
 from ddpm_ip.sampler.walk import Visits
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ddpm_ip.config import Config
     from ddpm_ip.nn.fused.operations import Shadow
+    from ddpm_ip.sampler.classes import KnownClasses
 
 log = logging.getLogger("ddpm_ip.generate")
 
@@ -51,7 +52,7 @@ def image_bytes(config: Config, precision: str) -> int:
 
 
 def refuse_too_many(config: Config, engine: Accelerator, images: int) -> None:
-    """Fails before the work begins, where so many images at once surely take more memory than there is.
+    """Fails before the work begins if this many images at once certainly take more memory than there is.
 
     Raises:
         MemoryError: they take a quarter of what :func:`image_bytes` estimates, and that is too much.
@@ -61,16 +62,16 @@ def refuse_too_many(config: Config, engine: Accelerator, images: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Generator:
-    """A model and how it is sampled; made by :meth:`Model.generator`.
+    """A denoiser and how it is sampled; made by :meth:`Sampled.generator`.
 
     Args:
-        model: the network, where it runs, and its graphs.
+        model: the denoiser, where it runs, and its graphs.
         sampling: how; nothing of it is open.
         plan: of the sampling.
         graph: the walk as a CUDA graph, where there is one.
     """
 
-    model: Model
+    model: Sampled
     sampling: Sampling
     plan: Plan
     graph: Graph | None = None
@@ -153,7 +154,7 @@ class Generator:
             yield seen
 
     def _cond(self, indices: Tensor, labels: Tensor | None) -> Cond | None:
-        """What the network is told of images: their own labels, or others."""
+        """What the network is told about images: their own labels, or others."""
         told = self.labels(indices) if labels is None else labels
         return None if told is None else Cond(told)
 
@@ -196,7 +197,7 @@ class Generator:
             yield self.images(block)[: n - block * self.block]
 
     def facts(self) -> dict[str, Any]:
-        """All that an image depends on beside the weights and its index; see :meth:`Sampling.facts`."""
+        """All that an image depends on besides the weights and its index; see :meth:`Sampling.facts`."""
         engine = self.model.engine
         computed = Computed(engine.mixed_precision, self.graph is not None, engine.device.type)
         return self.sampling.facts(self.model.diffusion, computed, self.model.classes)
@@ -217,7 +218,53 @@ def preview(model: Model, sampling: Sampling, n: int) -> UInt8:
     return everyone[:n]
 
 
-class Model:
+class Sampled:
+    """A denoiser as it is sampled: by the plain walk.
+
+    Args:
+        denoiser: whose network is on the engine's device, in evaluation mode; unconditional.
+        shape: (C, H, W) of its images.
+        engine: device and precision.
+        origin: of the network, for messages.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, shape: tuple[int, int, int], engine: Accelerator, origin: str = "the network"
+    ) -> None:
+        self.denoiser, self.shape, self.origin = denoiser, shape, origin
+        self.engine, self.device = engine, engine.device
+        self.autocast: Callable[[], AbstractContextManager[object]] = engine.autocast
+        self.diffusion: dict[str, Any] = {**asdict(denoiser.schedule), "objective": denoiser.prediction_type}
+        self.var_type: VarType = "learned_range" if denoiser.learned_variance else "fixed_small"
+        self.classes: KnownClasses | None = None
+
+    def generator(self, sampling: Sampling) -> Generator:
+        """The denoiser and how it is sampled.
+
+        All processes call this together.
+
+        Args:
+            sampling: how; its block is known. A variance that is left to the model is filled in.
+
+        Raises:
+            ConfigError: this model cannot be sampled so.
+        """
+        if sampling.block is None:
+            raise ConfigError("the block of images (batch_size) is not known yet")
+        sampling, known = sampling.filled(self.var_type), self.denoiser
+        generator = Generator(self, sampling, sampling.plan(known.schedule))
+        sampling.check(known.schedule, known.learned_variance, self.classes, known.prediction_type)
+        return generator
+
+    def diverged(self) -> Diverged:
+        """The error of a network whose numbers are not finite."""
+        return Diverged(
+            f"{self.origin} does not make images: what comes out is not finite. Take an earlier checkpoint, or "
+            "--train.mixed_precision no, if it is fp16"
+        )
+
+
+class Model(Sampled):
     """A network as it is sampled: plain, or as CUDA graphs, which are captured once and serve every sampling.
 
     One graph serves a block size and a set of corrections, whatever the sampler, the number of steps and the seed.
@@ -233,11 +280,9 @@ class Model:
     def __init__(
         self, config: Config, network: Module, engine: Accelerator, origin: str = "the averaged network"
     ) -> None:
-        self.engine, self.device, self.origin = engine, engine.device, origin
-        self.autocast: Callable[[], AbstractContextManager[object]] = engine.autocast
-        self.denoiser: Denoiser = config.denoiser(network)
-        self.shape, self.classes = config.shape, config.classes
-        self.diffusion: dict[str, Any] = config.to_dict()["diffusion"]
+        super().__init__(config.denoiser(network), config.shape, engine, origin)
+        self.diffusion, self.var_type = config.to_dict()["diffusion"], config.diffusion.var_type
+        self.classes = config.classes
         self._config, self._network = config, network
         self._shadow: Shadow | None = None
         self._graphs: dict[tuple[int, tuple[Kind, ...]], Graph] = {}
@@ -246,22 +291,15 @@ class Model:
     def generator(self, sampling: Sampling) -> Generator:
         """The model and how it is sampled: by a CUDA graph where that is possible, else plain, with the reason.
 
-        All processes call this together.
-
-        Args:
-            sampling: how; its block is known. A variance that is left to the model is filled in.
+        See :meth:`Sampled.generator`.
 
         Raises:
             ConfigError: this model cannot be sampled so.
             MemoryError: the block takes more memory than there is.
         """
-        if sampling.block is None:
-            raise ConfigError("the block of images (batch_size) is not known yet")
-        refuse_too_many(self._config, self.engine, sampling.block)
-        sampling = sampling.filled(self._config.diffusion.var_type)
-        plain = Generator(self, sampling, sampling.plan(self.denoiser.schedule))
-        known = self.denoiser
-        sampling.check(known.schedule, known.learned_variance, self.classes, known.prediction_type)
+        if sampling.block is not None:
+            refuse_too_many(self._config, self.engine, sampling.block)
+        plain = super().generator(sampling)
         reason, graph = self._why_not, None
         if reason is None:
             try:
@@ -278,12 +316,10 @@ class Model:
         self._why_not = reason
         return plain
 
-    def diverged(self) -> Diverged:
-        """The error of a network whose numbers are not finite."""
-        return Diverged(
-            f"{self.origin} does not make images: what comes out is not finite. Take an earlier checkpoint, or "
-            "--train.mixed_precision no, if it is fp16"
-        )
+    @property
+    def bytes_of_image(self) -> int:
+        """See :func:`image_bytes`."""
+        return image_bytes(self._config, self.engine.mixed_precision)
 
     def _graph(self, plain: Generator) -> Graph:
         """The graph of a sampling, captured if there is none yet, with the network's present weights."""

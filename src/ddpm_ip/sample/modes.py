@@ -69,7 +69,7 @@ class Pictures:
         return list(self.generator.images(block))
 
     def told(self, pictures: Iterable[UInt8]) -> str | None:
-        """What is to be said of all pictures in the end."""
+        """What is to be said about all pictures in the end."""
         return None
 
 
@@ -145,7 +145,7 @@ class Interpolations(Pictures):
 
 @dataclass(frozen=True)
 class Reconstructions(Pictures):
-    """Given images, and next to each what comes of the noise that DDIM inversion finds for it.
+    """Given images, and next to each the image that is made from the noise that DDIM inversion finds for it.
 
     Args:
         inversion: the generator of the way up, see :func:`inverse`.
@@ -227,6 +227,17 @@ def of_given(sampling: Sampling, classes: KnownClasses | None) -> Sampling:
     return replace(sampling, classes=(-1,))
 
 
+def refuse_unfit(given: Tensor, right: bool, generator: Generator, expected: str) -> None:
+    """Refuses images, or noise, of another shape, or where the kind of their numbers is not ``right``.
+
+    Raises:
+        DataError: says what is ``expected``.
+    """
+    if not right or given.shape[1:] != generator.model.shape or not len(given):
+        size = " x ".join(map(str, generator.model.shape))
+        raise DataError(f"{expected} (N, {size}); these are {given.dtype} {tuple(given.shape)}")
+
+
 def noise_behind(inversion: Generator, images: Tensor, indices: Tensor) -> Tensor:
     """``x_T`` of which DDIM makes images, float32 (N, C, H, W) on the model's device.
 
@@ -273,8 +284,8 @@ def input_images(folder: Path, shape: Shape, progress: bool = True) -> ImageSet:
         progress: show a bar while decoding.
 
     Raises:
-        ConfigError: images of so many channels are in no file.
-        DataError: there is no image, or one is of no use.
+        ConfigError: no image file has this many channels.
+        DataError: there is no image, or one cannot be used.
     """
     channels, height, width = shape
     if channels not in PICTURES:
@@ -291,7 +302,7 @@ def reconstructions(generator: Generator, folder: Path) -> Reconstructions:
     """The mode ``reconstruction`` of a folder of images; all processes call this together.
 
     Raises:
-        UserError: the images, or the way up, cannot be had.
+        UserError: the images cannot be read, or not be inverted.
     """
     model, engine = generator.model, generator.model.engine
     images = in_turns(engine, lambda: input_images(folder, model.shape, engine.is_main_process))

@@ -8,6 +8,7 @@ one before.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,7 @@ from ddpm_ip.run.weights import Weights, find_weights, load_weights
 from ddpm_ip.sample.calibrated import there
 from ddpm_ip.sample.filled import filled
 from ddpm_ip.sample.generator import Generator, Model, image_bytes
+from ddpm_ip.sample.grids import count, write_grid
 from ddpm_ip.sample.modes import Interpolations, Pictures, Strips, reconstructions
 from ddpm_ip.sample.store import LATE, Mode, Store
 from ddpm_ip.sampler.correction import Auto
@@ -104,7 +106,7 @@ class SampleOptions:
         """What makes the pictures; all processes call this together.
 
         Raises:
-            UserError: the images of ``input_dir`` are of no use.
+            UserError: the images of ``input_dir`` cannot be used.
         """
         if self.mode == "denoise" or self.mode == "progressive":
             return Strips(generator, self.mode, self.n_denoise if self.mode == "denoise" else self.n_progressive)
@@ -154,7 +156,8 @@ def sample(
         weights: folder of a run (its newest EMA), a checkpoint, or a safetensors file; or what was found there.
         save_dir: a folder, which gets ``000000.png``, ... (of 1, 3 or 4 channels, RGBA); or a file that ends in
             ``.npz``, which gets an array ``images``, uint8 (N, H, W, C), of any number of channels. Of a
-            class-conditional model also ``labels.csv``, or an array ``labels``.
+            class-conditional model also ``labels.csv``, or an array ``labels``. The first images as one picture are
+            in ``grid.png``, of an npz in ``NAME.grid.png`` next to it.
         options: what to make.
         on_block: called after each block is on the disk; for tests.
 
@@ -196,7 +199,7 @@ def _offer(calibration: Path | None) -> None:
 
 @cache
 def _warn_of(schedule: Schedule) -> None:
-    """Says once where a schedule does not end in noise."""
+    """Says once if a schedule does not end in noise."""
     if said := too_little_noise(schedule):
         log.warning("%s", said)
 
@@ -232,7 +235,9 @@ def write_samples(
     if from_main(engine, engine.is_main_process and store.is_finished(identity, n)):
         if engine.is_main_process:
             store.remove_parts()
-            log.info("%d images of the same call are in %s already", n, save_dir)
+            if not os.path.lexists(store.grid):
+                write_grid(store, store.first(count(n, False)), generator.period)
+            log.info("%d images of the same call are in %s already, and the grid is %s", n, save_dir, store.grid)
         return
     with store.claimed(identity, engine):
         sampling, waiting = slowest(engine, *_fill(pictures, store, n, on_block))
@@ -240,11 +245,15 @@ def write_samples(
             store.check_all_there(n, patience=LATE if nodes() > 1 else 0)
             if said := pictures.told(store.picture(i) for i in range(n)):
                 log.info(said)
-            store.finish(n, generator.classes if options.mode == "sample" else None)
+            finished = options.mode == "sample"
+            shown_first = store.first(count(n, not finished))
+            store.finish(n, generator.classes if finished else None)
+            grid = write_grid(store, shown_first, generator.period if finished else None)
             log.info(
                 "%d images in %s: %s, %d network evaluations each (sampling %.1f s, waiting for the disk %.1f s)",
                 n, save_dir, _row(generator, options), pictures.evaluations, sampling, waiting,
             )  # fmt: skip
+            log.info("as one picture: %s", grid)
     engine.wait_for_everyone()
 
 
@@ -278,7 +287,7 @@ def load_model(
 
 
 def default_block(config: Config, accelerator: Accelerator) -> int:
-    """Images that go through the network together where nobody says: 64 on a CPU, on a GPU what its memory holds."""
+    """Images that go through the network together by default: 64 on a CPU, on a GPU what its memory holds."""
     if accelerator.device.type != "cuda":
         return 64
     free, _ = torch.cuda.mem_get_info(accelerator.device)
@@ -286,7 +295,7 @@ def default_block(config: Config, accelerator: Accelerator) -> int:
 
 
 def fitting_block(free: int, per_image: int) -> int:
-    """The largest power of two in 64..1024 of which so many images fit into ``free`` bytes; 64 if none does."""
+    """The largest power of two in 64..1024 such that this many images fit into ``free`` bytes; 64 if none does."""
     return next((block for block in (1024, 512, 256, 128) if block * per_image <= free), 64)
 
 

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.images import UInt8, by_class, grid
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.row import row_label
-from ddpm_ip.sample.generator import Generator, Model
+from ddpm_ip.sample.generator import Generator, Sampled
+from ddpm_ip.sample.modes import GAP, Strips
 from ddpm_ip.sample.program import SampleOptions, write_samples
 from ddpm_ip.sampler import State
 from ddpm_ip.sampler.sampling import Sampling
@@ -27,11 +28,18 @@ SHOWN = 64  # images of a grid, unless more are asked for
 
 
 class Samples:
-    """The images 0 .. n - 1 of a model and a seed: the same bytes as ``ddpm-ip sample`` writes.
+    """The images 0 .. n - 1 of a model and a seed: the same bytes as ``ddpm-ip sample`` writes::
+
+        walk = run.sample(50_000, sampler=ip.DDIM(), steps=50)
+        walk.grid()                # a picture of the first 64, as which a notebook shows ``walk``
+        walk.images                # all of them, uint8 (N, C, H, W); np.asarray(walk) is the same
+        for block in walk.blocks(): ...   # uint8 (B, C, H, W), one block in memory at a time
+        for image in walk: ...            # uint8 (C, H, W), likewise
+        walk.save("samples")       # PNG files, as of the command
 
     They keep to the weights that they were asked of, should the run be trained further. A block that was made is kept
-    in memory, as ``uint8``, except by :meth:`blocks` and :meth:`save`, which hold one block at a time. With several
-    processes each makes all of them, but for :meth:`save`, which shares them out.
+    in memory, as ``uint8``, except by :meth:`blocks`, iteration and :meth:`save`, which hold one block at a time. With
+    several processes each makes all of them, but for :meth:`save` and :meth:`mine`, which share them out.
 
     Args:
         model: the network.
@@ -43,7 +51,7 @@ class Samples:
         ConfigError: this model cannot be sampled so.
     """
 
-    def __init__(self, model: Model, n: int, sampling: Sampling, weights: Mapping[str, Any]) -> None:
+    def __init__(self, model: Sampled, n: int, sampling: Sampling, weights: Mapping[str, Any]) -> None:
         if not isinstance(n, (int, np.integer)) or n < 1:
             raise ConfigError(f"the number of images must be a whole number of at least 1, got {n!r}")
         self.n = int(n)
@@ -54,6 +62,18 @@ class Samples:
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.shape[1:]))
         return f"<{self.n} images {size}: {row_label(self.facts)}, {self.evaluations} network evaluations each>"
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[UInt8]:
+        """One image after the other, ``uint8`` (C, H, W); a block is in memory at a time."""
+        for block in self.blocks():
+            yield from block
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """:attr:`images`, for NumPy: ``np.asarray(walk)``."""
+        return np.array(self.images, dtype) if copy else np.asarray(self.images, dtype)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -97,6 +117,17 @@ class Samples:
         for i in range(self.n_blocks):
             yield self._generator.images(i)[: self._count(i)]
 
+    def mine(self) -> Iterator[UInt8]:
+        """This process's blocks, ``uint8`` (at most block, C, H, W) each; none is kept.
+
+        Of P processes the first has blocks 0, P, 2P, ..., the second 1, P + 1, ...; one process has all.
+        """
+        engine = self._generator.model.engine
+        with tqdm(total=self.n, unit="img", disable=self.n_blocks < 2 or not engine.is_main_process) as bar:
+            for images in self._generator.mine(self.n):
+                yield images
+                bar.update(min(len(images) * engine.num_processes, self.n - bar.n))
+
     def states(self, block: int = 0) -> Iterator[State]:
         """The states of the images of a block, from noise to images, one after each network evaluation.
 
@@ -113,9 +144,15 @@ class Samples:
         return (_first(state, n) for state in self._generator.states(block))
 
     def grid(self, n: int = SHOWN, columns: int | None = None, scale: int | None = None) -> Image.Image:
-        """The first ``n`` images as a picture, see :func:`ddpm_ip.images.grid`.
+        """The first ``n`` images as a picture.
 
-        Unless ``columns`` are given, a row of a class-conditional model is a class (:func:`ddpm_ip.images.by_class`).
+        Args:
+            n: how many, at most all.
+            columns: images in a row; by default about a square, of a class-conditional model a row a class.
+            scale: whole-number enlargement; by default small images are enlarged to about 64 pixels.
+
+        Returns:
+            A picture of Pillow, to be shown or saved: ``walk.grid().save("grid.png")``.
         """
         n = min(n, self.n)
         shown = self._images if self._images is not None else np.concatenate(list(self._kept(n)))
@@ -123,6 +160,24 @@ class Samples:
         if columns is None:
             shown, columns = by_class(shown, self._generator.period)
         return grid(shown, columns=columns, scale=scale)
+
+    def strips(self, n: int = 8, frames: int = 10, of: Literal["xt", "x0"] = "xt") -> Image.Image:
+        """The way from noise to the first ``n`` images as a picture: a row an image, a column a time.
+
+        Args:
+            n: rows, at most a block.
+            frames: columns, evenly spaced among the states, the finished image last; at most as many as there are.
+            of: ``xt``, the noisy states; or ``x0``, the clean images that were predicted on the way.
+
+        Raises:
+            ConfigError: ``of`` is neither.
+        """
+        modes: dict[str, Literal["denoise", "progressive"]] = {"xt": "denoise", "x0": "progressive"}
+        if of not in modes:
+            raise ConfigError(f"of must be one of {', '.join(modes)}, got {of!r}")
+        rows = Strips(self._generator, modes[of], max(1, frames)).block(0)[: max(1, min(n, self.n))]
+        whole = np.concatenate([rows[0], *(row[:, GAP:] for row in rows[1:])], axis=1)  # rows share what is between
+        return grid(whole[None], gap=0, scale=max(1, round(64 / max(self.shape[2:]))))
 
     @property
     def labels(self) -> Int64 | None:

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from ddpm_ip.data.npy import archive
+from ddpm_ip.data.passed_over import GRID, MARK
 from ddpm_ip.errors import ConfigError, UserError
 from ddpm_ip.files import MB, is_partial, read_bytes, read_json, sweep, write_json, write_text, writing
 from ddpm_ip.images import PICTURES, UInt8, save_png
@@ -29,14 +30,14 @@ from ddpm_ip.sample.whole import Shape, is_whole, largest
 
 Mode = Literal["sample", "denoise", "progressive", "interpolate", "reconstruction"]
 LOCK = ".lock"
-LABELS = "labels.csv"  # beside images of a class-conditional model
+LABELS = "labels.csv"  # next to images of a class-conditional model
 LATE = 60.0  # seconds after which a file system that nodes share surely shows what another has written
 AGAIN = "give the same call again, which makes only what is missing"
 
 
 @dataclass(frozen=True)
 class Store:
-    """Images on the disk: a folder of PNG files, which for an npz is beside it until all are there.
+    """Images on the disk: a folder of PNG files, which for an npz is next to it until all are there.
 
     Images that no PNG can hold, those of other than 1, 3 or 4 channels, go to an npz; its parts are ``.npy`` files.
     """
@@ -64,7 +65,12 @@ class Store:
 
     @property
     def _mark(self) -> Path:
-        return self.folder / "sampling.json"
+        return self.folder / MARK
+
+    @property
+    def grid(self) -> Path:
+        """The picture of the first images: in their folder, or next to the npz."""
+        return self.folder / GRID if self.npz is None else self.npz.with_name(f"{self.npz.stem}.{GRID}")
 
     def block(self) -> int | None:
         """The block of the images that are there already; None if there are none, or their mark cannot be read."""
@@ -104,7 +110,7 @@ class Store:
         Where no image was made, nothing is left behind (but by one of several processes, which may not know).
 
         Args:
-            identity: all that the images depend on beside their index.
+            identity: all that the images depend on besides their index.
             accelerator: the processes of the call; the main one takes the folder for all.
 
         Raises:
@@ -202,6 +208,13 @@ class Store:
         picture = self._read(index)
         return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
 
+    def first(self, n: int) -> list[UInt8]:
+        """The first ``n`` that are there, ``uint8`` (C, H, W) each: as files, or in the finished npz."""
+        if self.npz is None or self.folder.is_dir():
+            return [self.picture(index) for index in range(n)]
+        with archive(self.npz) as found:
+            return [image.transpose(2, 0, 1) for image in found.read("images")[:n]]
+
     def put(self, index: int, picture: UInt8) -> None:
         path, advice = self._file(index), "Images that were written stay; put that right and " + AGAIN
         if self.suffix == ".png":
@@ -236,7 +249,7 @@ class Store:
         )
 
     def finish(self, n: int, classes: Sequence[int] | None = None) -> None:
-        """Gathers the npz and removes its parts; writes beside images in a folder of which classes they are.
+        """Gathers the npz and removes its parts; writes next to images in a folder which classes they are of.
 
         Args:
             n: images.

@@ -25,11 +25,11 @@ Weights = Callable[[Sequence[float], float], Sequence[float]]
 def multistep(
     schedule: Schedule, times: Sequence[float], order: int, weights: Weights, lower_order_final: bool = False
 ) -> Plan:
-    """One row a step; ``order - 1`` memories, which hold the slopes before. The step to the clean image is Euler's.
+    """One row a step; ``order - 1`` memories, which hold earlier slopes. The step to the clean image is Euler's.
 
     Args:
         schedule, times: of the walk.
-        order: how many slopes a step uses, once there are as many: 1 to 4.
+        order: how many slopes a step uses, once there are that many: 1 to 4.
         weights: ``(times, s) -> w``, with the times of the slopes, the newest (``t``) first.
         lower_order_final: whether a step uses no more slopes than steps are left.
     """

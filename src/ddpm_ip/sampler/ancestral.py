@@ -14,10 +14,10 @@ with the predicted ``x_0``, by default clipped (:mod:`ddpm_ip.sampler.correction
     analytic:       the posterior's + alpha_bar_s (beta / (1 - alpha_bar_t))^2 clip(v_t, 0, 1),
                     v_t = (1 - alpha_bar_t) / alpha_bar_t (1 - Gamma_t),    Gamma_t = E ||eps(x_t, t)||^2 / d
 
-The last is the best variance for a network that predicts the mean of ``x_0``: ``v_t`` is then the variance that ``x_0``
-has left, which lies in [0, 1] for data in [-1, 1] (Bao et al. 2022, Analytic-DPM, arXiv 2201.06503, theorems 1 and 2).
+The last is the best variance for a network that predicts the mean of ``x_0``: ``v_t`` is then the variance that remains
+in ``x_0``, in [0, 1] for data in [-1, 1] (Bao et al. 2022, Analytic-DPM, arXiv 2201.06503, theorems 1 and 2).
 In the last noisy step the noise is on average at most ``clip_pixel`` levels of 256, as in their code. A network that
-does not predict the mean, such as one trained with input perturbation, has another ``||eps(x_t, t)||`` than that:
+does not predict the mean, such as one trained with input perturbation, has a different ``||eps(x_t, t)||``:
 ``analytic_residual`` takes ``1 - E ||eps - eps(x_t, t)||^2 / d`` for ``Gamma_t``, which is the same for the mean, and
 leads to the best variance around any other prediction (Bao et al. 2022, arXiv 2206.07309: an imperfect mean).
 """
@@ -45,8 +45,8 @@ class Ancestral:
     Args:
         var_type: the variance of a step. None leaves it to the model (``diffusion.var_type``), and is filled in before
             a plan is made (:meth:`ddpm_ip.sampler.sampling.Sampling.filled`).
-        gammas: of an analytic variance: ``Gamma_t`` at the times 0..T-1. None is filled in from what was measured of
-            the weights, or measured (:func:`ddpm_ip.sample.filled.filled`).
+        gammas: of an analytic variance: ``Gamma_t`` at the times 0..T-1. None is filled in with what was measured for
+            the weights, or is measured then (:func:`ddpm_ip.sample.filled.filled`).
         clip_pixel: of an analytic variance, >= 0, in levels of 256; None is as published, 1 for the cosine schedule and
             2 for the others.
     """
@@ -103,7 +103,7 @@ class Ancestral:
         if self.gammas is None or len(self.gammas) != schedule.total_steps:
             found = "there are none" if self.gammas is None else f"there are {len(self.gammas)}"
             raise ConfigError(
-                f"var_type {self.var_type} needs gammas, which are measured of finished weights, one for each of "
+                f"var_type {self.var_type} needs gammas, which are measured for finished weights, one for each of "
                 f"{schedule.total_steps} times, and {found}. The commands measure them where they sample; while a "
                 "network is trained, choose fixed_small"
             )

@@ -78,6 +78,7 @@ class Plan(NamedTuple):
 
     @property
     def memories(self) -> int:
+        """M: how many tensors are remembered from one visit to the next, besides the state."""
         return self.update.shape[1] - 1
 
     def times(self) -> list[float]:
@@ -95,7 +96,9 @@ class Sampler(Protocol):
     """A frozen dataclass that is its own configuration (``sampling.sampler``)."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What files and the command line call it."""
+        ...
 
     def plan(self, schedule: Schedule, times: Sequence[float]) -> Plan:
         """The table of a walk.
@@ -191,7 +194,11 @@ class Rows:
         self._states.append(True)
 
     def stage(self, t: float, s: float, x: Tensor, m: Sequence[Tensor] | None = None) -> None:
-        """Appends a visit that is an inner stage of a step: ``x`` is then no state of the walk. See :meth:`add`."""
+        """Appends a visit that is an inner stage of a step: ``x`` is then no state of the walk.
+
+        Args:
+            t, s, x, m: as of :meth:`add`.
+        """
         self.add(t, s, x, m)
         self._states[-1] = False
 
@@ -203,7 +210,7 @@ class Rows:
         """
         noisy = [word for word, update in zip(self._words, self._updates, strict=True) if update[:, -1].any()]
         if len(set(noisy)) < len(noisy) or max(noisy, default=0) >= WORDS:
-            raise ConfigError("noise is told apart for 65536 whole times, and 65536 visits of each: take fewer times")
+            raise ConfigError("there is noise for 65536 whole times, with 65536 visits of each: take fewer times")
         t, alpha, sigma, *after = torch.tensor(self._rows, dtype=torch.float64).unbind(1)
         bounds = torch.tensor(self._log_bounds, dtype=torch.float64)
         return Plan(

@@ -1,4 +1,4 @@
-"""Which class an image is of: a function of its index, as all else about it.
+"""Which class an image is of: a function of its index, like everything else about it.
 
 Images of a class-conditional model take its classes in turn, so that any number of them is balanced, whatever the
 block, the processes and the number of images that are wanted.

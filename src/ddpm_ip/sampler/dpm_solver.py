@@ -39,12 +39,12 @@ SolverType = Literal["midpoint", "heun"]
 class DPMSolver:
     """DPM-Solver++ of order 1 to 3, multistep.
 
-    What plays no part (``solver_type`` of order 1, the last two but for order 3) becomes None.
+    Settings that play no part (``solver_type`` for order 1, the last two unless the order is 3) become None.
 
     Args:
         order: 1, which is DDIM with ``eta = 0``; 2, which is known as 2M; or 3, which is known as 3M.
         solver_type: how order 2 is reached, see above; diffusers' words. With order 3, that of its steps of order 2.
-        lower_order_final: of fewer than 15 steps, the last but one is of order 2 at most. As in diffusers.
+        lower_order_final: with fewer than 15 steps, the last but one is of order 2 at most. As in diffusers.
         corrected: the weight of ``D_2`` that order 3 needs, twice the published one.
     """
 
@@ -113,5 +113,5 @@ def taylor_weights(factor: float, alpha: float, z: float, solver_type: SolverTyp
 
 
 def remembered(x0: Tensor, m: Sequence[Tensor], first: bool) -> list[Tensor]:
-    """The last predictions, the latest first; after the first step that one, in all places."""
+    """The last predictions, the latest first; after the first step its prediction, in all places."""
     return [x0] * len(m) if first else [x0, *m][: len(m)]

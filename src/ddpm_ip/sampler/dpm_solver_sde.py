@@ -37,12 +37,12 @@ from ddpm_ip.variants import settle
 class DPMSolverSDE:
     """SDE-DPM-Solver++ of order 1 to 3, multistep.
 
-    What plays no part (``solver_type`` of order 1, ``lower_order_final`` but for order 3) becomes None.
+    Settings that play no part (``solver_type`` for order 1, ``lower_order_final`` unless the order is 3) become None.
 
     Args:
         order: 1, which is ancestral sampling with ``fixed_small``; 2, which is known as SDE-2M; or 3, SDE-3M.
         solver_type: how order 2 is reached, see above; diffusers' words. With order 3, that of its steps of order 2.
-        lower_order_final: of fewer than 15 steps, the last but one is of order 2 at most. As in diffusers.
+        lower_order_final: with fewer than 15 steps, the last but one is of order 2 at most. As in diffusers.
     """
 
     name: Literal["dpm_solver_sde"] = field(default="dpm_solver_sde", kw_only=True)

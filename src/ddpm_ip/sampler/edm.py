@@ -97,7 +97,12 @@ class Churn:
             raise ValueError(f"s_tmax must be at least s_tmin = {self.s_tmin}, or null for no bound; got {self.s_tmax}")
 
     def raised(self, schedule: Schedule, times: Sequence[float]) -> list[float]:
-        """The time of ``rho^`` for each time of the grid; the time itself where there is no churn."""
+        """The time of ``rho^`` for each time of the grid; the time itself where there is no churn.
+
+        Args:
+            schedule: of the model.
+            times: of the grid, falling.
+        """
         gamma = min(self.s_churn / max(len(times), 1), math.sqrt(2) - 1)
         most = math.inf if self.s_tmax is None else self.s_tmax
         return [
@@ -110,6 +115,10 @@ class Churn:
     def start(self, schedule: Schedule, t: float, t_hat: float) -> float:
         """The scale of a start at ``t_hat``. No row comes before it to add the first step's noise; that and ``x_T``
         are one Gaussian together, N(0, 1) again unless ``s_noise`` is not 1.
+
+        Args:
+            schedule: of the model.
+            t, t_hat: the first time of the grid, and the time that it is raised to.
         """
         fresh = schedule.alpha_bar(t_hat) * (rho(schedule, t_hat) ** 2 - rho(schedule, t) ** 2)
         return math.sqrt(1 + (self.s_noise**2 - 1) * fresh)

@@ -42,7 +42,8 @@ class ERSDE:
     """ER-SDE-Solver-1 to -3.
 
     Args:
-        order: on Gaussian data orders 1, 2 and 2 are seen; with corrected differences 3, but 2 for ``sde``.
+        order: 1 to 3. On Gaussian data they converge with order 1, 2 and 2; the last with corrected differences with
+            order 3, but with 2 for ``sde``.
         noise_scale: ``g``, how much noise there is: ``er_sde_5`` is the paper's choice, ``exp(rho^0.3) + 10``; ``sde``
             the reverse SDE, ``rho``; ``ode`` none, 1.
         difference: how order 3 takes the first derivative: backward is published, corrected is ours.

@@ -64,7 +64,7 @@ def deviations(ratios: Sequence[float], states: Sequence[Tensor], eps: Sequence[
     line = line / line.norm(dim=1, keepdim=True)
 
     def across(z: Tensor) -> Tensor:
-        """What of a vector is perpendicular to the line."""
+        """The part of a vector that is perpendicular to the line."""
         rest: Tensor = z - (z * line).sum(dim=1, keepdim=True) * line
         return rest
 
@@ -94,7 +94,7 @@ def cheapest(cost: Tensor, steps: int, later: float = LATER) -> list[int]:
     cost = cost.cpu()
     points = len(cost)
     if not 1 <= steps <= points:
-        raise ConfigError(f"the times of {steps} steps: choose 1..{points}, which the teacher has")
+        raise ConfigError(f"the times of {steps} steps: choose 1..{points}, as many as the teacher has")
     inner = torch.where(torch.ones(points, points, dtype=torch.bool).triu(1), cost[:, :points], math.inf)
     value, ways = cost[:, points], []
     for _ in range(steps - 1):

@@ -24,7 +24,7 @@ CAPACITY = 2048  # visits that a table has room for, unless more are asked for
 
 
 class Visit(NamedTuple):
-    """What the network was asked, and what it put out.
+    """What the network was asked, and what it returned.
 
     Attributes:
         xt: float32 (B, C, H, W).
@@ -159,7 +159,7 @@ class Graph:
         return self._xt.clone(), [m.clone() for m in self._memories[: self._plan.memories]], self._seen
 
     def first_visit(self, cond: Cond | None = None) -> Visit:
-        """What the network is asked first at the start of the first block, and what it put out.
+        """What the network is asked first at the start of the first block, and what it returned.
 
         Without a correction that asks it in another way this is ``x_T``.
 

@@ -6,7 +6,7 @@ the other way (Song et al. 2021, arXiv 2010.02502, section 4.3, equations 13 and
 
     x_t / alpha_t = x_s / alpha_s + (sigma_t / alpha_t - sigma_s / alpha_s) eps(x_s, t)
 
-That is DDIM's step from ``t`` to ``s``, solved for ``x_t``; but the noise is that of the state which is there already.
+That is DDIM's step from ``t`` to ``s``, solved for ``x_t``, except that the noise is predicted from ``x_s``.
 Each time on the grid is asked once, as by diffusers' ``DDIMInverseScheduler``. The noise is the denoiser's at ``t`` for
 every prediction type; ``x_0`` is not used, and what is clipped could not be walked back.
 """

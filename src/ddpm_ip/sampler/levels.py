@@ -6,8 +6,8 @@ karras,rho=7:                       sigma^(1/rho) evenly spaced (Karras et al. 2
 beta,a=0.6,b=0.6:                   not by level: times at even quantiles of a beta distribution over 0..T-1, dense at
                                     both ends for a, b < 1 (Lee et al. 2024, arXiv 2407.12173)
 
-Settings of each: ``whole=true`` rounds the times, for a network that takes no others (one that says so, by
-``whole_times``, is told the nearest whole time without that). Of logsnr and karras:
+Settings of each: ``whole=true`` rounds the times, for a network that takes only whole ones (one that says so, by
+``whole_times``, is given the nearest whole time anyway). Settings of logsnr and karras:
 ``sigma_max``, ``sigma_min`` (of ``sigma / alpha``; by default the schedule's, but at most :data:`SIGMA_MAX`: the cosine
 schedule ends at 2e4, where nothing but noise is left, and steps there would be wasted).
 """

@@ -28,7 +28,7 @@ from ddpm_ip.variants import ByName, Read
 
 
 class Computed(NamedTuple):
-    """What moves an image by rounding, beside the block.
+    """What changes an image by rounding, besides the block.
 
     Attributes:
         precision: no (float32), fp16 or bf16.
@@ -58,9 +58,9 @@ class Sampling:
         block: images that go through the network together; part of what makes the image. Null for 64 on a CPU, and on a
             GPU for what its free memory holds.
         precision: no, fp16 or bf16; null takes what ``train.mixed_precision`` gives.
-        afs: the first network evaluation is replaced by what it would say of pure noise, and saved.
-        denoise_to_zero: the last step, from the last time on the grid to the clean image; false leaves it out, with its
-            evaluation, and a little noise stays.
+        afs: saves the first network evaluation: the network is taken to say what it would say of pure noise.
+        denoise_to_zero: take the last step, from the last time on the grid to the clean image; false saves its
+            evaluation and leaves a little noise.
         classes: of a class-conditional model, those that images are of, in turn: image i is of class i modulo their
             number. Null is all of them, 0, 1, 2, ...; 3 is this one alone, [0, 5] are two, and -1 (none)
             asks without a class.
@@ -89,13 +89,20 @@ class Sampling:
             raise ValueError(f"classes are numbers from 0, or -1 (none), got {self.classes}")
 
     def filled(self, var_type: VarType) -> Sampling:
-        """The same with the variance that a sampler leaves to the model."""
+        """The same with the variance that a sampler leaves to the model.
+
+        Args:
+            var_type: of the model.
+        """
         if isinstance(self.sampler, Ancestral) and self.sampler.var_type is None:
             return dataclasses.replace(self, sampler=dataclasses.replace(self.sampler, var_type=var_type))
         return self
 
     def times(self, schedule: Schedule) -> list[float]:
         """The times on the grid, falling (:func:`ddpm_ip.sampler.spacing.times_of`).
+
+        Args:
+            schedule: of the model.
 
         Raises:
             ConfigError: there are no such times.
@@ -104,6 +111,9 @@ class Sampling:
 
     def plan(self, schedule: Schedule) -> Plan:
         """The table of the walk.
+
+        Args:
+            schedule: of the model.
 
         Raises:
             ConfigError: there are no such times, or the sampler cannot walk along them.
@@ -147,7 +157,7 @@ class Sampling:
         classes: KnownClasses | None = None,
         prediction_type: PredictionType | None = None,
     ) -> None:
-        """Says before anything is made what would be said when images are.
+        """Raises the errors that sampling would raise, before anything is made.
 
         Args:
             schedule: of the model.
@@ -208,7 +218,7 @@ class Sampling:
     def facts(
         self, diffusion: Mapping[str, Any], computed: Computed, classes: KnownClasses | None = None
     ) -> dict[str, Any]:
-        """All that an image depends on beside the weights and its index, as plain values for JSON.
+        """All that an image depends on besides the weights and its index, as plain values for JSON.
 
         Args:
             diffusion: the section of the model's configuration, as plain values.

@@ -1,4 +1,4 @@
-r"""Any plan with one network evaluation less: at its end, or at its beginning.
+r"""Any plan with one network evaluation fewer: at its end, or at its beginning.
 
 Without the clean step (``denoise_to_zero: false``) a walk ends at the last time on the grid, and the little noise of
 that level stays (diffusers: ``final_sigmas_type="sigma_min"``; DPM-Solver's code has it the other way round, as an

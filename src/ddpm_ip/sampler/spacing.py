@@ -126,7 +126,7 @@ def parsed(spacing: str) -> tuple[str, dict[str, Any]]:
         value = _value(text)
         if key not in keys or key in found or value is None or isinstance(value, bool) != (key == "whole"):
             has = f"its settings are {', '.join(keys)}, as in {name},{keys[0]}=..." if keys else "it has no settings"
-            raise ConfigError(f"the spacing {spacing[:100]}: {setting!r} cannot be; {has}")
+            raise ConfigError(f"the spacing {spacing[:100]}: {setting!r} is not possible; {has}")
         found[key] = value
     return name, found
 

@@ -89,7 +89,7 @@ class Visits:
         return _row(self.plan, i, self._numbers, x)._replace(cond=self.denoiser.cond)
 
     def said(self, i: int, x: Tensor) -> Prediction:
-        """What the denoiser says, within all corrections, of states (B, C, H, W) at row ``i``, which they stay at."""
+        """What the denoiser says, within all corrections, of states (B, C, H, W) at row ``i``; no step is taken."""
         with torch.no_grad():
             return self._denoise(x, self.row(i, x))
 
@@ -165,7 +165,7 @@ def _row(plan: Plan, i: int, numbers: Mapping[str, Tensor], x: Tensor) -> Row:
 
 
 def _noise(plan: Plan, i: int, seen: Prediction, draws: Draws, shape: Sequence[int]) -> Tensor | None:
-    """The noise of a visit; with a learned variance in its size. None where no row asks for any."""
+    """The noise of a visit, scaled by the learned variance if there is one. None where no row asks for any."""
     if not plan.update[i, :, -1].any():
         return None
     noise = draws.noise(shape)

@@ -1,6 +1,6 @@
 """A command of ddpm-ip as a process of a sweep: ``python -m ddpm_ip.sweep.child train -e RUN``.
 
-It stops as on SIGTERM when the sweep is gone, however that ended: the other end of its standard input is the sweep's.
+It stops as on SIGTERM when the sweep is gone, however it ended: the other end of its standard input is the sweep's.
 """
 
 from __future__ import annotations

@@ -170,6 +170,7 @@ class Jobs:
     _passed_on: list[int] = field(default_factory=list, init=False)
     _running: list[_Running] = field(default_factory=list, init=False)
     _results: list[Result] = field(default_factory=list, init=False)
+    _took: list[float] = field(default_factory=list, init=False)  # seconds of those that are done
 
     def run(self, jobs: Iterable[Job]) -> list[Result]:
         """Runs all, in their order, as many at once as there are places; those that were not begun have no result."""
@@ -224,8 +225,18 @@ class Jobs:
         state: State = "stopped" if stopped else "failed" if code or why else "done"
         self._running.remove(one)
         free.append(one.place)
-        took = f"{state} after {clock(time.monotonic() - one.begun)}"
-        self._end(Result(one.job, state, one.stage.doing, code, why), total, took)
+        seconds = time.monotonic() - one.begun
+        left = self._left(seconds, total) if state == "done" else ""
+        self._end(Result(one.job, state, one.stage.doing, code, why), total, f"{state} after {clock(seconds)}{left}")
+
+    def _left(self, seconds: float, total: int) -> str:
+        """The time of the jobs that have no result yet, if each takes as long as the mean of those that were made."""
+        self._took.append(seconds)
+        left = total - len(self._results) - 1
+        if not left:
+            return ""
+        mean = sum(self._took) / len(self._took)
+        return f"; about {clock(mean * left / min(left, len(self.places)))} left, if the rest take as long"
 
     def _end(self, result: Result, total: int, how: str) -> None:
         self._results.append(result)

@@ -33,6 +33,7 @@ from ddpm_ip.report.page import write_report
 from ddpm_ip.run.lock import Lock
 from ddpm_ip.sweep.curves import write_curves
 from ddpm_ip.sweep.jobs import Jobs, Result, Start, start_process, tail
+from ddpm_ip.sweep.outlook import outlook
 from ddpm_ip.sweep.plan import Asked, SweepRun, grown, in_words, read_asked
 from ddpm_ip.sweep.stages import Stages
 from ddpm_ip.sweep.summary import Summary
@@ -87,6 +88,8 @@ def sweep(asked: Asked, folder: Path, setup: Setup) -> int:
         cells = check_all(asked, stages, setup)
         write_json(folder / "sweep.json", asked.to_dict())
         setup.say(announced(asked, cells, len(setup.places)))
+        for said in outlook(asked, stages, len(setup.places)):
+            setup.say(said)
         _wait_for_others([folder / run.name for run in asked.runs], setup.say)
         jobs = Jobs(setup.places, setup.say, setup.start)
         results = jobs.run([stages.job(run) for run in asked.runs])
@@ -105,14 +108,15 @@ def sweep(asked: Asked, folder: Path, setup: Setup) -> int:
 
 
 def settle(asked: Asked, folder: Path) -> Asked:
-    """What is asked of a folder: of a sweep that is there the same, or more.
+    """What is asked of a folder: of a sweep that is there the same, or more; runs of it may be there already.
 
     Raises:
         ConfigError: it holds something else.
     """
     if (old := read_asked(folder / "sweep.json")) is not None:
         return grown(old, asked, folder)
-    if folder.is_dir() and any(path.name != "lock" for path in folder.iterdir()):
+    own = {"lock", *(run.name for run in asked.runs)}  # runs that were made by hand are looked at one by one
+    if folder.is_dir() and any(path.name not in own for path in folder.iterdir()):
         raise ConfigError(
             f"{shown(folder)} holds something that is no sweep, and nothing of it was touched: choose another folder "
             "with -e"

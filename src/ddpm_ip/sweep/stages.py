@@ -1,8 +1,8 @@
-"""What is missing of a run of a sweep: training, table, exposure; and what was measured already.
+"""What is missing from a run of a sweep: training, table, exposure; and what was measured already.
 
-``SWEEP_DIR/done.json`` says of each run with which options, and at which step, its table and its exposure were
-measured, and what the table then was: a table that was made with other options since is made again, which costs little
-since its cells are there.
+For each run, ``SWEEP_DIR/done.json`` says with which options and at which step its table and its exposure were
+measured, and what the table was then: a table that has since been made with other options is made again, which costs
+little, since its cells are there.
 """
 
 from __future__ import annotations
@@ -62,12 +62,17 @@ class Stages:
             make_folder(path)
             write_yaml(RunFolder(path).config, run.config.to_dict())
         stages = [] if self.is_trained(run) else [Stage(TRAINING, ["train", "-e", str(path), "-r", "latest"])]
-        before = {TABLE: ["table", "-e", str(path)], EXPOSURE: ["exposure", "--weights", str(path)]}
-        for doing, options in self._measured.items():
-            now = self._state(run, doing)
-            if stages or not now["found"] or self._done.get(run.name, {}).get(doing) != now:
-                stages.append(Stage(doing, [*before[doing], *options]))
+        for stage in self.measuring(run):
+            now = self._state(run, stage.doing)
+            if stages or not now["found"] or self._done.get(run.name, {}).get(stage.doing) != now:
+                stages.append(stage)
         return stages
+
+    def measuring(self, run: SweepRun) -> list[Stage]:
+        """The commands that measure a run, made or not."""
+        path = str(self.folder / run.name)
+        before = {TABLE: ["table", "-e", path], EXPOSURE: ["exposure", "--weights", path]}
+        return [Stage(doing, [*before[doing], *options]) for doing, options in self._measured.items()]
 
     def check(self, run: SweepRun) -> int | None:
         """The step of the newest checkpoint of a run; None if it has none.

@@ -1,7 +1,7 @@
 """What a sweep found: each point's mean and sample standard deviation over the seeds, as CSV and Markdown.
 
 Runs of one seed see the same images, times and noise, so points are also compared seed by seed: the mean and deviation
-of the differences from the first point, which may be known better than the two means are.
+of the differences from the first point, which may be known better than either mean.
 
 The numbers are those of the runs' tables. Only what was measured in the same way is averaged
 (:meth:`ddpm_ip.run.record.Record.comparable`): where the runs were measured in several ways, such as after another

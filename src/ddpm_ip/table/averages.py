@@ -1,4 +1,4 @@
-"""One table beside those of several averages: the same cells, a column for each average.
+"""One table in addition to those of several averages: the same cells, a column for each average.
 
     EXP_DIR/table/averages.{txt,csv}
 
@@ -20,7 +20,7 @@ Line = tuple[str, str, Sequence[str]]  # metric, row with its column, a number f
 
 
 def compared(grids: Mapping[str, Grid]) -> str:
-    """Text: for each metric a block, with the cells below each other and the averages beside each other.
+    """Text: for each metric a block, with the cells below each other and the averages side by side.
 
     Args:
         grids: the tables of the same rows and columns, by the text that names the average.

@@ -1,4 +1,4 @@
-"""The results table in the published shape, rows by steps, and what others published beside it.
+"""The results table in the published shape, rows by steps, and next to it what others published.
 
 :func:`lay_out` makes it as plain values, which is what ``table.json`` holds; text, Markdown, CSV and the page of
 ``ddpm-ip report`` are renderings of that.
@@ -19,7 +19,7 @@ from importlib.resources import files
 from typing import Any
 
 from ddpm_ip.metric import find, fixed
-from ddpm_ip.run.record import Record, computed_in_words, described, records
+from ddpm_ip.run.record import Record, computed_in_words, described, network, records
 from ddpm_ip.run.row import ROW, corrections_label, row_label, sampler_label, spacing_name
 from ddpm_ip.table.rows import brief, labels
 
@@ -334,6 +334,8 @@ def _notes_on_metrics(cells: Mapping[Any, Mapping[str, Record]], seeds: int) -> 
     ]
     if spread and seeds == 1:
         notes.append(f"± is a standard deviation, {', '.join(spread)} of the images. One sampling seed.")
+    whose = _unique(network(r.extractor, r.versions) for cell in cells.values() for r in cell.values())
+    notes += [f"The Inception is that of {name}." for name in whose if name is not None]
     return notes + _unique(
         metric.elsewhere for name, _, metric in known if metric.elsewhere and name not in metric.names(None)
     )

@@ -22,6 +22,7 @@ from ddpm_ip.config import Config
 from ddpm_ip.data import DataConfig, ImageSet
 from ddpm_ip.engine import from_main, in_turns, why_not_fast
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.estimate import PICTURED, Disk, disk_of_table, line, size
 from ddpm_ip.evaluate.evaluate import Evaluator
 from ddpm_ip.evaluate.features import Extractor, find_extractor, identity_of
 from ddpm_ip.evaluate.images import open_samples
@@ -48,7 +49,6 @@ from ddpm_ip.table.sheet import Sheet, block_used
 log = logging.getLogger("ddpm_ip.table")
 
 LOG_SECONDS = 10.0
-PICTURED = 64  # images of a cell that its picture shows
 
 
 def table(
@@ -188,6 +188,7 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
     if accelerator.is_main_process:
         sheet.publish()  # what cannot share a table is told before hours are spent on it
     costs = {cell: cell.sampling.evaluations(cell.sampling.plan(model.denoiser.schedule)) for cell in todo}
+    _tell_costs(sheet, costs, model, with_.keep_images)
     progress = _Progress({cell: (sheet.names[cell], cost) for cell, cost in costs.items()}, accelerator.num_processes)
     for cell in sorted(todo, key=costs.__getitem__):
         progress.begin()
@@ -209,6 +210,21 @@ def _measure(sheet: Sheet, with_: _Measured, model: Model, on_cell: Callable[[st
         accelerator.wait_for_everyone()
     whole = sheet.publish() if accelerator.is_main_process else {}
     return from_main(accelerator, whole)
+
+
+def _tell_costs(sheet: Sheet, costs: Mapping[SampleOptions, int], model: Model, keep_images: bool) -> None:
+    """What the cells that are missing will take; their time is known with the first images."""
+    if not costs or not model.engine.is_main_process:
+        return
+    cell = next(iter(costs))
+    block, asked = cell.sampling.block or 1, sum(one.n_samples * cost for one, cost in costs.items())
+    what = "all images" if keep_images else "a picture of each cell"
+    disk = Disk(sheet.home, disk_of_table(model.shape, len(costs), cell.n_samples, keep_images), what=what)
+    told = f"time told with the first images ({len(costs)} cells, {asked:,} times an image goes through the network)"
+    memory = f"memory for {block} images at once up to {size(block * model.bytes_of_image)}"
+    log.info("%s", line(told, memory, disk))
+    if said := disk.warning("leave out --keep_images, or take fewer of --n_samples"):
+        log.warning("%s", said)
 
 
 def _extractor_facts(extractor: Extractor) -> dict[str, Any]:

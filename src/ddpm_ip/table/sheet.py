@@ -1,6 +1,6 @@
 """The cells on the disk, by protocol, and the tables that are made of them.
 
-    EXP_DIR/table/PROTOCOL/protocol.json     what all numbers beside it have in common; PROTOCOL is its hash
+    EXP_DIR/table/PROTOCOL/protocol.json     what all numbers next to it have in common; PROTOCOL is its hash
     EXP_DIR/table/PROTOCOL/cell-....json     one row, number of steps and seed; appears whole
     EXP_DIR/table/PROTOCOL/table.{txt,...}   the table of all these cells, written again after each
     EXP_DIR/table/table.{txt,md,csv,json}    that of the newest call, of what it asked for
@@ -116,7 +116,7 @@ class Sheet:
             self._publish([spacing])
 
     def publish(self) -> Grid:
-        """Writes the table of the cells that are asked for, and beside the cells that of all; none before the first."""
+        """Writes the table of the cells asked for, and that of all next to the cells; none before the first."""
         with alone(self.home):  # of two calls that end cells together, the later one must show both
             return self._publish(list(self.folders))
 

@@ -1,11 +1,11 @@
 """What a time sampler is, and how times are drawn from probabilities.
 
 A time sampler may draw some times more often than others. The importance weight that comes with each time,
-``1 / (T p(t))``, keeps the expectation of the loss what it is for uniform times; where it is one instead, drawing a
-time more often means weighing it more.
+``1 / (T p(t))``, keeps the expectation of the loss what it is for uniform times; where the weight is 1 instead, drawing
+a time more often means giving it more weight.
 
 A variant of ``train.times`` is a frozen dataclass with its settings, whose ``start(schedule, device)`` gives the
-:class:`TimeSampler` of a run: itself where nothing is remembered, else an object that is an :class:`Observer`, too.
+:class:`TimeSampler` of a run: itself if nothing is remembered, else an object that is an :class:`Observer`, too.
 """
 
 from __future__ import annotations
@@ -115,6 +115,6 @@ class Table:
         seldom = int((self.importance > LARGE).sum())
         return (
             f"train.times with reweigh: the loss at time {int(t)} counts {float(most):.1g} times, and is drawn as "
-            f"seldom ({seldom} of {len(self.importance)} times count more than {LARGE:.0f} times). The loss will leap "
+            f"rarely ({seldom} of {len(self.importance)} times count more than {LARGE:.0f} times). The loss will leap "
             "there: leave train.times.reweigh false, or choose a wider distribution"
         )

@@ -6,9 +6,9 @@ r"""Times in proportion to the root mean square of their last losses (Nichol & D
 Of all distributions this one has the least variance of the importance-weighted loss, and its expectation is that of
 uniform times. Until every time has been seen 10 times, times are uniform. ``u`` keeps every time alive.
 
-Source: section 3.3, equation 18; ``u`` and what to do with several losses of one time in a batch (in the order of the
-rows, the last 10 count) are those of the authors' code, which calls it "loss-second-moment". As there a loss is the one
-before importance weighting, and that of a step which fp16's scaler leaves out is remembered, too, if it is finite.
+Source: section 3.3, equation 18; ``u`` and what is done with several losses of one time in a batch (in the order of the
+rows, the last 10 count) are as in the authors' code, which calls it "loss-second-moment". As there, a loss is taken
+before importance weighting, and that of a step which fp16's scaler skips is remembered, too, if it is finite.
 
 What is known: the paper needs it to train the bound alone (``train.loss: vlb``), whose terms differ by orders of
 magnitude, and finds no gain for the hybrid loss; the commands of DDPM-IP's authors use it with the hybrid loss all the
@@ -110,7 +110,7 @@ class History:
         return {"losses": self.losses, "seen": self.seen}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """See :meth:`ddpm_ip.train.state.Part.load`; nothing at all is a history that begins.
+        """See :meth:`ddpm_ip.train.state.Part.load`; no tensors at all are an empty history.
 
         Raises:
             CheckpointError: a number of losses is negative.

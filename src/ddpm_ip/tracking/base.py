@@ -1,4 +1,4 @@
-"""What a tracker is told of a run, and how it says which of its own runs that is."""
+"""What a tracker is told about a run, and how it says which of its own runs that is."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Begun:
-    """A run as a tracker is told of it when training starts.
+    """What a tracker is told about a run when training starts.
 
     Attributes:
         folder: of the run.

@@ -19,7 +19,7 @@ SHELL = ("sh", "-c") if os.name == "posix" else ("cmd", "/c")
 
 
 class AlertCommand:
-    """Runs the command beside the steps, each alert in a process group of its own.
+    """Runs the command while training continues, each alert in a process group of its own.
 
     The command finds the text on its standard input, and in its environment ``DDPM_IP_ALERT`` (the kind),
     ``DDPM_IP_ALERT_STEP``, ``DDPM_IP_ALERT_TEXT`` and ``DDPM_IP_RUN`` (the run's folder). Nothing of an alert becomes

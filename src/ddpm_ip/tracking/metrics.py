@@ -40,7 +40,7 @@ class Metrics:
             steps are done again.
         trackers: are told the same, in groups: ``train/``, ``system/``, ``eval/``.
         command: is run at alerts; None for none.
-        spare: for what else is written beside training.
+        spare: for what else is written during training.
     """
 
     def __init__(

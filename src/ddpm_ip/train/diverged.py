@@ -29,7 +29,7 @@ def check_finite(loss: Tensor, norm: Tensor, step: int) -> None:
 
 @contextmanager
 def saying_what_is_left(checkpoints: Path, start: int = 0) -> Iterator[None]:
-    """Adds to the error of a run that has diverged from where, and how, it can continue.
+    """Adds to the error of a run that has diverged where it can continue from, and how.
 
     Args:
         checkpoints: the folder of the run's checkpoints. It is looked at then, so that what is said is true.

@@ -1,7 +1,7 @@
 """Training images on the training device: the images of a step are a function of (seed, step, rows).
 
-Neither the host nor the device waits for data. A set of ordinary size lies on the device as a whole. Of a larger one
-the batch of the next step is gathered by a thread while the device is busy, and copied on a stream of its own.
+Neither the host nor the device waits for data. A set of ordinary size is kept on the device as a whole. From a larger
+one, a thread gathers the batch of the next step while the device is busy, and copies it on a stream of its own.
 """
 
 from __future__ import annotations

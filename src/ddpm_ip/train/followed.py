@@ -35,7 +35,7 @@ def follow(run: Run, command: str | None) -> Metrics:
 
 
 def check_average(run: Run, metrics: Metrics) -> None:
-    """Alerts of an average that is longer than the run, so that its samples will be noise; later starts only log it."""
+    """Alerts if the average is longer than the run, so that its samples will be noise; later starts only log it."""
     train = run.config.train
     if {"imported", "init_from"} & run.state.meta.keys():
         return
@@ -50,7 +50,7 @@ def check_average(run: Run, metrics: Metrics) -> None:
 
 
 def check_disk(run: Run, metrics: Metrics) -> None:
-    """Alerts of a disk on which two more checkpoints would hardly find room."""
+    """Alerts if the disk hardly has room for two more checkpoints."""
     with metrics.spare("how full the disk is"):
         free = shutil.disk_usage(run.folder.path).free
         tensors = (tensor for part in run.state.tensors().values() for tensor in part.values())

@@ -30,10 +30,12 @@ from ddpm_ip.settings import Wanted
 from ddpm_ip.tracking.metrics import Metrics
 from ddpm_ip.tracking.trackers import refuse_missing
 from ddpm_ip.train import origin
+from ddpm_ip.train.callback import NOTHING, tell
 from ddpm_ip.train.diverged import check_finite, saying_what_is_left
 from ddpm_ip.train.feed import Feed
 from ddpm_ip.train.followed import Pace, check_average, check_disk, follow
 from ddpm_ip.train.monitor import Judged, Watch
+from ddpm_ip.train.outlook import Outlook
 from ddpm_ip.train.owed import Owed, is_due, owed
 from ddpm_ip.train.path import Step, make_step
 from ddpm_ip.train.run import NO_HOOKS, Hooks, Run
@@ -51,7 +53,7 @@ from ddpm_ip.train.start import (
     take_over,
 )
 from ddpm_ip.train.state import Sums, TrainState, further_averages
-from ddpm_ip.train.step import TrainStep, learning_rate, own_rows
+from ddpm_ip.train.step import TrainStep, at_once, learning_rate, own_rows
 
 if TYPE_CHECKING:
     from ddpm_ip.evaluate.during import Judge
@@ -61,11 +63,12 @@ log = logging.getLogger("ddpm_ip.train")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its folder, the steps done, and the signal that stopped it early, if one did."""
+    """How a run ended: its folder, the steps done, and the signal, or a callback's error, that stopped it early."""
 
     folder: Path
     step: int
     signal: int | None = None
+    error: Exception | None = None
 
 
 def train(
@@ -77,14 +80,14 @@ def train(
     """Trains a model.
 
     Args:
-        wanted: everything that the run is made of; or what is asked of a run that is continued.
+        wanted: everything that the run is made of; or what is to change in a run that is continued.
         exp_dir: where results go; ``runs/exp-{current time}`` if None.
         resume: "latest" continues the newest whole checkpoint of ``exp_dir``, "best" the best of ``train.eval``; or a
             checkpoint, or the folder of a run.
-        hooks: for tests.
+        hooks: for tests, and a callback after each log line (:mod:`ddpm_ip.train.callback`).
 
     Returns:
-        How it ended. After SIGTERM or SIGINT the state is saved first.
+        How it ended. After SIGTERM or SIGINT, and where a callback stops it or fails, the state is saved first.
 
     Raises:
         UserError: anything that the user can put right; what was saved before is untouched.
@@ -123,7 +126,7 @@ def _begin(wanted: Wanted, settled: Settled, folder: RunFolder, engine: Accelera
     images = open_data(config, engine)
     set_backends(config)
     check(config, images, engine.num_processes)
-    refuse_too_many(config, engine, _micro(config, engine))
+    refuse_too_many(config, engine, at_once(config, engine))
     state = fresh_state(config, engine)
     state.meta = {"config": config.to_dict(), "data_fingerprint": images.fingerprint}
     if start is not None:
@@ -150,6 +153,7 @@ def _train(run: Run, settled: Settled) -> Outcome:
         origin.keep(run)
     if run.is_main:
         announce(run)
+    outlook = Outlook(run)
     feed = make_feed(run.config, run.images, run.engine)
     metrics = None
     try:
@@ -158,7 +162,7 @@ def _train(run: Run, settled: Settled) -> Outcome:
         if run.is_main:
             metrics = follow(run, settled.alert_command)
             check_average(run, metrics)
-        return _steps(run, step, judge, metrics, lacks)
+        return _steps(run, step, judge, metrics, lacks, outlook)
     except Diverged as error:
         if metrics is not None:
             metrics.alert("not_finite", run.state.step, str(error))
@@ -169,10 +173,12 @@ def _train(run: Run, settled: Settled) -> Outcome:
             metrics.close()
 
 
-def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, lacks: Owed) -> Outcome:
+def _steps(
+    run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, lacks: Owed, outlook: Outlook
+) -> Outcome:
     t, folder, state = run.config.train, run.folder, run.state
     watch = Watch(folder, state.step, metrics) if judge is not None and run.is_main else None
-    saved, pace = state.step, Pace.of(run)
+    saved, pace, asked = state.step, Pace.of(run), NOTHING
     rate = Rate(t.n_steps, t.batch_size, state.step)
     bar = tqdm(total=t.n_steps, initial=state.step, unit="step", disable=None if run.is_main else True)
     left = saying_what_is_left(folder.checkpoints, run.start) if run.is_main else nullcontext()
@@ -183,13 +189,14 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, l
             bar.update()
             if run.is_main and state.step == run.start + 1:
                 take_over(run)
+            outlook.look(state.step)
             run.hooks.on_step(state.step)
             if watch is not None:
                 watch.poll()
             done, stopping = state.step, stop.agreed(state.step)
-            last = run.is_done or stopping is not None
             if done % t.print_freq == 0 or run.is_done:
-                _report(run, rate, pace, metrics, bar)
+                asked = tell(run, _report(run, rate, pace, metrics, bar))
+            last = run.is_done or stopping is not None or asked.stop
             if t.ema_power is not None and is_due(done, t.ema_snapshot_freq, run.config):
                 _snapshot(run)  # before the checkpoint: after a kill in between it is made again
             if done % t.save_freq == 0 or last:
@@ -201,21 +208,27 @@ def _steps(run: Run, step: Step, judge: Judge | None, metrics: Metrics | None, l
                 _evaluate(run, judge, watch, state)
             if stopping is not None:
                 log.info("stopped by signal %d at step %d; continue with -r latest -e %s", stopping, done, folder.path)
-                return Outcome(folder.path, done, stopping)
+                return Outcome(folder.path, done, stopping, asked.error)
+            if asked.stop and not run.is_done:
+                log.info("stopped by the callback at step %d; continue with -r latest -e %s", done, folder.path)
+                return Outcome(folder.path, done, error=asked.error)
     if run.is_main:
         _prune(run, watch)
     log.info("finished: %d steps, checkpoint of step %d in %s", state.step, saved, folder.checkpoints)
-    return Outcome(folder.path, state.step)
+    return Outcome(folder.path, state.step, error=asked.error)
 
 
-def _report(run: Run, rate: Rate, pace: Pace | None, metrics: Metrics | None, bar: tqdm) -> None:
-    """One log line: the means since the last one, over all processes. The bar shows the loss until the next."""
+def _report(run: Run, rate: Rate, pace: Pace | None, metrics: Metrics | None, bar: tqdm) -> dict[str, float] | None:
+    """One log line: the means since the last one, over all processes; its numbers, on the main process.
+
+    The bar shows the loss until the next.
+    """
     state, engine = run.state, run.engine
     means = engine.reduce(state.sums.total / max(state.sums.count, 1), reduction="mean").float()
     state.sums = Sums.zero(engine.device)
     check_finite(means[0], means[0] if state.scaler is not None else means[1], state.step)
     if metrics is None:
-        return
+        return None
     images_per_s, left, seconds = rate.look(state.step)
     loss, norm = means.tolist()
     numbers = {"loss": loss, "grad_norm": norm, "lr": learning_rate(run.config, state.step - 1)}
@@ -229,6 +242,7 @@ def _report(run: Run, rate: Rate, pace: Pace | None, metrics: Metrics | None, ba
         state.step, run.config.train.n_steps, loss, norm, images_per_s,
         pace.text(images_per_s) if pace is not None else "", clock(left),
     )  # fmt: skip
+    return numbers
 
 
 def _save(run: Run, watch: Watch | None, metrics: Metrics | None, must_succeed: bool) -> None:
@@ -264,7 +278,7 @@ def _snapshot(run: Run) -> None:
 
 
 def _prune(run: Run, watch: Watch | None) -> None:
-    """Retention. What is still being judged stays: after a kill it is judged again."""
+    """Removes old checkpoints. What is still being judged stays: after a kill it is judged again."""
     t, pending = run.config.train, watch.pending if watch is not None else []
     checkpoint.prune(run.folder.checkpoints, t.keep_last, t.keep_every, pending)
 
@@ -309,12 +323,12 @@ def _make_up(run: Run, judge: Judge | None, watch: Watch | None, metrics: Metric
 
 
 def _evaluate(run: Run, judge: Judge, watch: Watch | None, state: Judged) -> None:
-    """Takes samples of the averaged network; what they are worth is worked out beside the steps that follow."""
+    """Takes samples of the averaged network; they are judged while training continues."""
     if watch is not None:
         watch.make_room()
     try:
         conclude = judge()
-    except OSError as error:  # its temporary files found no room
+    except OSError as error:  # there was no room for its temporary files
         if watch is None or run.engine.num_processes > 1:  # the others wait for what this one cannot give
             raise
         watch.pass_over(error)
@@ -365,15 +379,9 @@ def _agree(path: Path) -> Path:
     return Path(paths[0])
 
 
-def _micro(config: Config, engine: Accelerator) -> int:
-    """Images that a process puts through the network at once."""
-    share = config.train.batch_size // int(engine.num_processes)
-    return min(config.train.micro_batch or share, share)
-
-
 def _too_large(config: Config, accelerator: Accelerator) -> str:
     """What training needs memory for, and how it can be less."""
-    micro = _micro(config, accelerator)
+    micro = at_once(config, accelerator)
     _, height, width = config.shape
     return (
         f"there is too little memory to train with {micro} images of {height} x {width} pixels at once. What was "

@@ -1,4 +1,4 @@
-"""Evaluations during a training: worked out beside it; their curve, the best weights, and a warning when it turns."""
+"""Evaluations during training, computed while it continues: their curve, the best weights, a warning when it turns."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Judged(Protocol):
 class Watch:
     """The evaluations of a run, on the main process.
 
-    One thread works them out, one after the other, while training goes on. Their results are taken in on the main
+    One thread computes them, one after the other, while training continues. Their results are taken in on the main
     thread, in order and under the step whose weights were judged. The first metric decides what is best. Values compare
     only if that metric and the protocol are the same: with other settings of ``train.eval`` a new curve begins.
 
@@ -108,7 +108,7 @@ class Watch:
         """Has an evaluation of the present weights worked out.
 
         Args:
-            state: copied, since training goes on; or a checkpoint.
+            state: copied, since training continues; or a checkpoint.
             conclude: gives the evaluation, see :meth:`note`, in the thread; must not touch a GPU, since the main thread
                 may be capturing a CUDA graph.
         """
@@ -136,7 +136,7 @@ class Watch:
                 self.note(step, found.to_dict(), save)
 
     def pass_over(self, error: OSError) -> None:
-        """Does without an evaluation whose temporary files found no room, and warns of the first."""
+        """Does without an evaluation for whose temporary files there was no room, and warns of the first."""
         self._spare.tell("an evaluation", error)
 
     def note(self, step: int, evaluation: Mapping[str, Any], save: Callable[[], bool]) -> None:
@@ -188,7 +188,7 @@ class Watch:
         if first.curve() == self._curve:
             return
         if self._curve is not None:
-            log.warning("train.eval measures otherwise than before: a new curve begins")
+            log.warning("train.eval measures something else than before: a new curve begins")
             checkpoint.set_aside(self._folder.best, -1, "was the best of the curve before")
             self._values, self._best = [], None
         self._curve, self._name = first.curve(), curve_id(first)

@@ -1,8 +1,9 @@
 """A run that begins with the weights of another: fine-tuning, as with input perturbation.
 
 Network and averages begin with the given weights, the optimizer with nothing, at step 0. By default these are averaged
-ones: they are what is sampled and judged, and better than the network itself, which the learning rate keeps moving
-around them. (For the network itself, or another average, give its file: ``ckpt/stepNNNNNNNN/model.safetensors``.)
+weights: they are what is sampled and judged, and better than the network itself, which the learning rate keeps moving
+around them. (To take the network itself, or another average, give its file:
+``ckpt/stepNNNNNNNN/model.safetensors``.)
 
 They are saved as the checkpoint of step 0 before anything else, so that the run needs its source no more.
 """
@@ -100,7 +101,7 @@ class Source:
         return {k: v for k, v in {**known, "averaged": self.weights.averaged}.items() if v is not None}
 
     def _otherwise(self, config: Config) -> list[Change]:
-        """What of the network and its meaning is another than the weights were trained with."""
+        """What about the network and its meaning differs from what the weights were trained with."""
         if self.trained is None:
             return []
         try:
@@ -113,7 +114,7 @@ class Source:
 
 
 def keep(run: Run) -> None:
-    """Saves the state of step 0, before the folder says that there is a run.
+    """Saves the state of step 0, before anything in the folder says that there is a run.
 
     Raises:
         CheckpointError: there is no room.

@@ -1,4 +1,4 @@
-"""What a kill took away between a checkpoint and what is made of its weights: a grid, or numbers of ``train.eval``."""
+"""What a kill prevented after a checkpoint: the grid made with its weights, or its numbers of ``train.eval``."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def is_due(step: int, every: int, config: Config) -> bool:
 
 
 def _unjudged(config: Config, folder: RunFolder, step: int) -> list[Path]:
-    """The whole checkpoints up to a step whose numbers should follow the last ones that are there."""
+    """The whole checkpoints up to a step whose numbers are missing after the last ones that are there."""
     every = config.train.eval.every
     try:
         rows = read_lines(folder.evaluations, {"step": NUMBER}).rows if every and folder.evaluations.exists() else []

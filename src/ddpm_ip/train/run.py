@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from accelerate import Accelerator
 
@@ -13,13 +14,17 @@ from ddpm_ip.run.folder import RunFolder
 from ddpm_ip.sample.generator import Model
 from ddpm_ip.train.state import TrainState
 
+if TYPE_CHECKING:
+    from ddpm_ip.train.callback import Callback
+
 
 @dataclass(frozen=True)
 class Hooks:
-    """Where a test can look in, or let something fail."""
+    """Where others can look in: tests, which may make something fail, and Python's callback after a log line."""
 
     on_step: Callable[[int], None] = lambda step: None
     on_write: Callable[[str], None] = lambda name: None
+    on_log: Callback | None = None
 
 
 NO_HOOKS = Hooks()
@@ -36,7 +41,7 @@ class Run:
         state: what a step changes.
         averaged: the averaged network as it is sampled.
         start: the step that this process starts from.
-        hooks: for tests.
+        hooks: for tests, and for a callback.
     """
 
     config: Config

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,12 @@ LISTED = 1000  # unusable images in the record of a run
 
 @dataclass(frozen=True)
 class Settled:
-    """With what a run starts.
+    """What a run starts with.
 
     Attributes:
         config: its settings.
         start: the checkpoint that it continues; None at step 0.
-        changes: what of the settings is new.
+        changes: which settings are new.
         source: weights that it begins with, at step 0.
         alert_command: ``train.alert_command`` as an option gave it; the settings have none.
     """
@@ -61,10 +62,10 @@ class Settled:
 
 
 def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
-    """Where a run starts, and its settings; see :func:`_found`, with the command for alerts apart.
+    """Where a run starts, and its settings (see :func:`_found`), apart from the command for alerts.
 
     That command is run only if the person who starts this process gives it as an option. One that stands in a
-    configuration or in the settings of a run may be a stranger's: it is told of, not run. No file of the run keeps
+    configuration or in the settings of a run may be a stranger's: it is named, not run. No file of the run keeps
     it, since it may hold a password, and others may continue the run.
     """
     settled = _found(wanted, folder, resume)
@@ -84,7 +85,7 @@ def settle(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
 
 
 def _found(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
-    """Where a run starts, and its settings: of a new one as wanted, of one that is continued its own.
+    """Where a run starts, and its settings: those wanted for a new run, its own for one that is continued.
 
     A run that was killed before its first checkpoint has its settings in config.yaml alone.
 
@@ -121,7 +122,7 @@ def _found(wanted: Wanted, folder: RunFolder, resume: str | None) -> Settled:
 
 
 def _refuse_other_powers(config: Config, changed: Sequence[Change], start: checkpoint.Checkpoint) -> None:
-    """An average by a power function is one of all steps: it can end, and not begin or change on the way.
+    """An average by a power function is over all steps: it can end on the way, but neither begin nor change.
 
     Raises:
         ConfigError: it would.
@@ -171,7 +172,7 @@ def open_data(config: Config, accelerator: Accelerator) -> ImageSet:
 
 
 def refuse_different_starts(settled: Settled, folder: RunFolder, accelerator: Accelerator) -> None:
-    """Refuses processes that would start from different states, which nothing would tell later.
+    """Refuses processes that would start from different states, which nothing would show later.
 
     Raises:
         ConfigError: they would, as on nodes that do not share the folder.
@@ -189,8 +190,19 @@ def set_backends(config: Config) -> None:
     torch.backends.cudnn.benchmark = not config.train.deterministic
 
 
+@contextmanager
+def backends_as_before() -> Iterator[None]:
+    """Restores PyTorch's kernels on leaving, which training chooses for the whole process (:func:`set_backends`)."""
+    benchmark, exact = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(exact)
+
+
 def check(config: Config, images: ImageSet, processes: int) -> None:
-    """What no single section can see.
+    """Checks what no single section can see.
 
     Raises:
         DataError, ConfigError: data, model and processes do not fit together.
@@ -236,7 +248,7 @@ def check_losses(config: Config) -> None:
 
 
 def _mention_edits(file: Path, saved: Mapping[str, Any]) -> None:
-    """Says where config.yaml is not what the checkpoint was made with: it was edited, or its steps are lost."""
+    """Says where config.yaml differs from what the checkpoint was made with: it was edited, or its steps are lost."""
     try:
         edited = changes(understood(saved, file).to_dict(), load(file).to_dict())
     except UserError as error:
@@ -250,7 +262,7 @@ def _mention_edits(file: Path, saved: Mapping[str, Any]) -> None:
 
 
 def check_same_data(wanted: Wanted, images: ImageSet, start: checkpoint.Checkpoint) -> list[Change]:
-    """Refuses to continue with other images, unless that is meant.
+    """Refuses to continue with other images, unless that is intended.
 
     Raises:
         CheckpointError: they are others, and ``--change`` names no key of the data.
@@ -299,8 +311,8 @@ def note_changes(run: Run, settled: Settled, captured: bool) -> None:
         log.info("continuing with a changed setting, %s", change)
         if change.key == "train.n_steps" and run.config.train.lr_schedule.falls_to_end:
             log.warning(
-                "the learning rate falls until train.n_steps, which is another: it goes on at %.3g, and the run is not "
-                "the one that would have had so many steps from the start",
+                "the learning rate falls until train.n_steps, which has changed: it continues at %.3g, and the run is "
+                "not the one that would have had this many steps from the start",
                 learning_rate(run.config, start.step),
             )  # fmt: skip
     entry = {"step": start.step, "changes": [str(change) for change in new]}
@@ -336,7 +348,7 @@ def announce(run: Run) -> None:
 
 
 def take_over(run: Run) -> None:
-    """Makes the folder say what is true since the first step of this process, and not before.
+    """Makes the folder say what is true from the first step of this process on, and not before.
 
     A start that takes no step (the run is complete, the GPU is too small) leaves what the folder says as it is.
     Checkpoints of later steps, which an earlier process made, are set aside.

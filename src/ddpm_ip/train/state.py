@@ -27,7 +27,7 @@ UNUSED = "unused"
 
 @runtime_checkable
 class Part(Protocol):
-    """A part of the state: whatever tensors of it a step changes, by name."""
+    """A part of the state: those of its tensors that a step changes, by name."""
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors themselves, no copies; a step changes them in place. There may be none, or none yet."""
@@ -36,11 +36,10 @@ class Part(Protocol):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over what ``tensors`` gave, from the CPU.
 
-        Where the part has tensors already, those that come have the same names, shapes and kinds of numbers; all are
-        finite.
+        If the part has tensors already, the new ones have the same names, shapes and kinds of numbers; all are finite.
 
         Raises:
-            CheckpointError: they are of something else.
+            CheckpointError: they belong to something else.
         """
         ...
 
@@ -60,7 +59,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Averaged(Weights):
-    """An average beside the one that is sampled; one that a checkpoint lacks begins with the network as it stands."""
+    """An average besides the one that is sampled; one that a checkpoint lacks begins with the network as it stands."""
 
     trained: nn.Module
 
@@ -85,7 +84,7 @@ class Moments:
         return {f"{i}.{k}": v for i, own in enumerate(each) for k, v in own.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """See :meth:`Part.load`; none at all are those of an optimizer that has taken no step."""
+        """See :meth:`Part.load`; no tensors at all mean that the optimizer has taken no step."""
         if tensors:
             self._check(tensors)
         for i, p in enumerate(self._parameters()):
@@ -220,7 +219,7 @@ class TrainState:
 
 
 def further_averages(config: Config, network: nn.Module) -> dict[str, EMA[nn.Module]]:
-    """The averages beside the first, by the name of their part: ``ema_2``, ...; ``power_1``, ..."""
+    """The averages after the first, by the name of their part: ``ema_2``, ...; ``power_1``, ..."""
     t = config.train
     decays: dict[str, EMA[nn.Module]] = {
         f"ema_{i}": EMA(network, decay, t.ema_warmup) for i, decay in enumerate(t.ema_decays[1:], 2)
@@ -229,7 +228,7 @@ def further_averages(config: Config, network: nn.Module) -> dict[str, EMA[nn.Mod
 
 
 def _load(part: Part, tensors: Mapping[str, Tensor]) -> None:
-    """Has a part take over tensors, if they are such as it has itself; a part of one's own may trust them then."""
+    """Has a part take over tensors, if they are like those that it has; a part of one's own can then trust them."""
     own = {} if isinstance(part, Weights | Moments) else part.tensors()
     if own and tensors and (wrong := mismatches(own, tensors)):
         raise CheckpointError(f"it is not what this run remembers:\n{some(wrong)}")

@@ -73,7 +73,7 @@ class TrainStep:
         return loss, norm
 
     def _optimize(self) -> bool:
-        """Whether the optimizer's step was taken: fp16's scaler leaves out one whose gradients overflow.
+        """Whether the optimizer's step was taken: fp16's scaler skips one whose gradients overflow.
 
         Accelerate does not notice that of a fused optimizer, which is called and does nothing.
         """
@@ -108,6 +108,12 @@ def own_rows(config: Config, accelerator: Accelerator) -> range:
     """This process's rows of the global batch."""
     size = config.train.batch_size // accelerator.num_processes
     return range(accelerator.process_index * size, (accelerator.process_index + 1) * size)
+
+
+def at_once(config: Config, accelerator: Accelerator) -> int:
+    """Images that a process puts through the network at once."""
+    share = config.train.batch_size // int(accelerator.num_processes)
+    return min(config.train.micro_batch or share, share)
 
 
 def learning_rate(config: Config, step: int) -> float:

@@ -167,7 +167,7 @@ class Stage:
             yield error_html(str(found))
 
     def _loaded(self, path: Path) -> Run:
-        """A run as it stands now: where training goes on, its newest checkpoint changes."""
+        """A run as it stands now: while training continues, its newest checkpoint changes."""
         key = path, steps(RunFolder(path).checkpoints)
         if self._run is None or self._run[0] != key:
             self._run = None  # one network at a time

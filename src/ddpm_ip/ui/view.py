@@ -84,7 +84,7 @@ def _chain(index: int, side: Side, finished: bool) -> Markup:
 
 
 def _breaking(label: str) -> Markup:
-    """A label that may go on in the next line after each of its parts."""
+    """A label that may continue on the next line after each of its parts."""
     return Markup(re.sub("([+,])", r"\1<wbr>", escape(label)))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,8 @@ def test_the_protocol_and_the_warnings(ours: Evaluation, weights: Path) -> None:
     assert p["extractor_identity"]["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert (p["n_images"], p["n_reference"], p["image_shape"]) == (20, 22, [3, 32, 32])
     assert p["reference_sha256"][:8] in p["line"]
+    assert f" of torch-fidelity {metadata.version('torch-fidelity')}; 20 images" in p["line"]
+    assert p["versions"]["torch-fidelity"] == metadata.version("torch-fidelity")
     assert [word for word in ("too few", "50,000") if any(word in w for w in ours.warnings)] == ["too few", "50,000"]
 
 

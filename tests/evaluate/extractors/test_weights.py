@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from ddpm_ip.errors import UserError
-from ddpm_ip.evaluate.extractors.weights import DINOV2, INCEPTION, find_weights, read_weights
+from ddpm_ip.evaluate.extractors.weights import DINOV2, INCEPTION, WeightsFile, find_weights, read_weights
 
 
 def huge(path: Path) -> None:
@@ -53,8 +54,42 @@ def test_a_folder_that_cannot_be_looked_at_is_passed_over(
     monkeypatch.setenv("DDPM_IP_WEIGHTS", folder)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_weights(INCEPTION) is None
-    with pytest.raises(UserError, match="Get the file from"):
+    with pytest.raises(UserError, match="To fetch it"):
         read_weights(INCEPTION)
+
+
+@pytest.mark.parametrize("file", [INCEPTION, *DINOV2.values()], ids=lambda file: file.name)
+def test_the_command_that_fetches_a_file_puts_it_where_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: WeightsFile
+) -> None:
+    """The last words of the message, whatever the folder is called; a shell would give curl these words."""
+    folder = tmp_path / "it's $HOME; here"
+    monkeypatch.setenv("DDPM_IP_WEIGHTS", str(folder))
+    with pytest.raises(UserError) as caught:
+        read_weights(file)
+    _, colon, command = str(caught.value).rpartition("…): ")
+    assert colon
+    assert command == file.command()
+    curl, *options, place, url = shlex.split(command)
+    assert (curl, options, url) == ("curl", ["-fL", "--create-dirs", "-o"], file.url)
+    Path(place).parent.mkdir()
+    Path(place).write_bytes(b"what came")
+    assert find_weights(file) == Path(place)
+
+
+def test_the_document_has_the_same_commands() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
+    home = Path("~/.cache/ddpm-ip/weights")
+    for file in (INCEPTION, *DINOV2.values()):
+        assert text.splitlines().count(file.command(home).replace("'", "")) == 1, file.name
+
+
+def test_a_damaged_file_is_fetched_again_to_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDPM_IP_WEIGHTS", str(tmp_path / "elsewhere"))
+    (tmp_path / INCEPTION.name).write_bytes(b"half of it")
+    with pytest.raises(UserError, match="damaged") as caught:
+        read_weights(INCEPTION, tmp_path / INCEPTION.name)
+    assert str(caught.value).endswith(INCEPTION.command(tmp_path))
 
 
 @pytest.mark.parametrize(

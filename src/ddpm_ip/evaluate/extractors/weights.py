@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ class WeightsFile:
     url: str
     megabytes: int
     what: str
+
+    def command(self, folder: Path | None = None) -> str:
+        """A line for a shell that fetches the file to where it is looked for first, or into a folder."""
+        place = (weights_folders()[0] if folder is None else folder) / self.name
+        return shlex.join(["curl", "-fL", "--create-dirs", "-o", str(place), self.url])
 
 
 INCEPTION = WeightsFile(
@@ -128,7 +134,7 @@ def _without_waiting(name: str, flags: int) -> int:
 
 def _advice(file: WeightsFile, folder: Path) -> str:
     return (
-        f"Get the file from {file.url} ({file.megabytes:,} MB, SHA-256 {file.sha256[:8]}…) and put it into {folder}, "
-        "or into a folder that DDPM_IP_WEIGHTS names. Without it: --extractor pixels, or an extractor of your own "
-        "(docs/EVALUATION.md)"
+        "Without the file: --extractor pixels, or an extractor of your own (docs/EVALUATION.md). It is looked for in "
+        f"the folder that DDPM_IP_WEIGHTS names, too. To fetch it ({file.megabytes:,} MB, SHA-256 {file.sha256[:8]}…): "
+        f"{file.command(folder)}"
     )

@@ -63,7 +63,7 @@ def compare_outputs(
     Args:
         network: the plain one.
         x, t: what the fused one was given, (B, C, H, W) and (B,).
-        output: what it put out, or the first of its channels.
+        output: what it returned, or the first of its channels.
         dtype: that it works in.
         cond: what the fused one was given besides, of as many images.
 
@@ -116,7 +116,7 @@ def _ends(network: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d]:
     first, last = getattr(network, "conv_in", None), getattr(network, "conv_out", None)
     if not (isinstance(network, Block) and isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)):
         raise FastPathError(
-            f"the network {type(network).__name__} has no fused form: it is no ddpm_ip.nn.unet.Block between two "
+            f"the network {type(network).__name__} has no fused form: it is not a ddpm_ip.nn.unet.Block between two "
             "convolutions conv_in and conv_out"
         )
     return first, last
@@ -131,7 +131,7 @@ def _filled(network: nn.Module) -> nn.Module:
 def _errors(
     plain: nn.Module, other: Network, pairs: list[tuple[Parameter, Parameter]], probe: _Probe
 ) -> tuple[float, float]:
-    """Of the outputs and the gradients of ``other``, whose parameters stand beside those of ``plain`` in ``pairs``."""
+    """Of the outputs and gradients of ``other``, whose parameters are paired with those of ``plain`` in ``pairs``."""
     truth, true = _outputs(plain, [mine for mine, _ in pairs], probe)
     out, gradients = _outputs(other, [run for _, run in pairs], probe)
     return _relative([out], [truth]), _relative(gradients, true)

@@ -117,8 +117,8 @@ class Phases(Function):
 class Conv(Function):
     """A 3x3 convolution without bias, for numbers of channels where cuDNN's gradient of the input is slow.
 
-    From 384 to 128 channels at 32x32 that took 1.7 times as long on an H200 as the same thing done as a convolution of
-    the output's gradient with the turned weights. (From 384 to 256 at 16x16 the two are equal.)
+    From 384 to 128 channels at 32x32 it took 1.7 times as long on an H200 as the same thing done as a convolution of
+    the output's gradient with the flipped weights. (From 384 to 256 at 16x16 the two take equally long.)
     """
 
     @staticmethod
@@ -197,7 +197,7 @@ class Qkv(Function):
 
 
 def note_sum(d: Tensor, total: Tensor) -> None:
-    """Notes on a gradient the sums of its channels: who made it knew them, and whose bias it is will want them."""
+    """Notes on a gradient the sums of its channels: what made it knew them, and the gradient of a bias needs them."""
     d.channel_sum = d._version, total  # type: ignore[attr-defined]
 
 

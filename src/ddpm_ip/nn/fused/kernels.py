@@ -1,7 +1,7 @@
 """GPU kernels, in Triton, for what lies between the convolutions. Feature maps lie in memory as (B, H, W, C).
 
-What each one saves is passes over memory: on a fast GPU the convolutions take a small part of a plain step, the rest
-moves bytes. Every kernel reads its inputs once and writes its outputs once; none uses atomics, so the same inputs give
+Each one saves passes over memory: on a fast GPU the convolutions take a small part of a plain step, and the rest moves
+bytes. Every kernel reads its inputs once and writes its outputs once; none uses atomics, so the same inputs give
 the same bits. (GroupNorm has a file of its own, :mod:`ddpm_ip.nn.fused.norm`.)
 
 The kernels also run in Triton's interpreter (``TRITON_INTERPRET=1``), where the tests compare them with PyTorch.

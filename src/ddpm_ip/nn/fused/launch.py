@@ -19,7 +19,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> No
     """Launches a Triton kernel; within :func:`compile_together` it is compiled, and nothing is launched.
 
     Raises:
-        MemoryError: it is asked for more than it can count.
+        MemoryError: the launch is larger than a GPU can count.
     """
     refuse_too_many(grid, args)
     if _compile_only.get():
@@ -29,7 +29,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **options: Any) -> No
 
 
 def refuse_too_many(grid: tuple[int, ...], sizes: Iterable[object] = ()) -> None:
-    """Refuses what a GPU answers with "invalid argument", or with another place in memory than was meant.
+    """Refuses what a GPU answers with "invalid argument", or with the wrong place in memory.
 
     Args:
         grid: of a launch; CUDA counts 2^31 - 1 blocks along the first direction and 65,535 along the others.

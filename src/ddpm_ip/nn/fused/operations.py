@@ -116,7 +116,7 @@ class FusedOperations(Operations):
         self, y: Tensor, qkv: nn.Conv2d, proj: nn.Conv2d, x: Sources, heads: int, by_head: bool = False
     ) -> Tensor:
         weight, bias = qkv.weight, _bias(qkv)
-        if by_head:  # the weights are put in order, which are small, and not the activations
+        if by_head:  # reorder the weights, which are small, and not the activations
             weight, bias = _by_kind(weight, heads), _by_kind(bias, heads)
         q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in Qkv.apply(y, weight, bias))
         out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, HW, C)
@@ -169,7 +169,7 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 class Shadow:
     """A network as the GPU runs it: fused operations, and low-precision copies of the large weights.
 
-    The weights of convolutions and linear layers are copies in ``dtype`` (:meth:`refresh` copies them anew); norms and
+    The weights of convolutions and linear layers are copies in ``dtype`` (:meth:`refresh` copies them again); norms and
     biases are the network's own parameters.
 
     Args:

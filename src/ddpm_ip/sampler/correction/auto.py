@@ -1,13 +1,13 @@
-r"""What a calibration found for these weights, this sampler and these times stands in the place of ``auto``.
+r"""The correction ``auto``: what a calibration found for these weights, this sampler and these times takes its place.
 
 How much the error of a network grows along its own walk, and even in which direction, differs between networks,
 samplers and numbers of steps (exposure bias), so the numbers of a correction are no property of the method.
-``ddpm-ip calibrate`` measures them and keeps a chain of corrections beside the weights
+``ddpm-ip calibrate`` measures them and keeps a chain of corrections next to the weights
 (:mod:`ddpm_ip.sample.calibrated`). ``auto`` is that chain, looked up when the weights are known
 (:mod:`ddpm_ip.sample.filled`); an empty one means that nothing needs to be corrected.
 
-Everything else about the sampling is what was calibrated: ``guidance,scale=2 auto`` is the calibration of the walk that
-is guided so.
+A calibration is of everything else about the sampling: ``guidance,scale=2 auto`` is that of the walk with this
+guidance.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def expanded(corrections: Sequence[Correction]) -> tuple[Correction, ...]:
     """The corrections, with what ``auto`` stands for in its place; one that is not filled in stays.
 
     Raises:
-        ConfigError: ``auto`` is given twice, or beside a correction that it has itself.
+        ConfigError: ``auto`` is given twice, or together with a correction that it has itself.
     """
     autos = [c for c in corrections if isinstance(c, Auto)]
     if len(autos) > 1:

@@ -21,7 +21,7 @@ class Row(NamedTuple):
         t: (B,) times, whole or fractional.
         alpha, sigma: float32 (1, 1, 1, 1), the level that the network is asked at.
         numbers: float32 (P,) for each correction, by its name: its row of :meth:`Correction.numbers`.
-        cond: what the network is told of the images; None for an unconditional network.
+        cond: what the network is told about the images; None for an unconditional network.
     """
 
     t: Tensor
@@ -31,7 +31,11 @@ class Row(NamedTuple):
     cond: Cond | None = None
 
     def level_of(self, seen: Prediction) -> tuple[Tensor, Tensor]:
-        """Alpha and sigma at which ``x_0`` and ``eps`` of a prediction follow from each other."""
+        """Alpha and sigma at which ``x_0`` and ``eps`` follow from each other.
+
+        Args:
+            seen: a prediction at this row, which a correction may have asked at another level.
+        """
         return (self.alpha, self.sigma) if seen.level is None else seen.level
 
 
@@ -47,7 +51,9 @@ class Correction(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What files and the command line call it; each correction is given once."""
+        ...
 
     @property
     def asks(self) -> int:
@@ -55,11 +61,23 @@ class Correction(Protocol):
         return 1
 
     def numbers(self, plan: Plan, schedule: Schedule) -> Tensor:
-        """What it works with at each visit, float64 (V, P) on the CPU; P is the same for every plan."""
+        """What it works with at each visit, float64 (V, P) on the CPU; P is the same for every plan.
+
+        Args:
+            plan: of the walk, V visits.
+            schedule: of the model.
+
+        Raises:
+            ConfigError: it cannot correct such a walk.
+        """
         return torch.zeros(plan.visits, 0, dtype=torch.float64)
 
     def wrap(self, denoise: Denoise) -> Denoise:
-        """A denoiser that says something better: ``(xt (B, C, H, W), row) -> Prediction``."""
+        """A denoiser that says something better: ``(xt (B, C, H, W), row) -> Prediction``.
+
+        Args:
+            denoise: the denoiser within the corrections before this one.
+        """
         return denoise
 
     def after(self, x: Tensor, x0: Tensor, row: Row) -> Tensor | None:

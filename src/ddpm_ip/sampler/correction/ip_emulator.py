@@ -34,7 +34,7 @@ class IPEmulator(Correction):
 
     Args:
         gamma: >= 0, the strength of the perturbation; 0 changes nothing.
-        undo: the network was trained with gamma, and is sampled as if without.
+        undo: the network was trained with gamma, and is sampled as if it had been trained without.
     """
 
     name: Literal["ip_emulator"] = field(default="ip_emulator", kw_only=True)

@@ -1,4 +1,4 @@
-r"""Time shift: each sample is taken for what its variance says that it is, and not for what the grid says.
+r"""Time shift: each sample is taken to be at the time that fits its variance, not at that of the grid.
 
 A state of variance ``v`` (unbiased, over all dimensions of a sample) fits best to the time
 

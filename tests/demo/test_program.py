@@ -4,17 +4,21 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from PIL import Image
-from tests.tiny import ROOT, contents, finish, start, steps_saved
+from tests.tiny import contents, finish, start, steps_saved
 
-DEMO = ROOT / "examples/demo.py"
+from ddpm_ip.cli import main
+from ddpm_ip.demo import program
+from ddpm_ip.demo.program import STOPPED
+
 RUNS = ("ddpm", "ddpm-ip")
 CELLS = 3 * 4 + 2  # numbers of steps, rows; and those with a calibration
 STUDIED = ("ancestral-10", "ddim-10")  # samplings that are calibrated and whose exposure bias is measured
 
 
 def demo(out: Path, n_steps: int):
-    return start(DEMO, "--out", out, "--n_steps", n_steps, "--n_samples", 80, "--n_walks", 20)
+    return start("-m", "ddpm_ip", "demo", out, "--n_steps", n_steps, "--n_samples", 80, "--n_walks", 20)
 
 
 def test_the_demo_makes_pictures_and_a_page_once(tmp_path):
@@ -55,7 +59,7 @@ def test_a_demo_that_is_stopped_continues(tmp_path):
     process.send_signal(signal.SIGINT)
     code, output = finish(process)
     assert code == 130, output
-    assert "run the same command again" in output
+    assert "give the same command again" in output
     assert not (tmp_path / "report.html").exists()
     saved = {run: steps_saved(tmp_path / run)[-1] for run in RUNS}
 
@@ -68,3 +72,25 @@ def test_a_demo_that_is_stopped_continues(tmp_path):
     process.send_signal(signal.SIGINT)
     finish(process)
     assert awaited == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(0, "pictures: "), (STOPPED, "stopped; give the same command again"), (3, "not finished, for the error above")],
+)
+def test_the_demo_needs_no_matplotlib_and_says_how_it_ended(tmp_path, monkeypatch, capsys, code, said):
+    monkeypatch.setattr(program.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(program, "side_by_side", lambda out, options: code)
+    monkeypatch.setattr(program, "markdown_table", lambda runs: "the table")
+    assert main(["demo", str(tmp_path), "--n_steps", "5"]) == code
+    found = capsys.readouterr().out
+    assert said in found
+    assert ("the table" in found) == (code == 0)
+    assert "[plot]" in found
+
+
+@pytest.mark.parametrize("option", ["--n_steps", "--n_samples", "--n_walks"])
+def test_no_demo_of_nothing(tmp_path, capsys, option):
+    assert main(["demo", str(tmp_path / "a"), option, "0"]) == 2
+    assert f"{option} must be at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()

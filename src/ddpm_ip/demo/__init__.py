@@ -1,0 +1,1 @@
+"""The command ``demo``: DDPM and DDPM-IP on handwritten digits, side by side."""
