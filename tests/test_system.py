@@ -45,7 +45,7 @@ LATER = {
     "socket.socketpair",
 }  # names that other packages use in this process
 # Where they are used, each asks first whether they are there.
-ASKED = {"cores.py", "tracking/command.py"}
+ASKED = {"cores.py", "estimate.py", "tracking/command.py"}
 
 
 def used(tree: ast.AST) -> Iterator[str]:
