@@ -15,9 +15,9 @@ import ddpm_ip
 PACKAGE = Path(ddpm_ip.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-PLAIN = {"errors", "extras", "plain", "files", "places"}
+PLAIN = {"errors", "extras", "plain", "files", "places", "system"}
 CORE = {"draws", "schedule", "nn", "ema", "perturbation", "denoiser", "times", "weighting", "bound", "objective"}
-CORE |= {"sampler", "errors", "images", "learning_rate", "power", "variants"}
+CORE |= {"sampler", "errors", "images", "learning_rate", "power", "precise", "variants"}
 MODEL = CORE | PLAIN | {"memory", "signals", "output", "data", "engine", "config", "metric", "presets", "turns"}
 # Part of the package: which third-party packages and which other parts it may import, even inside a function.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
@@ -34,10 +34,12 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "plain": ({"yaml"}, {"errors"}),
     "memory": (set(), {"errors"}),
     "signals": (set(), set()),
-    "turns": (set(), set()),
+    "system": (set(), set()),
+    "precise": ({"torch"}, set()),
+    "turns": (set(), {"system"}),
     "output": (set(), {"errors", "memory", "plain"}),
     "places": (set(), {"errors", "plain"}),
-    "files": (set(), {"errors", "plain", "places"}),
+    "files": (set(), {"errors", "plain", "places", "system"}),
     "presets": (set(), {"errors", "extras", "files", "plain"}),
     "images": ({"torch", "numpy", "PIL"}, PLAIN),
     "draws_kernel": ({"torch", "triton"}, set()),
@@ -53,20 +55,21 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "nn.fused.norm_kernels": ({"triton"}, set()),
     "nn.fused.phases": ({"torch", "triton"}, {"errors"}),
     "nn.fused.tiles": ({"triton"}, set()),
-    "perturbation": ({"torch"}, {"draws", "schedule", "variants", "errors"}),
+    "perturbation": ({"torch"}, {"draws", "precise", "schedule", "variants", "errors"}),
     "denoiser": ({"torch"}, {"schedule", "nn", "errors"}),
-    "times": ({"torch"}, {"draws", "schedule", "errors"}),
+    "times": ({"torch"}, {"draws", "precise", "schedule", "errors"}),
     "weighting": ({"torch"}, {"schedule", "denoiser"}),
     "bound": ({"torch"}, {"schedule", "denoiser"}),
     "objective": (
         {"torch"}, {"bound", "draws", "schedule", "nn", "perturbation", "denoiser", "times", "weighting", "errors"},
     ),
-    "sampler": ({"torch"}, {"variants", "draws", "schedule", "nn", "perturbation", "denoiser", "errors"}),
+    "sampler": ({"torch"}, {"variants", "draws", "precise", "schedule", "nn", "perturbation", "denoiser", "errors"}),
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
     "data": ({"numpy", "PIL", "tqdm", "pyarrow", "pillow_heif"}, PLAIN),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images", "plain"}),
     "cores": (set(), set()),
-    "engine": ({"torch", "accelerate"}, {"cores", "errors"}),
+    "apple": ({"torch"}, {"draws"}),
+    "engine": ({"torch", "accelerate"}, {"apple", "cores", "errors"}),
     "sections": (
         {"pydantic"},
         {"denoiser", "extras", "learning_rate", "metric", "objective", "power", "sampler", "schedule", "times"}
@@ -78,7 +81,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "settings": (set(), {"config", "errors", "files", "run", "translation", "variants"}),
     "keys": (set(), {"config", "errors", "mistakes", "settings", "variants"}),
     "run": (
-        {"torch", "safetensors", "numpy", "PIL", "tqdm"}, PLAIN | {"cores", "images", "metric", "power", "__init__"},
+        {"torch", "safetensors", "numpy", "PIL", "tqdm"},
+        PLAIN | {"apple", "cores", "images", "metric", "power", "__init__"},
     ),
     "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"run", "settings", "__init__"}),
     "evaluate": (
@@ -105,7 +109,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "doctor": (
         {"torch", "PIL"},
-        PLAIN | {"config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate", "tracking", "__init__"},
+        PLAIN | {"apple", "config", "data", "ema", "engine", "metric", "run", "schedule", "evaluate"}
+        | {"tracking", "__init__"},
     ),
     "doctor.findings": (set(), set()),
     "exposure": (

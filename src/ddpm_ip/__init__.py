@@ -12,9 +12,14 @@ once. No public name is that of a module. All else may change with any version. 
 :mod:`ddpm_ip.sampler`. All samplers, spacings and corrections, with settings and sources, are in docs/samplers.md.
 """
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
+
+if sys.platform == "darwin":  # read when torch is loaded; PyTorch warns of each operation that an Apple GPU lacks
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 # What is public, by subject and by module; the reference has these headings, in this order.
 _GROUPS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -15,6 +15,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import GradientAccumulationPlugin, gather_object
 
+from ddpm_ip.apple import refused
 from ddpm_ip.cores import main_memory, threads
 from ddpm_ip.cores import nodes as nodes
 from ddpm_ip.errors import ConfigError, UserError
@@ -47,7 +48,7 @@ def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bo
     with _launched():
         accelerator = Accelerator(
             mixed_precision=precision,
-            cpu=_join_on_cpu(),
+            cpu=_on_cpu(),
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),  # else the environment's
             dynamo_backend="no",
         )
@@ -58,7 +59,7 @@ def start_engine(mixed_precision: Literal["no", "fp16", "bf16"] | None, fast: bo
 def start_device() -> torch.device:
     """The device of this process, for work in which no precision is chosen: a later engine may have any."""
     with _launched():
-        device: torch.device = PartialState(cpu=_join_on_cpu()).device
+        device: torch.device = PartialState(cpu=_on_cpu()).device
     _share_cores(device)
     return device
 
@@ -101,9 +102,11 @@ def _refuse_another(precision: str) -> None:
         )
 
 
-def _join_on_cpu() -> bool:
-    """Accelerate joins processes on the CPU only if it is told that the CPU is meant."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+def _on_cpu() -> bool:
+    """Whether Accelerate must be told that the CPU is meant: to join processes there, or to leave a GPU alone."""
+    apple = torch.backends.mps.is_available()  # whose tensors no backend takes from process to process
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return (several and (apple or not torch.accelerator.is_available())) or refused()
 
 
 def _share_cores(device: torch.device) -> None:

@@ -48,6 +48,7 @@ from ddpm_ip.plain import (
     shown,
     yaml_text,
 )
+from ddpm_ip.system import BYTES, NOT_THROUGH_LINKS, NOT_WAITING, sync
 
 SCHEMA = 1  # raise the number of a kind of file when an older version would misread what is written
 MB = 1_000_000
@@ -151,17 +152,18 @@ def append_text(path: Path, text: str) -> None:
     """
     refuse_special(path)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | NOT_THROUGH_LINKS | BYTES, 0o666)
         try:
             end = os.fstat(handle).st_size
-            cut = end > 0 and os.pread(handle, 1, end - 1) != b"\n"
+            cut = end > 0 and os.lseek(handle, end - 1, os.SEEK_SET) >= 0 and os.read(handle, 1) != b"\n"
             content = memoryview((("\n" if cut else "") + text).encode("utf-8", "backslashreplace"))
             while content:  # in one write, unless the disk is full: then the next says so
                 content = content[os.write(handle, content) :]
         finally:
-            if os.fstat(handle).st_size == 0:
-                os.unlink(path)
+            nothing = os.fstat(handle).st_size == 0
             os.close(handle)
+            if nothing:
+                os.unlink(path)
     except OSError as caught:
         raise _unwritable(path, caught) from caught
 
@@ -183,14 +185,11 @@ def sweep(folder: Path, *names: str) -> None:
 
 def flush(path: Path) -> None:
     """Forces a file's bytes, or a folder's entries, to the disk, where the file system can."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        sync(path)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
-    finally:
-        os.close(handle)
 
 
 def _stamped(value: Mapping[str, Any], schema: int | None) -> dict[str, Any]:
@@ -347,7 +346,7 @@ def read_yaml(path: Path, *, schema: int = SCHEMA) -> dict[str, Any]:
 
 def _bytes(path: Path, largest: int, links: bool = True) -> bytes:
     def opener(name: str, flags: int) -> int:  # without waiting for the other end of a pipe
-        return os.open(name, flags | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW))
+        return os.open(name, flags | NOT_WAITING | (0 if links else NOT_THROUGH_LINKS))
 
     with open(path, "rb", opener=opener) as file:
         found = os.fstat(file.fileno())

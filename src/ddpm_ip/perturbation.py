@@ -45,6 +45,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.draws import Draws, Stream
+from ddpm_ip.precise import place, precise
 from ddpm_ip.schedule import Schedule, expand_like
 from ddpm_ip.variants import settle
 
@@ -123,14 +124,15 @@ class InputPerturbation:
             return eps + self.gamma * draws.xi(eps.shape[1:])
         strength = self.strength(draws, t, schedule)
         if self.random:
-            strength = strength * (draws.bits(Stream.STRENGTH, 1)[:, 0].double() * 2.0**-32)
+            strength = strength * (precise(draws.bits(Stream.STRENGTH, 1)[:, 0]) * 2.0**-32)
         if self.probability < 1:
-            strength = strength * (draws.bits(Stream.CHANCE, 1)[:, 0] < round(self.probability * 2**32))
-        each = expand_like(strength.float(), eps)
+            chance = draws.bits(Stream.CHANCE, 1)[:, 0] < round(self.probability * 2**32)
+            strength = strength * chance.to(strength.device)
+        each = expand_like(strength.float().to(eps.device), eps)
         return torch.where(each > 0, eps + each * draws.xi(eps.shape[1:]), eps)
 
     def strength(self, draws: Draws, t: Tensor, schedule: Schedule) -> Tensor:
-        """``gamma(t) r(step)``, before the chance of an image: float64 (B,).
+        """``gamma(t) r(step)``, before the chance of an image: float64 (B,), on the CPU where ``t``'s device has none.
 
         Args:
             draws: which say the training step.
@@ -138,11 +140,12 @@ class InputPerturbation:
             schedule: of the model, whose times there are.
         """
         if self.is_off:
-            return torch.zeros(len(t), dtype=torch.float64, device=t.device)
-        gamma = _by_time(self.gamma, schedule.total_steps, t.device)[t]
+            return torch.zeros(len(t), dtype=torch.float64, device=place(t.device))
+        where = place(t.device)
+        gamma = _by_time(self.gamma, schedule.total_steps, where)[t.to(where)]
         if self.until is None:
             return gamma
-        step = draws.step if isinstance(draws.step, Tensor) else torch.full((), draws.step, device=t.device)
+        step = draws.step.to(where) if isinstance(draws.step, Tensor) else torch.full((), draws.step, device=where)
         if self.anneal == "linear":
             return gamma * (1 - step.double() / self.until).clamp(min=0)
         return gamma * (step < self.until)
@@ -164,7 +167,7 @@ class InputPerturbation:
         alpha, sigma = level
         ratio = sigma / alpha.clamp(min=1e-12)  # a schedule may end in 0
         image = torch.where(excess == 0, x0, x0 + ratio * excess)
-        return image, 1 / (1 + (strength.float() * ratio.flatten()) ** 2)
+        return image, 1 / (1 + (strength.float().to(ratio.device) * ratio.flatten()) ** 2)
 
 
 Perturbation = NoPerturbation | InputPerturbation

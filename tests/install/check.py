@@ -1,13 +1,15 @@
 """Installs a fresh clone as a user would, and uses it: the check of `make test-install` (docs/releasing.md).
 
-    python tests/install/check.py [--keep]
+    python tests/install/check.py [--keep] [--python PYTHON ...]
 
-In a temporary folder: the checkout's HEAD is cloned, a virtual environment made, torch installed alone, a wheel built
-of the clone and installed with constraints.txt; then `ddpm-ip` trains, samples, evaluates and reports in a folder of
-its own, and the extras come one by one. After each step `pip check` must be content and torch must be the same.
+With each Python of VERSIONS that is found here (this one, those on the PATH, pyenv's and uv's), or with those that are
+given, in a temporary folder: the checkout's HEAD is cloned, a virtual environment made, torch installed alone, a wheel
+built of the clone and installed with constraints.txt; then `ddpm-ip` trains, samples, evaluates and reports in a folder
+of its own, and the extras come one by one. After each step `pip check` must be content and torch must be the same.
 Packages come from wherever pip is configured to look. Python's own library is all that this program needs.
 
-It ends with 1 if something is wrong. What pip could not install is named, and what depends on it is not checked.
+It ends with 1 if something is wrong. What pip could not install is named, and what depends on it is not checked; a
+Python that is not here is named, too.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 CONFIG = """
 data: {name: digits}
 model: {name: unet, in_channels: 1, dim: 8, dim_mults: [1, 2], use_attn: [false, false], num_res_blocks: 1,
@@ -62,12 +64,13 @@ class Fresh:
 
     Args:
         home: where all of it is.
+        python: the interpreter.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, python: Path) -> None:
         self.clone, self.wheels, self.work = home / "clone", home / "wheels", home / "work"
         self.work.mkdir()
-        venv.create(home / "venv", with_pip=True)
+        subprocess.run([python, "-m", "venv", home / "venv"], check=True)
         self.bin = home / "venv" / ("Scripts" if os.name == "nt" else "bin")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "DDPM_IP_", "VIRTUAL_ENV"))}
         self.env |= {"XDG_CACHE_HOME": str(home / "cache"), "DDPM_IP_WEIGHTS": str(home / "weights")}
@@ -240,39 +243,92 @@ def _given(name: str) -> dict[str, str]:
     return {name: os.environ[name]} if name in os.environ else {}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", action="store_true", help="keep the temporary folder")
-    args = parser.parse_args()
+def pythons() -> dict[str, Path]:
+    """The interpreters of VERSIONS that are found here."""
+    found = {".".join(map(str, sys.version_info[:2])): Path(sys.executable)}
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for version in VERSIONS:
+        named = [path for path in (shutil.which(f"python{version}"), _of_uv(version)) if path]
+        places = [*map(Path, named), *sorted(pyenv.glob(f"{version}.*/bin/python"))]
+        if works := [path for path in places if _version(path) == version]:
+            found.setdefault(version, works[0])
+    return {version: found[version] for version in sorted(found, key=lambda v: int(v.partition(".")[2]))}
+
+
+def _of_uv(version: str) -> str | None:
+    if not shutil.which("uv"):
+        return None
+    done = subprocess.run(["uv", "python", "find", "--no-python-downloads", version], capture_output=True, text=True)
+    return done.stdout.strip() or None
+
+
+def _version(python: Path) -> str | None:
+    """What an interpreter says; pyenv has names for those that are not installed."""
+    say = "import sys, venv, ensurepip; print('{}.{}'.format(*sys.version_info))"
+    try:
+        done = subprocess.run([python, "-c", say], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def check(python: Path, keep: bool) -> list[str]:
+    """All steps with one interpreter.
+
+    Returns:
+        What was not checked, since it could not be installed.
+
+    Raises:
+        Wrong, NotHere: something is wrong, or what everything needs could not be installed; says at which step.
+    """
     home = Path(tempfile.mkdtemp(prefix="ddpm-ip-install-")).resolve()
     absent: list[str] = []
     try:
-        fresh = Fresh(home)
+        fresh = Fresh(home, python)
         for number, step in enumerate(STEPS):
+            name = step.__name__.replace("_", " ")
             try:
                 step(fresh)
             except NotHere as error:
                 if number < NEEDED:
-                    raise
-                absent.append(f"{step.__name__}: {error}")
+                    raise NotHere(
+                        f"{name}: {error}\npip looks where it is configured to (pip config list): there must be torch "
+                        "and all of pyproject.toml"
+                    ) from error
+                absent.append(f"{name}: {error}")
                 continue
-            print(f"OK  {step.__name__.replace('_', ' ')}", flush=True)
-    except (Wrong, NotHere, subprocess.CalledProcessError) as error:
-        print(f"FAILED  {step.__name__.replace('_', ' ')}: {error}")
-        if isinstance(error, NotHere):
-            print(
-                "pip looks where it is configured to (pip config list): there must be torch and all of pyproject.toml"
-            )
-        return 1
+            except (Wrong, subprocess.CalledProcessError) as error:
+                raise Wrong(f"{name}: {error}") from error
+            print(f"OK  {name}", flush=True)
     finally:
-        if args.keep:
+        if keep:
             print(f"kept: {home}")
         else:
             shutil.rmtree(home, ignore_errors=True)
-    for text in absent:
-        print(f"not checked  {text}")
-    print("installed and used" + (f"; {len(absent)} extras could not be installed here" if absent else ""))
-    return 0
+    return absent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", action="store_true", help="keep the temporary folders")
+    parser.add_argument("--python", nargs="+", type=Path, help="the interpreters, instead of those that are found")
+    args = parser.parse_args()
+    chosen = {_version(path) or str(path): path for path in args.python} if args.python else pythons()
+    failed = False
+    for version, python in chosen.items():
+        print(f"--- Python {version}, {python}", flush=True)
+        try:
+            absent = check(python, args.keep)
+        except (Wrong, NotHere, OSError, subprocess.CalledProcessError) as error:
+            print(f"FAILED  {error}", flush=True)
+            failed = True
+            continue
+        for text in absent:
+            print(f"not checked  {text}")
+        print("installed and used" + (f"; {len(absent)} extras could not be installed here" if absent else ""))
+    if not args.python and (missing := [version for version in VERSIONS if version not in chosen]):
+        print(f"not tried, since they are not here: Python {', '.join(missing)}")
+    return int(failed)
 
 
 if __name__ == "__main__":

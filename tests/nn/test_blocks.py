@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ import torch
 from tests.nn.test_unet import randomise
 from tests.tiny import tiny
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from ddpm_ip.draws import Draws
 from ddpm_ip.engine import start_engine
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn import ADMConfig, UNetConfig
-from ddpm_ip.nn.blocks import Residual, recompute_blocks
+from ddpm_ip.nn.blocks import Residual, recompute_blocks, same_masks
 from ddpm_ip.nn.network import Cond
 from ddpm_ip.train.loop import build
 
@@ -139,3 +141,30 @@ def test_the_fused_network_asks_no_generator(monkeypatch: pytest.MonkeyPatch) ->
         out = shadow(x, torch.tensor([3, 871]))
         found.append([out, *torch.autograd.grad(out.square().sum(), [run for _, run in shadow.pairs])])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_masks_of_a_generator_that_checkpoints_pass_over_are_the_same() -> None:
+    """PyTorch's checkpoint does not know that of ``torch.mps``; here a generator that it cannot know stands in."""
+    generator = torch.Generator().manual_seed(0)
+
+    class Own:
+        get_rng_state, set_rng_state = staticmethod(generator.get_state), staticmethod(generator.set_state)
+
+    def block(x: Tensor) -> Tensor:
+        return x * x * (torch.rand(x.shape, generator=generator) < 0.5)
+
+    def gradients(contexts: Any) -> tuple[Tensor, Tensor, Tensor]:
+        generator.manual_seed(1)
+        x = torch.ones(64, requires_grad=True)
+        y = checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+        later = torch.rand(4, generator=generator)  # of another block
+        y.sum().backward()
+        return y.detach(), x.grad, torch.cat((later, torch.rand(4, generator=generator)))
+
+    y, grad, after = gradients(partial(same_masks, Own))
+    assert torch.equal(2 * y, grad)
+    generator.manual_seed(1)
+    torch.rand(64, generator=generator)
+    assert torch.equal(after, torch.rand(8, generator=generator)), "as if nothing had been computed again"
+    y, grad, _ = gradients(noop_context_fn)
+    assert not torch.equal(2 * y, grad)

@@ -45,7 +45,8 @@ def test_nothing_is_imported_that_nobody_asked_for():
     """And an extra only where it is used; Triton by the modules of kernels, which are such places."""
     needed, extras = (
         packages("dependencies"),
-        packages("log", "plot", "parquet", "hub", "eval", "demo", "dev") | OPTIONAL,
+        packages("log", "wandb", "trackio", "mlflow", "plot", "parquet", "hub", "completion", "eval", "demo", "dev")
+        | OPTIONAL,
     )
     strangers, early = {}, {}
     for path in sorted(PACKAGE.rglob("*.py")):

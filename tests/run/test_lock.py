@@ -12,6 +12,7 @@ import time
 import pytest
 from tests.tiny import GUARD, finish, start, wait_for
 
+from ddpm_ip import system
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.run import lock
 from ddpm_ip.run.lock import STALE, Lock
@@ -132,7 +133,7 @@ def test_of_processes_that_start_together_one_wins_whatever_was_there(tmp_path):
 @pytest.mark.parametrize("flock", [True, False])
 def test_of_threads_that_start_together_one_wins(tmp_path, monkeypatch, flock):
     if not flock:
-        monkeypatch.setattr(lock, "fcntl", None)
+        monkeypatch.setattr(system, "fcntl", None)
         monkeypatch.setattr(lock, "SETTLE", 0.3)
     path = tmp_path / "lock"
     for turn in range(60 if flock else 3):
@@ -163,7 +164,7 @@ def test_another_machines_lock_is_refused_while_fresh_and_else_taken_over(
     tmp_path, monkeypatch, kind, flock, warnings_of
 ):
     if not flock:
-        monkeypatch.setattr(lock, "fcntl", None)
+        monkeypatch.setattr(system, "fcntl", None)
         monkeypatch.setattr(lock, "SETTLE", 0.0)
     path = tmp_path / "lock"
     plant(path, ELSEWHERE[kind], age=STALE / 2)

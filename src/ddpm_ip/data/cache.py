@@ -36,6 +36,7 @@ from ddpm_ip.data.source import opened, refusing
 from ddpm_ip.errors import DataError, UserError
 from ddpm_ip.files import read_json, write_json
 from ddpm_ip.plain import reason
+from ddpm_ip.system import HAS_OWNERS, belongs_to_another
 
 log = logging.getLogger("ddpm_ip.data")
 
@@ -227,9 +228,9 @@ def _trust(found: os.stat_result, path: Path) -> None:
     """
     if stat.S_ISLNK(found.st_mode):
         raise ValueError(f"{path.name} is a symbolic link")
-    if found.st_uid not in (os.geteuid(), 0):
+    if belongs_to_another(found, trusted=(0,)):
         raise ValueError(f"{path.name} belongs to another user; set data.cache to a folder of your own")
-    if found.st_mode & stat.S_IWOTH:
+    if HAS_OWNERS and found.st_mode & stat.S_IWOTH:
         raise ValueError(f"every user may write {path.name}; set data.cache to a folder of your own")
 
 

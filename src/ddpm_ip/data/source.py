@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from ddpm_ip.errors import DataError
 from ddpm_ip.plain import reason
+from ddpm_ip.system import NOT_THROUGH_LINKS, NOT_WAITING
 
 MAX_ARRAY = 16_000_000_000  # bytes that one packed array may unpack to: it is held in memory
 # Packed pictures never shrink to a hundredth; a bomb of zeros shrinks to a thousandth. What is small may.
@@ -53,7 +54,7 @@ def opened(path: Path, links: bool = True) -> Iterator[BinaryIO]:
     """
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW))
+        return os.open(name, flags | NOT_WAITING | (0 if links else NOT_THROUGH_LINKS))
 
     with open(os.fspath(path), "rb", opener=opener) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

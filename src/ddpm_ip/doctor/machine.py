@@ -55,6 +55,8 @@ def gpus() -> Iterable[Finding]:
             yield Finding(
                 "problem", "GPU", "torch cannot use it", "see what nvidia-smi says: the driver may be older than CUDA's"
             )
+        elif torch.backends.mps.is_available():
+            yield _apple()
         else:
             yield Finding("note", "GPU", "none that torch can use: everything runs on the CPU, without the fast path")
         return
@@ -69,6 +71,17 @@ def gpus() -> Iterable[Finding]:
         yield Finding("OK", "fast path", f"possible (Triton {installed('triton')})")
     else:
         yield Finding("note", "fast path", f"off: {reason}")
+
+
+def _apple() -> Finding:
+    import torch
+
+    from ddpm_ip.apple import fault
+
+    if reason := fault(torch.device("mps")):
+        return Finding("note", "GPU", f"an Apple GPU that is not used: {reason}", "update macOS and PyTorch")
+    held = f"{torch.mps.recommended_max_memory() / 2**30:.0f} GiB"
+    return Finding("OK", "GPU", f"Apple's (mps), {held}; without the fast path")
 
 
 def accelerate() -> Iterable[Finding]:

@@ -36,7 +36,9 @@ from ddpm_ip.evaluate.rows import Rows
 from ddpm_ip.files import Shape, read_json, reading, write_json
 from ddpm_ip.images import UInt8
 from ddpm_ip.places import expanded
+from ddpm_ip.precise import place, precise
 from ddpm_ip.run.checkpoint import sha256
+from ddpm_ip.system import belongs_to_another
 
 log = logging.getLogger("ddpm_ip.evaluate")
 
@@ -167,7 +169,7 @@ def _usable(features: object, count: int, what: str) -> Tensor:
     if features.is_complex() or features.layout != torch.strided or features.device.type == "meta":
         raise ConfigError(f"{what} as a tensor of {features.dtype} that is no table of real numbers")
     wide = features.dtype in (torch.float64, torch.int32, torch.int64)
-    features = features.detach().to(torch.float64 if wide else torch.float32)
+    features = precise(features.detach()) if wide else features.detach().float()
     if not torch.isfinite(features).all():
         raise DataError(f"{what} that is not finite")
     if (largest := float(features.abs().max())) > LARGEST:
@@ -234,7 +236,7 @@ class _Sink:
         """Rows (N, D) by kind, ``float32`` or ``float64``."""
         for kind, rows in block.items():
             if kind in self._wanted.moments:
-                away = rows.shape[1] > ON_DEVICE or rows.device.type == "mps"  # which knows no float64
+                away = rows.shape[1] > ON_DEVICE or place(rows.device) != rows.device
                 self._sums.setdefault(kind, Sums()).add(rows.cpu() if away else rows)
             if kind in self._wanted.rows:
                 if kind not in self._files:
@@ -351,7 +353,7 @@ def _load(folder: Path, wanted: Wanted) -> Features:
         found = path.lstat()
         if not (stat.S_ISDIR if path == folder else stat.S_ISREG)(found.st_mode):
             raise ValueError(f"{path.name} is something else than what was written")
-        if found.st_uid != os.geteuid():
+        if belongs_to_another(found):
             raise ValueError(f"{path.name} belongs to another user")
     needs: Shape = {"sha256": dict, "rows": dict, "count": int, "shape": list}
     about = read_json(folder / MANIFEST, needs, advice=AGAIN, links=False)

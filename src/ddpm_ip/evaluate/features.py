@@ -21,6 +21,7 @@ from ddpm_ip.evaluate.extractors.weights import DINOV2
 from ddpm_ip.images import UInt8
 from ddpm_ip.memory import is_out_of_memory
 from ddpm_ip.plain import reason
+from ddpm_ip.precise import precise
 
 
 @runtime_checkable
@@ -66,7 +67,7 @@ class Pixels:
         self.device = device
 
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
-        return {"pool": images.flatten(1).to(torch.float64 if images.device.type != "mps" else torch.float32) / 255}
+        return {"pool": precise(images.flatten(1)) / 255}
 
     def identity(self) -> Mapping[str, Any]:
         return {"range": "[0, 1]", "resize": "none"}

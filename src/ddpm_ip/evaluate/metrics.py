@@ -14,8 +14,9 @@ from torch import Tensor
 from ddpm_ip.evaluate.monge import monge_distance
 from ddpm_ip.evaluate.neighbours import clipped_density_coverage, precision_recall
 from ddpm_ip.evaluate.neighbours import copies as share_of_copies
-from ddpm_ip.evaluate.rows import PIECE, SEED, Rows, in_float64
+from ddpm_ip.evaluate.rows import PIECE, SEED, Rows
 from ddpm_ip.metric import METRICS
+from ddpm_ip.precise import place
 
 Float64 = npt.NDArray[np.float64]
 
@@ -256,7 +257,7 @@ def subset_sizes(count: int) -> npt.NDArray[np.int64]:
 def _moments_of(rows: Rows, order: npt.NDArray[np.int64], device: torch.device) -> Moments:
     sums = Sums()
     for piece in np.array_split(order, -(-len(order) // PIECE)):
-        sums.add(torch.from_numpy(rows[piece]).to(in_float64(device)))
+        sums.add(torch.from_numpy(rows[piece]).to(place(device)))
     return sums.moments()
 
 

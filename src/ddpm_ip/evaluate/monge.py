@@ -7,7 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ddpm_ip.evaluate.rows import HELD, PIECE, SEED, Rows, in_float64
+from ddpm_ip.evaluate.rows import HELD, PIECE, SEED, Rows
+from ddpm_ip.precise import place
 
 DIRECTIONS = 1000
 
@@ -25,7 +26,7 @@ def monge_distance(fake: Rows, real: Rows, device: torch.device, directions: int
         device: where it is computed. Memory does not grow with N, M or the number of directions.
         directions: how many.
     """
-    device, generator = in_float64(device), torch.Generator().manual_seed(SEED)
+    device, generator = place(device), torch.Generator().manual_seed(SEED)
     n, width = min(len(fake), len(real)), int(fake.shape[1])
     # in order, since what is read lies on a disk and is sorted anyway
     chosen = [np.sort(_subset(len(rows), n, generator)) for rows in (fake, real)]

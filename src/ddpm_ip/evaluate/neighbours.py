@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ddpm_ip.evaluate.rows import Rows, as_tensor, in_float64, squared_distances
+from ddpm_ip.evaluate.rows import Rows, as_tensor, squared_distances
+from ddpm_ip.precise import place
 
 
 def precision_recall(fake: Rows, real: Rows, device: torch.device, k: int) -> tuple[float, float]:
@@ -24,7 +25,7 @@ def precision_recall(fake: Rows, real: Rows, device: torch.device, k: int) -> tu
         device: where the distances are taken.
         k: which neighbour.
     """
-    device, sets = in_float64(device), [as_tensor(rows) for rows in (fake, real)]
+    device, sets = place(device), [as_tensor(rows) for rows in (fake, real)]
     radii = [
         torch.cat([d.kthvalue(k + 1, dim=1).values for d in squared_distances(rows, rows, device)]) for rows in sets
     ]
@@ -73,7 +74,7 @@ def clipped_density_coverage(fake: Rows, real: Rows, device: torch.device, k: in
         device: where the distances are taken.
         k: which neighbour.
     """
-    device, (samples, images) = in_float64(device), (as_tensor(rows) for rows in (fake, real))
+    device, (samples, images) = place(device), (as_tensor(rows) for rows in (fake, real))
     near = neighbours(images, device, k)
     radii = near.squares[:, -1]
     cut = radii.clamp(max=_square_of_the_median(radii))
@@ -130,7 +131,7 @@ def copies(fake: Rows, real: Rows, device: torch.device) -> float:
         fake, real: features (N, D) and (M, D), M at least 2.
         device: where the distances are taken.
     """
-    device, (samples, images) = in_float64(device), (as_tensor(rows) for rows in (fake, real))
+    device, (samples, images) = place(device), (as_tensor(rows) for rows in (fake, real))
     nearest = [d.min(dim=1) for d in squared_distances(samples, images, device)]
     apart = neighbours(images, device, 1).squares[:, 0]
     copied = [found.values <= apart[found.indices] for found in nearest]

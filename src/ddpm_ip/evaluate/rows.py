@@ -18,11 +18,6 @@ SEED = 2020  # torch-fidelity's: other draws would be other numbers
 SAME = 1e-13  # squared distances below this share of the squared lengths are rounding alone, and are 0
 
 
-def in_float64(device: torch.device) -> torch.device:
-    """The device, or the CPU where it knows no float64."""
-    return device if device.type != "mps" else torch.device("cpu")
-
-
 def as_tensor(rows: Rows) -> Tensor:
     """The rows where they lie."""
     return torch.from_numpy(np.ascontiguousarray(rows))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.exposure.curves import BANDS, HAAR, RINGS
+from ddpm_ip.precise import precise
 from ddpm_ip.sampler.correction.bands import low_band
 
 
@@ -27,7 +28,7 @@ def split(images: Tensor) -> list[Tensor]:
 
 def products(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """The mean product of two sets of parts, for each image and band, float64 (B, 4)."""
-    return torch.stack([(x.double() * y.double()).flatten(1).mean(dim=1) for x, y in zip(a, b, strict=True)], dim=1)
+    return torch.stack([(precise(x) * precise(y)).flatten(1).mean(dim=1) for x, y in zip(a, b, strict=True)], dim=1)
 
 
 def haar_energy(images: Tensor) -> Tensor:

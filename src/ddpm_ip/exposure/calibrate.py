@@ -37,6 +37,7 @@ from ddpm_ip.images import to_unit
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.metric import usual as usual_metrics
 from ddpm_ip.perturbation import InputPerturbation, NoPerturbation
+from ddpm_ip.precise import place
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.weights import Weights
@@ -202,7 +203,7 @@ def _real(source: ImageSet, generator: Generator, options: CalibrateOptions) -> 
     most = max(options.n, MOST_NUMBERS // math.prod(source.shape))
     which = chosen(of_classes(source, generator), most, options.seed)
     device = generator.model.device
-    sums, seen, rows = torch.zeros(HAAR, dtype=torch.float64, device=device), 0, []
+    sums, seen, rows = torch.zeros(HAAR, dtype=torch.float64, device=place(device)), 0, []
     for start in range(0, len(which), 512):
         images = to_unit(torch.from_numpy(np.array(source.pixels[which[start : start + 512]])).to(device))
         sums += haar_energy(images).sum(dim=0)

@@ -35,6 +35,7 @@ from ddpm_ip.exposure.curves import HAAR
 from ddpm_ip.exposure.lockstep import Lockstep, Standing
 from ddpm_ip.exposure.mismatch import statistics
 from ddpm_ip.images import UInt8, to_uint8
+from ddpm_ip.precise import place, precise
 from ddpm_ip.sample.generator import Generator
 from ddpm_ip.sampler.base import Plan
 from ddpm_ip.sampler.correction import BandGains, EpsilonScaling, Row
@@ -219,7 +220,7 @@ def fit(generator: Generator, n: int, target: Target, method: Method) -> Fitted:
     ends, ratios, norms = noisy_ends(plan).tolist(), [], []
     for i in range(plan.visits):
         alpha, sigma = plan.after[i].tolist()
-        kept, sums = [], torch.zeros(6, HAAR, dtype=torch.float64, device=generator.model.device)
+        kept, sums = [], torch.zeros(6, HAAR, dtype=torch.float64, device=place(generator.model.device))
         for block in walks.visit(i):
             assert block.seen is not None
             kept.append((block.seen.x0.clone(), block.seen.eps.clone()))
@@ -245,7 +246,8 @@ def _everyones(mine: Sequence[Tensor], walks: Lockstep, generator: Generator) ->
     engine, size = generator.model.engine, generator.block
     width = statistics(torch.zeros(1, *generator.model.shape)).shape[1]
     each = -(-walks.count // engine.num_processes)
-    rows = torch.zeros(1, each, size, width, dtype=torch.float64, device=generator.model.device)
+    where = place(generator.model.device)
+    rows = torch.zeros(1, each, size, width, dtype=torch.float64, device=where)
     for j, block in enumerate(mine):
         rows[0, j] = block
     found: Tensor = engine.gather(rows).transpose(0, 1).flatten(0, 2)
@@ -281,7 +283,7 @@ def norms(seen: Prediction) -> Tensor:
     """
     finite = (0 * seen.output).flatten(1).sum(dim=1)
     found: Tensor = torch.linalg.vector_norm(seen.eps.flatten(1), dim=1)
-    return found.double() + finite.double()
+    return precise(found) + precise(finite)
 
 
 def _tables(gains: Mapping[float, tuple[Tensor, Tensor]]) -> tuple[tuple[tuple[tuple[float, float], ...], ...], ...]:

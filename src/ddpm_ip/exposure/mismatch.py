@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.exposure.bands import split
+from ddpm_ip.precise import precise
 
 COLOURS = ((1 / 3, 1 / 3, 1 / 3), (0.5, 0.0, -0.5), (-0.25, 0.5, -0.25))
 QUIET = 1e-5  # energy that is added, less than that of steps of 1/255
@@ -40,7 +41,7 @@ def statistics(images: Tensor) -> Tensor:
     for part in parts:
         energy = part.square().mean(dim=(2, 3)) + QUIET
         found += [energy.log(), part.abs().mean(dim=(2, 3)) / energy.sqrt()]
-    return torch.cat(found, dim=1).double()
+    return precise(torch.cat(found, dim=1))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ import math
 import torch
 from torch import Tensor
 
+from ddpm_ip.precise import precise
+
 LEAST = 20  # numbers, for the transformations to hold
 
 
@@ -23,7 +25,8 @@ def p_values(numbers: Tensor) -> Tensor:
 
     A column without any spread has NaN.
     """
-    n, centred = len(numbers), numbers.double() - numbers.double().mean(dim=0)
+    numbers = precise(numbers)
+    n, centred = len(numbers), numbers - numbers.mean(dim=0)
     m2, m3, m4 = (centred.pow(k).mean(dim=0) for k in (2, 3, 4))
     flat = m2 <= torch.finfo(torch.float32).eps ** 2
     m2 = m2.where(~flat, 1.0)

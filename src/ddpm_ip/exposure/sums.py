@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ddpm_ip.draws import Draws, Stream
+from ddpm_ip.precise import precise
 
 REPLICATES = 100
 POSITIONS = 4096  # of an image, at most, whose moments are kept
@@ -36,8 +37,8 @@ def counts(seed: int, indices: Tensor, n: int, replicates: int = REPLICATES) -> 
     words = Draws(seed, 0, indices).bits(Stream.RESAMPLE, replicates)
     chances = [math.exp(-1) / math.factorial(k) for k in range(12)]
     ends = torch.tensor([round(sum(chances[: k + 1]) * 2**32) for k in range(12)], device=words.device)
-    drawn = torch.bucketize(words, ends, right=True).double().T
-    return torch.cat((torch.ones_like(drawn[:1]), drawn)) * (indices < n)
+    drawn = precise(torch.bucketize(words, ends, right=True)).T
+    return torch.cat((torch.ones_like(drawn[:1]), drawn)) * (indices < n).to(drawn.device)
 
 
 def positions(images: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ class Sums:
             weights: of :func:`counts`, (1 + replicates, B).
             values: (B, K).
         """
-        more = weights @ values.double()
+        more = weights @ precise(values)
         found = self.values.get(key)
         if found is None:
             self.values[key] = more
@@ -69,7 +70,7 @@ class Sums:
 
     def add_moments(self, name: str, row: int, weights: Tensor, images: Tensor) -> None:
         """Adds images (B, C, H, W) and their squares, at :func:`positions`; :meth:`deviations` reads them."""
-        values = positions(images).double()
+        values = precise(positions(images))
         self.add((name, row), weights, values)
         self.add((f"{name}^2", row), weights, values.square())
 

@@ -21,6 +21,7 @@ from ddpm_ip.exposure.bands import products, split
 from ddpm_ip.exposure.curves import HAAR
 from ddpm_ip.exposure.fit import norms
 from ddpm_ip.images import to_unit
+from ddpm_ip.precise import place
 from ddpm_ip.sample.generator import Generator
 
 
@@ -52,8 +53,8 @@ def truth(generator: Generator, pixels: Tensor, labels: Tensor | None, seed: int
         Diverged: what the network says is not finite.
     """
     engine, size, plan, device = generator.model.engine, generator.block, generator.plan, generator.model.device
-    sums = torch.zeros(plan.visits, 4, HAAR, dtype=torch.float64, device=device)
-    count = torch.zeros(1, dtype=torch.float64, device=device)
+    sums = torch.zeros(plan.visits, 4, HAAR, dtype=torch.float64, device=place(device))
+    count = torch.zeros_like(sums[0, 0, :1])
     for start in range(engine.process_index * size, len(pixels) - size + 1, engine.num_processes * size):
         indices = torch.arange(start, start + size, device=device)
         x0 = to_unit(pixels[start : start + size].to(device))

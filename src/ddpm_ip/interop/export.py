@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -92,7 +93,9 @@ def export(config: Config, weights: Weights, source: Path, out: Path, options: E
         tensors = next(name for name in files if name.endswith(".safetensors"))
         about = Exported(options.format, options.name or out.name, options.licence, tensors, sha256(partial / tensors))
         write_text(partial / "README.md", card(config, weights, source, about))
-        os.rename(partial, out)  # over an empty folder, too
+        with suppress(OSError):  # an empty folder is there, or none
+            out.rmdir()
+        os.rename(partial, out)
     except (OSError, SafetensorError) as caught:
         raise UserError(f"{shown(out)} cannot be written: {_said(caught)}. Nothing was left there") from caught
     finally:

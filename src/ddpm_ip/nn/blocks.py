@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.nn.network import Cond
@@ -37,7 +39,32 @@ class Residual(Block):
         if not (self.recompute and torch.is_grad_enabled()):
             return self.run(*inputs)
         # Dropout that draws from torch's generator must find it as it was; fused masks are a function of keys alone.
-        return checkpoint(self.run, *inputs, use_reentrant=False, preserve_rng_state=self.ops.draws_from_generator)
+        drawn = self.ops.draws_from_generator
+        apple = drawn and next(self.parameters()).device.type == "mps"
+        contexts = partial(same_masks, torch.mps) if apple else noop_context_fn
+        return checkpoint(self.run, *inputs, use_reentrant=False, preserve_rng_state=drawn, context_fn=contexts)
+
+
+def same_masks(generator: Any) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of a block's first run and of its second in the backward pass, whose dropout masks must be the same.
+
+    PyTorch's own checkpoint restores the CPU's generator and CUDA's, and passes over that of ``torch.mps``.
+
+    Args:
+        generator: with ``get_rng_state`` and ``set_rng_state``, as ``torch.mps`` has them.
+    """
+    first: Tensor = generator.get_rng_state()
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        now = generator.get_rng_state()
+        generator.set_rng_state(first)
+        try:
+            yield
+        finally:
+            generator.set_rng_state(now)
+
+    return nullcontext(), again()
 
 
 def recompute_blocks(network: nn.Module) -> None:

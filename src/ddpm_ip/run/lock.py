@@ -20,11 +20,7 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import json_line
 from ddpm_ip.places import make_folder, refuse_special
 from ddpm_ip.plain import UNREADABLE, parse_json, reason, remedy, shown
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from ddpm_ip.system import BYTES, NOT_THROUGH_LINKS, NOT_WAITING, is_alive, take_lock, touch
 
 log = logging.getLogger("ddpm_ip.lock")
 
@@ -83,10 +79,15 @@ class Lock:
         self._left.set()
         self._thread.join()
         handle, self._handle = self._handle, -1
+        mine = False
         with suppress(OSError):  # as the folder is gone, it may be
-            if _same(handle, self.path) and _content(handle) == self._record:
+            mine = _same(handle, self.path) and _content(handle) == self._record
+            if mine and os.name != "nt":
                 os.unlink(self.path)
         os.close(handle)
+        with suppress(OSError):
+            if mine and os.name == "nt":  # which removes no open file
+                os.unlink(self.path)
         self._remove_folders()
 
     def _remove_folders(self) -> None:
@@ -97,8 +98,8 @@ class Lock:
 
     def _take(self) -> bool:
         """Takes the lock; False if the file was removed meanwhile, and another try is worth it."""
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        handle, exclusive = os.open(self.path, flags | getattr(os, "O_CLOEXEC", 0), 0o666), False
+        flags = os.O_RDWR | os.O_CREAT | NOT_THROUGH_LINKS | NOT_WAITING | BYTES
+        handle, exclusive = os.open(self.path, flags, 0o666), False
         try:
             exclusive = self._flock(handle)
             if not _same(handle, self.path):
@@ -123,17 +124,15 @@ class Lock:
         """Whether the system's lock was had; False where it has none."""
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "it is no file")
-        if fcntl is None:
-            return False
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return take_lock(handle)
         except BlockingIOError:
             self._refuse(_holder(handle), "")
         except OSError as error:
             if error.errno in _NO_FLOCK:
                 return False
             raise
-        return True
+        return False
 
     def _judge(self, handle: int, exclusive: bool) -> None:
         """Refuses a lock that another process has, though the system says nothing of it."""
@@ -184,7 +183,7 @@ class Lock:
                     log.error("%s was taken over or removed: another process may be %s %s, too", self.path,
                               self._doing, self.path.parent)  # fmt: skip
                     return
-                os.utime(self._handle)
+                touch(self._handle, self.path)
             except OSError:  # as when the disk is full or away for a moment; the next beat may be heard
                 continue
 
@@ -244,12 +243,4 @@ def _now(folder: Path) -> float:
 
 
 def _alive(pid: int) -> bool:
-    if pid <= 0 or pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    return pid > 0 and pid != os.getpid() and is_alive(pid)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ddpm_ip.apple import refused
 from ddpm_ip.cores import nodes, usable
 
 HIDDEN = "--train.alert_command"
@@ -65,6 +66,8 @@ def hardware() -> str:
         used, there = int(os.environ.get("WORLD_SIZE", "1")), torch.cuda.device_count()
         others = f" (of {there} here)" if int(os.environ.get("LOCAL_WORLD_SIZE", "1")) < there else ""
         return f"{used} x {torch.cuda.get_device_name()}{others}" + (f" on {n} nodes" if (n := nodes()) > 1 else "")
+    if torch.backends.mps.is_available() and not refused():
+        return f"Apple GPU (mps), {_cpu_name()}"
     cores, there, threads = usable(), os.cpu_count() or 1, torch.get_num_threads()
     some = f"{cores} of {there}" if cores < there else f"{there}"
     return f"{some} CPU cores ({_cpu_name()}), {threads} thread{'s' * (threads != 1)}"

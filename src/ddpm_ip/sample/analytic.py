@@ -25,6 +25,7 @@ from torch import Tensor
 from ddpm_ip.data.order import order
 from ddpm_ip.draws import Draws
 from ddpm_ip.images import to_unit
+from ddpm_ip.precise import precise
 from ddpm_ip.schedule import Schedule
 
 TIMES = 100  # between which Gamma is linear in lambda
@@ -100,7 +101,7 @@ def _of_block(
     eps = Draws(seed, t, which).eps(x0.shape[1:])
     at = torch.full((len(x0),), t, device=x0.device)
     said = predict(schedule.alpha(at, x0) * x0 + schedule.sigma(at, x0) * eps, at, which)
-    return torch.stack([z.double().square().flatten(1).mean(dim=1) for z in (said, eps, eps - said)])
+    return torch.stack([precise(z).square().flatten(1).mean(dim=1) for z in (said, eps, eps - said)])
 
 
 def _estimates(sums: Tensor) -> tuple[Tensor, Tensor]:

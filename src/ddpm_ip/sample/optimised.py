@@ -21,6 +21,7 @@ from ddpm_ip.errors import ConfigError
 from ddpm_ip.files import write_json
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.nn.network import Cond
+from ddpm_ip.precise import place
 from ddpm_ip.run.log import setup
 from ddpm_ip.run.measured import Measured
 from ddpm_ip.run.weights import Weights
@@ -134,8 +135,9 @@ def cost_of(model: Model, teacher: Sampling, times: Sequence[float], n: int, blo
         raise ConfigError("the teacher draws noise, and a trajectory is that of an ODE: choose --sampler ipndm")
     levels = [schedule.level(t) for t in times]
     ratios = [*(sigma / alpha for alpha, sigma in levels), 0.0]
-    landed = torch.zeros(len(times), len(ratios), dtype=torch.float64, device=model.device)
-    lying = torch.zeros(len(ratios), dtype=torch.float64, device=model.device)
+    where = place(model.device)
+    landed = torch.zeros(len(times), len(ratios), dtype=torch.float64, device=where)
+    lying = torch.zeros(len(ratios), dtype=torch.float64, device=where)
     log.info("the teacher walks %d times from noise to image, in %d network evaluations", n, teacher.evaluations(plan))
     for first in range(0, n, block):
         indices = torch.arange(first, min(first + block, n), device=model.device)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.precise import precise
 from ddpm_ip.sampler.levels import karras
 from ddpm_ip.schedule import Schedule
 
@@ -55,11 +56,11 @@ def deviations(ratios: Sequence[float], states: Sequence[Tensor], eps: Sequence[
         eps: what the network says at each but the last, (B, ...).
 
     Returns:
-        Float64 on the states' device, of each trajectory: of the states, (B, P + 1); of the landing point of one step
+        Float64, of each trajectory: of the states, (B, P + 1); of the landing point of one step
         from i to j, (B, P, P + 1), without meaning for j <= i.
     """
-    end = states[-1].double().flatten(1)
-    line = states[0].double().flatten(1) - end
+    end = precise(states[-1]).flatten(1)
+    line = precise(states[0]).flatten(1) - end
     line = line / line.norm(dim=1, keepdim=True)
 
     def across(z: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ def deviations(ratios: Sequence[float], states: Sequence[Tensor], eps: Sequence[
 
     products = []
     for y, e in zip(states, eps, strict=False):
-        a, b = across(y.double().flatten(1) - end), across(e.double().flatten(1))
+        a, b = across(precise(y).flatten(1) - end), across(precise(e).flatten(1))
         products.append(torch.stack([(a * a).sum(dim=1), (a * b).sum(dim=1), (b * b).sum(dim=1)]))
     aa, ab, bb = torch.stack(products, dim=2)  # (B, P) each
     r = torch.tensor(ratios, dtype=torch.float64, device=end.device)

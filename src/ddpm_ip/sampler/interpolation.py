@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ddpm_ip.precise import precise
+
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     """A point on the arc from ``a`` to ``b``, for each of a batch; at 0 and 1 exactly ``a`` and ``b``.
@@ -22,12 +24,12 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     Returns:
         (B, ...), of their kind of number.
     """
-    ends = torch.stack((a, b)).double().flatten(2)
+    ends = precise(torch.stack((a, b))).flatten(2)
     cosine = ends.prod(dim=0).sum(dim=1) / ends.norm(dim=2).prod(dim=0)
     angle = cosine.clamp(-1, 1).acos()
     sine = angle.sin()
     weights = [
-        torch.where(sine > 1e-6, (part * angle).sin() / sine, part).to(a.dtype).reshape(-1, *(1,) * (a.ndim - 1))
+        torch.where(sine > 1e-6, (part * angle).sin() / sine, part).to(a).reshape(-1, *(1,) * (a.ndim - 1))
         for part in (1 - share, share)
     ]
     return weights[0] * a + weights[1] * b

@@ -21,7 +21,10 @@ def watch() -> None:
 def _wait() -> None:
     while os.read(0, 1):  # nothing is ever written
         continue
-    os.kill(os.getpid(), signal.SIGTERM)
+    if os.name == "nt":  # where `os.kill` ends a process without asking it
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

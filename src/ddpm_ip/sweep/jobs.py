@@ -27,6 +27,7 @@ from ddpm_ip.signals import PREEMPTION, handled
 POLL_SECONDS = 0.1
 STATUS_SECONDS = 30.0
 TAIL_BYTES = 10_000
+AT_ONCE: int = getattr(signal, "SIGKILL", 9)  # Windows has no such name
 DATE = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "  # at the beginning of a line of a log
 State = Literal["done", "failed", "stopped"]
 
@@ -94,6 +95,21 @@ class _Running:
     told: str = ""
 
 
+class Child(subprocess.Popen[bytes]):
+    """A process that stops where a SIGTERM is asked for, and ends at once for any other signal.
+
+    Windows sends no signals but ends what is signalled: there the child is told by its standard input (``child.py``).
+    """
+
+    def send_signal(self, sig: int) -> None:
+        if os.name != "nt":
+            super().send_signal(sig)
+        elif sig == signal.SIGTERM and self.stdin is not None:
+            self.stdin.close()
+        else:
+            self.terminate()
+
+
 def start_process(words: Sequence[str], place: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """A command of ddpm-ip that stops when this process is gone.
 
@@ -105,13 +121,14 @@ def start_process(words: Sequence[str], place: Mapping[str, str], log: Path) -> 
     refuse_special(log)
     make_folder(log.parent)
     with open(log, "ab") as output:
-        return subprocess.Popen(
+        return Child(
             [sys.executable, "-m", "ddpm_ip.sweep.child", *words],
             stdin=subprocess.PIPE,  # never written to; see child.py
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **place},
             start_new_session=True,  # Ctrl-C comes through this process
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
 
 
@@ -237,7 +254,7 @@ class Jobs:
     def _pass_on(self) -> None:
         if self.signal is None:
             return
-        number = signal.SIGKILL if self._at_once else signal.SIGTERM
+        number = AT_ONCE if self._at_once else signal.SIGTERM
         if number not in self._passed_on:
             self._passed_on.append(number)
             later = "stopping: what runs is saved first (a second Ctrl-C ends it at once)"

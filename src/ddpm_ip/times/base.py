@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ip.draws import Draws, Stream
+from ddpm_ip.precise import place
 
 LARGE = 1e4  # importance weight; of 1000 times such a one is drawn once in 80,000 steps of 128 images
 _UNIT = 2.0**52  # of cumulative probabilities as whole numbers
@@ -76,9 +77,11 @@ def drawn(draws: Draws, sums: Tensor) -> Tensor:
     A time is the number of sums that a uniform number reaches (inversion of the distribution function). The number has
     52 bits, of two words: of 32 alone a time of probability 10^-9 would come too often or never.
     """
-    high, low = draws.bits(Stream.TIME, 2).unbind(1)
+    words = draws.bits(Stream.TIME, 2)
+    high, low = words.to(place(words.device)).unbind(1)
+    sums = sums.to(high.device)
     uniform = ((high << 20) + (low >> 12)).double() * (sums[-1].double() / _UNIT)
-    return torch.searchsorted(sums, uniform.long(), right=True)
+    return torch.searchsorted(sums, uniform.long(), right=True).to(words.device)
 
 
 @dataclass(frozen=True, eq=False)

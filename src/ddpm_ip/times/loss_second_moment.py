@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ddpm_ip.draws import Draws
 from ddpm_ip.errors import CheckpointError
+from ddpm_ip.precise import precise
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.times.base import cumulative, drawn
 
@@ -72,16 +73,16 @@ class History:
         """See :meth:`ddpm_ip.times.base.TimeSampler.draw`; exactly the uniform times until all have their history."""
         p, ready = self.probabilities(), self._ready()
         t = torch.where(ready, drawn(draws, cumulative(p)), draws.times(total_steps))
-        importance = 1 / (total_steps * p[t])
-        return t, torch.where(ready, importance, torch.ones_like(importance)).float()
+        importance = (1 / (total_steps * p[t.to(p.device)])).float().to(t.device)
+        return t, torch.where(ready, importance, torch.ones_like(importance))
 
     def probabilities(self) -> Tensor:
-        """``p(t)``, float64 (T,)."""
-        root = self.losses.double().square().mean(dim=1).sqrt()
+        """``p(t)``, float64 (T,), where there is such."""
+        root = precise(self.losses).square().mean(dim=1).sqrt()
         share = self.settings.uniform_prob
         uniform = torch.full_like(root, 1 / len(root))
         p = (1 - share) * root / root.sum().clamp(min=1e-300) + share * uniform
-        return torch.where(self._ready(), p, uniform)
+        return torch.where(self._ready().to(p.device), p, uniform)
 
     def observe(self, t: Tensor, loss: Tensor) -> None:
         """Adds losses in the order of the rows; the newest of each time stay. What is not finite is passed over.

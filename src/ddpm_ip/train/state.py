@@ -14,6 +14,7 @@ from ddpm_ip.config import Config
 from ddpm_ip.ema import EMA, PowerEMA
 from ddpm_ip.errors import CheckpointError
 from ddpm_ip.plain import reason
+from ddpm_ip.precise import place, precise
 from ddpm_ip.run.checkpoint import Checkpoint
 from ddpm_ip.run.tensors import is_number, mismatches, some
 from ddpm_ip.run.weights import load_weights
@@ -113,17 +114,20 @@ class Moments:
 
 @dataclass
 class Sums:
-    """What is averaged between two log lines; float64 on the training device, so that no step waits for the GPU."""
+    """What is averaged between two log lines; float64 on the training device, so that no step waits for it.
+
+    (A device without float64 is waited for, and the sums lie on the CPU.)
+    """
 
     total: Tensor  # (2,): loss, gradient norm
     count: int = 0
 
     @classmethod
     def zero(cls, device: torch.device) -> Sums:
-        return cls(torch.zeros(2, dtype=torch.float64, device=device))
+        return cls(torch.zeros(2, dtype=torch.float64, device=place(device)))
 
     def add(self, loss: Tensor, grad_norm: Tensor) -> None:
-        self.total += torch.stack((loss.detach(), grad_norm.detach())).double()
+        self.total += precise(torch.stack((loss.detach(), grad_norm.detach())))
         self.count += 1
 
 

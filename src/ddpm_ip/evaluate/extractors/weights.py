@@ -14,6 +14,7 @@ from torch import Tensor
 from ddpm_ip.errors import UserError
 from ddpm_ip.plain import reason
 from ddpm_ip.run.checkpoint import sha256_of
+from ddpm_ip.system import NOT_WAITING
 
 LARGEST = 10_000_000_000  # bytes; twice the largest of the files below
 
@@ -128,7 +129,7 @@ def read_weights(file: WeightsFile, path: Path | None = None) -> tuple[dict[str,
 
 
 def _without_waiting(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_NONBLOCK)  # of a pipe, for its other end
+    return os.open(name, flags | NOT_WAITING)  # of a pipe, for its other end
 
 
 def _advice(file: WeightsFile, folder: Path) -> str:
