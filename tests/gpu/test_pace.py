@@ -8,7 +8,7 @@ from tests.tiny import run, tiny
 
 from ddpm_ip.flops import peak_tflops
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")]
 
 
 def test_the_peak_leaves_no_memory_and_no_draw_behind():

@@ -134,11 +134,11 @@ def test_a_step_that_a_scaler_skips_is_no_divergence(tmp_path):
     state.step, state.sums.count = 1, 1
     state.sums.total += torch.tensor([0.5, float("inf")])
     the_run = Run(config, RunFolder(tmp_path), images, state, Model(config, state.ema.network, engine))
-    _save(the_run, None, must_succeed=True)
+    _save(the_run, None, None, must_succeed=True)
     assert steps_saved(tmp_path) == [1]
     state.scaler = None
     with pytest.raises(Diverged, match="gradient norm \\(inf\\)"):
-        _save(the_run, None, must_succeed=True)
+        _save(the_run, None, None, must_succeed=True)
 
 
 def test_weights_that_are_finite_and_ruined_are_not_advised_for_ever(tmp_path, capsys):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ddpm_ip.config import read_tree
+from ddpm_ip.metric import INCEPTION, usual
 from ddpm_ip.presets import find
 from ddpm_ip.sweep.plan import Asked
 
@@ -62,8 +63,13 @@ RECIPES: Mapping[str, Recipe] = {
         "xyfJASON/diffusion-models-pytorch, docs/DDPM-IP.md",
         "ddpm_ip_cifar10",
         _GAMMAS,
-        {**_VARIANCES, "--steps": ["1000", "100", "50", "10"], "--n_samples": ["50000"], "--metrics": ["fid", "isc"]},
-        "inception",
+        {
+            **_VARIANCES,
+            "--steps": ["1000", "100", "50", "10"],
+            "--n_samples": ["50000"],
+            "--metrics": [*usual(INCEPTION)],
+        },
+        INCEPTION,
     ),
 }
 SMOKE: Mapping[str, Recipe] = {

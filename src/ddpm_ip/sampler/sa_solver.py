@@ -36,8 +36,7 @@ class SASolver:
 
     Args:
         predictor_order: how many predictions the predictor uses.
-        corrector_order: how many the corrector uses, the prediction to come included; 0 for no corrector. The paper has
-            3 and 4 for CIFAR-10.
+        corrector_order: how many the corrector uses, with the one to come; 0 for none. The paper has 3, 4 for CIFAR-10.
         tau: how much noise: 0 is the ODE, 1 the reverse SDE.
         tau_from: where the window of ``t / T`` begins in which there is noise, as published; outside it ``tau`` is 0.
             Noise everywhere needs many steps: the last ones leave it in the image.

@@ -106,8 +106,7 @@ def divided(denoise: Denoise, name: str) -> Denoise:
 
 def indices(plan: Plan, from_noise: bool) -> Tensor:
     """The index (V,) of each visit's time among those where steps begin; an inner stage lies between."""
-    begins = [True, *plan.state[:-1].tolist()]
-    grid = sorted({t for t, begin in zip(plan.t.tolist(), begins, strict=True) if begin})
+    grid = sorted({t for t, begin in zip(plan.t.tolist(), [True, *plan.state[:-1].tolist()], strict=True) if begin})
     index = torch.tensor([interpolated(t, grid, range(len(grid))) for t in plan.t.tolist()], dtype=torch.float64)
     return len(grid) - 1 - index if from_noise else index
 
