@@ -124,6 +124,7 @@ def test_a_step_that_a_scaler_skips_is_no_divergence(tmp_path):
     from ddpm_ip.engine import start_engine
     from ddpm_ip.run.folder import RunFolder
     from ddpm_ip.sample.generator import Model
+    from ddpm_ip.train.followed import follow
     from ddpm_ip.train.loop import _save, build
     from ddpm_ip.train.run import Run
 
@@ -134,11 +135,13 @@ def test_a_step_that_a_scaler_skips_is_no_divergence(tmp_path):
     state.step, state.sums.count = 1, 1
     state.sums.total += torch.tensor([0.5, float("inf")])
     the_run = Run(config, RunFolder(tmp_path), images, state, Model(config, state.ema.network, engine))
-    _save(the_run, None, None, must_succeed=True)
+    metrics = follow(the_run, None)
+    _save(the_run, None, metrics, must_succeed=True)
     assert steps_saved(tmp_path) == [1]
     state.scaler = None
     with pytest.raises(Diverged, match="gradient norm \\(inf\\)"):
-        _save(the_run, None, None, must_succeed=True)
+        _save(the_run, None, metrics, must_succeed=True)
+    metrics.close()
 
 
 def test_weights_that_are_finite_and_ruined_are_not_advised_for_ever(tmp_path, capsys):
