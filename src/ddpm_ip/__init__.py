@@ -16,7 +16,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 if sys.platform == "darwin":  # read when torch is loaded; PyTorch warns of each operation that an Apple GPU lacks
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
