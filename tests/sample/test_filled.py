@@ -166,7 +166,7 @@ def test_times_that_were_found_are_looked_up(tmp_path):
     with pytest.raises(ConfigError, match="no 2 falling times"):
         filled.optimised_times(2, store, schedule)
     other = Measured(store.folder, "1" * 64)
-    with pytest.raises(ConfigError, match=r"of other weights .*ddpm-ip times"):
+    with pytest.raises(ConfigError, match=r"for other weights .*ddpm-ip times"):
         filled.optimised_times(2, other, schedule)
 
 

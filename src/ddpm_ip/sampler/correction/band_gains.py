@@ -66,7 +66,7 @@ class BandGains(Correction):
 
     @classmethod
     def dcw(cls, correction: DCW, plan: Plan, schedule: Schedule) -> BandGains:
-        """The gains that a :class:`DCW <ddpm_ip.sampler.correction.dcw.DCW>` is, on a plan with one visit a step."""
+        """The gains that a correction DCW is, on a plan of one visit a step, of the schedule of the model."""
         low, high = correction.numbers(plan, schedule).unbind(1)
         grown = 1 - 1 / plan.after[:, 0]
         x0 = tuple(_table(plan, 1 + weight * grown) for weight in (low, high))
@@ -74,8 +74,8 @@ class BandGains(Correction):
 
     @classmethod
     def time_shift(cls, shift: float, plan: Plan, schedule: Schedule) -> BandGains:
-        """The gains that a time shift by ``shift`` training steps is, on DDIM's plan: steps end at the level of
-        ``s + shift`` instead of ``s``.
+        """The gains that a time shift is, on DDIM's plan: steps end at the level of ``s + shift`` in the schedule of the
+        model, ``shift`` in training steps, instead of at that of ``s``.
         """
         times = [min(max(s + shift, -1.0), schedule.total_steps - 1.0) for s in plan.times()[1:]]
         alpha, sigma = torch.tensor([schedule.level(s) for s in times], dtype=torch.float64).unbind(1)
