@@ -74,8 +74,8 @@ class BandGains(Correction):
 
     @classmethod
     def time_shift(cls, shift: float, plan: Plan, schedule: Schedule) -> BandGains:
-        """The gains that a time shift is, on DDIM's plan: steps end at the level of ``s + shift`` in the schedule of the
-        model, ``shift`` in training steps, instead of at that of ``s``.
+        """The gains that a time shift is, on DDIM's plan: steps end at the level of ``s + shift`` in the model's
+        schedule, with ``shift`` in training steps, instead of at that of ``s``.
         """
         times = [min(max(s + shift, -1.0), schedule.total_steps - 1.0) for s in plan.times()[1:]]
         alpha, sigma = torch.tensor([schedule.level(s) for s in times], dtype=torch.float64).unbind(1)
