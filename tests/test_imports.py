@@ -154,7 +154,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "interop.hub": ({"huggingface_hub"}, PLAIN),
     "interop.push": ({"huggingface_hub"}, PLAIN),
-    "told": (set(), {"config", "errors", "places", "run", "sampler", "__init__"}),
+    "told": (set(), {"config", "errors", "interop", "places", "run", "sampler", "__init__"}),
     "about": ({"torch", "numpy"}, MODEL | {"run"}),
     "own": ({"torch"}, MODEL | {"told", "sample"}),
     "judging": ({"torch", "numpy"}, MODEL | {"run", "sample", "evaluate"}),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from ddpm_ip.about import described, html, logged
-from ddpm_ip.config import Config, from_dict, merge
+from ddpm_ip.config import Config, from_dict
 from ddpm_ip.data import ImageSet
 from ddpm_ip.denoiser import Denoiser
 from ddpm_ip.errors import ConfigError
@@ -24,7 +24,7 @@ from ddpm_ip.exposure.program import ExposureOptions, Subject, exposure_of, real
 from ddpm_ip.images import UInt8, to_unit
 from ddpm_ip.interop.export import ExportOptions, export
 from ddpm_ip.interop.find import find_weights as any_weights
-from ddpm_ip.interop.find import foreign_weights, given
+from ddpm_ip.interop.find import foreign_weights
 from ddpm_ip.interop.find import source as foreign
 from ddpm_ip.judging import compared, streamed
 from ddpm_ip.places import expanded
@@ -32,7 +32,7 @@ from ddpm_ip.run import builtin
 from ddpm_ip.run.folder import RunFolder, config_near
 from ddpm_ip.run.log import as_before
 from ddpm_ip.run.measured import Measured
-from ddpm_ip.run.record import Evaluation, flatten
+from ddpm_ip.run.record import Evaluation
 from ddpm_ip.run.weights import Weights, find_weights
 from ddpm_ip.sample.calibrated import base
 from ddpm_ip.sample.filled import filled
@@ -43,7 +43,7 @@ from ddpm_ip.sample.samples import Samples
 from ddpm_ip.sampler.sampling import Sampling
 from ddpm_ip.schedule import Schedule
 from ddpm_ip.settings import Wanted
-from ddpm_ip.told import AnyConfig, Where, configured, plain_values, sampling_of, section
+from ddpm_ip.told import AnyConfig, Where, configured, said_of_foreign, sampling_of, section
 from ddpm_ip.train import loop
 from ddpm_ip.train.callback import Callback, calling
 from ddpm_ip.train.start import backends_as_before
@@ -67,7 +67,7 @@ def load(path: Path | str, config: AnyConfig | None = None, *, ema: str | float 
     path = builtin.found(expanded(path))
     wanted = None if ema is None else str(ema)
     if (place := foreign(path)) is not None:
-        weights = foreign_weights(place, _said(config, overrides), wanted)
+        weights = foreign_weights(place, said_of_foreign(config, overrides), wanted)
         return Run(from_dict(_own(place, weights)), None, weights)
     weights = find_weights(path, wanted)
     found = None if builtin.is_one(path) else config_near(path)
@@ -112,15 +112,6 @@ def _own(path: Path, weights: Weights) -> Mapping[str, Any]:
         return weights.trained(path).config
     except ConfigError as error:
         raise ConfigError(f'{error}; or give the configuration, as in config="my.yaml"') from None
-
-
-def _said(config: AnyConfig | None, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is said of a foreign network."""
-    changes = flatten(plain_values(overrides))
-    if isinstance(config, str | Path):
-        return given(expanded(config), changes)
-    tree = config.to_dict() if isinstance(config, Config) else config or {}
-    return merge(merge({}, flatten(plain_values(tree))), given(None, changes))
 
 
 class Run:

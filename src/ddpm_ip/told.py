@@ -13,6 +13,7 @@ from typing import Any
 from ddpm_ip import config as configuration
 from ddpm_ip.config import Config, from_dict, merge
 from ddpm_ip.errors import ConfigError
+from ddpm_ip.interop.find import given
 from ddpm_ip.places import expanded
 from ddpm_ip.run.record import flatten
 from ddpm_ip.sampler.correction import Auto
@@ -50,6 +51,19 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain_values(v) for v in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def said_of_foreign(config: AnyConfig | None, overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is said of a network from elsewhere, as ``ddpm-ip import`` takes it: a configuration, and overrides on top.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    changes = flatten(plain_values(overrides))
+    if isinstance(config, str | Path):
+        return given(expanded(config), changes)
+    tree = config.to_dict() if isinstance(config, Config) else config or {}
+    return merge(merge({}, flatten(plain_values(tree))), given(None, changes))
 
 
 def sampling_of(default: Sampling, settings: Mapping[str, Any]) -> Sampling:
