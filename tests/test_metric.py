@@ -81,7 +81,7 @@ def test_only_the_inception_gives_an_fid_and_the_words_say_so() -> None:
     assert "Inception-v3" in there.what
     assert "not FID" not in there.limits
     assert "CIFAR-10 classifier" in elsewhere.what
-    assert "It is not FID, and no published FID may be set beside it." in elsewhere.limits
+    assert "It is not FID, and is not comparable with any published FID." in elsewhere.limits
     assert METRICS["fid"].names("inception") == ("FD-inception",)
 
 

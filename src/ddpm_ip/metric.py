@@ -280,13 +280,13 @@ class Found(NamedTuple):
         if self.extractor is None or self.value.inception == self.value.other:
             return self.value.limits
         name = self.value.inception
-        return f"{self.value.limits} It is not {name}, and no published {name} may be set beside it."
+        return f"{self.value.limits} It is not {name}, and is not comparable with any published {name}."
 
 
 def find(name: str) -> Found | None:
     """The metric behind the name of a number, such as ``FD-C56``, ``IS_std`` or ``precision-mine``; None if unknown.
 
-    Upper and lower case are one.
+    Case does not matter.
     """
     for metric in METRICS.values():
         deviation = bool(metric.parts) and is_deviation(name)
@@ -310,11 +310,11 @@ def higher_is_better(name: str) -> bool | None:
 
 
 def fixed(value: float, decimals: int, signs: bool = False) -> str:
-    """A number as a table prints it, such as ``1.250``: what rounds to zero has no sign.
+    """A number as a table prints it, such as ``1.250``: a value that rounds to zero has no sign.
 
     Args:
         value: the number.
-        decimals: behind the point.
+        decimals: digits after the point.
         signs: whether a positive number has its sign too, as a difference does: ``+1.250``.
     """
     return unsigned_zero(f"{value:{'+' if signs else ''}.{decimals}f}")

@@ -139,7 +139,7 @@ class Run:
 
     @property
     def step(self) -> int | None:
-        """Training steps behind the weights; 0 before training, None for a file of weights that does not say."""
+        """Training steps behind the weights; 0 before training, None if a file of weights does not say."""
         return 0 if self._weights is None else self._weights.step
 
     @property
@@ -206,7 +206,7 @@ class Run:
         if outcome.error is not None:
             raise outcome.error
         if outcome.signal is not None:
-            signal.raise_signal(outcome.signal)  # to whom it was meant for
+            signal.raise_signal(outcome.signal)  # for whoever it was meant for
             raise KeyboardInterrupt  # who ignored it (a program in the background ignores Ctrl-C): this is not the end
         return self
 
@@ -254,7 +254,7 @@ class Run:
         return compared(source, self if reference is None else reference, features, metrics)
 
     def exposure(self, *measures: str, n: int = 10_000, again: bool = False, **settings: Any) -> Exposure:
-        """Exposure bias of one way to sample, as ``ddpm-ip exposure`` measures it and keeps it beside the weights.
+        """Exposure bias of one way to sample, as ``ddpm-ip exposure`` measures it and keeps it next to the weights.
 
         Args:
             measures: of ``eps_norm``, ``delta``, ``errors``, ``energy``; all if none is named.
@@ -283,7 +283,7 @@ class Run:
             settings: as of :meth:`sample`, but for ``seed``.
 
         Returns:
-            What was found, which is kept beside the weights; an earlier calibration of the same sampling is replaced.
+            What was found, which is kept next to the weights; an earlier calibration of the same sampling is replaced.
 
         Raises:
             UserError: as :meth:`sample`; there are no real images, or the folder cannot be written.
@@ -316,7 +316,7 @@ class Run:
         return noise_behind(generator, to_unit(given), torch.arange(len(given), device=generator.model.device))
 
     def generate(self, noise: torch.Tensor, **settings: Any) -> UInt8:
-        """The images that come of given noise, ``uint8`` (N, C, H, W).
+        """The images that given noise leads to, ``uint8`` (N, C, H, W).
 
         Args:
             noise: ``x_T``, float32 (N, C, H, W): of :meth:`invert`, or between two of these (:func:`ddpm_ip.slerp`).

@@ -37,9 +37,9 @@ class Samples:
         for image in walk: ...            # uint8 (C, H, W), likewise
         walk.save("samples")       # PNG files, as of the command
 
-    They keep to the weights that they were asked of, should the run be trained further. A block that was made is kept
+    They keep the weights that they were asked for, even if the run is trained further. A block that was made is kept
     in memory, as ``uint8``, except by :meth:`blocks`, iteration and :meth:`save`, which hold one block at a time. With
-    several processes each makes all of them, but for :meth:`save` and :meth:`mine`, which share them out.
+    several processes each makes all of them, except in :meth:`save` and :meth:`mine`, which share them out.
 
     Args:
         model: the network.
@@ -83,7 +83,7 @@ class Samples:
 
     @property
     def sampling(self) -> Sampling:
-        """How they are made; nothing of it is open."""
+        """How they are made, with nothing left open."""
         return self._generator.sampling
 
     @property
@@ -93,7 +93,7 @@ class Samples:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that an image depends on beside its index, as plain values: what :meth:`save` writes beside the files."""
+        """All that an image depends on apart from its index, as plain values; :meth:`save` writes them to a file."""
         return {**self._weights, **self._generator.facts()}
 
     @property
