@@ -37,6 +37,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+highlight_language = "none"  # of a block that names no language
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 html_theme_options = {

@@ -76,7 +76,7 @@ def keys() -> str:
 
 def _heading(section: Section) -> str:
     if not section.path:
-        return "Of no section"
+        return "Outside all sections"
     return section.path if section.name is None else f"{section.path}: {section.name}"
 
 
@@ -105,7 +105,7 @@ def changes() -> str:
     """CHANGELOG.md without its title, its links as a page in docs/ has them."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n")[2]
     links = re.compile(r"\]\((?![a-z]+:|#)(docs/)?([^)\s]+)\)")
-    return links.sub(lambda link: f"]({'' if link[1] else '../'}{link[2]})", text)
+    return links.sub(lambda link: f"]({'' if link[1] else '../'}{link[2]})", text.replace("[docs/", "["))
 
 
 PARTS: dict[str, Callable[[], str]] = {"commands": commands, "keys": keys, "python": python, "changes": changes}
