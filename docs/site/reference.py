@@ -54,10 +54,11 @@ def _option(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def escaped(text: str) -> str:
-    """Plain text as Markdown that shows it; options, and what is between backticks, are code."""
+    """Plain text as Markdown that shows it; options, and what is between backticks, are code; pages are links."""
     marked = re.sub(r"(`[^`]*`)|(?<![\w`./-])(--?[A-Za-z][\w.-]*\w|-[a-z])(?![\w-])", _as_code, " ".join(text.split()))
     parts = re.split(r"(`[^`]*`)", marked)
-    return "".join(part if n % 2 else re.sub(r"([\\*_<>\[\]|#~{}])", r"\\\1", part) for n, part in enumerate(parts))
+    shown = "".join(part if n % 2 else re.sub(r"([\\*_<>\[\]|#~{}])", r"\\\1", part) for n, part in enumerate(parts))
+    return re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](\1)", shown)
 
 
 def _as_code(found: re.Match[str]) -> str:
