@@ -23,6 +23,7 @@ myst_heading_anchors = 4  # the same as GitHub's
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"npt.ArrayLike": "numpy.typing.ArrayLike"}
 autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 88

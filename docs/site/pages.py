@@ -21,6 +21,8 @@ OUTSIDE = re.compile(r"\]\(\.\./([^)\s]+)\)")
 ON_SITE = {"README.md": "index.md", "CHANGELOG.md": "changes.md"}  # pages of the site that stand for such files
 NAMED = re.compile(r"\[([\w-]+)\.md\]\((?=\1\.md[#)])")
 ANNOTATED = re.compile(r"~?(\w+\.)*\bAnnotated\[")
+ARRAY = re.compile(r"[\w.~]*ndarray\[tuple\[[\w.~]+, \.\.\.\], [\w.~]*dtype\[(?:~?numpy\.)?(\w+)\]\]")
+ALIAS = re.compile(r"(?:[\w.~]+\.)?TypeAliasForwardRef\('(?:\w+\.)*(\w+)'\)")
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 ENTRY = re.compile(r"^\* \[(.+?)\]\((\S+)\.md\)", re.MULTILINE)
@@ -79,7 +81,12 @@ def plain_summary(app: Any, what: str, name: str, thing: Any, options: Any, line
 
 def plain_signature(app: Any, what: str, name: str, thing: Any, options: Any, call: str, returns: str) -> Any:
     """A signature as a reader needs it: types without what they carry for the program, ``...`` for a made default."""
-    return unannotated(call).replace("<factory>", "...") if call else call, returns
+    return tuple(part and short(part) for part in (call, returns))
+
+
+def short(call: str) -> str:
+    """``Annotated[TYPE, more]`` as ``TYPE``; arrays as ``NDArray[uint8]`` and ``ArrayLike``."""
+    return ALIAS.sub(r"\1", ARRAY.sub(r"NDArray[\1]", unannotated(call))).replace("<factory>", "...")
 
 
 def unannotated(text: str) -> str:

@@ -57,8 +57,11 @@ def escaped(text: str) -> str:
     """Plain text as Markdown that shows it; options, and what is between backticks, are code; pages are links."""
     marked = re.sub(r"(`[^`]*`)|(?<![\w`./-])(--?[A-Za-z][\w.-]*\w|-[a-z])(?![\w-])", _as_code, " ".join(text.split()))
     parts = re.split(r"(`[^`]*`)", marked)
-    shown = "".join(part if n % 2 else re.sub(r"([\\*_<>\[\]|#~{}])", r"\\\1", part) for n, part in enumerate(parts))
-    return re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](\1)", shown)
+    return "".join(part if n % 2 else _plain(part) for n, part in enumerate(parts))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](\1)", re.sub(r"([\\*_<>\[\]|#~{}])", r"\\\1", text))
 
 
 def _as_code(found: re.Match[str]) -> str:
