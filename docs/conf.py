@@ -23,6 +23,7 @@ myst_heading_anchors = 4  # the same as GitHub's
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"npt.ArrayLike": "numpy.typing.ArrayLike"}
 autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 88
@@ -37,6 +38,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+highlight_language = "none"  # of a block that names no language
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 html_theme_options = {

@@ -56,6 +56,23 @@ def test_a_link_out_of_docs_leads_somewhere(link: str, with_url: str, without: s
     assert pages.outside_links(link, "") == without
 
 
+@pytest.mark.parametrize(
+    ("call", "shown"),
+    [
+        ("(a: ~typing.Annotated[~m.A | B[int, str], ~m.By(x=[1])] = <factory>)", "(a: ~m.A | B[int, str] = ...)"),
+        ("(a: tuple[Annotated[int, F(Ge(0))], ...], b: int)", "(a: tuple[int, ...], b: int)"),
+        ("~numpy.ndarray[tuple[~typing.Any, ...], ~numpy.dtype[~numpy.uint8]] | None", "NDArray[uint8] | None"),
+        ("(a: TypeAliasForwardRef('numpy.typing.ArrayLike') = 1)", "(a: ArrayLike = 1)"),
+    ],
+)
+def test_a_signature_has_short_types(call: str, shown: str) -> None:
+    assert pages.short(call) == shown
+
+
+def test_a_page_that_help_names_is_a_link() -> None:
+    assert reference.escaped("as `docs/a.md` or docs/b-c.md, *x*") == "as `docs/a.md` or [b-c.md](b-c.md), \\*x\\*"
+
+
 def test_a_page_that_is_named_shows_its_title() -> None:
     text = "[a.md](a.md) [a.md](a.md#b) [b](a.md) `[a.md](a.md)` [c.md](c.md) [a.md](b.md)"
     shown = "[A](a.md) [A](a.md#b) [b](a.md) `[a.md](a.md)` [c](c.md) [a.md](b.md)"

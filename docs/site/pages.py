@@ -20,6 +20,9 @@ CODE = re.compile(r"(^```.*?^```[^\n]*|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 OUTSIDE = re.compile(r"\]\(\.\./([^)\s]+)\)")
 ON_SITE = {"README.md": "index.md", "CHANGELOG.md": "changes.md"}  # pages of the site that stand for such files
 NAMED = re.compile(r"\[([\w-]+)\.md\]\((?=\1\.md[#)])")
+ANNOTATED = re.compile(r"~?(\w+\.)*\bAnnotated\[")
+ARRAY = re.compile(r"[\w.~]*ndarray\[tuple\[[\w.~]+, \.\.\.\], [\w.~]*dtype\[(?:~?numpy\.)?(\w+)\]\]")
+ALIAS = re.compile(r"(?:[\w.~]+\.)?TypeAliasForwardRef\('(?:\w+\.)*(\w+)'\)")
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 SECTION = re.compile(r"^## (.+?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 ENTRY = re.compile(r"^\* \[(.+?)\]\((\S+)\.md\)", re.MULTILINE)
@@ -76,8 +79,31 @@ def plain_summary(app: Any, what: str, name: str, thing: Any, options: Any, line
         lines[0] = lines[0].replace(": ", " – ", 1)
 
 
+def plain_signature(app: Any, what: str, name: str, thing: Any, options: Any, call: str, returns: str) -> Any:
+    """A signature as a reader needs it: types without what they carry for the program, ``...`` for a made default."""
+    return tuple(part and short(part) for part in (call, returns))
+
+
+def short(call: str) -> str:
+    """``Annotated[TYPE, more]`` as ``TYPE``; arrays as ``NDArray[uint8]`` and ``ArrayLike``."""
+    return ALIAS.sub(r"\1", ARRAY.sub(r"NDArray[\1]", unannotated(call))).replace("<factory>", "...")
+
+
+def unannotated(text: str) -> str:
+    """``Annotated[TYPE, more]`` as ``TYPE``."""
+    while start := ANNOTATED.search(text):
+        depth, comma, end = 0, 0, start.end()
+        while depth or text[end] != "]":
+            depth += (text[end] in "[({") - (text[end] in "])}")
+            comma = comma or (end if text[end] == "," and not depth else 0)
+            end += 1
+        text = f"{text[: start.start()]}{text[start.end() : comma or end]}{text[end + 1 :]}"
+    return text
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.add_config_value("source_url", "", "env")
     app.connect("source-read", read)
+    app.connect("autodoc-process-signature", plain_signature)
     app.connect("autodoc-process-docstring", plain_summary, priority=100)
     return {"parallel_read_safe": True}

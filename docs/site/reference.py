@@ -54,10 +54,14 @@ def _option(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def escaped(text: str) -> str:
-    """Plain text as Markdown that shows it; options, and what is between backticks, are code."""
+    """Plain text as Markdown that shows it; options, and what is between backticks, are code; pages are links."""
     marked = re.sub(r"(`[^`]*`)|(?<![\w`./-])(--?[A-Za-z][\w.-]*\w|-[a-z])(?![\w-])", _as_code, " ".join(text.split()))
     parts = re.split(r"(`[^`]*`)", marked)
-    return "".join(part if n % 2 else re.sub(r"([\\*_<>\[\]|#~{}])", r"\\\1", part) for n, part in enumerate(parts))
+    return "".join(part if n % 2 else _plain(part) for n, part in enumerate(parts))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](\1)", re.sub(r"([\\*_<>\[\]|#~{}])", r"\\\1", text))
 
 
 def _as_code(found: re.Match[str]) -> str:
@@ -76,7 +80,7 @@ def keys() -> str:
 
 def _heading(section: Section) -> str:
     if not section.path:
-        return "Of no section"
+        return "Outside all sections"
     return section.path if section.name is None else f"{section.path}: {section.name}"
 
 
@@ -105,7 +109,7 @@ def changes() -> str:
     """CHANGELOG.md without its title, its links as a page in docs/ has them."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("\n")[2]
     links = re.compile(r"\]\((?![a-z]+:|#)(docs/)?([^)\s]+)\)")
-    return links.sub(lambda link: f"]({'' if link[1] else '../'}{link[2]})", text)
+    return links.sub(lambda link: f"]({'' if link[1] else '../'}{link[2]})", text.replace("[docs/", "["))
 
 
 PARTS: dict[str, Callable[[], str]] = {"commands": commands, "keys": keys, "python": python, "changes": changes}
