@@ -3,7 +3,9 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 from tests.tiny import (
@@ -180,3 +182,19 @@ def test_a_schedule_that_does_not_end_in_noise_is_told_of(tmp_path, capfd):
     assert capfd.readouterr().err.count("alpha_bar is 0.36 at") == 1, "once a process"
     run(tiny(n_steps=1, save_freq=1), tmp_path / "other")
     assert "alpha_bar" not in (tmp_path / "other" / "log.txt").read_text()
+
+
+def test_the_grid_is_announced_before_it_is_sampled(monkeypatch, caplog):
+    """On a CPU it can take minutes, in which nothing else is printed."""
+    config = tiny(**{"n_samples": 5})
+    state = SimpleNamespace(step=7)
+    said = []
+
+    def sampled(model, sampling, n):
+        said.extend(caplog.messages)
+        return np.zeros((n, 1, 8, 8), np.uint8)
+
+    monkeypatch.setattr(loop, "preview", sampled)
+    with caplog.at_level("INFO", "ddpm_ip.train"):
+        loop._sample(SimpleNamespace(config=config, averaged=None, state=state), None)
+    assert said == ["sampling 5 images for the grid of step 7"]

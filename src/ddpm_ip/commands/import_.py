@@ -46,5 +46,5 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             raise ConfigError(f"--{name} and --model.{name} say two things: give one of them")
     setup(None, True)
     take(args.source, args.exp_dir, args.config, overrides, args.licence)
-    say(f"{args.exp_dir} is a run now: ddpm-ip sample --weights {args.exp_dir} --n_samples 16 --save_dir samples")
+    say(f"{args.exp_dir} is a run now: ddpm-ip sample {args.exp_dir}")
     return 0

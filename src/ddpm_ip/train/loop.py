@@ -290,6 +290,7 @@ def _sample(run: Run, metrics: Metrics | None) -> None:
     """
     t = run.config.train
     sampling = run.config.sampling_in_training(t.sample_steps)
+    log.info("sampling %d images for the grid of step %d", t.n_samples, run.state.step)  # minutes on a CPU
     images, columns = by_class(preview(run.averaged, sampling, t.n_samples), sampling.period(run.config.classes))
     if metrics is not None:
         path = run.folder.samples / f"step{run.state.step:08d}.png"
