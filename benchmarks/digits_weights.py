@@ -1,6 +1,6 @@
 """Makes the weights that come with the package (``--weights digits``) of a trained run, and measures them.
 
-    ddpm-ip train -c benchmarks/digits_weights.yaml -e runs/digits-weights    # 25 minutes on one free core
+    ddpm-ip train -c benchmarks/digits_weights.yaml -e runs/digits-weights    # 49 minutes beside other work on its core
     python benchmarks/digits_weights.py runs/digits-weights
 
 Writes src/ddpm_ip/weights/digits, where an earlier one must have been removed: the newest checkpoint's average in bf16,
