@@ -17,7 +17,6 @@ from accelerate.utils import GradientAccumulationPlugin, gather_object
 
 from ddpm_ip.apple import refused
 from ddpm_ip.cores import main_memory, threads
-from ddpm_ip.cores import nodes as nodes
 from ddpm_ip.errors import ConfigError, UserError
 
 T = TypeVar("T")

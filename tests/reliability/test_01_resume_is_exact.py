@@ -55,11 +55,11 @@ def straight(tmp_path_factory, images) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("kind", "stops"),
     [
-        pytest.param("plain", [30], marks=pytest.mark.large),
-        pytest.param("plain", EVERY_SEVENTH, marks=pytest.mark.large),
+        ("plain", [30]),
+        ("plain", EVERY_SEVENTH),
         ("plain", [1, 5, 6, 11, 27, 43, 59]),  # before, in and after the steps that lie in two epochs
         ("micro", [3, 43]),
-        pytest.param("learned times", [30], marks=pytest.mark.large),
+        ("learned times", [30]),
         ("learned times", EVERY_SEVENTH),
     ],
     ids=str,

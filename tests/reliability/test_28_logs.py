@@ -32,7 +32,6 @@ def lines(folder):
     return found
 
 
-@pytest.mark.large
 @pytest.mark.parametrize("seed", range(3))
 def test_after_kills_at_any_moment_each_step_is_there_once(tmp_path, seed):
     rng, reached = random.Random(seed), 0

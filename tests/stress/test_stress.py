@@ -31,10 +31,8 @@ def faults(cases: list[Case], module) -> list[str]:
 
 
 @pytest.mark.parametrize("name", readers.READERS)
-def test_whatever_is_in_a_file_is_read_or_refused(name, request):
-    """Without --long by a fifth of the mutations: one in five, so that each kind is among them."""
-    cases = [case for case in MUTATIONS if case.name == name]
-    assert faults(cases[:: 1 if request.config.getoption("--long") else 5], readers) == []
+def test_whatever_is_in_a_file_is_read_or_refused(name):
+    assert faults([case for case in MUTATIONS if case.name == name], readers) == []
 
 
 @pytest.mark.parametrize("command", damages.COMMANDS)

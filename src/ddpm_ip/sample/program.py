@@ -24,7 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddpm_ip.config import Config, from_dict, load
-from ddpm_ip.engine import from_main, nodes, refuse_different, slowest, start_engine
+from ddpm_ip.cores import nodes
+from ddpm_ip.engine import from_main, refuse_different, slowest, start_engine
 from ddpm_ip.errors import ConfigError
 from ddpm_ip.memory import enough_memory
 from ddpm_ip.run.log import clock, setup
