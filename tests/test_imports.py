@@ -84,7 +84,10 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "safetensors", "numpy", "PIL", "tqdm"},
         PLAIN | {"apple", "cores", "images", "metric", "power", "__init__"},
     ),
-    "sample": ({"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"}, MODEL | {"cores", "run", "settings", "__init__"}),
+    "sample": (
+        {"torch", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
+        MODEL | {"cores", "run", "settings", "__init__"},
+    ),
     "evaluate": (
         {"torch", "torch_fidelity", "accelerate", "safetensors", "numpy", "PIL", "tqdm"},
         MODEL | {"run", "sample", "__init__"},
