@@ -1,6 +1,6 @@
-"""How long judging 50,000 images of CIFAR-10's size takes, in all five Inception metrics, sampling not counted.
+"""How long judging 50,000 images of CIFAR-10's size takes, in all metrics or in some, sampling not counted.
 
-    python benchmarks/inception_speed.py --out benchmarks/results/NAME.json [--images 50000]
+    python benchmarks/inception_speed.py --out benchmarks/results/NAME.json [--images 50000] [--metrics fid kid]
     torchrun --nproc_per_node 2 benchmarks/inception_speed.py ...                             # on two GPUs
 
 The weights are random, in the format of the real file: the work is the same, the numbers mean nothing. The images are
@@ -41,6 +41,7 @@ BATCH = 256
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=50_000)
+    parser.add_argument("--metrics", nargs="+", choices=METRICS, default=[*METRICS], metavar="M", help="default: all")
     parser.add_argument(
         "--out", type=Path, default=Path(f"{Path(__file__).stem}.json"), help="default: %(default)s here"
     )
@@ -53,7 +54,7 @@ def main() -> None:
         reference = from_arrays(pictures(args.images, 1), None, "random", 32, progress=False)
         fake = pictures(args.images, 0)
         extractor(torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8, device=device))  # starts cuDNN
-        evaluator = Evaluator(extractor, [*METRICS], device, BATCH)
+        evaluator = Evaluator(extractor, args.metrics, device, BATCH)
         seconds = {}
         engine.wait_for_everyone()
         start = time.perf_counter()
@@ -74,7 +75,7 @@ def main() -> None:
 
 def conclude(comparison: Comparison, seconds: dict[str, float], device: torch.device) -> None:
     """The numbers, on one process; the seconds of each are added."""
-    for name in METRICS:
+    for name in comparison.names:
         start = time.perf_counter()
         dataclasses.replace(comparison, names={name: comparison.names[name]}).conclude(device)
         seconds[name] = round(time.perf_counter() - start, 1)
@@ -87,7 +88,7 @@ def write(args: argparse.Namespace, seconds: dict[str, float]) -> None:
     record = {
         "date": date.today().isoformat(),
         **{key: here[key] for key in ("hardware", "versions", "git")},
-        "made_by": f"benchmarks/inception_speed.py --images {args.images}",
+        "made_by": f"benchmarks/inception_speed.py --images {args.images} --metrics {' '.join(args.metrics)}",
         "weights": "random, in the format of the real file",
         "images": args.images,
         "seconds": seconds,

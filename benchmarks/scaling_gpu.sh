@@ -5,6 +5,7 @@
 #   bash benchmarks/scaling_gpu.sh same          # losses, images, kill -9 and resume; tests/gpu
 #   bash benchmarks/scaling_gpu.sh speed [TAG]   # training and sampling on 1, 2, 4, ... GPUs; TAG tells repetitions apart
 #   bash benchmarks/scaling_gpu.sh lost          # GPUs side by side without each other; other ways between them
+#   bash benchmarks/scaling_gpu.sh sockets       # two nodes of one GPU each, emulated: the exchange goes through sockets
 #   bash benchmarks/scaling_gpu.sh judge ["1 2"] # evaluate, table and sample, on so many GPUs (default: 1, 2, 4, ...)
 set -u
 KEEP=${KEEP:?a folder for the results}
@@ -41,19 +42,23 @@ lost)
     on "$n" benchmarks/scaling.py reduce --out "$KEEP/reduce-nvlink-$n.json"
     NCCL_P2P_DISABLE=1 on "$n" benchmarks/scaling.py reduce --out "$KEEP/reduce-host-$n.json"
     NCCL_P2P_DISABLE=1 bench "$n" "$KEEP/transport-host-$n.json" train --batch $((128 * n)) $((512 * n))
-  done
-  [ -e "$KEEP/reduce-sockets-2.json" ] || nodes benchmarks/scaling.py reduce --out "$KEEP/reduce-sockets-2.json"
-  [ -e "$KEEP/transport-sockets-2.json" ] || nodes scripts/bench.py train --batch 256 1024 --against none --out "$KEEP/transport-sockets-2.json" ;;
+  done ;;
+sockets)
+  nodes benchmarks/scaling.py reduce --out "$KEEP/reduce-sockets-2.json"
+  nodes scripts/bench.py train --batch 256 1024 --against none --out "$KEEP/transport-sockets-2.json" ;;
 judge)
   [ -e "$KEEP/random" ] || python3 benchmarks/scaling.py run "$KEEP/random" >> "$KEEP/bench.txt" 2>&1
   export PYTHONPATH=$PYTHONPATH:$HERE
   for n in ${2:-$COUNTS}; do
-    on "$n" benchmarks/inception_speed.py --images 50000 --out "$KEEP/evaluate-$n.json" >> "$KEEP/bench.txt" 2>&1
+    export DDPM_IP_CACHE="$KEEP/cache-$n"  # so that each looks at the reference anew
+    OMP_NUM_THREADS=$(($(nproc) / n)) on "$n" benchmarks/inception_speed.py --images 50000 --metrics fid isc kid prc sfid --out "$KEEP/evaluate-$n.json" >> "$KEEP/bench.txt" 2>&1
     cp -r "$KEEP/random/run" "$KEEP/table-$n"
     timed "table on $n" on "$n" scripts/table.py -e "$KEEP/table-$n" --rows ddim fixed_small --steps 10 20 --n_samples 10000 \
       --extractor inception_speed:RandomInception --metrics fid isc > "$KEEP/table-$n.txt" 2>&1
     timed "sample on $n" on "$n" scripts/sample_uncond.py --weights "$KEEP/table-$n" --n_samples 50000 --save_dir "$KEEP/samples-$n" \
       --respace_steps 20 > "$KEEP/sample-$n.txt" 2>&1
+    timed "evaluate on $n" on "$n" scripts/evaluate.py "$KEEP/samples-$n" --reference "$KEEP/random/images.npz" \
+      --extractor inception_speed:RandomInception --metrics fid isc kid prc > "$KEEP/evaluated-$n.txt" 2>&1
     (cd "$KEEP/samples-$n" && sha256sum ./*.png | sha256sum) >> "$KEEP/samples.txt"
   done; cat "$KEEP/samples.txt" ;;
 esac

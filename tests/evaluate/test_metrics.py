@@ -21,6 +21,8 @@ from ddpm_ip.evaluate.metrics import (
 )
 from ddpm_ip.evaluate.neighbours import precision_recall
 
+CPU = torch.device("cpu")
+
 
 def exact(mean: np.ndarray, covariance: np.ndarray) -> Moments:
     """Moments that have exactly this mean and covariance."""
@@ -67,11 +69,11 @@ def test_every_formula_equals_that_of_torch_fidelity_in_float64() -> None:
     fid = them.metric_fid.fid_statistics_to_metric(*statistics, verbose=False)[them.KEY_METRIC_FID]
     assert frechet_distance(moments([a]), moments([b])) == pytest.approx(fid, rel=1e-9)
     kid = them.metric_kid.kid_features_to_metric(wide, real, kid_subsets=20, kid_subset_size=50, verbose=False)
-    assert kernel_distance(a, b, 50, 20) == pytest.approx(tuple(kid.values()), rel=1e-9)
+    assert kernel_distance(a, b, CPU, 50, 20) == pytest.approx(tuple(kid.values()), rel=1e-9)
     isc = them.metric_isc.isc_features_to_metric(wide)
-    assert class_score(a) == pytest.approx(tuple(isc.values()), rel=1e-9)
+    assert class_score(a, CPU) == pytest.approx(tuple(isc.values()), rel=1e-9)
     prc = them.metric_prc.prc_features_to_metric(wide, real, verbose=False)
-    found = precision_recall(a, b, torch.device("cpu"), 3)
+    found = precision_recall(a, b, CPU, 3)
     assert found == pytest.approx((prc["precision"], prc["recall"]), abs=1e-7)
     assert 0 < found[0] < 1
     assert found[0] != found[1]
@@ -165,7 +167,7 @@ def exact_kernel_distance(x: np.ndarray, y: np.ndarray) -> float:
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 1e3, 1e6, 1e8])
 def test_a_kernel_distance_keeps_its_digits_whatever_the_mean(ratio: float) -> None:
     x, y = distant(24, ratio, 0), distant(24, ratio, 1, 0.1)
-    mean, deviation = kernel_distance(x, y, 24, subsets=3)
+    mean, deviation = kernel_distance(x, y, CPU, 24, subsets=3)
     assert mean == pytest.approx(exact_kernel_distance(x, y), rel=1e-9)
     assert deviation < 1e-9 * abs(mean)  # every subset is all of the rows
 
@@ -175,8 +177,8 @@ def test_a_class_that_no_image_can_be_is_no_want_of_a_score() -> None:
     logits = np.zeros((40, 3))
     logits[:, 2] = -2000
     logits[::2, 0] = 5
-    alone = class_score(logits[:, :2], 2)
-    assert class_score(logits, 2) == pytest.approx(alone, rel=1e-12)
+    alone = class_score(logits[:, :2], CPU, 2)
+    assert class_score(logits, CPU, 2) == pytest.approx(alone, rel=1e-12)
     assert alone[0] > 1
 
 
@@ -196,7 +198,7 @@ def test_infinitely_many_samples_are_those_of_dgm_eval(sizes: tuple[int, int], e
     """Recorded of layer6ai-labs/dgm-eval at 74c79f7, whose generator was given the seed 2020; features in float64."""
     sets = [features(300, 0.0, 0), features(340, 0.3, 1)]
     a, b = sets if sizes[0] == 300 else sets[::-1]
-    assert extrapolated_distance(a, b[: sizes[1]], torch.device("cpu")) == pytest.approx(expected, rel=1e-7)
+    assert extrapolated_distance(a, b[: sizes[1]], CPU) == pytest.approx(expected, rel=1e-7)
 
 
 def test_infinitely_many_good_samples_are_no_distance_away() -> None:
@@ -204,7 +206,7 @@ def test_infinitely_many_good_samples_are_no_distance_away() -> None:
     real, fake = (np.random.default_rng(seed).normal(size=(n, 40)) for seed, n in ((0, 60_000), (2, 3000)))
     there = frechet_distance(moments([fake]), moments([real]))
     assert there == pytest.approx((40 + 40 * 41 / 4) / 3000, rel=0.05)  # in first order of 1/N
-    assert abs(extrapolated_distance(fake, real, torch.device("cpu"))) < there / 10
+    assert abs(extrapolated_distance(fake, real, CPU)) < there / 10
 
 
 def test_subsets_are_from_5000_or_a_tenth_to_all() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpm_ip.evaluate.metrics import extrapolated_distance
+from ddpm_ip.evaluate.metrics import class_score, extrapolated_distance, kernel_distance
 from ddpm_ip.evaluate.monge import monge_distance
 from ddpm_ip.evaluate.neighbours import clipped_density_coverage, copies, precision_recall
 
@@ -22,6 +22,7 @@ def test_metrics_on_a_gpu_are_those_of_the_cpu(monkeypatch: pytest.MonkeyPatch) 
     def found(device: torch.device) -> list[float]:
         density, precision = clipped_density_coverage(fake, real, device, 5), precision_recall(fake, real, device, 3)
         distances = (monge_distance(fake, real, device), extrapolated_distance(fake, real, device))
-        return [*distances, *density, *precision, copies(fake, real, device)]
+        scores = (*class_score(fake, device), *kernel_distance(fake, real, device, size=100, subsets=5))
+        return [*distances, *density, *precision, *scores, copies(fake, real, device)]
 
     assert found(torch.device("cuda")) == pytest.approx(found(torch.device("cpu")), rel=1e-9)

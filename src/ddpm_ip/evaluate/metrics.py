@@ -154,13 +154,13 @@ def fid_inf(fake: Features, real: Features, device: torch.device) -> tuple[float
 @computes("isc")
 def isc(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
     """The class score and its deviation."""
-    return class_score(fake.rows["logits"])
+    return class_score(fake.rows["logits"], device)
 
 
 @computes("kid")
 def kid(fake: Features, real: Features, device: torch.device) -> tuple[float, ...]:
     """The kernel distance of pool features and its deviation."""
-    return kernel_distance(fake.rows["pool"], real.rows["pool"], subset_size("kid", fake.count, real.count))
+    return kernel_distance(fake.rows["pool"], real.rows["pool"], device, subset_size("kid", fake.count, real.count))
 
 
 @computes("prc")
@@ -257,31 +257,31 @@ def subset_sizes(count: int) -> npt.NDArray[np.int64]:
 def _moments_of(rows: Rows, order: npt.NDArray[np.int64], device: torch.device) -> Moments:
     sums = Sums()
     for piece in np.array_split(order, -(-len(order) // PIECE)):
-        sums.add(torch.from_numpy(rows[piece]).to(place(device)))
+        sums.add(_taken(rows, piece, device))
     return sums.moments()
 
 
-def class_score(logits: Rows, splits: int = SPLITS) -> tuple[float, float]:
+def class_score(logits: Rows, device: torch.device, splits: int = SPLITS) -> tuple[float, float]:
     """``exp(E KL(p(y|x) || p(y)))``: mean and standard deviation over parts; with Inception's logits the IS.
 
     (Salimans et al. 2016, section 4.) The images are shuffled first, and split, as torch-fidelity does.
 
     Args:
         logits: (N, K), N >= splits; may be a memory map, of which one part at a time is read.
+        device: where the scores are computed.
         splits: number of parts.
     """
-    order = _random().permutation(len(logits))
-    scores = []
+    order, scores = _random().permutation(len(logits)), []
     for i in range(splits):
-        part = logits[order[i * len(order) // splits : (i + 1) * len(order) // splits]].astype(np.float64)
-        log_p = part - np.logaddexp.reduce(part, axis=1, keepdims=True)
-        p = np.exp(log_p)
-        mean = np.maximum(p.mean(axis=0), np.finfo(np.float64).tiny)  # a class that no image of the part can be
-        scores.append(np.exp((p * (log_p - np.log(mean))).sum(axis=1).mean()))
+        part = _taken(logits, order[i * len(order) // splits : (i + 1) * len(order) // splits], device)
+        log_p = part.log_softmax(dim=1)
+        p = log_p.exp()
+        mean = p.mean(dim=0).clamp(min=np.finfo(np.float64).tiny)  # a class that no image of the part can be
+        scores.append((p * (log_p - mean.log())).sum(dim=1).mean().exp().item())
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def kernel_distance(a: Rows, b: Rows, size: int, subsets: int = SUBSETS) -> tuple[float, float]:
+def kernel_distance(a: Rows, b: Rows, device: torch.device, size: int, subsets: int = SUBSETS) -> tuple[float, float]:
     """The squared maximum mean discrepancy under the kernel ``(x y / D + 1)^3``: mean and deviation over subsets.
 
     (Bińkowski et al. 2018; with Inception features it is the KID.) The unbiased estimate, on random subsets drawn as
@@ -289,19 +289,20 @@ def kernel_distance(a: Rows, b: Rows, size: int, subsets: int = SUBSETS) -> tupl
 
     Args:
         a, b: features (N, D) and (M, D); may be memory maps, of which one subset at a time is read.
+        device: where the kernels are computed.
         size: of a subset, at most N and M, and at least 2.
         subsets: how many.
     """
     random, values = _random(), []
     for _ in range(subsets):
-        x, y = (rows[random.choice(len(rows), size, replace=False)].astype(np.float64) for rows in (a, b))
-        origin = x[0] + (y.mean(axis=0) - x[0]) / 2
-        within = sum(k.sum() - np.trace(k) for k in (_cubic(x, x, origin), _cubic(y, y, origin)))
-        values.append(within / (size * (size - 1)) - 2 * _cubic(x, y, origin).mean())
+        x, y = (_taken(rows, random.choice(len(rows), size, replace=False), device) for rows in (a, b))
+        origin = x[0] + (y.mean(dim=0) - x[0]) / 2
+        within = sum(k.sum() - k.trace() for k in (_cubic(x, x, origin), _cubic(y, y, origin)))
+        values.append((within / (size * (size - 1)) - 2 * _cubic(x, y, origin).mean()).item())
     return float(np.mean(values)), float(np.std(values))
 
 
-def _cubic(x: Float64, y: Float64, origin: Float64) -> Float64:
+def _cubic(x: Tensor, y: Tensor, origin: Tensor) -> Tensor:
     """``k(x, y) - k(x, o) - k(o, y) + k(o, o)`` of the cubic kernel, o the origin.
 
     The discrepancy is the same as with k itself: what depends on one of the two alone cancels in it. Taken out
@@ -317,8 +318,12 @@ def _cubic(x: Float64, y: Float64, origin: Float64) -> Float64:
     both, product, total = u @ v.T / d, a * b, a + b
     # (c + a + b + both)^3 - (c + a)^3 - (c + b)^3 + c^3
     first = 3 * c * (c * both + 2 * product + both * (both + 2 * total))
-    kernel: Float64 = first + 3 * total * (product + both * (total + both)) + both**3
-    return kernel
+    return first + 3 * total * (product + both * (total + both)) + both**3
+
+
+def _taken(rows: Rows, order: npt.NDArray[np.integer], device: torch.device) -> Tensor:
+    """Some of the rows, ``float64``, where there is float64."""
+    return torch.from_numpy(rows[order]).to(place(device)).double()
 
 
 def _random() -> np.random.RandomState:
