@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ import numpy as np
 import torch
 
 from ddpm_ip.config import load
-from ddpm_ip.run.provenance import provenance
 
 ROOT = Path(__file__).parent.parent
 GRADIENTS = 35_746_307  # parameters of the CIFAR-10 network, each a float32
@@ -208,28 +206,35 @@ def make_run(args: argparse.Namespace) -> None:
 
 def join(args: argparse.Namespace) -> None:
     """What scaling_gpu.sh left in a folder, as one file."""
-    here = provenance()
+    found = {group: _found(args.folder, group) for group in (*MEASURED, *TOLD)}
+    parts = {group: {name: _short(one) for name, one in found[group].items()} for group in MEASURED if found[group]}
+    of = next(one for group in MEASURED for one in found[group].values())
     record: dict[str, Any] = {
         "schema": 1,
-        "date": date.today().isoformat(),
+        "date": of["date"][:10],
         "made_by": "benchmarks/scaling_gpu.sh, benchmarks/scaling.py join",
         "git": {"commit": args.commit},
+        "hardware": {f"{group} {name}": one["hardware"] for group in MEASURED for name, one in found[group].items()},
+        "versions": of["versions"],
+        **parts,
+        **{group: found[group] for group in TOLD if found[group]},
     }
-    speed = [json.loads(path.read_text()) for path in sorted(args.folder.glob("speed-*.json"))]
-    record |= {"hardware": speed[0]["hardware"], "versions": speed[0]["versions"], "joined_with": here["versions"]}
-    record["speed"] = [_short(row) for one in speed for row in one["rows"]]
-    record["peak"] = speed[0]["peak"]
-    for group in ("apart", "transport"):
-        found = {path.stem.removeprefix(f"{group}-"): path for path in sorted(args.folder.glob(f"{group}-*.json"))}
-        record[group] = {name: [_short(r) for r in json.loads(p.read_text())["rows"]] for name, p in found.items()}
-    for group in ("reduce", "evaluate", "kills", "losses"):
-        found = {path.stem.removeprefix(group).lstrip("-"): path for path in sorted(args.folder.glob(f"{group}*.json"))}
-        record[group] = {name: json.loads(path.read_text()) for name, path in found.items()}
-    seconds = args.folder / "seconds.txt"
-    record["seconds"] = dict(_pair(line) for line in seconds.read_text().splitlines()) if seconds.exists() else {}
+    if (path := args.folder / "seconds.txt").exists():
+        record["seconds"] = [_pair(line) for line in path.read_text().splitlines()]
+    if (path := args.folder / "samples.txt").exists():  # one hash, if all numbers of GPUs made the same files
+        record["samples"] = sorted({line.split()[0] for line in path.read_text().splitlines()})
     out = ROOT / "benchmarks" / "results" / f"{args.card}_scaling.json"
     out.write_text(json.dumps(record, indent=1) + "\n")
     print(out)
+
+
+MEASURED = ("speed", "apart", "transport", "evaluate")  # files with the machine and the versions
+TOLD = ("reduce", "kills", "losses")
+
+
+def _found(folder: Path, group: str) -> dict[str, dict[str, Any]]:
+    paths = sorted(folder.glob(f"{group}*.json"))
+    return {path.stem.removeprefix(group).lstrip("-"): json.loads(path.read_text()) for path in paths}
 
 
 def _pair(line: str) -> tuple[str, float]:
@@ -237,9 +242,12 @@ def _pair(line: str) -> tuple[str, float]:
     return name, float(seconds)
 
 
-def _short(row: dict[str, Any]) -> dict[str, Any]:
+def _short(one: dict[str, Any]) -> Any:
+    """The rows of ``scripts/bench.py``, or the seconds of ``inception_speed.py``."""
+    if "rows" not in one:
+        return one["seconds"]
     keys: Sequence[str] = ("task", "batch", "gpus", "images_per_s", "ms", "ms_p10", "ms_p90", "tflops", "error")
-    return {key: row[key] for key in keys}
+    return [{key: row[key] for key in keys} for row in one["rows"]]
 
 
 if __name__ == "__main__":
