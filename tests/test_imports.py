@@ -65,7 +65,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "sampler": ({"torch"}, {"variants", "draws", "precise", "schedule", "nn", "perturbation", "denoiser", "errors"}),
     "sampler.update_kernel": ({"torch", "triton"}, {"draws", "draws_kernel", "denoiser"}),
-    "data": ({"numpy", "PIL", "tqdm", "pyarrow", "pillow_heif"}, PLAIN),
+    "data": ({"numpy", "PIL", "tqdm", "pyarrow", "pillow_heif"}, PLAIN | {"cores"}),
     "data.inspect": ({"numpy", "PIL"}, {"data", "errors", "images", "plain"}),
     "cores": (set(), set()),
     "apple": ({"torch"}, {"draws"}),

@@ -389,7 +389,7 @@ def test_rgba(tmp_path, make, rng):
 
 def test_large_images_wait_for_each_other(monkeypatch, make):
     """Forty blank images of 8000 x 8000 are 8 MB of files, and 20 GB at once."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(decoded, "usable", lambda: 8)
     monkeypatch.setattr(decoded, "DECODING", 50)  # 400 pixels by 8 threads
     small, large = (make.encoded(np.zeros((side, side), np.uint8)) for side in (8, 30))
     now, most, lock = [0], [0], threading.Lock()
@@ -410,10 +410,22 @@ def test_large_images_wait_for_each_other(monkeypatch, make):
     assert most[0] == 900  # a large one alone, as it has more than all may have together
 
 
+def test_as_many_threads_as_the_container_has_cores(monkeypatch, make):
+    """Not as the machine has, which may be a hundred times as many."""
+    monkeypatch.setattr(decoded, "usable", lambda: 3)
+    threads, pool = [], decoded.ThreadPoolExecutor
+    monkeypatch.setattr(decoded, "ThreadPoolExecutor", lambda n, **more: threads.append(n) or pool(n, **more))
+    image = make.encoded(np.zeros((8, 8), np.uint8))
+    assert (
+        len(list(decoded.decode_all((decoded.Item(str(i), image, None) for i in range(9)), Recipe(8, "gray"), 1))) == 9
+    )
+    assert threads == [3]
+
+
 @pytest.mark.parametrize(("size", "junk", "under_way"), [(1, 0, 4 * 33), (8, 0, 90), (8, 1000, 9), (200, 0, 2)])
 def test_what_waits_for_its_turn_is_bounded_in_bytes(monkeypatch, make, size, junk, under_way):
     """Decoded pixels, and files in memory, as from Parquet, where 3,000 rows may share one value of 20 MB."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(decoded, "usable", lambda: 2)
     monkeypatch.setattr(decoded, "AHEAD", 9_000)
     monkeypatch.setattr(decoded, "CHUNK", 33)
     image, begun = make.encoded(np.zeros((8, 8), np.uint8)) + b"x" * junk, []

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ddpm_ip.cores import usable
 from ddpm_ip.data.cache import PIXELS, Entry, Unwritable, find
 from ddpm_ip.data.decode import BITS, BadImage, UInt8, UnusableImage, height_width, place, read
 from ddpm_ip.data.imageset import ImageSet, Int64, fingerprint
@@ -210,7 +211,7 @@ def decode_all(items: Iterator[Item], recipe: Recipe, channels: int) -> Iterator
     Yields:
         For each item the decoded image, or what is wrong with it.
     """
-    threads = min(32, os.cpu_count() or 1)
+    threads = min(32, usable())  # not of all cores of the machine, where a container has fewer
     memory, n_bytes = Memory(threads * DECODING), channels * math.prod(height_width(recipe.image_size))
 
     def work(chunk: list[Item]) -> list[Result]:
