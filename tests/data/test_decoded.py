@@ -415,10 +415,8 @@ def test_as_many_threads_as_the_container_has_cores(monkeypatch, make):
     monkeypatch.setattr(decoded, "usable", lambda: 3)
     threads, pool = [], decoded.ThreadPoolExecutor
     monkeypatch.setattr(decoded, "ThreadPoolExecutor", lambda n, **more: threads.append(n) or pool(n, **more))
-    image = make.encoded(np.zeros((8, 8), np.uint8))
-    assert (
-        len(list(decoded.decode_all((decoded.Item(str(i), image, None) for i in range(9)), Recipe(8, "gray"), 1))) == 9
-    )
+    item = decoded.Item("an image", make.encoded(np.zeros((8, 8), np.uint8)), None)
+    assert len(list(decoded.decode_all(iter([item] * 9), Recipe(8, "gray"), 1))) == 9
     assert threads == [3]
 
 

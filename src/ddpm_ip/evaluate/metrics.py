@@ -264,20 +264,25 @@ def _moments_of(rows: Rows, order: npt.NDArray[np.int64], device: torch.device) 
 def class_score(logits: Rows, device: torch.device, splits: int = SPLITS) -> tuple[float, float]:
     """``exp(E KL(p(y|x) || p(y)))``: mean and standard deviation over parts; with Inception's logits the IS.
 
-    (Salimans et al. 2016, section 4.) The images are shuffled first, and split, as torch-fidelity does.
+    (Salimans et al. 2016, section 4.) The images are shuffled first, and split, as torch-fidelity does. The exponent is
+    what an image tells of its class, ``H(y) - H(y|x)``, whose terms are sums over images.
 
     Args:
-        logits: (N, K), N >= splits; may be a memory map, of which one part at a time is read.
+        logits: (N, K), N >= splits; may be a memory map, of which a few rows at a time are read.
         device: where the scores are computed.
         splits: number of parts.
     """
     order, scores = _random().permutation(len(logits)), []
     for i in range(splits):
-        part = _taken(logits, order[i * len(order) // splits : (i + 1) * len(order) // splits], device)
-        log_p = part.log_softmax(dim=1)
-        p = log_p.exp()
-        mean = p.mean(dim=0).clamp(min=np.finfo(np.float64).tiny)  # a class that no image of the part can be
-        scores.append((p * (log_p - mean.log())).sum(dim=1).mean().exp().item())
+        part = order[i * len(order) // splits : (i + 1) * len(order) // splits]
+        known, total = 0.0, torch.zeros(logits.shape[1], dtype=torch.float64, device=place(device))
+        for piece in np.array_split(part, -(-len(part) // PIECE)):
+            log_p = _taken(logits, piece, device).log_softmax(dim=1)
+            p = log_p.exp()
+            known += (p * log_p).sum().item()
+            total += p.sum(dim=0)
+        mean = total / len(part)
+        scores.append(np.exp(known / len(part) - torch.xlogy(mean, mean).sum().item()))
     return float(np.mean(scores)), float(np.std(scores))
 
 
