@@ -220,7 +220,8 @@ def join(args: argparse.Namespace) -> None:
         **{group: found[group] for group in TOLD if found[group]},
     }
     if (path := args.folder / "seconds.txt").exists():
-        record["seconds"] = [_pair(line) for line in path.read_text().splitlines()]
+        pairs = [_pair(line) for line in path.read_text().splitlines()]
+        record["seconds"] = {name: [value for one, value in pairs if one == name] for name, _ in pairs}
     if (path := args.folder / "samples.txt").exists():  # one hash, if all numbers of GPUs made the same files
         record["samples"] = sorted({line.split()[0] for line in path.read_text().splitlines()})
     out = ROOT / "benchmarks" / "results" / f"{args.card}_scaling.json"
